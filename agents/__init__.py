@@ -1,0 +1,1 @@
+"""Policies: learned with PPO, and baselines behind the same protocol."""

@@ -1,0 +1,29 @@
+"""What a user can cause. The command line prints one line for each and exits with code 2."""
+
+
+class AutoMixError(Exception):
+    """A fault in what the user gave; the text is one line, "where: expected ..., got ..."."""
+
+
+class ConfigError(AutoMixError):
+    """A configuration file, a flag or a combination of fields is wrong."""
+
+
+class DataError(AutoMixError):
+    """Images or labels are missing, unreadable or inconsistent."""
+
+
+class ScheduleError(AutoMixError):
+    """A schedule file is missing, unreadable or holds an impossible schedule."""
+
+
+class CheckpointError(AutoMixError):
+    """A checkpoint or a run directory cannot be read, or belongs to another configuration."""
+
+
+class MissingExtraError(AutoMixError):
+    """An optional dependency is not installed; the text names the extra to install."""
+
+
+class DivergedError(AutoMixError):
+    """Training produced a loss that is not finite."""

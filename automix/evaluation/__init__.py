@@ -1,0 +1,1 @@
+"""Metrics of trained classifiers and statistics of experiments, as pure functions."""

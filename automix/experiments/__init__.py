@@ -1,0 +1,1 @@
+"""Whole experiments; nothing below imports this."""

@@ -1,0 +1,1 @@
+"""The one training loop, used by the environment and by replay."""

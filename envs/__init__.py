@@ -1,0 +1,1 @@
+"""Gymnasium environments that wrap the training of a classifier."""
