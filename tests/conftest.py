@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Bit-for-bit comparisons need a fixed number of threads; tiny tensors need only one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """The folder with reference outputs and photographs; tests skip where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("AUTOMIX_SHARED", default))
+    if not folder.is_dir():
+        pytest.skip("the reference outputs and photographs are not on this machine")
+    return folder
