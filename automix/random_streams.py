@@ -18,9 +18,13 @@ class Stream(StrEnum):
     ORDER = "order"
     AUGMENTATION = "augmentation"
     MIXING = "mixing"
+    MIXING_CHOICE = "mixing choice"
     SPLIT = "split"
     EPISODE = "episode"
     POLICY = "policy"
+    GREEDY = "greedy"
+    SELECTION = "selection"
+    COMPARISON = "comparison"
     BOOTSTRAP = "bootstrap"
 
 

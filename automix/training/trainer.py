@@ -1,0 +1,272 @@
+"""The one training loop: the environment calls it segment by segment, replay from end to end."""
+
+import copy
+import dataclasses
+import time
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from automix.data.batches import InputPipeline, epoch_order
+from automix.data.splits import Split
+from automix.evaluation.calibration import accuracy, fit_temperature, nll
+from automix.models.initialisation import initialise_
+from automix.operators.registry import OPERATORS
+from automix.operators.types import BatchShape, MixedBatch
+from automix.random_streams import Stream, derived_seed, stream_generator
+from automix.saliency import SaliencySource
+from automix.schedule import Decision, Schedule
+from automix.training.config import TrainerConfig
+from automix.training.loss import smooth_labels, soft_cross_entropy
+from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
+from automix.training.optimization import (
+    AveragedWeights,
+    learning_rate_at,
+    make_optimizer,
+    reset_optimizer_,
+)
+from automix.vocabulary import Operator
+
+_EVALUATION_BATCH = 1024
+_SEED_RANGE = 2.0**63
+
+
+class TrainerState(TypedDict):
+    """Everything a training needs to continue bit for bit: tensors and plain values."""
+
+    seed: int
+    step: int
+    model: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    previous: dict[str, Tensor | None] | None
+
+
+class ClassifierTrainer:
+    """Trains one classifier on one split, mixing batches as it is told.
+
+    Every random draw derives from (seed, epoch, step): calling `train` twice with n steps gives
+    the same bits as once with 2n, and there is no generator state to save.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Split,
+        inputs: InputPipeline,
+        *,
+        saliency: SaliencySource,
+        config: TrainerConfig,
+        seed: int,
+    ) -> None:
+        """Take ownership of ``model``, which is initialised anew from ``seed``.
+
+        Args:
+            model: maps (B, C, H, W) float32 images to (B, K) logits; on its device already.
+            train: training images, on any device.
+            inputs: turns uint8 images into augmented, normalised batches.
+            saliency: where operators that need saliency get it from.
+            config: length, optimiser and averaging.
+            seed: names the initialisation, the order and all draws.
+        """
+        self.config = config
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.batch_size = min(config.batch_size, len(train))
+        self.steps_per_epoch = len(train) // self.batch_size
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self._train = train.to(self.device)
+        self._inputs = inputs
+        self._saliency = saliency
+        self._optimizer = make_optimizer(model, config)
+        self._average = (
+            AveragedWeights(model, copy.deepcopy(model), decay=config.ema_decay)
+            if config.ema_decay
+            else None
+        )
+        self._order: tuple[int, Tensor] | None = None
+        self._previous: MixedBatch | None = None
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Start over from ``seed`` in place: nothing is reloaded or allocated again."""
+        self.seed = seed
+        self.step = 0
+        self._order = None
+        self._previous = None
+        initialise_(self.model, stream_generator(seed, Stream.INITIALISATION))
+        reset_optimizer_(self._optimizer)
+        if self._average:
+            self._average.copy_()
+
+    @property
+    def progress(self) -> float:
+        """Share of the training done, in [0, 1]."""
+        return self.step / self.total_steps
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The module that is evaluated: averaged weights if there are any."""
+        return self._average.model if self._average else self.model
+
+    def train(self, decision: Decision, *, num_steps: int) -> TrainMetrics:
+        """Run ``num_steps`` optimiser steps, mixing as ``decision`` says.
+
+        The host waits for the device once, at the end.
+
+        Raises:
+            ValueError: the training would run past its end.
+        """
+        if self.step + num_steps > self.total_steps:
+            left = self.total_steps - self.step
+            raise ValueError(f"expected at most {left} more steps, got {num_steps}")
+        started = time.perf_counter()
+        sums = RunningSums(self.device)
+        num_mixed = 0
+        self.model.train()
+        for _ in range(num_steps):
+            num_mixed += self._train_step(decision, sums)
+        return sums.read(
+            mixed_share=num_mixed / max(num_steps, 1), seconds=time.perf_counter() - started
+        )
+
+    def replay(self, schedule: Schedule) -> list[tuple[Decision, TrainMetrics]]:
+        """Train to the end as ``schedule`` says; return each decision with its metrics."""
+        applied = []
+        while self.step < self.total_steps:
+            decision = schedule.at(self.progress)
+            stop = self.step + 1
+            while stop < self.total_steps and schedule.at(stop / self.total_steps) == decision:
+                stop += 1
+            applied.append((decision, self.train(decision, num_steps=stop - self.step)))
+        return applied
+
+    @torch.no_grad()
+    def logits(self, split: Split) -> Tensor:
+        """Return (N, K) float32 logits of the evaluated weights on ``split``, in order."""
+        model = self.evaluated_model
+        model.eval()
+        split = split.to(self.device)
+        parts = [
+            model(self._inputs.evaluation_batch(images)).float()
+            for images in split.images.split(_EVALUATION_BATCH)
+        ]
+        return torch.cat(parts)
+
+    def evaluate(self, split: Split) -> EvalMetrics:
+        """Evaluate on ``split``; the host waits for the device once."""
+        logits = self.logits(split)
+        labels = split.labels.to(self.device)
+        temperature = fit_temperature(logits, labels)
+        values = torch.stack(
+            (
+                nll(logits, labels),
+                nll(logits / temperature, labels),
+                accuracy(logits, labels),
+                temperature,
+            )
+        ).tolist()
+        return EvalMetrics(
+            nll=values[0],
+            calibrated_nll=values[1],
+            accuracy=values[2],
+            temperature=values[3],
+            num_images=len(split),
+        )
+
+    def state_dict(self) -> TrainerState:
+        """Return the state, without copying tensors: copy it before training on."""
+        return TrainerState(
+            seed=self.seed,
+            step=self.step,
+            model=self.model.state_dict(),
+            average=self._average.model.state_dict() if self._average else {},
+            optimizer=self._optimizer.state_dict(),
+            previous=dataclasses.asdict(self._previous) if self._previous else None,
+        )
+
+    def load_state_dict(self, state: TrainerState) -> None:
+        """Continue from a state of a trainer with the same configuration and data."""
+        self.seed, self.step = state["seed"], state["step"]
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        if self._average:
+            self._average.model.load_state_dict(state["average"])
+        previous = state["previous"]
+        self._previous = MixedBatch(**previous) if previous else None  # type: ignore[arg-type]
+        self._order = None
+
+    def _train_step(self, decision: Decision, sums: RunningSums) -> bool:
+        """Run one step; return whether its batch was mixed."""
+        images, labels = self._next_batch()
+        is_mixed = self._is_mixed(decision)
+        if is_mixed:
+            mixed = self._mix(decision, images, labels)
+            images, targets = mixed.images, mixed.targets
+        else:
+            targets = nn.functional.one_hot(labels, self._inputs.num_classes).float()
+        logits = self.model(images)
+        loss = soft_cross_entropy(logits, smooth_labels(targets, self.config.label_smoothing))
+        loss.backward()
+        self._update_weights()
+        sums.add(loss, logits, labels)
+        self.step += 1
+        return is_mixed
+
+    def _next_batch(self) -> tuple[Tensor, Tensor]:
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            order = epoch_order(len(self._train), seed=self.seed, epoch=epoch)
+            self._order = epoch, order.to(self.device)
+        indices = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
+        generator = stream_generator(
+            self.seed, Stream.AUGMENTATION, step=self.step, device=self.device
+        )
+        images = self._inputs.training_batch(self._train.images[indices], generator)
+        return images, self._train.labels[indices]
+
+    def _is_mixed(self, decision: Decision) -> bool:
+        """Draw on the host whether this step's batch is mixed: no saliency for nothing."""
+        if decision.operator is Operator.NONE:
+            return False
+        draw = derived_seed(self.seed, Stream.MIXING_CHOICE, step=self.step) / _SEED_RANGE
+        return draw < decision.probability
+
+    def _mix(self, decision: Decision, images: Tensor, labels: Tensor) -> MixedBatch:
+        spec = OPERATORS[decision.operator]
+        generator = stream_generator(self.seed, Stream.MIXING, step=self.step, device=self.device)
+        saliency = None
+        if spec.facts.needs_saliency:
+            saliency = self._saliency(self.model, images, labels)
+        shape = BatchShape(len(images), *images.shape[-2:])
+        mixed = spec.apply(
+            images,
+            labels,
+            spec.draw(shape, strength=decision.strength, generator=generator),
+            num_classes=self._inputs.num_classes,
+            saliency_BHW=saliency,
+            previous=self._previous if spec.facts.needs_previous else None,
+        )
+        self._previous = mixed if spec.facts.needs_previous else None
+        return mixed
+
+    def _update_weights(self) -> None:
+        if self.config.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
+        rate = learning_rate_at(self.config, self.progress)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._average:
+            self._average.update_(self.step)
+
+
+def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:
+    """Return the first step of segment ``index`` and the first step after it.
+
+    A step belongs to the segment whose share of the training it lies in, which is the rule that
+    `Schedule.at(step / total_steps)` follows: both give the same bits in search and replay.
+    """
+    return -(-index * total_steps // num_segments), -(-(index + 1) * total_steps // num_segments)
