@@ -20,6 +20,7 @@ class Stream(StrEnum):
     MIXING = "mixing"
     MIXING_CHOICE = "mixing choice"
     SPLIT = "split"
+    PROBE = "probe"
     EPISODE = "episode"
     POLICY = "policy"
     GREEDY = "greedy"

@@ -6,10 +6,11 @@ from typing import Any, ClassVar, TypedDict
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from automix.data.splits import SearchData
-from automix.random_streams import Stream, derived_seed
+from automix.data.splits import SearchData, Split
+from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.reporting.figures import rgb_array, schedule_figure
 from automix.schedule import Decision, Schedule, Segment
 from automix.training.build import build_trainer, load_search_data
@@ -110,7 +111,7 @@ class MixingEnv(gym.Env[Observation, Action]):
         self._seed = seed
         self._episode = -1
         self._trainer: ClassifierTrainer | None = None
-        self._probe = self.data.train.head(self.config.probe_images)
+        self._probe = _sample(self.data.train, self.config.probe_images)
         self._snapshots: list[Snapshot] = []
         self._seconds = 0.0
 
@@ -261,6 +262,12 @@ class MixingEnv(gym.Env[Observation, Action]):
             "training_seed": self.trainer.seed,
             "seconds": self._seconds,
         }
+
+
+def _sample(split: Split, count: int) -> Split:
+    """Return at most ``count`` images, the same ones always, of every class alike on average."""
+    order = torch.randperm(len(split), generator=stream_generator(0, Stream.PROBE))
+    return split.subset(order[:count].to(split.device))
 
 
 def _plain(snapshot: Snapshot) -> dict[str, Any]:

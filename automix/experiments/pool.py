@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from automix.data.load import load_data
+from automix.data.loading import load_data
 from automix.data.splits import DataSet, SearchData, Split
 from automix.experiments.config import ComputeConfig
 from automix.schedule import Schedule

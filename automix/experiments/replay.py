@@ -7,7 +7,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from automix.data.load import load_data
+from automix.data.loading import load_data
 from automix.errors import DivergedError
 from automix.experiments.config import ReplayConfig
 from automix.experiments.progress import ProgressBar

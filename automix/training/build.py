@@ -1,12 +1,16 @@
 """From a `TaskConfig` to the objects that train."""
 
-import torch
+import functools
 
-from automix.data.batches import InputPipeline
+import torch
+from torch import Generator, nn
+
+from automix.data.batches import BatchPreparer
 from automix.data.config import DataConfig
-from automix.data.load import load_data
+from automix.data.loading import load_data
 from automix.data.splits import SearchData
-from automix.models.registry import build_model
+from automix.models.config import ModelConfig
+from automix.models.registry import build_model, reinitialise_
 from automix.random_streams import Stream, stream_generator
 from automix.saliency import InputGradient
 from automix.training.task import TaskConfig
@@ -28,17 +32,22 @@ def build_trainer(
 ) -> ClassifierTrainer:
     """Return a trainer of a freshly initialised classifier on the training split of ``data``."""
     device = device or training_device()
+    shape = {"num_classes": data.num_classes, "channels": data.image_shape_CHW[0]}
     model = build_model(
-        task.model,
-        num_classes=data.num_classes,
-        channels=data.train.images.shape[1],
-        generator=stream_generator(seed, Stream.INITIALISATION),
+        task.model, generator=stream_generator(seed, Stream.INITIALISATION), **shape
     )
     return ClassifierTrainer(
         model.to(device),
         data.train,
-        InputPipeline(data, task.data, device=device),
+        BatchPreparer(data.statistics, task.data.augment, device=device),
+        initialise=functools.partial(_initialise_, task.model, shape),
         saliency=InputGradient(),
         config=task.trainer,
         seed=seed,
     )
+
+
+def _initialise_(
+    config: ModelConfig, shape: dict[str, int], model: nn.Module, generator: Generator
+) -> None:
+    reinitialise_(model, config, generator=generator, **shape)

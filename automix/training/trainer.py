@@ -3,15 +3,15 @@
 import copy
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from automix.data.batches import InputPipeline, epoch_order
+from automix.data.batches import BatchPreparer, epoch_order
 from automix.data.splits import Split
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
-from automix.models.initialisation import initialise_
 from automix.operators.registry import OPERATORS
 from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
@@ -54,8 +54,9 @@ class ClassifierTrainer:
         self,
         model: nn.Module,
         train: Split,
-        inputs: InputPipeline,
+        preparer: BatchPreparer,
         *,
+        initialise: Callable[[nn.Module, Generator], None],
         saliency: SaliencySource,
         config: TrainerConfig,
         seed: int,
@@ -65,7 +66,8 @@ class ClassifierTrainer:
         Args:
             model: maps (B, C, H, W) float32 images to (B, K) logits; on its device already.
             train: training images, on any device.
-            inputs: turns uint8 images into augmented, normalised batches.
+            preparer: turns uint8 images into augmented, normalised batches.
+            initialise: gives the model its initial values in place, from a generator.
             saliency: where operators that need saliency get it from.
             config: length, optimiser and averaging.
             seed: names the initialisation, the order and all draws.
@@ -76,8 +78,10 @@ class ClassifierTrainer:
         self.batch_size = min(config.batch_size, len(train))
         self.steps_per_epoch = len(train) // self.batch_size
         self.total_steps = config.epochs * self.steps_per_epoch
-        self._train = train.to(self.device)
-        self._inputs = inputs
+        self._train = train
+        self._preparer = preparer
+        self._num_classes = train.num_classes
+        self._initialise = initialise
         self._saliency = saliency
         self._optimizer = make_optimizer(model, config)
         self._average = (
@@ -95,7 +99,7 @@ class ClassifierTrainer:
         self.step = 0
         self._order = None
         self._previous = None
-        initialise_(self.model, stream_generator(seed, Stream.INITIALISATION))
+        self._initialise(self.model, stream_generator(seed, Stream.INITIALISATION))
         reset_optimizer_(self._optimizer)
         if self._average:
             self._average.copy_()
@@ -147,9 +151,8 @@ class ClassifierTrainer:
         """Return (N, K) float32 logits of the evaluated weights on ``split``, in order."""
         model = self.evaluated_model
         model.eval()
-        split = split.to(self.device)
         parts = [
-            model(self._inputs.evaluation_batch(images)).float()
+            model(self._preparer.evaluation(images)).float()
             for images in split.images.split(_EVALUATION_BATCH)
         ]
         return torch.cat(parts)
@@ -205,7 +208,7 @@ class ClassifierTrainer:
             mixed = self._mix(decision, images, labels)
             images, targets = mixed.images, mixed.targets
         else:
-            targets = nn.functional.one_hot(labels, self._inputs.num_classes).float()
+            targets = nn.functional.one_hot(labels, self._num_classes).float()
         logits = self.model(images)
         loss = soft_cross_entropy(logits, smooth_labels(targets, self.config.label_smoothing))
         loss.backward()
@@ -217,14 +220,16 @@ class ClassifierTrainer:
     def _next_batch(self) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(self.step, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
-            order = epoch_order(len(self._train), seed=self.seed, epoch=epoch)
-            self._order = epoch, order.to(self.device)
+            order = epoch_order(
+                len(self._train), seed=self.seed, epoch=epoch, device=self._train.device
+            )
+            self._order = epoch, order
         indices = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
         generator = stream_generator(
             self.seed, Stream.AUGMENTATION, step=self.step, device=self.device
         )
-        images = self._inputs.training_batch(self._train.images[indices], generator)
-        return images, self._train.labels[indices]
+        images, labels = self._train.take(indices)
+        return self._preparer.training(images, generator=generator), labels.to(self.device)
 
     def _is_mixed(self, decision: Decision) -> bool:
         """Draw on the host whether this step's batch is mixed: no saliency for nothing."""
@@ -244,7 +249,7 @@ class ClassifierTrainer:
             images,
             labels,
             spec.draw(shape, strength=decision.strength, generator=generator),
-            num_classes=self._inputs.num_classes,
+            num_classes=self._num_classes,
             saliency_BHW=saliency,
             previous=self._previous if spec.facts.needs_previous else None,
         )

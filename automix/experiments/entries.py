@@ -1,0 +1,150 @@
+"""What a comparison compares: schedules by file or by description, one per training seed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from automix.config import first_problem
+from automix.errors import ConfigError
+from automix.random_streams import Stream, derived_seed
+from automix.schedule import Decision, Schedule
+from automix.schedule_builders import (
+    constant_decisions,
+    constant_schedule,
+    linear_ramp,
+    mix_then_off,
+    random_schedule,
+    shuffled_in_time,
+)
+from automix.vocabulary import Operator
+from envs.actions import ActionCodec
+from envs.config import EnvironmentConfig
+
+_KINDS = "a schedule file, none, constants, random, constant:OPERATOR[:STRENGTH[:SHARE]], "
+_KINDS += "shuffled:FILE, ramp:OPERATOR or mix_then_off:OPERATOR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row of a comparison.
+
+    Attributes:
+        name: what it is called in tables; unique.
+        schedule_for: the schedule of training number i; the same for every i but for random and
+            shuffled entries.
+    """
+
+    name: str
+    schedule_for: Callable[[int], Schedule]
+
+
+def parse_entries(
+    texts: tuple[str, ...], environment: EnvironmentConfig, *, seed: int
+) -> list[Entry]:
+    """Return the entries that ``texts`` describe; equal names are kept once.
+
+    Args:
+        texts: paths of schedule files or descriptions, see `CompareConfig.schedules`.
+        environment: decisions and number of segments of random schedules.
+        seed: names the draws of random and shuffled schedules.
+
+    Raises:
+        ConfigError: a description does not fit.
+        ScheduleError: a file is missing or is not a schedule.
+    """
+    entries: dict[str, Entry] = {}
+    for text in texts:
+        for entry in _parse(text, environment, seed=seed):
+            entries.setdefault(entry.name, entry)
+    return list(entries.values())
+
+
+def build_schedule(text: str, environment: EnvironmentConfig, *, seed: int) -> Schedule:
+    """Return the one schedule that ``text`` describes.
+
+    Raises:
+        ConfigError: the description does not fit, or means several schedules.
+    """
+    entries = parse_entries((text,), environment, seed=seed)
+    if len(entries) != 1:
+        raise ConfigError(f"{text}: expected the description of one schedule, got {len(entries)}")
+    return entries[0].schedule_for(0)
+
+
+def _parse(text: str, environment: EnvironmentConfig, *, seed: int) -> list[Entry]:
+    kind, _, argument = text.partition(":")
+    if kind == "none" and not argument:
+        return [_fixed("none", constant_schedule(Decision(operator=Operator.NONE)))]
+    if kind == "constants" and not argument:
+        return [
+            _fixed(decision.label(), constant_schedule(decision))
+            for decision in constant_decisions(environment.operators)
+        ]
+    if kind == "random" and not argument:
+        return [_random(environment, seed)]
+    if kind == "constant":
+        decision = _decision(argument)
+        return [_fixed(decision.label(), constant_schedule(decision))]
+    if kind == "ramp":
+        ramp = linear_ramp(_operator(argument), num_segments=environment.num_segments)
+        return [_fixed(text, ramp)]
+    if kind == "mix_then_off":
+        return [_fixed(text, mix_then_off(Decision(operator=_operator(argument))))]
+    if kind == "shuffled":
+        return [_shuffled(Path(argument), seed)]
+    return [_from_file(text)]
+
+
+def _fixed(name: str, schedule: Schedule) -> Entry:
+    return Entry(name=name, schedule_for=lambda _: schedule)
+
+
+def _random(environment: EnvironmentConfig, seed: int) -> Entry:
+    choices = ActionCodec(environment).decisions()
+
+    def draw(index: int) -> Schedule:
+        draw_seed = derived_seed(seed, Stream.POLICY, step=index)
+        return random_schedule(choices, num_segments=environment.num_segments, seed=draw_seed)
+
+    return Entry(name="random", schedule_for=draw)
+
+
+def _shuffled(path: Path, seed: int) -> Entry:
+    schedule = Schedule.load(path)
+
+    def draw(index: int) -> Schedule:
+        return shuffled_in_time(schedule, seed=derived_seed(seed, Stream.POLICY, step=index))
+
+    return Entry(name=f"shuffled {_file_name(path)}", schedule_for=draw)
+
+
+def _from_file(text: str) -> Entry:
+    path = Path(text)
+    if path.suffix != ".json" and not path.exists():
+        raise ConfigError(f"schedules: expected {_KINDS}, got {text!r}")
+    return _fixed(_file_name(path), Schedule.load(path))
+
+
+def _file_name(path: Path) -> str:
+    """Return a short name: `schedule.json` is called after the run it lies in."""
+    return path.resolve().parent.name if path.stem == "schedule" else path.stem
+
+
+def _operator(name: str) -> Operator:
+    if name not in set(Operator):
+        known = ", ".join(operator.value for operator in Operator)
+        raise ConfigError(f"schedules: expected an operator among {known}, got {name!r}")
+    return Operator(name)
+
+
+def _decision(text: str) -> Decision:
+    name, *numbers = text.split(":")
+    if len(numbers) > 2:
+        raise ConfigError(f"schedules: expected OPERATOR[:STRENGTH[:SHARE]], got {text!r}")
+    values = dict(zip(("strength", "probability"), numbers, strict=False))
+    try:
+        return Decision.model_validate({"operator": _operator(name), **values})
+    except ValidationError as error:
+        raise ConfigError(f"schedules: constant:{text}: {first_problem(error, Decision)}") from None
