@@ -5,7 +5,7 @@ Free of torch and of any RL library: whatever can read JSON can read a schedule.
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -107,6 +107,10 @@ class Schedule(Config):
             current = segment
         return current.decision
 
+    def decisions(self, num_steps: int) -> list[Decision]:
+        """Return the decision of every step of a training of ``num_steps`` steps."""
+        return [self.at(step / num_steps) for step in range(num_steps)]
+
     def decision_hash(self) -> str:
         """Return a hash of the segments; provenance does not count."""
         return sha256_of(json.dumps(self.model_dump(mode="json")["segments"]).encode())[:16]
@@ -152,6 +156,11 @@ class Schedule(Config):
         except ConfigError as error:
             raise ScheduleError(str(error)) from None
         return cls.from_json(text, source=str(path))
+
+
+def decisions_hash(decisions: Sequence[Decision]) -> str:
+    """Return a hash of a sequence of decisions, such as those of every step of a training."""
+    return sha256_of(*(decision.model_dump_json().encode() for decision in decisions))[:16]
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from automix.data.loading import load_data
 from automix.evaluation.statistics import Interval, interquartile_mean, paired_difference
 from automix.experiments.config import CompareConfig
+from automix.experiments.cost import CostEstimate, estimate_cost
 from automix.experiments.entries import Entry, parse_entries
 from automix.experiments.outcomes import OutcomeFile
 from automix.experiments.pool import TrainingJob, TrainingOutcome, TrainingPool
@@ -52,10 +53,41 @@ def compare(config: CompareConfig, output: Path) -> dict[str, Any]:
         return result
 
 
-def count_trainings(config: CompareConfig) -> int:
-    """Return how many trainings the comparison takes."""
+def predict_cost(config: CompareConfig) -> CostEstimate:
+    """Return what `compare` will cost, measured on a few steps; nothing is written."""
     entries = parse_entries(config.schedules, config.environment, seed=config.seed)
-    return len(entries) * config.num_seeds
+    return estimate_cost(
+        config.task,
+        load_data(config.task.data).for_search(),
+        operators=config.environment.operators,
+        num_trainings=len(entries) * config.num_seeds,
+        evaluations_per_training=1,
+        compute=config.compute,
+    )
+
+
+def format_table(result: dict[str, Any]) -> str:
+    """Return the comparison as plain text, best first; differences are to the baseline."""
+    rows = sorted(result["rows"], key=lambda row: row["calibrated_nll"]["mean"] or math.inf)
+    width = max(len(row["name"]) for row in rows)
+    lines = [
+        f"{result['num_seeds']} paired seeds, {result['split']} split; differences to "
+        f"{result['baseline']} with 95% intervals",
+        f"{'schedule':<{width}}  calibrated NLL (nats)                accuracy",
+    ]
+    for row in rows:
+        cells = "  ".join(_cell(row[metric]) for metric in ("calibrated_nll", "accuracy"))
+        lines.append(f"{row['name']:<{width}}  {cells}")
+    return "\n".join(lines)
+
+
+def _cell(summary: dict[str, Any]) -> str:
+    if summary["mean"] is None:
+        return f"{'diverged':<35}"
+    text, interval = f"{summary['mean']:.4f}", summary["difference"]
+    if interval:
+        text += f" {interval['estimate']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"
+    return f"{text:<35}"
 
 
 def _train_all(

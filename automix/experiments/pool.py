@@ -105,11 +105,11 @@ class _Worker:
             self._trainer = build_trainer(self._task, self._search, seed=job.seed)
         else:
             self._trainer.reset(job.seed)
-        applied = self._trainer.replay(job.schedule)
+        seconds = sum(train.seconds for _, train in self._trainer.replay(job.schedule))
         metrics = self._trainer.evaluate(self._split(job.split))
         return TrainingOutcome(
             metrics=metrics,
-            seconds=sum(train.seconds for _, train in applied),
+            seconds=seconds,
             diverged=metrics.nll != metrics.nll,
         )
 

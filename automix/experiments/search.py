@@ -16,6 +16,7 @@ from agents.ppo import AgentState, plan_learning, policy_of, train_ppo
 from automix.checkpoints import load_checkpoint, save_checkpoint
 from automix.data.splits import SearchData
 from automix.experiments.config import SearchConfig
+from automix.experiments.cost import CostEstimate, estimate_cost
 from automix.experiments.outcomes import OutcomeFile
 from automix.experiments.pool import TrainingJob, TrainingOutcome, TrainingPool
 from automix.experiments.progress import ProgressBar
@@ -83,6 +84,18 @@ def count_trainings(config: SearchConfig) -> dict[str, int]:
         "greedy episodes": _GREEDY_EPISODES,
         "selection": planned_trainings(config.selection, num_candidates=candidates),
     }
+
+
+def predict_cost(config: SearchConfig) -> CostEstimate:
+    """Return what `search` will cost, measured on a few steps; nothing is written."""
+    return estimate_cost(
+        config.task,
+        load_search_data(config.task.data),
+        operators=config.environment.operators,
+        num_trainings=sum(count_trainings(config).values()),
+        evaluations_per_training=2 * (config.environment.num_segments + 1),
+        compute=config.compute,
+    )
 
 
 def _learn(

@@ -32,7 +32,7 @@ def build_trainer(
 ) -> ClassifierTrainer:
     """Return a trainer of a freshly initialised classifier on the training split of ``data``."""
     device = device or training_device()
-    shape = {"num_classes": data.num_classes, "channels": data.image_shape_CHW[0]}
+    shape = {"num_classes": data.num_classes, "channels": data.image_shape[0]}
     model = build_model(
         task.model, generator=stream_generator(seed, Stream.INITIALISATION), **shape
     )

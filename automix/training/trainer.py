@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
 import torch
@@ -135,16 +135,24 @@ class ClassifierTrainer:
             mixed_share=num_mixed / max(num_steps, 1), seconds=time.perf_counter() - started
         )
 
-    def replay(self, schedule: Schedule) -> list[tuple[Decision, TrainMetrics]]:
-        """Train to the end as ``schedule`` says; return each decision with its metrics."""
-        applied = []
+    def replay(
+        self, schedule: Schedule, *, longest: int | None = None
+    ) -> Iterator[tuple[Decision, TrainMetrics]]:
+        """Train to the end as ``schedule`` says, stretch by stretch.
+
+        A stretch ends where the decision changes, or after ``longest`` steps; where it ends
+        changes what is reported, not what is trained.
+
+        Yields:
+            The decision of each stretch and the means over it.
+        """
         while self.step < self.total_steps:
             decision = schedule.at(self.progress)
+            limit = min(self.total_steps, self.step + (longest or self.total_steps))
             stop = self.step + 1
-            while stop < self.total_steps and schedule.at(stop / self.total_steps) == decision:
+            while stop < limit and schedule.at(stop / self.total_steps) == decision:
                 stop += 1
-            applied.append((decision, self.train(decision, num_steps=stop - self.step)))
-        return applied
+            yield decision, self.train(decision, num_steps=stop - self.step)
 
     @torch.no_grad()
     def logits(self, split: Split) -> Tensor:
