@@ -1,0 +1,62 @@
+"""Numbers with their uncertainty, and how they are written."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Direction(StrEnum):
+    """Which way a number is better."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An estimate and an interval around it, of which the caption says the kind (95%, say).
+
+    Attributes:
+        estimate: finite; need not lie inside the interval (a mean beside quantiles may not).
+        low: lower end.
+        high: upper end, not below ``low``.
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in (self.estimate, self.low, self.high)):
+            raise ValueError(f"expected finite numbers, got {self}")
+        if self.low > self.high:
+            raise ValueError(f"expected low <= high, got {self}")
+
+
+def number_text(value: float, *, digits: int = 3) -> str:
+    """Return ``value`` with ``digits`` significant digits, never in exponent form below 10^6."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if not -5 < magnitude < 6:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{max(0, digits - 1 - magnitude)}f}"
+
+
+def duration_unit(seconds: float) -> tuple[str, float]:
+    """Return the unit a reader would choose for a duration, and its length in seconds."""
+    for unit, length in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        # Below two units the smaller unit reads better: 90 min, not 1.5 h.
+        if seconds >= 2 * length:
+            return unit, length
+    return ("s", 1.0) if seconds >= 1 or seconds == 0 else ("ms", 0.001)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration such as ``850 ms``, ``12 s`` or ``6.9 min``."""
+    if seconds < 0 or not math.isfinite(seconds):
+        raise ValueError(f"expected a duration in seconds, at least 0, got {seconds}")
+    unit, length = duration_unit(seconds)
+    return f"{number_text(seconds / length, digits=2)} {unit}"
