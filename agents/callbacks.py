@@ -135,7 +135,11 @@ class _Forward(KVWriter):
     ) -> None:
         """Forward the numbers among ``key_values``."""
         del key_excluded
-        numbers = {key: float(value) for key, value in key_values.items() if np.isscalar(value)}
+        numbers = {
+            key: float(value)
+            for key, value in key_values.items()
+            if isinstance(value, int | float | np.number)
+        }
         if numbers:
             self._write(numbers, step)
 

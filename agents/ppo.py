@@ -120,7 +120,7 @@ def train_ppo(
                 remaining,
                 callback=[*first, *callbacks],
                 reset_num_timesteps=state is None,
-                log_interval=None,
+                log_interval=None,  # type: ignore[arg-type]  # Stable-Baselines3 allows it
             )
     return model
 
@@ -134,7 +134,7 @@ def capture(model: PPO) -> AgentState:
     """Return a copy of the state; call it at the start of a rollout, after the update."""
     env = model.get_env()
     assert isinstance(env, FinalReturn)
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     return AgentState(
         num_timesteps=model.num_timesteps,
         num_updates=model._n_updates,
@@ -144,7 +144,7 @@ def capture(model: PPO) -> AgentState:
         unfinished=env.unfinished(),
         environments=env.env_method("get_state"),
         torch_generator=torch.get_rng_state(),
-        numpy_generator=[kind, torch.from_numpy(keys.copy()), position, has_gauss, gauss],
+        numpy_generator=[kind, torch.from_numpy(np.array(keys)), position, has_gauss, gauss],
     )
 
 

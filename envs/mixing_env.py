@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
 import gymnasium as gym
 import numpy as np
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from automix.data.splits import SearchData, Split
 from automix.random_streams import Stream, derived_seed, stream_generator
-from automix.reporting.figures import rgb_array, schedule_figure
+from automix.reporting.canvas import rgb_array
+from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.schedule import Decision, Schedule, Segment
 from automix.training.build import build_trainer, load_search_data
 from automix.training.metrics import EvalMetrics, TrainMetrics
 from automix.training.optimization import learning_rate_at
 from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer, TrainerState, segment_steps
+from automix.vocabulary import Operator
 from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig
 from envs.observations import Observation, ObservationBuilder, Snapshot
@@ -75,7 +77,10 @@ class MixingEnv(gym.Env[Observation, Action]):
     * v0: initial version
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 1}
+    metadata: dict[str, Any] = {  # noqa: RUF012 - declared so by Gymnasium
+        "render_modes": ["rgb_array"],
+        "render_fps": 1,
+    }
 
     def __init__(
         self,
@@ -186,19 +191,25 @@ class MixingEnv(gym.Env[Observation, Action]):
         """Return the decisions so far as an (H, W, 3) picture, or None without a render mode."""
         if self.render_mode is None:
             return None
-        schedule = self.schedule() if self._decisions else None
-        return rgb_array(schedule_figure({"this episode": schedule} if schedule else {}))
+        panel = SchedulePanel(
+            title=f"training {self.trainer.seed}: {-self._potential():.4f}",
+            schedules=(self.schedule(),),
+            until=self.trainer.progress,
+        )
+        return rgb_array(schedule_figure([panel]))
 
     def schedule(self) -> Schedule:
         """Return the decisions of the episode so far as a schedule.
 
-        If the run diverged, its last decision holds to the end.
+        If the run diverged, its last decision holds to the end; before the first decision nothing
+        is mixed.
         """
         count = self.config.num_segments
+        decisions = self._decisions or [Decision(operator=Operator.NONE)]
         return Schedule(
             segments=tuple(
                 Segment(start=index / count, decision=decision)
-                for index, decision in enumerate(self._decisions)
+                for index, decision in enumerate(decisions)
             )
         )
 

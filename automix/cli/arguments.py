@@ -45,7 +45,7 @@ def parse_arguments(
         # tyro draws boxes on standard error; one line is what we promise.
         with contextlib.redirect_stderr(complaints):
             return tyro.cli(
-                Annotated[model, tyro.conf.arg(name="")],  # type: ignore[arg-type]
+                model,
                 args=[*argv],
                 default=default,
                 prog=prog,
@@ -149,8 +149,9 @@ def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]
     result = dict(values)
     for key, value in overrides.items():
         if isinstance(value, dict) and isinstance(result.get(key), dict):
-            value = _merged(result[key], value)
-        result[key] = value
+            result[key] = _merged(result[key], value)
+        else:
+            result[key] = value
     return result
 
 

@@ -62,10 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         names = ", ".join(COMMANDS)
         return _complain(f"automix: expected one of {names}, got {words[0]!r}")
+    return _run(COMMANDS[words[0]], words[1:])
+
+
+def _run(command: Command, words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
-    command = COMMANDS[words[0]]
     try:
-        getattr(importlib.import_module(command.module), command.function)(words[1:])
+        getattr(importlib.import_module(command.module), command.function)(words)
     except AutoMixError as error:
         return _complain(str(error))
     except KeyboardInterrupt:

@@ -63,7 +63,9 @@ def estimate_cost(
     """
     torch.set_num_threads(compute.threads)
     trainer = build_trainer(task, data, seed=0)
-    trainer.train(Decision(operator=Operator.NONE), num_steps=min(_WARM_UP_STEPS, trainer.total_steps))
+    trainer.train(
+        Decision(operator=Operator.NONE), num_steps=min(_WARM_UP_STEPS, trainer.total_steps)
+    )
     per_step = []
     for operator in operators:
         trainer.reset(0)

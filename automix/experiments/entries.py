@@ -75,26 +75,29 @@ def build_schedule(text: str, environment: EnvironmentConfig, *, seed: int) -> S
 
 def _parse(text: str, environment: EnvironmentConfig, *, seed: int) -> list[Entry]:
     kind, _, argument = text.partition(":")
-    if kind == "none" and not argument:
-        return [_fixed("none", constant_schedule(Decision(operator=Operator.NONE)))]
-    if kind == "constants" and not argument:
-        return [
-            _fixed(decision.label(), constant_schedule(decision))
-            for decision in constant_decisions(environment.operators)
-        ]
-    if kind == "random" and not argument:
-        return [_random(environment, seed)]
-    if kind == "constant":
-        decision = _decision(argument)
-        return [_fixed(decision.label(), constant_schedule(decision))]
-    if kind == "ramp":
-        ramp = linear_ramp(_operator(argument), num_segments=environment.num_segments)
-        return [_fixed(text, ramp)]
-    if kind == "mix_then_off":
-        return [_fixed(text, mix_then_off(Decision(operator=_operator(argument))))]
-    if kind == "shuffled":
-        return [_shuffled(Path(argument), seed)]
-    return [_from_file(text)]
+    match kind, argument:
+        case "none", "":
+            entries = [_constant(Decision(operator=Operator.NONE))]
+        case "constants", "":
+            entries = [_constant(choice) for choice in constant_decisions(environment.operators)]
+        case "random", "":
+            entries = [_random(environment, seed)]
+        case "constant", _:
+            entries = [_constant(_decision(argument))]
+        case "ramp", _:
+            ramp = linear_ramp(_operator(argument), num_segments=environment.num_segments)
+            entries = [_fixed(text, ramp)]
+        case "mix_then_off", _:
+            entries = [_fixed(text, mix_then_off(Decision(operator=_operator(argument))))]
+        case "shuffled", _:
+            entries = [_shuffled(Path(argument), seed)]
+        case _:
+            entries = [_from_file(text)]
+    return entries
+
+
+def _constant(decision: Decision) -> Entry:
+    return _fixed(decision.label(), constant_schedule(decision))
 
 
 def _fixed(name: str, schedule: Schedule) -> Entry:

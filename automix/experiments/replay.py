@@ -53,7 +53,7 @@ def replay(config: ReplayConfig, schedule: Schedule, output: Path) -> dict[str, 
         result = {
             "kind": "replay",
             "test": dataclasses.asdict(metrics),
-            "selection": dataclasses.asdict(trainer.evaluate(data.selection)),
+            "selection": dataclasses.asdict(trainer.evaluate(data.seen.selection)),
             "schedule_hash": schedule.decision_hash(),
             "decisions_hash": applied,
             "seed": config.seed,
@@ -111,7 +111,7 @@ def _log(
 ) -> None:
     run.log(
         trainer.step,
-        **{
+        {
             "train/loss": metrics.loss,
             "train/accuracy": metrics.accuracy,
             "train/mixed_share": metrics.mixed_share,

@@ -4,6 +4,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -81,10 +82,10 @@ class RunFolder:
         """Whether the result is there."""
         return (self.path / RESULT_NAME).exists()
 
-    def log(self, step: int, **values: float | str) -> None:
+    def log(self, step: int, values: Mapping[str, float | str]) -> None:
         """Append one line to `metrics.jsonl`; numbers go to TensorBoard too, under ``step``."""
         with (self.path / METRICS_NAME).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step} | values) + "\n")
+            stream.write(json.dumps({"step": step, **values}) + "\n")
         if self._board is None:
             self._board = SummaryWriter(str(self.path / "tensorboard"))
         for name, value in values.items():

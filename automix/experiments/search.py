@@ -130,7 +130,7 @@ def _learn(
                 seed=config.seed,
                 state=progress.agent,
                 callbacks=[
-                    ForwardLogs(lambda values, step: run.log(step, **values)),
+                    ForwardLogs(lambda values, step: run.log(step, values)),
                     RolloutCheckpoint(lambda agent: save(agent, is_learned=False)),
                     EpisodeRecorder(
                         progress.episodes,
@@ -162,7 +162,7 @@ class _Clock:
 def _on_episode(episode: Episode, progress: _Progress, run: RunFolder, bar: ProgressBar) -> None:
     run.log(
         episode.number,
-        **{
+        {
             "episode/total_reward": episode.total_reward,
             "episode/potential": episode.potential,
             "episode/seconds": episode.seconds,

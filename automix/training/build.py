@@ -12,7 +12,7 @@ from automix.data.splits import SearchData
 from automix.models.config import ModelConfig
 from automix.models.registry import build_model, reinitialise_
 from automix.random_streams import Stream, stream_generator
-from automix.saliency import InputGradient
+from automix.saliency.gradient import InputGradient
 from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
 

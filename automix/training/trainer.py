@@ -15,7 +15,7 @@ from automix.evaluation.calibration import accuracy, fit_temperature, nll
 from automix.operators.registry import OPERATORS
 from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
-from automix.saliency import SaliencySource
+from automix.saliency.types import SaliencySource
 from automix.schedule import Decision, Schedule
 from automix.training.config import TrainerConfig
 from automix.training.loss import smooth_labels, soft_cross_entropy
@@ -161,7 +161,7 @@ class ClassifierTrainer:
         model.eval()
         parts = [
             model(self._preparer.evaluation(images)).float()
-            for images in split.images.split(_EVALUATION_BATCH)
+            for images in torch.split(split.images, _EVALUATION_BATCH)
         ]
         return torch.cat(parts)
 
@@ -219,7 +219,7 @@ class ClassifierTrainer:
             targets = nn.functional.one_hot(labels, self._num_classes).float()
         logits = self.model(images)
         loss = soft_cross_entropy(logits, smooth_labels(targets, self.config.label_smoothing))
-        loss.backward()
+        torch.autograd.backward(loss)
         self._update_weights()
         sums.add(loss, logits, labels)
         self.step += 1
