@@ -140,6 +140,7 @@ def _expectation(problem: Any, model: type[BaseModel]) -> str:
         # Our own validators already speak in "expected ..., got ...".
         return str(message).removeprefix("Value error, ")
     wanted = re.sub(r"^(Input|Value|String|List|Tuple) should (be|have) ", "", message)
+    wanted = re.sub(r", unable to .*", "", wanted)
     return f"expected {wanted}, got {shown(problem['input'])}"
 
 
