@@ -49,7 +49,7 @@ class FinalReturn(VecEnvWrapper):
             self._take_in(float(self._returns[index]))
         for index in ended:
             paid[index] = self._standardised(float(self._returns[index]))
-            infos[index] = self._with_episode(infos[index], index)
+            infos[index]["episode"] = self._summary(index)
             self._returns[index], self._lengths[index] = 0, 0
         return observations, paid, dones, infos
 
@@ -65,9 +65,8 @@ class FinalReturn(VecEnvWrapper):
         for index, (value, length) in enumerate(unfinished):
             self._returns[index], self._lengths[index] = value, length
 
-    def _with_episode(self, info: dict[str, Any], index: int) -> dict[str, Any]:
-        episode = {"r": float(self._returns[index]), "l": int(self._lengths[index]), "t": 0.0}
-        return info | {"episode": episode}
+    def _summary(self, index: int) -> dict[str, Any]:
+        return {"r": float(self._returns[index]), "l": int(self._lengths[index]), "t": 0.0}
 
     def _take_in(self, value: float) -> None:
         count = self.statistics["count"] + 1
