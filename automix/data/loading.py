@@ -1,14 +1,11 @@
 """The one entry point: configuration in, seeded splits out."""
 
 from automix.data.config import DataConfig, DataSource
-from automix.data.digits import digits
-from automix.data.folder import folder_pools
 from automix.data.packed import Progress
 from automix.data.pools import Pools
 from automix.data.splits import DataSet, SearchData, Split
 from automix.data.splitting import Labels, stratified_parts
 from automix.data.statistics import channel_statistics
-from automix.data.torchvision_sets import torchvision_pools
 from automix.errors import DataError
 from automix.files import sha256_of
 
@@ -46,10 +43,17 @@ def load_data(config: DataConfig, *, progress: Progress | None = None) -> DataSe
 
 
 def _pools(config: DataConfig, progress: Progress | None) -> Pools:
+    # Imported where they are used: scikit-learn and torchvision take about a second each to load.
     if config.source is DataSource.DIGITS:
+        from automix.data.digits import digits  # noqa: PLC0415
+
         return digits(config.target_size)
     if config.source is DataSource.FOLDER:
+        from automix.data.folder import folder_pools  # noqa: PLC0415
+
         return folder_pools(config, progress=progress)
+    from automix.data.torchvision_sets import torchvision_pools  # noqa: PLC0415
+
     return torchvision_pools(config, progress=progress)
 
 

@@ -192,11 +192,7 @@ def _decoded(
     total = decoding.num_images
     next_message = time.monotonic() + _SECONDS_BETWEEN_MESSAGES
     for done, (pixels, label) in enumerate(in_order(decoding.read, range(total)), start=1):
-        if pixels.shape != decoding.shape:
-            raise DataError(
-                f"{where}: expected images of shape {decoding.shape}, got {pixels.shape} "
-                f"for number {done - 1}; data.image_size brings all to one size"
-            )
+        assert pixels.shape == decoding.shape
         yield pixels, label
         if progress is not None:
             progress(done, total)

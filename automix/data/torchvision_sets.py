@@ -85,8 +85,14 @@ def torchvision_pools(config: DataConfig, *, progress: Progress | None = None) -
     """
     facts = TORCHVISION_SETS[config.source]
     root = _root(config)
-    if not _files(root, facts):
+    if config.download:
+        # Fetches what is missing of a set that is there in part, too.
         _fetch(config, facts, root)
+    if not _files(root, facts):
+        raise DataError(
+            f"{root}: expected the files of {config.source} ({', '.join(facts.files)}), got none; "
+            "--data.download fetches them"
+        )
     key = _key(root, facts, config.target_size)
 
     def pool_of(part: str, arguments: Mapping[str, object]) -> tuple[Pool, tuple[str, ...]]:
@@ -121,15 +127,10 @@ def _key(root: Path, facts: SetFacts, size: tuple[int, int] | None) -> str:
 
 
 def _fetch(config: DataConfig, facts: SetFacts, root: Path) -> None:
-    if not config.download:
-        raise DataError(
-            f"{root}: expected the files of {config.source} ({', '.join(facts.files)}), got none; "
-            "--data.download fetches them"
-        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{config.source}.lock"):
-            _log.info("%s: downloading %s", root, config.source)
+            _log.info("%s: fetching what is missing of %s", root, config.source)
             for arguments in (facts.train, facts.test):
                 facts.build(root, download=True, **arguments)
     # RuntimeError: all mirrors failed or a checksum is wrong. URLError is an OSError.
@@ -158,7 +159,13 @@ def _decoding(config: DataConfig, facts: SetFacts, arguments: Mapping[str, objec
 
     def read(index: int) -> tuple[NDArray[np.uint8], int]:
         image, label = images[index]
-        return to_format(image, wanted), int(label)
+        try:
+            return to_format(image, wanted), int(label)
+        except ValueError as error:
+            raise DataError(
+                f"{root} ({config.source}), image {index}: {error}; "
+                "data.image_size brings all to one size"
+            ) from None
 
     names: Sequence[str] = facts.class_names or getattr(images, "classes", ())
     return Decoding(num_images=len(images), shape=wanted.shape, class_names=tuple(names), read=read)
