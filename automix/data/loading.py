@@ -1,7 +1,7 @@
 """The one entry point: configuration in, seeded splits out."""
 
-from automix.data.config import DataConfig
-from automix.data.digits import digits
+from automix.data.config import DataConfig, DataSource
+from automix.data.packed import Progress
 from automix.data.pools import Pools
 from automix.data.splits import DataSet, SearchData, Split
 from automix.data.splitting import Labels, stratified_parts
@@ -10,7 +10,7 @@ from automix.errors import DataError
 from automix.files import sha256_of
 
 
-def load_data(config: DataConfig) -> DataSet:
+def load_data(config: DataConfig, *, progress: Progress | None = None) -> DataSet:
     """Load a data set, cut its splits and measure what images are normalised with.
 
     The result is a function of the configuration and the source's images alone: equal on every
@@ -18,6 +18,7 @@ def load_data(config: DataConfig) -> DataSet:
 
     Args:
         config: what to load and how to split it.
+        progress: called with (images decoded, images in all) where images have to be decoded first.
 
     Returns:
         The splits, in main memory. Every class has at least one image in the training and the test
@@ -27,7 +28,7 @@ def load_data(config: DataConfig) -> DataSet:
         DataError: images are missing, unreadable, inconsistent or too few; the text names the
             file, the folder or the class.
     """
-    pools = digits()
+    pools = _pools(config, progress)
     splits, indices_hash = _cut(pools, config)
     seen = SearchData(
         train=splits["train"],
@@ -39,6 +40,21 @@ def load_data(config: DataConfig) -> DataSet:
     )
     _check_padding(seen, config)
     return DataSet(name=config.source.value, seen=seen, test=splits["test"])
+
+
+def _pools(config: DataConfig, progress: Progress | None) -> Pools:
+    # Imported where they are used: scikit-learn and torchvision take about a second each to load.
+    if config.source is DataSource.DIGITS:
+        from automix.data.digits import digits  # noqa: PLC0415
+
+        return digits(config.target_size)
+    if config.source is DataSource.FOLDER:
+        from automix.data.folder import folder_pools  # noqa: PLC0415
+
+        return folder_pools(config, progress=progress)
+    from automix.data.torchvision_sets import torchvision_pools  # noqa: PLC0415
+
+    return torchvision_pools(config, progress=progress)
 
 
 def _cut(pools: Pools, config: DataConfig) -> tuple[dict[str, Split], str]:

@@ -1,6 +1,10 @@
 """What a source hands over before the splits are cut."""
 
+import hashlib
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from automix.data.splits import Split
 from automix.files import sha256_of
@@ -43,7 +47,27 @@ class Pools:
         return sha256_of(*(part.encode() for part in (*parts, *self.class_names)))
 
 
+class ImagesDigest:
+    """The hash of shape, pixels and labels, fed image by image or all at once.
+
+    It does not depend on the machine: labels count as little-endian 64-bit integers.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._digest = hashlib.sha256(repr(tuple(shape)).encode())
+
+    def add_pixels(self, pixels: NDArray[np.uint8]) -> None:
+        """Add one image or many, C-contiguous; they are not copied."""
+        self._digest.update(pixels.reshape(-1).data)
+
+    def finish(self, labels: NDArray[np.int64]) -> str:
+        """Add the labels and return 64 hex digits."""
+        self._digest.update(labels.astype("<i8").tobytes())
+        return self._digest.hexdigest()
+
+
 def images_checksum(split: Split) -> str:
-    """Return the hash of the shape, every pixel and every label of a split on the CPU."""
-    shape = repr(tuple(split.images.shape)).encode()
-    return sha256_of(shape, split.images.numpy().tobytes(), split.labels.numpy().tobytes())
+    """Return the hash of a split on the CPU."""
+    digest = ImagesDigest(tuple(split.images.shape))
+    digest.add_pixels(split.images.numpy())
+    return digest.finish(split.labels.numpy())
