@@ -4,12 +4,11 @@ Pixel y of H belongs to cell y * P // H, so the cells of a grid that does not di
 differ by one row or column. Pooling and enlarging use the same cells: what is pooled from a cell
 is what the cell's mask covers.
 
-Shape suffixes: B batch, H rows, W columns, P grid side.
+Shape suffixes: B batch, H rows, W columns, P grid side, S pixels along a side of a cell.
 """
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def pool_cells(maps_BHW: Tensor, grid: int) -> Tensor:
@@ -28,44 +27,54 @@ def pool_cells(maps_BHW: Tensor, grid: int) -> Tensor:
             f"grid: expected 1 to {min(height, width)} cells along a side for images of "
             f"{height} x {width}, got {grid}"
         )
-    if height % grid == 0 and width % grid == 0:
-        return F.avg_pool2d(maps_BHW.unsqueeze(1), (height // grid, width // grid)).squeeze(1)
-    rows_PH = _membership(height, grid, maps_BHW)
-    columns_PW = _membership(width, grid, maps_BHW)
-    return rows_PH @ maps_BHW @ columns_PW.T
+    rows_BWP = _pool_rows(maps_BHW, grid).transpose(1, 2)
+    return _pool_rows(rows_BWP, grid).transpose(1, 2)
 
 
 def enlarge_cells(cells_BPP: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return each cell's value at its pixels: (B, 1, H, W)."""
-    height, width = size
-    batch, grid = cells_BPP.shape[:2]
-    if height % grid == 0 and width % grid == 0:
-        shape = (batch, grid, height // grid, grid, width // grid)
-        return cells_BPP[:, :, None, :, None].expand(shape).reshape(batch, 1, height, width)
-    rows_H = _cell_of_pixel(height, grid, cells_BPP.device)
-    columns_W = _cell_of_pixel(width, grid, cells_BPP.device)
-    return cells_BPP.index_select(1, rows_H).index_select(2, columns_W).unsqueeze(1)
+    """Return each cell's value at its pixels: (B, 1, H, W).
+
+    Two selections: three times as fast on a CPU as expanding the cells and copying, and for any
+    size. ``interpolate`` computes cell indices in floating point, which is off by one for some.
+    """
+    grid = cells_BPP.shape[1]
+    rows_H, columns_W = (
+        torch.arange(length, device=cells_BPP.device) * grid // length for length in size
+    )
+    return cells_BPP.index_select(2, columns_W).index_select(1, rows_H).unsqueeze(1)
 
 
-def _cell_of_pixel(length: int, grid: int, device: torch.device) -> Tensor:
-    return torch.arange(length, device=device) * grid // length
+def _pool_rows(maps_BHW: Tensor, grid: int) -> Tensor:
+    """Return the mean of the rows of each cell: (B, P, W)."""
+    batch, height, width = maps_BHW.shape
+    if height % grid == 0:
+        return maps_BHW.reshape(batch, grid, height // grid, width).mean(2)
+    # Cells of unequal height: take the rows of each up to the largest, and weigh the surplus 0.
+    # A sum by index would not give the same bits twice on a GPU.
+    cell_P1 = torch.arange(grid, device=maps_BHW.device).unsqueeze(1)
+    first_P1 = -(-cell_P1 * height // grid)
+    end_P1 = -(-(cell_P1 + 1) * height // grid)
+    row_PS = first_P1 + torch.arange(-(-height // grid), device=maps_BHW.device)
+    weight_PS = (row_PS < end_P1).to(maps_BHW.dtype) / (end_P1 - first_P1)
+    rows_BPSW = maps_BHW.index_select(1, row_PS.clamp(max=height - 1).flatten())
+    rows_BPSW = rows_BPSW.view(batch, *row_PS.shape, width) * weight_PS.unsqueeze(2)
+    return rows_BPSW.sum(2)
 
 
-def _membership(length: int, grid: int, like: Tensor) -> Tensor:
-    """Return (P, length) weights that average the pixels of each cell."""
-    cell_L = _cell_of_pixel(length, grid, like.device)
-    member_PL = (cell_L == torch.arange(grid, device=like.device).unsqueeze(1)).to(like.dtype)
-    return member_PL / member_PL.sum(1, keepdim=True)
-
-
-def usable(maps_BPP: Tensor) -> Tensor:
+def usable(maps_BHW: Tensor) -> Tensor:
     """Return the maps, with those that are zero or not finite replaced by ones.
 
     A map without information counts as uniform, in every operator.
 
     Args:
-        maps_BPP: (B, H, W) or (B, P, P) float32, non-negative.
+        maps_BHW: (B, H, W) or (B, P, P) float32, non-negative.
     """
-    total_B11 = maps_BPP.sum((1, 2), keepdim=True)
+    total_B11 = maps_BHW.sum((1, 2), keepdim=True)
     is_usable_B11 = (total_B11 > 0) & total_B11.isfinite()
-    return maps_BPP.where(is_usable_B11, torch.ones_like(total_B11))
+    return maps_BHW.where(is_usable_B11, torch.ones_like(total_B11))
+
+
+def shares(maps_BHW: Tensor) -> Tensor:
+    """Return usable maps divided by their sum."""
+    maps_BHW = usable(maps_BHW)
+    return maps_BHW / maps_BHW.sum((1, 2), keepdim=True)

@@ -14,6 +14,12 @@ from automix.operators.basic import (
     draw_mixup,
     draw_none,
 )
+from automix.operators.fmix import apply_fmix, draw_fmix
+from automix.operators.gridmix import apply_gridmix, draw_gridmix
+from automix.operators.guidedmixup import apply_guidedmixup, draw_guidedmixup
+from automix.operators.recursivemix import apply_recursivemix, draw_recursivemix
+from automix.operators.resizemix import apply_resizemix, draw_resizemix
+from automix.operators.rmix import apply_rmix, draw_rmix
 from automix.operators.saliency_grafting import apply_saliency_grafting, draw_saliency_grafting
 from automix.operators.saliencymix import apply_saliencymix, draw_saliencymix
 from automix.operators.types import (
@@ -27,23 +33,30 @@ from automix.operators.types import (
 from automix.vocabulary import OPERATOR_FACTS, Operator
 
 
-def _spec(
+def _entry(
     operator: Operator, draw: DrawFunction[Draws], apply: ApplyFunction[Draws]
-) -> OperatorSpec[Draws]:
-    return OperatorSpec(facts=OPERATOR_FACTS[operator], draw=draw, apply=apply)
+) -> tuple[Operator, OperatorSpec[Any]]:
+    return operator, OperatorSpec(facts=OPERATOR_FACTS[operator], draw=draw, apply=apply)
 
 
-# Each operator has draws of its own type, which a table of all of them cannot name.
+# Each operator has draws of a type of its own, which a table of all of them cannot name; `_entry`
+# checks that its two halves agree.
 OPERATORS: Mapping[Operator, OperatorSpec[Any]] = MappingProxyType(
-    {
-        Operator.NONE: _spec(Operator.NONE, draw_none, apply_none),
-        Operator.MIXUP: _spec(Operator.MIXUP, draw_mixup, apply_mixup),
-        Operator.CUTMIX: _spec(Operator.CUTMIX, draw_cutmix, apply_cutmix),
-        Operator.SALIENCYMIX: _spec(Operator.SALIENCYMIX, draw_saliencymix, apply_saliencymix),
-        Operator.SALIENCY_GRAFTING: _spec(
-            Operator.SALIENCY_GRAFTING, draw_saliency_grafting, apply_saliency_grafting
-        ),
-    }
+    dict(
+        (
+            _entry(Operator.NONE, draw_none, apply_none),
+            _entry(Operator.MIXUP, draw_mixup, apply_mixup),
+            _entry(Operator.CUTMIX, draw_cutmix, apply_cutmix),
+            _entry(Operator.RESIZEMIX, draw_resizemix, apply_resizemix),
+            _entry(Operator.FMIX, draw_fmix, apply_fmix),
+            _entry(Operator.GRIDMIX, draw_gridmix, apply_gridmix),
+            _entry(Operator.SALIENCYMIX, draw_saliencymix, apply_saliencymix),
+            _entry(Operator.GUIDEDMIXUP, draw_guidedmixup, apply_guidedmixup),
+            _entry(Operator.RMIX, draw_rmix, apply_rmix),
+            _entry(Operator.SALIENCY_GRAFTING, draw_saliency_grafting, apply_saliency_grafting),
+            _entry(Operator.RECURSIVEMIX, draw_recursivemix, apply_recursivemix),
+        )
+    )
 )
 
 

@@ -153,5 +153,6 @@ def _importance_ratio(own_BN: Tensor, partner_BN: Tensor, cells_BN: Tensor, norm
 def _importance(maps_BN: Tensor, visible_BN: Tensor, norm: int) -> Tensor:
     # Divided by the largest value first: the squares of a map of gradients near 1e-23 underflow.
     scaled_BN = maps_BN / maps_BN.amax(1, keepdim=True)
-    survivors_B = torch.linalg.vector_norm(scaled_BN * visible_BN, norm, 1)
-    return survivors_B / torch.linalg.vector_norm(scaled_BN, norm, 1)
+    survivors_B: Tensor = torch.linalg.vector_norm(scaled_BN * visible_BN, norm, 1)
+    whole_B: Tensor = torch.linalg.vector_norm(scaled_BN, norm, 1)
+    return survivors_B / whole_B

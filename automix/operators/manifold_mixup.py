@@ -1,0 +1,78 @@
+"""Manifold Mixup: the blend takes place in a hidden layer of the network.
+
+Not in the table of operators, because it changes a forward pass and not a batch::
+
+    draws = draw_mixup(BatchShape(len(images), 32, 32), strength=2.0, generator=generator)
+    with manifold_mixup(model, "layer2", draws):
+        logits = model(images)
+    loss = soft_cross_entropy(logits, manifold_targets(targets, draws, num_classes=10))
+
+Verma et al., https://arxiv.org/abs/1806.05236. The authors draw the layer for each batch from
+the input (which is `apply_mixup`), the first block and the second.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from automix.operators.basic import MixupDraws
+from automix.operators.targets import mix_rows, soft_targets
+
+
+@contextmanager
+def manifold_mixup(model: nn.Module, layer: str, draws: MixupDraws) -> Iterator[None]:
+    """Blend the output of a named layer in every forward pass inside the context.
+
+    The hook is removed when the context ends, also when it ends with an exception. Backward and
+    second forward passes, of a saliency map say, belong outside of it or see mixed features too.
+
+    Args:
+        model: any network; not a compiled one, whose graph may not call the hook.
+        layer: name as in ``model.named_modules()``; its output is one tensor, batch first.
+        draws: what `draw_mixup` returns for the batch.
+
+    Raises:
+        ValueError: the model has no layer of that name, or the layer sees a batch of another
+            size than the draws.
+        TypeError: the layer's output is not one tensor.
+    """
+    modules = dict(model.named_modules())
+    if layer not in modules:
+        known = ", ".join(sorted(name for name in modules if name))
+        raise ValueError(f"layer: expected one of {known}; got {layer!r}")
+
+    def blend_output(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+        return _blend_features(output, draws)
+
+    handle = modules[layer].register_forward_hook(blend_output)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def manifold_targets(
+    targets: Tensor, draws: MixupDraws, *, num_classes: int | None = None
+) -> Tensor:
+    """Return the soft targets that go with the blended features: (B, K) float32.
+
+    Args:
+        targets: (B,) or (B, K), see `soft_targets`.
+        draws: those given to `manifold_mixup`.
+        num_classes: number of classes, for integer targets.
+    """
+    rows_BK = soft_targets(targets, draws.partner.shape[0], num_classes)
+    return mix_rows(rows_BK, rows_BK.index_select(0, draws.partner), draws.lam)
+
+
+def _blend_features(features: object, draws: MixupDraws) -> Tensor:
+    if not isinstance(features, Tensor):
+        raise TypeError(f"layer: expected one tensor as output, got {type(features).__name__}")
+    batch = draws.partner.shape[0]
+    if features.shape[0] != batch:
+        raise ValueError(f"layer: expected a batch of {batch}, got {features.shape[0]}")
+    weight = (1 - draws.lam).to(features.dtype).view(-1, *[1] * (features.dim() - 1))
+    return torch.lerp(features, features.index_select(0, draws.partner), weight)

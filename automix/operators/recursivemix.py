@@ -1,0 +1,124 @@
+"""RecursiveMix: the mixed batch of the step before, made smaller, is pasted.
+
+Shape suffixes: B batch, C channels, H rows, W columns, K classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from automix.operators.blend import blend
+from automix.operators.boxes import box_lam, box_mask, centred_box
+from automix.operators.checks import check_images
+from automix.operators.resize import Interpolation, resize_into_box
+from automix.operators.sampling import Per, draw_index, draw_uniform
+from automix.operators.targets import mix_rows, soft_targets
+from automix.operators.types import BatchShape, MixedBatch
+
+
+class RecursiveMixDraws(NamedTuple):
+    """Parameters of `apply_recursivemix`: where the previous batch is shown.
+
+    Attributes:
+        box: (B, 4) int64, (y0, y1, x0, x1).
+    """
+
+    box: Tensor
+
+
+def draw_recursivemix(
+    shape: BatchShape, *, strength: float, generator: Generator, per: Per = "image"
+) -> RecursiveMixDraws:
+    """Draw boxes with areas uniform in [0, strength) and centres uniform over the pixels.
+
+    Args:
+        shape: shape of the batch.
+        strength: largest area, as a share of the image's, before it is cut at the border.
+        generator: source of randomness.
+        per: a box for each image, or one for the batch as in the authors' code.
+
+    Raises:
+        ValueError: the strength is not within (0, 1].
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength: expected above 0 and up to 1, got {strength}")
+    batch, height, width = shape
+    area_B = draw_uniform(batch, generator, high=strength, per=per)
+    row_B = draw_index(batch, height, generator, per=per)
+    column_B = draw_index(batch, width, generator, per=per)
+    box_B4 = centred_box(area_B.sqrt(), row_B, column_B, (height, width), "clovaai")
+    return RecursiveMixDraws(box_B4)
+
+
+def apply_recursivemix(
+    images_BCHW: Tensor,
+    targets: Tensor,
+    draws: RecursiveMixDraws,
+    *,
+    num_classes: int | None = None,
+    saliency_BHW: Tensor | None = None,
+    previous: MixedBatch | None = None,
+    interpolation: Interpolation = "nearest",
+) -> MixedBatch:
+    """Paste the mixed image that had the same place in the batch before.
+
+    Yang et al., https://arxiv.org/abs/2203.06844. What is carried from step to step is the value
+    this returns, of which the images and targets are read; it belongs in a checkpoint. Without a
+    previous batch, at the first step, the images stay as they are. A smaller batch uses the
+    first of the previous images, a larger one begins again with the first.
+
+    The returned ``partner`` counts in the previous batch, so there is no mask for this one, and
+    ``partner_targets`` are the soft targets of the previous batch.
+
+    Args:
+        images_BCHW: (B, C, H, W) floating point.
+        targets: (B,) or (B, K), see `soft_targets`.
+        draws: what `draw_recursivemix` returns.
+        num_classes: number of classes, for integer targets.
+        saliency_BHW: not used.
+        previous: what this returned for the batch before; None at the first step.
+        interpolation: see `resize_into_box`.
+
+    Raises:
+        ValueError: the previous batch has other channels or classes.
+    """
+    check_images(images_BCHW, draws.box)
+    batch, _, height, width = images_BCHW.shape
+    own_BK = soft_targets(targets, batch, num_classes)
+    slot_B = torch.arange(batch, device=images_BCHW.device)
+    if previous is None:
+        lam_B = torch.ones(batch, device=images_BCHW.device)
+        return _recursive(images_BCHW, own_BK, targets, (slot_B, lam_B, own_BK))
+    _check_previous(previous, images_BCHW, own_BK)
+    slot_B = slot_B % previous.images.shape[0]
+    previous_BK = previous.targets.index_select(0, slot_B)
+    source_BCHW = previous.images.index_select(0, slot_B).to(images_BCHW.dtype)
+    pasted_BCHW = resize_into_box(source_BCHW, draws.box, (height, width), interpolation)
+    mixed_BCHW = blend(images_BCHW, pasted_BCHW, box_mask(draws.box, (height, width)))
+    lam_B = box_lam(draws.box, (height, width))
+    return _recursive(mixed_BCHW, own_BK, targets, (slot_B, lam_B, previous_BK))
+
+
+def _recursive(
+    mixed_BCHW: Tensor, own_BK: Tensor, targets: Tensor, before: tuple[Tensor, Tensor, Tensor]
+) -> MixedBatch:
+    slot_B, lam_B, previous_BK = before
+    return MixedBatch(
+        images=mixed_BCHW,
+        targets=mix_rows(own_BK, previous_BK, lam_B),
+        partner=slot_B,
+        lam=lam_B,
+        mask=None,
+        own_targets=targets,
+        partner_targets=previous_BK,
+    )
+
+
+def _check_previous(previous: MixedBatch, images_BCHW: Tensor, own_BK: Tensor) -> None:
+    channels, classes = previous.images.shape[1], previous.targets.shape[1]
+    if (channels, classes) != (images_BCHW.shape[1], own_BK.shape[1]):
+        raise ValueError(
+            f"previous: expected {images_BCHW.shape[1]} channels and {own_BK.shape[1]} classes, "
+            f"got {channels} and {classes}"
+        )

@@ -1,0 +1,109 @@
+"""ResizeMix: the whole partner, made smaller, is pasted.
+
+Shape suffixes: B batch, C channels, H rows, W columns.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from automix.operators.blend import blend, pair_batch, take
+from automix.operators.boxes import box_lam, box_mask, centred_box
+from automix.operators.checks import check_images
+from automix.operators.resize import Interpolation, resize_into_box
+from automix.operators.sampling import Per, draw_partner, draw_uniform
+from automix.operators.types import BatchShape, MixedBatch
+
+_SMALLEST_SIDE = 0.1
+"""Smallest side of the pasted image as a share of the image's, as published."""
+
+
+class ResizeMixDraws(NamedTuple):
+    """Parameters of `apply_resizemix`.
+
+    Attributes:
+        partner: (B,) int64.
+        box: (B, 4) int64, (y0, y1, x0, x1), where the whole partner is shown.
+    """
+
+    partner: Tensor
+    box: Tensor
+
+
+def draw_resizemix(
+    shape: BatchShape,
+    *,
+    strength: float,
+    generator: Generator,
+    per: Per = "image",
+    placement: Literal["clipped", "inside"] = "clipped",
+) -> ResizeMixDraws:
+    """Draw partners, and boxes with sides uniform in [0.1, strength) of the image's.
+
+    Args:
+        shape: shape of the batch.
+        strength: largest side, as a share of the image's; above 0.1.
+        generator: source of randomness.
+        per: a box for each image, or one for the batch as in OpenMixup.
+        placement: ``clipped`` draws the centre anywhere and cuts the box at the border, so the
+            partner is squeezed (OpenMixup); ``inside`` places the box wholly inside.
+
+    Raises:
+        ValueError: the strength is not within (0.1, 1].
+    """
+    if not _SMALLEST_SIDE < strength <= 1:
+        raise ValueError(f"strength: expected above {_SMALLEST_SIDE} and up to 1, got {strength}")
+    batch, height, width = shape
+    partner_B = draw_partner(batch, generator)
+    side_B = draw_uniform(batch, generator, low=_SMALLEST_SIDE, high=strength, per=per)
+    down_B = draw_uniform(batch, generator, per=per)
+    across_B = draw_uniform(batch, generator, per=per)
+    if placement == "inside":
+        bounds = [*_inside(side_B, down_B, height), *_inside(side_B, across_B, width)]
+        return ResizeMixDraws(partner_B, torch.stack(bounds, 1))
+    row_B, column_B = (down_B * height).to(torch.int64), (across_B * width).to(torch.int64)
+    return ResizeMixDraws(
+        partner_B, centred_box(side_B, row_B, column_B, (height, width), "clovaai")
+    )
+
+
+def _inside(side_B: Tensor, place_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    span_B = (side_B * length).to(torch.int64)
+    start_B = (place_B * (length + 1 - span_B)).to(torch.int64)
+    return start_B, start_B + span_B
+
+
+def apply_resizemix(
+    images_BCHW: Tensor,
+    targets: Tensor,
+    draws: ResizeMixDraws,
+    *,
+    num_classes: int | None = None,
+    saliency_BHW: Tensor | None = None,
+    previous: MixedBatch | None = None,
+    interpolation: Interpolation = "nearest",
+) -> MixedBatch:
+    """Paste the whole partner, resized into a box.
+
+    Qin et al., https://arxiv.org/abs/2012.11101.
+
+    The mask says where the partner is; its pixels are not those of the partner at the same place.
+
+    Args:
+        images_BCHW: (B, C, H, W) floating point.
+        targets: (B,) or (B, K), see `soft_targets`.
+        draws: what `draw_resizemix` returns.
+        num_classes: number of classes, for integer targets.
+        saliency_BHW: not used.
+        previous: not used.
+        interpolation: see `resize_into_box`; OpenMixup's default is nearest.
+    """
+    check_images(images_BCHW, draws.partner)
+    size = (images_BCHW.shape[2], images_BCHW.shape[3])
+    partner_BCHW = take(images_BCHW, draws.partner)
+    pasted_BCHW = resize_into_box(partner_BCHW, draws.box, size, interpolation)
+    mask_B1HW = box_mask(draws.box, size)
+    mixed_BCHW = blend(images_BCHW, pasted_BCHW, mask_B1HW)
+    lam_B = box_lam(draws.box, size)
+    return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)

@@ -1,0 +1,103 @@
+"""R-Mix: random saliency percentiles of the two images are compared cell by cell.
+
+Shape suffixes: B batch, C channels, H rows, W columns, P grid side, N cells (P * P).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from automix.operators.blend import blend, mask_lam, pair_batch, take
+from automix.operators.cells import enlarge_cells, pool_cells, usable
+from automix.operators.checks import check_images, required_saliency
+from automix.operators.sampling import Per, draw_beta, draw_index, draw_partner
+from automix.operators.types import BatchShape, MixedBatch
+
+_NUM_PERCENTILES = 10
+_PERCENTILE_STEP = 0.11
+"""The published percentiles: ten from 0 to 0.99."""
+
+
+class RMixDraws(NamedTuple):
+    """Parameters of `apply_rmix`.
+
+    Attributes:
+        partner: (B,) int64.
+        percentile: (B,) float32 in [0, 1]; cells at or above it are salient.
+        lam: (B,) float32, weight of the own image where both or none of the two are salient.
+    """
+
+    partner: Tensor
+    percentile: Tensor
+    lam: Tensor
+
+
+def draw_rmix(
+    shape: BatchShape, *, strength: float, generator: Generator, per: Per = "image"
+) -> RMixDraws:
+    """Draw partners, percentiles, and weights from Beta(strength, strength).
+
+    Args:
+        shape: shape of the batch.
+        strength: alpha, positive.
+        generator: source of randomness.
+        per: a weight for each image, or one for the batch as in the authors' code.
+    """
+    level_B = draw_index(shape.batch, _NUM_PERCENTILES, generator)
+    return RMixDraws(
+        partner=draw_partner(shape.batch, generator),
+        percentile=level_B * _PERCENTILE_STEP,
+        lam=draw_beta(shape.batch, strength, generator, per=per),
+    )
+
+
+def apply_rmix(
+    images_BCHW: Tensor,
+    targets: Tensor,
+    draws: RMixDraws,
+    *,
+    num_classes: int | None = None,
+    saliency_BHW: Tensor | None = None,
+    previous: MixedBatch | None = None,
+    grid: int = 4,
+) -> MixedBatch:
+    """Take each cell from the image in which it is salient; blend where both or none are.
+
+    Luu et al., https://arxiv.org/abs/2212.04875. The authors draw the grid, 2 or 4 at 32 x 32,
+    for each batch. All cells of a flat map are at its percentile, hence salient; a map that is
+    zero or not finite counts as flat.
+
+    Args:
+        images_BCHW: (B, C, H, W) floating point.
+        targets: (B,) or (B, K), see `soft_targets`.
+        draws: what `draw_rmix` returns.
+        num_classes: number of classes, for integer targets.
+        saliency_BHW: (B, H, W) floating point, non-negative, any scale.
+        previous: not used.
+        grid: P, cells along a side.
+    """
+    check_images(images_BCHW, draws.partner)
+    saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
+    cells_BN = usable(pool_cells(saliency_BHW, grid)).flatten(1)
+    salient_BN = (cells_BN >= _quantile(cells_BN, draws.percentile)).to(torch.float32)
+    partner_BN = salient_BN.index_select(0, draws.partner)
+    weight_BN = torch.where(salient_BN == partner_BN, (1 - draws.lam).unsqueeze(1), partner_BN)
+    size = (images_BCHW.shape[2], images_BCHW.shape[3])
+    mask_B1HW = enlarge_cells(weight_BN.view(-1, grid, grid), size)
+    mixed_BCHW = blend(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
+    lam_B = mask_lam(mask_B1HW)
+    return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)
+
+
+def _quantile(cells_BN: Tensor, percentile_B: Tensor) -> Tensor:
+    """Return a quantile of each row, (B, 1), linear between order statistics.
+
+    ``torch.quantile`` computes every percentile for every row, B x B values.
+    """
+    ordered_BN = cells_BN.sort(1).values
+    position_B1 = percentile_B.unsqueeze(1) * (cells_BN.shape[1] - 1)
+    below_B1 = position_B1.floor()
+    low_B1 = ordered_BN.gather(1, below_B1.to(torch.int64))
+    high_B1 = ordered_BN.gather(1, position_B1.ceil().to(torch.int64))
+    return torch.lerp(low_B1, high_B1, position_B1 - below_B1)
