@@ -42,12 +42,14 @@ _FEWEST_ITEMS = 4
 def interquartile_mean(values: ArrayLike) -> float:
     """Return the mean of the middle half of all values (runs and tasks pooled).
 
-    A quarter of the values, rounded down, is dropped at each end.
+    A quarter of the values, rounded down, is dropped at each end. NaN among the values (a run
+    that diverged) gives NaN.
 
     Raises:
-        ValueError: there is no value, or one is not finite.
+        ValueError: there is no value.
     """
-    return float(_pooled_iqm(_finite(values, "values").ravel()))
+    array = _array(values, "values").ravel()
+    return float("nan") if np.isnan(array).any() else float(_pooled_iqm(array))
 
 
 def paired_difference(
@@ -244,11 +246,17 @@ def _pooled_iqm(*tasks: Floats, axis: int = -1) -> Floats:
     return np.asarray(ordered.take(middle, axis=axis).mean(axis=axis))
 
 
-def _finite(values: ArrayLike, name: str) -> Floats:
-    """Return ``values`` as float64 after checking that there are some and all are finite."""
+def _array(values: ArrayLike, name: str) -> Floats:
+    """Return ``values`` as float64 after checking that there are some."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"{name}: expected one value for each run, got shape {array.shape}")
+    return array
+
+
+def _finite(values: ArrayLike, name: str) -> Floats:
+    """Return ``values`` as float64 after checking that all are finite."""
+    array = _array(values, name)
     if not np.isfinite(array).all():
         raise ValueError(
             f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(array))} "

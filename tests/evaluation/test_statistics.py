@@ -41,6 +41,7 @@ def test_interquartile_mean_is_the_mean_of_the_middle_half() -> None:
     assert interquartile_mean(values) == 3
     assert interquartile_mean(values.reshape(4, 2)) == 3
     assert interquartile_mean([5.0]) == 5
+    assert np.isnan(interquartile_mean([1.0, 2.0, 3.0, 4.0, np.nan]))
     for num_values in range(1, 12):
         values = np.random.default_rng(num_values).standard_normal(num_values)
         assert interquartile_mean(values) == pytest.approx(stats.trim_mean(values, 0.25))
