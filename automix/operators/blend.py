@@ -24,17 +24,19 @@ def take(images_BCHW: Tensor, index_N: Tensor) -> Tensor:
 
 
 def blend(images_BCHW: Tensor, partner_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
-    """Return ``(1 - mask) * images + mask * partner``, in dtype and memory format of the images.
+    """Return ``(1 - mask) * images + mask * partner``, written over the partner images.
 
     Where the mask is 0 or 1 the pixels are those of one image, bit for bit. ``torch.lerp`` with
-    a broadcast mask is a tenth of the time of ``torch.where`` with a boolean one on a CPU.
+    a broadcast mask takes a tenth of the time of ``torch.where`` with a boolean one on a CPU,
+    and in place two thirds of the time of a new result.
 
     Args:
         images_BCHW: (B, C, H, W) first parents.
-        partner_BCHW: (B, C, H, W) second parents.
+        partner_BCHW: (B, C, H, W) second parents, a copy that the caller owns: what `take` or
+            `resize_into_box` return. Memory format and dtype are those of the images.
         mask_B1HW: (B, 1, H, W) or (B, 1, 1, 1) in [0, 1], weight of the second parent.
     """
-    return torch.lerp(images_BCHW, partner_BCHW, mask_B1HW.to(images_BCHW.dtype))
+    return partner_BCHW.lerp_(images_BCHW, (1 - mask_B1HW).to(images_BCHW.dtype))
 
 
 def mask_lam(mask_B1HW: Tensor) -> Tensor:
