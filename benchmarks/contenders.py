@@ -136,7 +136,9 @@ def neighbours(batch: Batch) -> Iterator[tuple[str, Call]]:
     own_copy = take(images, torch.arange(len(images), device=images.device))
     for mode in ("batch", "elem"):
         for name, alphas in (("Mixup", (1.0, 0.0)), ("CutMix", (0.0, 1.0))):
-            mixer = Mixup(*alphas, mode=mode, num_classes=NUM_CLASSES, label_smoothing=0.0)
+            mixer = Mixup(  # type: ignore[no-untyped-call]
+                *alphas, mode=mode, num_classes=NUM_CLASSES, label_smoothing=0.0
+            )
             yield f"timm {name}, {mode}", partial(mixer, own_copy, targets)
 
 
