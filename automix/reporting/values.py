@@ -14,17 +14,19 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """An estimate and an interval around it, of which the caption says the kind (95%, say).
+    """An estimate with a two-sided confidence interval.
 
     Attributes:
-        estimate: finite; need not lie inside the interval (a mean beside quantiles may not).
-        low: lower end.
-        high: upper end, not below ``low``.
+        estimate: the statistic of the data.
+        low: lower end, at most the upper end; same unit as the estimate.
+        high: upper end.
+        confidence: nominal coverage in (0, 1).
     """
 
     estimate: float
     low: float
     high: float
+    confidence: float
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) for value in (self.estimate, self.low, self.high)):
