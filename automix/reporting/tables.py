@@ -6,8 +6,12 @@ import math
 import re
 from dataclasses import dataclass
 
+from automix.evaluation.intervals import Interval
 from automix.reporting.markup import Html, join, tag
-from automix.reporting.values import Direction, Interval, number_text
+from automix.reporting.values import Direction, number_text
+
+# Beyond it, decimals that suit the largest number of a column would round the smallest away.
+_LARGEST_RATIO = 100
 
 Cell = str | int | float | Interval | None
 """What a table holds; None is shown as an empty cell."""
@@ -53,9 +57,16 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"expected {len(self.columns)} cells in a row, got {len(row)}")
-            for cell in row:
-                if isinstance(cell, float) and not math.isfinite(cell):
-                    raise ValueError(f"expected finite numbers or None, got {cell} in {row}")
+            if not all(math.isfinite(number) for cell in row for number in _numbers(cell)):
+                raise ValueError(f"expected finite numbers or None, got {row}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CellStyle:
+    digits: int
+    decimals: int | None
+    is_first: bool
+    is_best: bool
 
 
 def check_name(name: str) -> None:
@@ -67,17 +78,21 @@ def check_name(name: str) -> None:
 def table_html(table: Table) -> Html:
     """Return the table; each heading is a button that sorts by its column."""
     head = tag("tr", *(_heading(table, index) for index in range(len(table.columns))))
-    best = [_best(table, index) for index in range(len(table.columns))]
-    body = [
-        tag(
-            "tr",
-            *(
-                _cell(cell, column, is_first=index == 0, is_best=number == best[index])
-                for index, (cell, column) in enumerate(zip(row, table.columns, strict=True))
-            ),
-        )
-        for number, row in enumerate(table.rows)
-    ]
+    indices = range(len(table.columns))
+    best = [_best(table, index) for index in indices]
+    decimals = [_decimals(table, index) for index in indices]
+    body = []
+    for number, row in enumerate(table.rows):
+        cells = []
+        for index, cell in enumerate(row):
+            style = _CellStyle(
+                digits=table.columns[index].digits,
+                decimals=decimals[index],
+                is_first=index == 0,
+                is_best=number == best[index],
+            )
+            cells.append(_cell_html(cell, style))
+        body.append(tag("tr", *cells))
     grid = tag("table", tag("thead", head), tag("tbody", *body), class_="sortable")
     # A region that scrolls must be reachable by keyboard.
     scroll = tag("div", grid, class_="scroll", tabindex="0", role="region", aria_label=table.title)
@@ -125,6 +140,12 @@ def table_json(table: Table) -> dict[str, object]:
     }
 
 
+def _numbers(cell: Cell) -> tuple[float, ...]:
+    if isinstance(cell, Interval):
+        return cell.estimate, cell.low, cell.high
+    return () if isinstance(cell, str) or cell is None else (float(cell),)
+
+
 def _json_cell(cell: Cell) -> object:
     if not isinstance(cell, Interval):
         return cell
@@ -148,9 +169,7 @@ def _full_name(column: Column) -> str:
 
 def _number(cell: Cell) -> float | None:
     """Return what a cell is sorted and compared by; None for text."""
-    if isinstance(cell, Interval):
-        return cell.estimate
-    return None if isinstance(cell, str) or cell is None else float(cell)
+    return next(iter(_numbers(cell)), None)
 
 
 def _best(table: Table, index: int) -> int | None:
@@ -164,22 +183,33 @@ def _best(table: Table, index: int) -> int | None:
     return min(known, key=lambda row: sign * known[row])
 
 
-def _cell(cell: Cell, column: Column, *, is_first: bool, is_best: bool) -> Html:
+def _decimals(table: Table, index: int) -> int | None:
+    """Return how many decimals line a column up; None where its numbers differ too much in size."""
+    sizes = [abs(number) for row in table.rows if (number := _number(row[index]))]
+    if not sizes or max(sizes) > _LARGEST_RATIO * min(sizes):
+        return None
+    digits = table.columns[index].digits
+    return max(0, digits - 1 - math.floor(math.log10(max(sizes))))
+
+
+def _cell_html(cell: Cell, style: _CellStyle) -> Html:
     number = _number(cell)
-    text = tag("b", _text(cell, column)) if is_best else join([_text(cell, column)])
+    text = tag("b", _text(cell, style)) if style.is_best else join([_text(cell, style)])
     if isinstance(cell, Interval):
-        ends = (number_text(end, digits=column.digits) for end in (cell.low, cell.high))
-        text = join([text, " ", tag("span", "[" + ", ".join(ends) + "]", class_="interval")])
+        ends = ", ".join(_text(end, style) for end in (cell.low, cell.high))
+        text = join([text, " ", tag("span", f"[{ends}]", class_="interval")])
     value = None if number is None else repr(number)
-    if is_first:
+    if style.is_first:
         return tag("th", text, scope="row", data_value=value)
     return tag("td", text, class_=None if number is None else "number", data_value=value)
 
 
-def _text(cell: Cell, column: Column) -> str:
-    if isinstance(cell, str):
-        return cell
-    if isinstance(cell, int):
+def _text(cell: Cell, style: _CellStyle) -> str:
+    if isinstance(cell, str | int):
         return str(cell)
     number = _number(cell)
-    return "" if number is None else number_text(number, digits=column.digits)
+    if number is None:
+        return ""
+    if style.decimals is None:
+        return number_text(number, digits=style.digits)
+    return f"{number:.{style.decimals}f}"

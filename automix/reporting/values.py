@@ -1,7 +1,6 @@
-"""Numbers with their uncertainty, and how they are written."""
+"""How numbers are written, and which way they are better."""
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -10,29 +9,6 @@ class Direction(StrEnum):
 
     LOWER = "lower"
     HIGHER = "higher"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """An estimate with a two-sided confidence interval.
-
-    Attributes:
-        estimate: the statistic of the data.
-        low: lower end, at most the upper end; same unit as the estimate.
-        high: upper end.
-        confidence: nominal coverage in (0, 1).
-    """
-
-    estimate: float
-    low: float
-    high: float
-    confidence: float
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in (self.estimate, self.low, self.high)):
-            raise ValueError(f"expected finite numbers, got {self}")
-        if self.low > self.high:
-            raise ValueError(f"expected low <= high, got {self}")
 
 
 def number_text(value: float, *, digits: int = 3) -> str:
