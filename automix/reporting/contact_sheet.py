@@ -27,8 +27,8 @@ class Originals:
         images: (B, C, H, W), uint8, or floating point in [0, 1].
         class_names: K names.
         saliency: (B, H, W) floating point, at least 0; None where the operator read none.
-        partners: (B, C, H, W), the second images where they are not in the batch; None where
-            they are, under the indices `MixedBatch.partner`.
+        partners: (N, C, H, W), the batch in which `MixedBatch.partner` counts, where that is
+            another one, such as RecursiveMix's batch of the step before.
     """
 
     images: Tensor
@@ -133,7 +133,7 @@ def _row(mixed: MixedBatch, originals: Originals, index: int) -> ContactRow:
     if originals.partners is None:
         image_b, saliency_b = originals.images[partner], _saliency(originals, partner)
     else:
-        image_b, saliency_b = originals.partners[index], None
+        image_b, saliency_b = originals.partners[partner], None
     lam = float(mixed.lam[index])
     mask = None if mixed.mask is None else mask_map(mixed.mask[index, 0])
     tiles = (

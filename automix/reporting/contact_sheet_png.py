@@ -1,5 +1,6 @@
 """Contact sheets as one picture, drawn pixel by pixel so that small images stay exact."""
 
+import math
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ _FRAME = 3
 _LINE = 18
 _BAR = 6
 _TITLE_LINES = 80
+_WIDEST_NOTE = 640
 _FRAMES = {"image A": OWN_COLOUR, "image B": PARTNER_COLOUR}
 
 
@@ -34,7 +36,9 @@ def contact_sheet_pixels(sheet: ContactSheet) -> Pixels:
     tile_height, tile_width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
     across, down = tile_width + _GAP, tile_height + 2 * _LINE + _BAR + _GAP
     columns = len(sheet.rows[0].tiles)
-    size = (2 * _MARGIN + columns * across - _GAP, _TITLE_LINES + _LINE + len(pictures) * down)
+    note_width = max(_font(12).getlength(line) for line in (sheet.note, sheet.strength))
+    content = max(columns * across - _GAP, min(_WIDEST_NOTE, math.ceil(note_width)))
+    size = (2 * _MARGIN + content, _TITLE_LINES + _LINE + len(pictures) * down)
     image = Image.new("RGB", size, LIGHT.surface)
     draw = ImageDraw.Draw(image)
     width = size[0] - 2 * _MARGIN
@@ -53,7 +57,8 @@ def contact_sheet_pixels(sheet: ContactSheet) -> Pixels:
                 _frame(draw, tile, (left, top), picture)
             below = (left, top + tile_height + 3)
             _write(draw, below, tile.caption, width=tile_width)
-        _write_label(draw, row, (size[0] - _MARGIN, top + tile_height + _LINE + 3), tile_width)
+        right = _MARGIN + columns * across - _GAP
+        _write_label(draw, row, (right, top + tile_height + _LINE + 3), tile_width)
     return np.asarray(image, dtype=np.uint8)
 
 

@@ -106,7 +106,7 @@ def test_partners_from_outside_the_batch_are_shown() -> None:
     originals = small_originals(images, partners=1 - images, saliency=images[:, 0])
     sheet = contact_sheet(mixed, originals, decision=CUTMIX)
     tiles = {tile.kind: tile.pixels for tile in sheet.rows[0].tiles}
-    np.testing.assert_array_equal(tiles["image B"], photograph(1 - images[0]))
+    np.testing.assert_array_equal(tiles["image B"], photograph(1 - images[1]))
     assert "saliency B" not in tiles
 
 
