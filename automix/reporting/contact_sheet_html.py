@@ -15,12 +15,18 @@ _PIXELATED_SIDE = 64
 _LARGEST_SIDE = 320
 
 
-def contact_sheet_html(sheet: ContactSheet) -> Html:
-    """Return the sheet as a section; its pictures are inside the text."""
+def contact_sheet_html(sheet: ContactSheet, *, heading: str = "h3") -> Html:
+    """Return the sheet as a section; its pictures are inside the text.
+
+    Args:
+        sheet: what is shown.
+        heading: the element of its title; empty where the page already has that title.
+    """
+    title = tag(heading, sheet.title) if heading else Html("")
     lines = [tag("p", line) for line in (sheet.note, sheet.strength) if line]
     rows = [_row(row) for row in sheet.rows]
     name = f"sheet-{sheet.name}"
-    return tag("section", tag("h3", sheet.title), *lines, *rows, class_="sheet", id=name)
+    return tag("section", title, *lines, *rows, class_="sheet", id=name)
 
 
 def write_contact_sheets(folder: Path, sheets: Sequence[ContactSheet], *, title: str) -> Path:
@@ -41,15 +47,16 @@ def write_contact_sheets(folder: Path, sheets: Sequence[ContactSheet], *, title:
     names = [sheet.name for sheet in sheets]
     if len(set(names)) != len(names):
         raise ValueError(f"expected sheets with distinct names, got {names}")
-    sections = [contact_sheet_html(sheet) for sheet in sheets]
-    for sheet, section in zip(sheets, sections, strict=True):
+    for sheet in sheets:
         write_bytes(folder / f"{sheet.name}.png", contact_sheet_png(sheet))
-        text = page(sheet.title, page_header(sheet.title), section)
+        main = tag("main", contact_sheet_html(sheet, heading=""))
+        text = page(sheet.title, page_header(sheet.title), main)
         write_text(folder / f"{sheet.name}.html", text)
     links = [tag("li", tag("a", sheet.title, href=f"#sheet-{sheet.name}")) for sheet in sheets]
     contents = tag("nav", tag("ul", *links), aria_label="Operators")
+    main = tag("main", *(contact_sheet_html(sheet, heading="h2") for sheet in sheets))
     index = folder / "index.html"
-    write_text(index, page(title, page_header(title), contents, *sections))
+    write_text(index, page(title, page_header(title), contents, main))
     return index
 
 

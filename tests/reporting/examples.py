@@ -48,7 +48,10 @@ LEARNED = schedule_of(
     (0, "mixup", 1), (0.3, "cutmix", 0.75), (0.6, "guidedmixup", 0.5), (0.9, "none", 0)
 )
 CROWDED = schedule_of(
-    *((index / 26, list(Operator)[index % 13].value, 0.25 * (1 + index % 4)) for index in range(26))
+    *(
+        (index / 13, operator.value, 0.25 * (1 + index % 4))
+        for index, operator in enumerate(Operator)
+    )
 )
 
 

@@ -33,7 +33,7 @@ def svgs() -> dict[str, str]:
             description=HOSTILE,
         )
         for name, draw in FIGURES.items()
-        for width in (WIDE, NARROW)
+        for width in ((NARROW,) if name == "schedule" else (WIDE, NARROW))
     }
 
 

@@ -230,6 +230,10 @@ def test_sheets_are_written_as_files_that_stand_alone(tmp_path: Path) -> None:
     document = parse(index.read_text())
     assert len(document.images()) == 2 * 3 * 6
     assert document.title == HOSTILE
+    headings = [name for name, _ in document.elements if name in {"h1", "h2", "h3"}]
+    assert headings == ["h1", "h2", "h2"]
+    alone = parse((index.parent / "cutmix.html").read_text())
+    assert [name for name, _ in alone.elements if name in {"h1", "h2", "h3"}] == ["h1"]
     picture = np.asarray(Image.open(index.parent / "cutmix.png"))
     np.testing.assert_array_equal(picture, contact_sheet_pixels(sheets[0]))
 
