@@ -13,7 +13,14 @@ from automix.files import sha256_of
 def load_data(config: DataConfig, *, progress: Progress | None = None) -> DataSet:
     """Load a data set, cut its splits and measure what images are normalised with.
 
-    The result is a function of the configuration and the source's images alone: equal on every
+    The test split is the source's own; the digits, which have none, give up a part for it. Reward
+    and selection are cut from val/ where a folder has one, otherwise from the training images, and
+    what remains of those is the training split, or ``labels_per_class`` images of it. Every cut is
+    stratified by class and seeded by ``split_seed``.
+
+    Folders and torchvision sets are decoded once into the cache folder and mapped into memory from
+    there. A split that is a whole part of the source stays mapped; one that was cut is a copy. The
+    result is a function of the configuration and the source's images alone: equal on every
     machine, whatever the state of the cache.
 
     Args:

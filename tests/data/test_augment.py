@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -29,6 +29,7 @@ def slow_reference(
     return torch.stack(cut).to(images.dtype)
 
 
+@settings(deadline=None)
 @given(
     batch=st.integers(1, 5),
     channels=st.integers(1, 3),

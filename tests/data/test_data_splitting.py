@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -23,6 +23,7 @@ def pool_of(labels: Tensor, *, pool: int = 0) -> Labels:
     return Labels(labels=labels, class_names=names, where="photos/train", pool=pool)
 
 
+@settings(deadline=None)
 @given(sizes=class_sizes, test=part_sizes, reward=part_sizes, seed=st.integers(0, 2**40))
 def test_parts_are_disjoint_complete_and_stratified(
     sizes: list[int], test: float, reward: float, seed: int
@@ -39,6 +40,7 @@ def test_parts_are_disjoint_complete_and_stratified(
         assert indices.tolist() == sorted(indices.tolist())
 
 
+@settings(deadline=None)
 @given(sizes=class_sizes, seed=st.integers(0, 1000))
 def test_a_part_does_not_depend_on_later_parts(sizes: list[int], seed: int) -> None:
     pool = pool_of(shuffled_labels(sizes))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -166,6 +166,7 @@ def test_damage_of_any_kind_is_one_line_or_other_pixels(
     Image.effect_noise((6, 4), 100).convert("RGB").save(file)
     content = file.read_bytes()
 
+    @settings(deadline=None)
     @given(data=st.data())
     def damaged(data: st.DataObject) -> None:
         broken = bytearray(content[: data.draw(st.integers(1, len(content)))])

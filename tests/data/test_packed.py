@@ -64,6 +64,7 @@ def test_the_pack_describes_itself(config: DataConfig) -> None:
     assert record["format"] == "automix-images"
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the list of maps is Linux's")
 def test_a_whole_part_is_mapped_and_writing_does_not_reach_the_file(config: DataConfig) -> None:
     data = load_data(config)
     file = pack_files(config, "folder-test-*.npy")[0]
