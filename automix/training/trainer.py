@@ -204,8 +204,7 @@ class ClassifierTrainer:
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self._average:
             self._average.model.load_state_dict(state["average"])
-        previous = state["previous"]
-        self._previous = MixedBatch(**previous) if previous else None  # type: ignore[arg-type]
+        self._previous = _previous_on(self.device, state["previous"])
         self._order = None
 
     def _train_step(self, decision: Decision, sums: RunningSums) -> bool:
@@ -274,6 +273,16 @@ class ClassifierTrainer:
         self._optimizer.zero_grad()
         if self._average:
             self._average.update_(self.step)
+
+
+def _previous_on(
+    device: torch.device, values: dict[str, Tensor | None] | None
+) -> MixedBatch | None:
+    """Return a saved batch on ``device``: checkpoints are read into main memory."""
+    if values is None:
+        return None
+    moved = {name: None if value is None else value.to(device) for name, value in values.items()}
+    return MixedBatch(**moved)  # type: ignore[arg-type]
 
 
 def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:
