@@ -1,10 +1,12 @@
 """Schedules made by hand: constant, random, linear ramp, mix then off, shuffled in time."""
 
+import itertools
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
-from automix.schedule import Decision, Schedule, Segment
+from automix.schedule import MAX_SEGMENTS, Decision, Schedule, Segment
 from automix.vocabulary import OPERATOR_FACTS, Operator
 
 
@@ -51,15 +53,29 @@ def mix_then_off(decision: Decision, *, off_from: float = 0.75) -> Schedule:
 
 
 def shuffled_in_time(schedule: Schedule, *, seed: int) -> Schedule:
-    """Return the same decisions for the same shares of the training, in random order."""
-    starts = [segment.start for segment in schedule.segments]
-    lengths = np.diff([*starts, 1.0])
+    """Return the same decisions for the same shares of the training, in random order.
+
+    Starts stay exact: those of k/n remain multiples of 1/n in whichever order they are added up.
+    A segment so short that no float lies between its new start and its end is left out.
+    """
+    starts = [_exact(segment.start) for segment in schedule.segments]
+    lengths = [end - start for start, end in itertools.pairwise([*starts, Fraction(1)])]
     order = np.random.default_rng(seed).permutation(len(starts))
-    shuffled, start = [], 0.0
-    for index in order:
-        shuffled.append(Segment(start=start, decision=schedule.segments[index].decision))
-        start += float(lengths[index])
-    return Schedule(segments=tuple(shuffled))
+    ends = list(itertools.accumulate(lengths[index] for index in order))
+    spans = itertools.pairwise(map(float, [Fraction(0), *ends]))
+    return Schedule(
+        segments=tuple(
+            Segment(start=start, decision=schedule.segments[index].decision)
+            for index, (start, end) in zip(order, spans, strict=True)
+            if start < end
+        )
+    )
+
+
+def _exact(share: float) -> Fraction:
+    """Return the simple fraction that ``share`` was rounded from, or its own exact value."""
+    simple = Fraction(share).limit_denominator(MAX_SEGMENTS)
+    return simple if float(simple) == share else Fraction(share)
 
 
 def constant_decisions(operators: Sequence[Operator]) -> tuple[Decision, ...]:

@@ -1,13 +1,13 @@
 """What a comparison compares: schedules by file or by description, one per training seed."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from automix.config import first_problem
 from automix.errors import ConfigError
+from automix.messages import did_you_mean
+from automix.plain_yaml import scalar_of
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Decision, Schedule
 from automix.schedule_builders import (
@@ -22,6 +22,7 @@ from automix.vocabulary import Operator
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 
+_NAMES = ("none", "constants", "random", "constant", "shuffled", "ramp", "mix_then_off")
 _KINDS = "a schedule file, none, constants, random, constant:OPERATOR[:STRENGTH[:SHARE]], "
 _KINDS += "shuffled:FILE, ramp:OPERATOR or mix_then_off:OPERATOR"
 
@@ -41,7 +42,7 @@ class Entry:
 
 
 def parse_entries(
-    texts: tuple[str, ...], environment: EnvironmentConfig, *, seed: int
+    texts: Sequence[str], environment: EnvironmentConfig, *, seed: int
 ) -> list[Entry]:
     """Return the entries that ``texts`` describe; equal names are kept once.
 
@@ -57,7 +58,10 @@ def parse_entries(
     entries: dict[str, Entry] = {}
     for text in texts:
         for entry in _parse(text, environment, seed=seed):
-            entries.setdefault(entry.name, entry)
+            first = entries.setdefault(entry.name, entry)
+            if not _same(first, entry):
+                # Two files in folders of one name: neither is dropped.
+                entries.setdefault(text, dataclasses.replace(entry, name=text))
     return list(entries.values())
 
 
@@ -85,10 +89,10 @@ def _parse(text: str, environment: EnvironmentConfig, *, seed: int) -> list[Entr
         case "constant", _:
             entries = [_constant(_decision(argument))]
         case "ramp", _:
-            ramp = linear_ramp(_operator(argument), num_segments=environment.num_segments)
+            ramp = linear_ramp(_mixing(argument), num_segments=environment.num_segments)
             entries = [_fixed(text, ramp)]
         case "mix_then_off", _:
-            entries = [_fixed(text, mix_then_off(Decision(operator=_operator(argument))))]
+            entries = [_fixed(text, mix_then_off(Decision(operator=_mixing(argument))))]
         case "shuffled", _:
             entries = [_shuffled(Path(argument), seed)]
         case _:
@@ -126,28 +130,42 @@ def _shuffled(path: Path, seed: int) -> Entry:
 def _from_file(text: str) -> Entry:
     path = Path(text)
     if path.suffix != ".json" and not path.exists():
-        raise ConfigError(f"schedules: expected {_KINDS}, got {text!r}")
+        hint = did_you_mean(text.partition(":")[0], _NAMES)
+        raise ConfigError(f"schedules: expected {_KINDS}, got {text!r}{hint}")
     return _fixed(_file_name(path), Schedule.load(path))
 
 
 def _file_name(path: Path) -> str:
     """Return a short name: `schedule.json` is called after the run it lies in."""
-    return path.resolve().parent.name if path.stem == "schedule" else path.stem
+    return path.stem if path.stem != "schedule" else path.resolve().parent.name or path.stem
+
+
+def _same(first: Entry, second: Entry) -> bool:
+    return first.schedule_for(0).decision_hash() == second.schedule_for(0).decision_hash()
 
 
 def _operator(name: str) -> Operator:
-    if name not in set(Operator):
-        known = ", ".join(operator.value for operator in Operator)
-        raise ConfigError(f"schedules: expected an operator among {known}, got {name!r}")
+    names = [operator.value for operator in Operator]
+    if name not in names:
+        raise ConfigError(
+            f"schedules: expected an operator among {', '.join(names)}, got {name!r}"
+            f"{did_you_mean(name, names)}"
+        )
     return Operator(name)
+
+
+def _mixing(name: str) -> Operator:
+    """Return the operator of that name; ``none`` has nothing to ramp or to switch off."""
+    if (operator := _operator(name)) is Operator.NONE:
+        raise ConfigError("schedules: expected an operator that mixes, got 'none'")
+    return operator
 
 
 def _decision(text: str) -> Decision:
     name, *numbers = text.split(":")
     if len(numbers) > 2:
         raise ConfigError(f"schedules: expected OPERATOR[:STRENGTH[:SHARE]], got {text!r}")
-    values = dict(zip(("strength", "probability"), numbers, strict=False))
-    try:
-        return Decision.model_validate({"operator": _operator(name), **values})
-    except ValidationError as error:
-        raise ConfigError(f"schedules: constant:{text}: {first_problem(error, Decision)}") from None
+    values = dict(zip(("strength", "probability"), map(scalar_of, numbers), strict=False))
+    return Decision.from_mapping(
+        {"operator": _operator(name), **values}, source=f"schedules: constant:{text}"
+    )

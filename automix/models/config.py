@@ -5,7 +5,8 @@ import re
 
 from pydantic import Field, field_validator, model_validator
 
-from automix.config import Config, shown
+from automix.config import Config
+from automix.messages import shown
 
 SMALL_CNN = "small_cnn"
 RESNET = re.compile(r"resnet(20|32|44|56|110)")

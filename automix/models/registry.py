@@ -7,8 +7,8 @@ import torch
 import torchvision
 from torch import Generator, nn
 
-from automix.config import shown
 from automix.errors import ConfigError, MissingExtraError
+from automix.messages import shown
 from automix.models.config import (
     LIBRARY,
     PREACT_RESNET,
