@@ -18,10 +18,16 @@ class Stream(StrEnum):
     ORDER = "order"
     AUGMENTATION = "augmentation"
     MIXING = "mixing"
+    MIXING_CHOICE = "mixing choice"
     SPLIT = "split"
+    PROBE = "probe"
     EPISODE = "episode"
     POLICY = "policy"
+    GREEDY = "greedy"
+    SELECTION = "selection"
+    COMPARISON = "comparison"
     BOOTSTRAP = "bootstrap"
+    CORRUPTION = "corruption"
 
 
 def derived_seed(seed: int, stream: Stream, *, rank: int = 0, epoch: int = 0, step: int = 0) -> int:

@@ -3,20 +3,30 @@
 Free of torch and of any RL library: whatever can read JSON can read a schedule.
 """
 
+import bisect
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from automix.config import Config, first_problem, read_text, shown
+from automix.config import Config
 from automix.errors import ConfigError, ScheduleError
 from automix.files import sha256_of, write_text
+from automix.messages import shown
+from automix.plain_yaml import read_text
 from automix.vocabulary import OPERATOR_FACTS, Operator
 
+FORMAT = "automix-schedule"
+VERSION = 1
 MAX_SCHEDULE_BYTES = 4_000_000
+MAX_SEGMENTS = 10_000
+
+
+def _published_strength(values: dict[str, Any]) -> float:
+    return OPERATOR_FACTS[values["operator"]].strength.default
 
 
 class Decision(Config):
@@ -25,21 +35,12 @@ class Decision(Config):
     operator: Operator
     """Name of the mixing operator."""
 
-    strength: float = Field(default=None, validate_default=False)  # type: ignore[assignment]
+    strength: float = Field(default_factory=_published_strength)
     """The operator's own knob; its range and meaning are in `OPERATOR_FACTS`. Defaults to the
     published value."""
 
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the batches that are mixed; the others stay as they are. In [0, 1]."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_the_published_strength(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("strength") is None:
-            operator = values.get("operator")
-            if isinstance(operator, str) and operator in set(Operator):
-                return values | {"strength": OPERATOR_FACTS[Operator(operator)].strength.default}
-        return values
 
     @model_validator(mode="after")
     def _strength_fits_the_operator(self) -> Self:
@@ -80,7 +81,7 @@ class Schedule(Config):
     version: Literal[1] = 1
     """Version of the format."""
 
-    segments: Annotated[tuple[Segment, ...], Field(min_length=1, max_length=10_000)]
+    segments: Annotated[tuple[Segment, ...], Field(min_length=1, max_length=MAX_SEGMENTS)]
     """Segments in order; the first starts at 0 and starts increase."""
 
     provenance: Mapping[str, str] = Field(default_factory=dict)
@@ -90,22 +91,22 @@ class Schedule(Config):
     def _starts_increase_from_zero(self) -> Self:
         starts = [segment.start for segment in self.segments]
         if starts[0] != 0:
-            raise ValueError(f"expected the first segment to start at 0, got {starts[0]:g}")
+            raise ValueError(f"expected the first segment to start at 0, got {starts[0]}")
         for earlier, later in itertools.pairwise(starts):
             if later <= earlier:
-                raise ValueError(f"expected starts that increase, got {later:g} after {earlier:g}")
+                raise ValueError(f"expected starts that increase, got {later} after {earlier}")
         return self
 
     def at(self, progress: float) -> Decision:
         """Return the decision at ``progress``, the share of the training done, in [0, 1]."""
         if not 0 <= progress <= 1:
             raise ValueError(f"expected a progress in [0, 1], got {progress}")
-        current = self.segments[0]
-        for segment in self.segments[1:]:
-            if segment.start > progress:
-                break
-            current = segment
-        return current.decision
+        num_begun = bisect.bisect_right(self.segments, progress, key=lambda each: each.start)
+        return self.segments[num_begun - 1].decision
+
+    def decisions(self, num_steps: int) -> list[Decision]:
+        """Return the decision of every step of a training of ``num_steps`` steps."""
+        return [self.at(step / num_steps) for step in range(num_steps)]
 
     def decision_hash(self) -> str:
         """Return a hash of the segments; provenance does not count."""
@@ -123,18 +124,23 @@ class Schedule(Config):
             ScheduleError: not JSON, not a schedule, or an impossible one; names ``source``.
         """
         try:
-            values = json.loads(text, object_pairs_hook=_refuse_duplicates)
+            values = json.loads(
+                text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant
+            )
         except (ValueError, RecursionError) as error:
             raise ScheduleError(f"{source}: expected a JSON schedule, got: {error}") from None
-        if not isinstance(values, dict) or values.get("format") != "automix-schedule":
-            found = values.get("format") if isinstance(values, dict) else values
-            raise ScheduleError(
-                f"{source}: format: expected 'automix-schedule', got {shown(found)}"
-            )
+        if not isinstance(values, dict):
+            raise ScheduleError(f"{source}: expected a JSON object, got {shown(values)}")
+        # Told apart before anything else: another kind of file has other problems as well.
+        for key, wanted in (("format", FORMAT), ("version", VERSION)):
+            found = values.get(key)
+            if type(found) is not type(wanted) or found != wanted:
+                got = shown(found) if key in values else "nothing"
+                raise ScheduleError(f"{source}: {key}: expected {wanted!r}, got {got}")
         try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ScheduleError(f"{source}: {first_problem(error, cls)}") from None
+            return cls.from_mapping(values, source=source)
+        except ConfigError as error:
+            raise ScheduleError(str(error)) from None
 
     def save(self, path: Path) -> None:
         """Write the schedule to ``path`` atomically."""
@@ -154,6 +160,11 @@ class Schedule(Config):
         return cls.from_json(text, source=str(path))
 
 
+def decisions_hash(decisions: Sequence[Decision]) -> str:
+    """Return a hash of a sequence of decisions, such as those of every step of a training."""
+    return sha256_of(*(decision.model_dump_json().encode() for decision in decisions))[:16]
+
+
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
@@ -161,3 +172,7 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key!r} is given twice")
         result[key] = value
     return result
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name}, which is not a number")

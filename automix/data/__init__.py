@@ -1,1 +1,1 @@
-"""Images and labels: sources, packed storage, splits, batches."""
+"""Images and labels: sources, seeded splits, the packed cache, batch preparation."""

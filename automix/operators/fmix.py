@@ -16,6 +16,9 @@ from automix.operators.types import BatchShape, MixedBatch
 
 Spectrum = Literal["corrected", "published"]
 
+_HALVINGS = 24
+"""Halvings of the range of grey values that leave nothing between two float32 numbers."""
+
 
 class FMixDraws(NamedTuple):
     """Parameters of `apply_fmix`.
@@ -112,30 +115,39 @@ def low_frequency_images(
     down_H1 = torch.fft.fftfreq(height, device=device).unsqueeze(1)
     across_F = torch.fft.rfftfreq(width, device=device)
     frequency_HF = torch.hypot(down_H1, across_F).clamp(min=1 / max(size))
-    amplitude_MHF2 = noise_MHF2 * frequency_HF.pow(-decay).unsqueeze(2)
+    amplitude_MHF2 = noise_MHF2 * frequency_HF.pow(-decay).unsqueeze(2).repeat(1, 1, 2)
     if spectrum == "published":
         waves_MHF = torch.complex(amplitude_MHF2[:, 0], amplitude_MHF2[:, 1])
     else:
         waves_MHF = torch.view_as_complex(amplitude_MHF2)
-    # One axis after the other: of noise, which is not the spectrum of a real image, libraries
-    # make different things in two dimensions.
-    columns_MHF: Tensor = torch.fft.ifft(waves_MHF, n=height, dim=1)
-    images_MHW: Tensor = torch.fft.irfft(columns_MHF, n=width, dim=2)
+    images_MHW: Tensor = torch.fft.irfft2(waves_MHF, s=size)
     return images_MHW
 
 
 def _darkest(grey_MHW: Tensor, lam_M: Tensor, coin_M: Tensor) -> Tensor:
     """Return masks, (M, H, W) float32, that leave the brightest ``lam`` of the pixels out."""
-    pixels_MN = grey_MHW.flatten(1)
-    count = pixels_MN.shape[1]
-    share_M = lam_M * count
+    grey_MN = grey_MHW.flatten(1).to(torch.float32)
+    share_M = lam_M * grey_MN.shape[1]
     kept_M = torch.where(coin_M > 0.5, share_M.ceil(), share_M.floor())
-    # The smallest kept value has another rank in each row, and `kthvalue` takes one rank for all:
-    # so many values below every pixel are added that it becomes the same. A fifth of the time of
-    # sorting the rows on a CPU.
-    position_N = torch.arange(count, device=pixels_MN.device)
-    is_below_MN = position_N < kept_M.unsqueeze(1)
-    padding_MN = torch.where(is_below_MN, -torch.inf, torch.inf).to(pixels_MN.dtype)
-    padded_MN = torch.cat([pixels_MN, padding_MN], 1)
-    smallest_kept_M1 = padded_MN.kthvalue(count + 1, 1, keepdim=True).values
-    return (pixels_MN < smallest_kept_M1).to(torch.float32).view_as(grey_MHW)
+    threshold_M1 = _threshold(grey_MN, grey_MN.shape[1] - kept_M)
+    return (threshold_M1 - grey_MN).sign_().clamp_(min=0).view_as(grey_MHW)
+
+
+def _threshold(grey_MN: Tensor, num_below_M: Tensor) -> Tensor:
+    """Return, for each row, a number with so many values of the row below it, (M, 1).
+
+    By bisection: a fifth of the time of sorting the rows on a CPU. (`kthvalue` takes one rank for
+    all rows; counting by digits is held up by neighbouring pixels in the same bin.)
+    """
+    low_M1 = grey_MN.amin(1, keepdim=True)
+    step_M1 = (grey_MN.amax(1, keepdim=True) - low_M1) * 1.001  # reaches above the largest
+    # Values above a trial less those below it; signs take half the time of comparisons. One
+    # value may be equal to the trial: the balance is then odd, the wanted one even, or the other
+    # way round, hence the bound between the two.
+    least_balance_M1 = (grey_MN.shape[1] - 2 * num_below_M - 1.5).unsqueeze(1)
+    for _ in range(_HALVINGS):
+        step_M1 = step_M1 / 2
+        trial_M1 = low_M1 + step_M1
+        balance_M1 = (grey_MN - trial_M1).sign_().sum(1, keepdim=True)
+        low_M1 = torch.where(balance_M1 > least_balance_M1, trial_M1, low_M1)
+    return low_M1

@@ -1,1 +1,1 @@
-"""Figures, contact sheets and the HTML report."""
+"""Pictures, tables and pages made of results; nothing here computes a result."""

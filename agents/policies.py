@@ -1,0 +1,52 @@
+"""Policies behind one protocol: anything that turns an observation into an action."""
+
+from typing import Protocol
+
+import numpy as np
+from gymnasium import spaces
+
+from automix.schedule import Schedule
+from envs.actions import Action
+from envs.mixing_env import MixingEnv
+from envs.observations import Observation
+
+
+class Policy(Protocol):
+    """Chooses how the next segment is mixed."""
+
+    def act(self, observation: Observation) -> Action:
+        """Return an action for one (F,) observation."""
+        ...
+
+
+class ConstantPolicy:
+    """Always the same action."""
+
+    def __init__(self, action: Action) -> None:
+        self._action = action
+
+    def act(self, observation: Observation) -> Action:
+        """Return the action, whatever is observed."""
+        return self._action.copy()
+
+
+class RandomPolicy:
+    """Every action with the same probability, from a seed of its own."""
+
+    def __init__(self, space: spaces.MultiDiscrete, *, seed: int) -> None:
+        self._sizes = space.nvec
+        self._generator = np.random.default_rng(seed)
+
+    def act(self, observation: Observation) -> Action:
+        """Return a uniformly drawn action."""
+        return self._generator.integers(self._sizes, dtype=np.int64)
+
+
+def roll_out(policy: Policy, env: MixingEnv, *, training_seed: int) -> tuple[Schedule, float]:
+    """Run one episode; return the schedule that was applied and the sum of its rewards."""
+    observation, _ = env.reset(options={"training_seed": training_seed})
+    total, terminated = 0.0, False
+    while not terminated:
+        observation, reward, terminated, _, _ = env.step(policy.act(observation))
+        total += reward
+    return env.schedule(), total

@@ -1,0 +1,1 @@
+"""The command line: argv to experiment. The only place that prints."""

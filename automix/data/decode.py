@@ -1,0 +1,194 @@
+"""Image files to arrays of bytes: one format for all, or one line that names the file.
+
+Shape suffixes: C channels, H rows, W columns.
+"""
+
+import contextlib
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from automix.data.parallel import in_order
+from automix.errors import DataError
+
+# What torchvision's ImageFolder reads.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+
+_GREY_MODES = frozenset({"1", "L", "LA", "La"})
+_DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+# Orientations 5 to 8 exchange rows and columns.
+_SWAPS_SIDES = frozenset({5, 6, 7, 8})
+# What Pillow raises for files that are broken in one way or another.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What is known of an image without decoding it.
+
+    Attributes:
+        is_grey: whether it has brightness only.
+        height: rows, in pixels, after rotation as its EXIF orientation says.
+        width: columns, in pixels.
+    """
+
+    is_grey: bool
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFormat:
+    """What every image of a data set is turned into.
+
+    Attributes:
+        channels: 1 (grey) or 3 (red, green, blue).
+        height: rows, in pixels.
+        width: columns, in pixels.
+        resize: whether images are scaled and cut to this size, or must have it.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns."""
+        return self.channels, self.height, self.width
+
+
+def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageFormat:
+    """Read the headers of all files and choose one format for them.
+
+    Grey when all images are grey, colour otherwise.
+
+    Args:
+        files: at least one image.
+        size: wanted (height, width) in pixels; None: the size all images must have.
+
+    Raises:
+        DataError: a file is unreadable or enormous, or sizes differ and ``size`` is None.
+    """
+    is_grey = True
+    first: Header | None = None
+    for file, header in zip(files, in_order(read_header, files), strict=True):
+        is_grey = is_grey and header.is_grey
+        first = first or header
+        if size is None and (header.height, header.width) != (first.height, first.width):
+            raise DataError(
+                f"{file}: expected {first.height} x {first.width} pixels as {files[0]} has, "
+                f"got {header.height} x {header.width}; data.image_size brings all to one size"
+            )
+    assert first is not None
+    height, width = size or (first.height, first.width)
+    return ImageFormat(
+        channels=1 if is_grey else 3, height=height, width=width, resize=size is not None
+    )
+
+
+def read_header(file: Path) -> Header:
+    """Return mode and size of an image without decoding it.
+
+    Raises:
+        DataError: the file is not a readable image of 1, 8 or 16 bits, or it is enormous.
+    """
+    with _naming(file), Image.open(file) as image:
+        width, height = image.size
+        if _orientation(image) in _SWAPS_SIDES:
+            width, height = height, width
+        is_grey = image.mode in _GREY_MODES | _DEEP_MODES
+        return Header(is_grey=is_grey, height=height, width=width)
+
+
+def read_image(file: Path, wanted: ImageFormat) -> NDArray[np.uint8]:
+    """Decode an image, upright, into the wanted format.
+
+    Transparency is dropped, 16-bit images keep their upper 8 bits, and of several frames the first
+    counts. Resizing scales the image to cover the wanted size and cuts the rest off evenly.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        DataError: the file is unreadable, truncated or enormous, or has another size.
+    """
+    with _naming(file), Image.open(file) as image:
+        if wanted.resize and image.format == "JPEG":
+            # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size. Twice the wanted
+            # size is kept for the filter, as Pillow's own thumbnail does.
+            side = 2 * max(wanted.height, wanted.width)
+            image.draft(None, (side, side))
+        ImageOps.exif_transpose(image, in_place=True)
+        return to_format(_eight_bits(image), wanted)
+
+
+def to_format(image: Image.Image, wanted: ImageFormat) -> NDArray[np.uint8]:
+    """Convert a decoded image to (C, H, W) uint8.
+
+    Raises:
+        ValueError: the image has another size, and resizing is not wanted.
+    """
+    image = image.convert("L" if wanted.channels == 1 else "RGB")
+    size = (wanted.width, wanted.height)
+    if wanted.resize and image.size != size:
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    if image.size != size:
+        raise ValueError(
+            f"expected {wanted.height} x {wanted.width} pixels, got {image.height} x {image.width}"
+        )
+    pixels = np.asarray(image, dtype=np.uint8).reshape(wanted.height, wanted.width, -1)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+@contextlib.contextmanager
+def refusing_bombs() -> Iterator[None]:
+    """Make an image with more pixels than Pillow thinks safe an error instead of a warning.
+
+    Warning filters belong to the whole process, so this wraps the loop over the files and not the
+    reading of one in a thread.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # Damaged metadata that does not touch the pixels.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        yield
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Turn whatever a broken file raises into one line that names it."""
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(
+            f"{file}: expected at most {Image.MAX_IMAGE_PIXELS} pixels, got more"
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError(f"{file}: expected an image, got something else") from None
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{file}: expected a readable image, got: {reason}") from None
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode in _DEEP_MODES:
+        # convert("L") would clip everything above 255 to white.
+        values = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(values.astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
+    if "transparency" in image.info:
+        return image.convert("RGBA")
+    return image

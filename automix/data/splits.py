@@ -1,0 +1,195 @@
+"""Images with labels, and who may see which of them.
+
+Shape suffixes: N images, C channels, H rows, W columns.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from automix.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Split:
+    """Images and their classes, all on one device.
+
+    Attributes:
+        images: (N, C, H, W) uint8, 0 to 255.
+        labels: (N,) int64, 0 to num_classes - 1.
+        num_classes: number of classes of the data set, at least 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+            raise ValueError(
+                f"expected images of shape (N, C, H, W) and dtype uint8, "
+                f"got {tuple(self.images.shape)} and {self.images.dtype}"
+            )
+        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
+            raise ValueError(
+                f"expected labels of shape ({len(self.images)},) and dtype int64, "
+                f"got {tuple(self.labels.shape)} and {self.labels.dtype}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of images and labels, in bytes."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def to(self, device: torch.device | str) -> "Split":
+        """Return the same images on ``device``; no copy when they are there already."""
+        return Split(
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            num_classes=self.num_classes,
+        )
+
+    def subset(self, indices: Tensor) -> "Split":
+        """Return a copy of the images at ``indices``, (M,) int64 on the device of the split."""
+        return Split(
+            images=self.images.index_select(0, indices),
+            labels=self.labels.index_select(0, indices),
+            num_classes=self.num_classes,
+        )
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (images, labels) at ``indices``: one batch.
+
+        Args:
+            indices: (B,) int64 on the device of the split.
+        """
+        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
+
+    def class_counts(self) -> list[int]:
+        """Return the number of images of each class. Synchronises with the device."""
+        return torch.bincount(self.labels, minlength=self.num_classes).tolist()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelStatistics:
+    """Mean and standard deviation per channel, of values in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SearchData:
+    """What a search may see: there is no test split here, so none can leak.
+
+    Attributes:
+        train: images to train classifiers on.
+        reward: images that the reward is measured on.
+        selection: images that finished schedules are compared on.
+        class_names: name of each class, in label order.
+        statistics: what images are normalised with.
+        fingerprint: hash of every pixel, label and split assignment; equal on every machine.
+    """
+
+    train: Split
+    reward: Split
+    selection: Split
+    class_names: tuple[str, ...]
+    statistics: ChannelStatistics
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, K."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of every image: (C, H, W)."""
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all splits, in bytes."""
+        return self.train.num_bytes + self.reward.num_bytes + self.selection.num_bytes
+
+    def to(self, device: torch.device | str) -> "SearchData":
+        """Return the same data with all images on ``device``."""
+        return SearchData(
+            train=self.train.to(device),
+            reward=self.reward.to(device),
+            selection=self.selection.to(device),
+            class_names=self.class_names,
+            statistics=self.statistics,
+            fingerprint=self.fingerprint,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DataSet:
+    """Everything: what a search may see, and the test images that it may not.
+
+    Attributes:
+        name: source of the images, for messages and reports.
+        seen: the splits for training, reward and selection.
+        test: images for the final evaluation only.
+    """
+
+    name: str
+    seen: SearchData
+    test: Split
+
+    @property
+    def train(self) -> Split:
+        """Images to train on."""
+        return self.seen.train
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, K."""
+        return self.seen.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class, in label order."""
+        return self.seen.class_names
+
+    @property
+    def statistics(self) -> ChannelStatistics:
+        """What images are normalised with."""
+        return self.seen.statistics
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every pixel, label and split assignment; equal on every machine."""
+        return self.seen.fingerprint
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all splits, in bytes."""
+        return self.seen.num_bytes + self.test.num_bytes
+
+    def for_search(self) -> SearchData:
+        """Return the data without its test split.
+
+        Raises:
+            DataError: the reward or the selection split is empty.
+        """
+        for name, split in (("reward", self.seen.reward), ("selection", self.seen.selection)):
+            if not len(split):
+                raise DataError(f"data.{name}_size: expected more than 0 for a search, got 0")
+        return self.seen
+
+    def to(self, device: torch.device | str) -> "DataSet":
+        """Return the same data with all images on ``device``."""
+        return DataSet(name=self.name, seen=self.seen.to(device), test=self.test.to(device))

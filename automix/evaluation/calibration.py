@@ -1,0 +1,244 @@
+"""How good are predicted probabilities: likelihood, Brier score, temperature, calibration error.
+
+Everything stays on the device of the logits, without a host synchronisation: results are 0-d
+tensors. Labels are hard class numbers; soft targets are refused, because most formulas accept
+them silently and mean something else.
+
+Shape suffixes: N images, K classes, M bins.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NUM_BINS = 15
+"""Bins of the calibration errors, the field's usual number (https://arxiv.org/abs/1706.04599)."""
+
+MIN_TEMPERATURE = 0.01
+MAX_TEMPERATURE = 100.0
+"""A fit stays in this range: data that is separated perfectly has its optimum at zero."""
+
+# Measured on 48 synthetic problems (best temperatures 0.1 to 76): 3 to 9 iterations reach 1e-6 in
+# log T. Each step is at most half of the step before last, so after 24 the worst case is 0.002,
+# an excess likelihood of about 1e-6 nats. A fixed number needs no host synchronisation.
+_NUM_ITERATIONS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBins:
+    """The reliability diagram: one entry for each bin of confidence.
+
+    Attributes:
+        count: (M,) number of images in each bin, in the dtype of the confidences.
+        accuracy: (M,) share of correct predictions in [0, 1]; 0 where a bin is empty.
+        confidence: (M,) mean confidence in [0, 1]; 0 where a bin is empty.
+    """
+
+    count: Tensor
+    accuracy: Tensor
+    confidence: Tensor
+
+    def error(self) -> Tensor:
+        """Return the gaps between accuracy and confidence, weighted by the images per bin."""
+        gaps = (self.accuracy - self.confidence).abs()
+        return (gaps * self.count).sum() / self.count.sum()
+
+
+def nll(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Return the mean negative log likelihood in nats.
+
+    Args:
+        logits_NK: (N, K) finite, any floating type; half precision is widened to float32.
+        labels_N: (N,) integer class numbers in [0, K).
+
+    Raises:
+        TypeError: the labels are soft targets.
+        ValueError: the shapes do not fit, or there is no image.
+    """
+    logits_NK = _checked(logits_NK, labels_N)
+    return F.cross_entropy(logits_NK, labels_N.long())
+
+
+def accuracy(logits_NK: Tensor, labels_N: Tensor, *, k: int = 1) -> Tensor:
+    """Return the share of images whose label is among the ``k`` largest logits, in [0, 1].
+
+    Raises:
+        TypeError: the labels are soft targets.
+        ValueError: the shapes do not fit, there is no image, or ``k`` is not in [1, K].
+    """
+    logits_NK = _checked(logits_NK, labels_N)
+    if not 1 <= k <= logits_NK.shape[1]:
+        raise ValueError(f"k: expected 1 to {logits_NK.shape[1]} (the classes), got {k}")
+    best_Nk = logits_NK.topk(k, dim=1).indices
+    return (best_Nk == labels_N[:, None]).any(dim=1).to(logits_NK.dtype).mean()
+
+
+def brier(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Return the mean squared distance of the probabilities to the one-hot label, in [0, 2].
+
+    The sum runs over all classes, as in Brier's paper; some libraries halve it for two classes.
+
+    Raises:
+        TypeError: the labels are soft targets.
+        ValueError: the shapes do not fit, or there is no image.
+    """
+    logits_NK = _checked(logits_NK, labels_N)
+    probabilities_NK = logits_NK.softmax(dim=1)
+    label_probability_N = probabilities_NK.gather(1, labels_N.long()[:, None])[:, 0]
+    # sum_k (p_k - y_k)^2 without building the one-hot matrix.
+    return (probabilities_NK.square().sum(dim=1) - 2 * label_probability_N + 1).mean()
+
+
+def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Return the temperature T whose ``logits / T`` have the smallest negative log likelihood.
+
+    The likelihood is convex in 1 / T, so its derivative has one sign change; it is found by
+    Newton's method in log T within a bracket that shrinks, for a fixed number of iterations. The
+    temperature stays in [``MIN_TEMPERATURE``, ``MAX_TEMPERATURE``]. Where every temperature fits
+    equally well (each row of logits is constant) the result is 1.
+
+    Args:
+        logits_NK: (N, K) finite, any floating type.
+        labels_N: (N,) integer class numbers in [0, K).
+
+    Returns:
+        0-d tensor, float64 for float64 logits and float32 otherwise.
+
+    Raises:
+        TypeError: the labels are soft targets.
+        ValueError: the shapes do not fit, or there is no image.
+    """
+    logits_NK = _checked(logits_NK, labels_N).detach()
+    # Relative to the label's logit the slope is a mean of p * margin: no cancellation.
+    margins_NK = logits_NK - logits_NK.gather(1, labels_N.long()[:, None])
+    log_scale = best_log_scale = margins_NK.new_zeros(())  # log(1 / T)
+    best_slope = torch.full_like(log_scale, torch.inf)
+    low = torch.full_like(log_scale, 1 / MAX_TEMPERATURE).log()
+    high = torch.full_like(log_scale, 1 / MIN_TEMPERATURE).log()
+    step = before_last = high - low
+    for _ in range(_NUM_ITERATIONS):
+        scale = log_scale.exp()
+        slope, curvature = _slope_and_curvature(margins_NK, scale)
+        # After convergence the sign of the slope is noise and may send the search away again.
+        best_log_scale = torch.where(slope.abs() < best_slope, log_scale, best_log_scale)
+        best_slope = torch.fmin(slope.abs(), best_slope)
+        low = torch.where(slope < 0, log_scale, low)
+        high = torch.where(slope > 0, log_scale, high)
+        newton = -slope / (scale * curvature)
+        is_safe = (
+            (log_scale + newton >= low)
+            & (log_scale + newton <= high)
+            & (newton.abs() <= 0.5 * before_last.abs())
+        )
+        before_last = step
+        step = torch.where(is_safe, newton, 0.5 * (low + high) - log_scale)
+        log_scale = log_scale + step
+    return (-best_log_scale).exp()
+
+
+def calibrated_nll(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Return the negative log likelihood after the best temperature for these very images.
+
+    Mixed training makes a network underconfident, which the plain likelihood punishes although
+    one number repairs it. The fit has one parameter, so on n images the result is too small by
+    about 1 / (2 n) nats (half a degree of freedom per image).
+
+    Raises:
+        TypeError: the labels are soft targets.
+        ValueError: the shapes do not fit, or there is no image.
+    """
+    logits_NK = _checked(logits_NK, labels_N)
+    return nll(logits_NK / fit_temperature(logits_NK, labels_N), labels_N)
+
+
+def reliability(
+    logits_NK: Tensor, labels_N: Tensor, *, num_bins: int = NUM_BINS
+) -> ReliabilityBins:
+    """Sort predictions into ``num_bins`` bins of equal width, each open below: (low, high].
+
+    Raises:
+        TypeError: the labels are soft targets.
+        ValueError: the shapes do not fit, there is no image, or ``num_bins`` is below 1.
+    """
+    confidence_N, correct_N = _top_predictions(logits_NK, labels_N, num_bins)
+    inner_edges = torch.arange(
+        1, num_bins, dtype=confidence_N.dtype, device=confidence_N.device
+    ).div(num_bins)
+    bins_N = torch.bucketize(confidence_N, inner_edges)
+    return _bin(confidence_N, correct_N, bins_N, num_bins)
+
+
+def ece(logits_NK: Tensor, labels_N: Tensor, *, num_bins: int = NUM_BINS) -> Tensor:
+    """Return the expected calibration error of the predicted class, equal-width bins, in [0, 1].
+
+    See https://arxiv.org/abs/1706.04599.
+
+    Raises:
+        TypeError: the labels are soft targets.
+        ValueError: the shapes do not fit, there is no image, or ``num_bins`` is below 1.
+    """
+    return reliability(logits_NK, labels_N, num_bins=num_bins).error()
+
+
+def adaptive_ece(logits_NK: Tensor, labels_N: Tensor, *, num_bins: int = NUM_BINS) -> Tensor:
+    """Return the calibration error of the predicted class with equally filled bins, in [0, 1].
+
+    See https://arxiv.org/abs/2002.09437. Equal confidences share a bin, so that the result does
+    not depend on the order of the images; the bins are then less equal.
+
+    Raises:
+        TypeError: the labels are soft targets.
+        ValueError: the shapes do not fit, there is no image, or ``num_bins`` is below 1.
+    """
+    confidence_N, correct_N = _top_predictions(logits_NK, labels_N, num_bins)
+    ascending_N = confidence_N.sort().values
+    rank_N = torch.searchsorted(ascending_N, confidence_N)
+    bins_N = rank_N * num_bins // confidence_N.shape[0]
+    return _bin(confidence_N, correct_N, bins_N, num_bins).error()
+
+
+def _checked(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Return the logits as float32 or float64 after checking both arguments."""
+    if labels_N.is_floating_point() or labels_N.dim() != 1:
+        raise TypeError(
+            "labels: expected one integer class number per image, shape (N,), got "
+            f"{labels_N.dtype} of shape {tuple(labels_N.shape)}; soft targets have no accuracy"
+        )
+    if logits_NK.dim() != 2 or logits_NK.shape[0] != labels_N.shape[0] or not logits_NK.numel():
+        raise ValueError(
+            f"logits: expected shape ({labels_N.shape[0]}, classes) with at least one image, "
+            f"got {tuple(logits_NK.shape)}"
+        )
+    return logits_NK if logits_NK.dtype == torch.float64 else logits_NK.float()
+
+
+def _slope_and_curvature(margins_NK: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first two derivatives of the mean NLL with respect to the scale 1 / T."""
+    probabilities_NK = (margins_NK * scale).softmax(dim=1)
+    mean_N = (probabilities_NK * margins_NK).sum(dim=1, keepdim=True)
+    variance_N = (probabilities_NK * (margins_NK - mean_N).square()).sum(dim=1)
+    return mean_N.mean(), variance_N.mean()
+
+
+def _top_predictions(logits_NK: Tensor, labels_N: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Return the confidence of each predicted class and whether it is the label, as 0 or 1."""
+    logits_NK = _checked(logits_NK, labels_N)
+    if num_bins < 1:
+        raise ValueError(f"num_bins: expected at least 1, got {num_bins}")
+    confidence_N, predicted_N = logits_NK.softmax(dim=1).max(dim=1)
+    return confidence_N, (predicted_N == labels_N).to(confidence_N.dtype)
+
+
+def _bin(confidence_N: Tensor, correct_N: Tensor, bins_N: Tensor, num_bins: int) -> ReliabilityBins:
+    """Average confidence and correctness per bin."""
+    # A masked sum is deterministic on every device; index_add on an accelerator is not.
+    members_NM = (bins_N[:, None] == torch.arange(num_bins, device=bins_N.device)).to(confidence_N)
+    count_M = members_NM.sum(dim=0)
+    divisor_M = count_M.clamp(min=1)
+    return ReliabilityBins(
+        count=count_M,
+        accuracy=(members_NM * correct_N[:, None]).sum(dim=0) / divisor_M,
+        confidence=(members_NM * confidence_N[:, None]).sum(dim=0) / divisor_M,
+    )

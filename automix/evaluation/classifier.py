@@ -1,0 +1,206 @@
+"""The report on a trained classifier: accuracy, probabilities and groups.
+
+Shape suffixes: N images, K classes, G groups.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from automix.evaluation.calibration import (
+    ReliabilityBins,
+    accuracy,
+    adaptive_ece,
+    brier,
+    ece,
+    fit_temperature,
+    nll,
+    reliability,
+)
+
+_TOP = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityDiagram:
+    """`ReliabilityBins` as numbers on the host: one entry for each bin of confidence."""
+
+    count: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    confidence: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbabilityScores:
+    """How good the predicted probabilities are.
+
+    Attributes:
+        nll: mean negative log likelihood in nats.
+        brier: mean squared distance to the one-hot label, summed over classes, in [0, 2].
+        ece: calibration error over 15 bins of equal width, in [0, 1].
+        adaptive_ece: calibration error over 15 bins of equal numbers of images, in [0, 1].
+        diagram: the bins behind ``ece``.
+    """
+
+    nll: float
+    brier: float
+    ece: float
+    adaptive_ece: float
+    diagram: ReliabilityDiagram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupAccuracy:
+    """Accuracy of each group of images, such as each class.
+
+    Attributes:
+        values: share of correct predictions per group in [0, 1]; None for a group without images.
+        counts: images per group.
+        macro: mean over the groups with images.
+        standard_deviation: spread between the groups with images (of the population: divided by
+            their number).
+        worst: smallest value.
+        worst_group: number of the group with the smallest value; the first of several.
+    """
+
+    values: tuple[float | None, ...]
+    counts: tuple[int, ...]
+    macro: float
+    standard_deviation: float
+    worst: float
+    worst_group: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierReport:
+    """What a classifier is worth on a split that it never saw.
+
+    Attributes:
+        num_images: size of the split.
+        num_validation_images: images that the temperature was fitted on.
+        top1: share of images whose label has the largest logit, in [0, 1].
+        top5: share of images whose label is among the five largest; None with at most 5 classes.
+        temperature: fitted on validation images, for likelihood.
+        as_trained: scores of the probabilities as the network gives them.
+        rescaled: scores after division of the logits by the temperature.
+        classes: accuracy of each class.
+    """
+
+    num_images: int
+    num_validation_images: int
+    top1: float
+    top5: float | None
+    temperature: float
+    as_trained: ProbabilityScores
+    rescaled: ProbabilityScores
+    classes: GroupAccuracy
+
+
+@torch.no_grad()
+def report_classifier(
+    logits_NK: Tensor,
+    labels_N: Tensor,
+    *,
+    validation_logits: Tensor,
+    validation_labels: Tensor,
+) -> ClassifierReport:
+    """Score predictions, before and after temperature scaling fitted on other images.
+
+    Args:
+        logits_NK: (N, K) floating, of the images to report on.
+        labels_N: (N,) integer class numbers.
+        validation_logits: (M, K), of images that the network was neither trained nor is reported
+            on; a temperature fitted on the reported images would flatter the result.
+        validation_labels: (M,) integer class numbers.
+
+    Raises:
+        TypeError: labels are soft targets.
+        ValueError: shapes do not fit, or there is no image.
+    """
+    if validation_logits.shape[1:] != logits_NK.shape[1:]:
+        raise ValueError(
+            f"validation_logits: expected {logits_NK.shape[1]} classes as in logits, "
+            f"got shape {tuple(validation_logits.shape)}"
+        )
+    # Read once; in float64 shares such as 0.388 stay what they are.
+    logits_NK, labels_N = logits_NK.cpu().double(), labels_N.cpu()
+    validation_logits, validation_labels = validation_logits.cpu().double(), validation_labels.cpu()
+    num_classes = logits_NK.shape[1]
+    temperature = fit_temperature(validation_logits, validation_labels)
+    return ClassifierReport(
+        num_images=len(labels_N),
+        num_validation_images=len(validation_labels),
+        top1=accuracy(logits_NK, labels_N).item(),
+        top5=accuracy(logits_NK, labels_N, k=_TOP).item() if num_classes > _TOP else None,
+        temperature=temperature.item(),
+        as_trained=score_probabilities(logits_NK, labels_N),
+        rescaled=score_probabilities(logits_NK / temperature, labels_N),
+        classes=group_accuracy(logits_NK, labels_N, groups=labels_N, num_groups=num_classes),
+    )
+
+
+def score_probabilities(logits_NK: Tensor, labels_N: Tensor) -> ProbabilityScores:
+    """Return every score of the predicted probabilities, on the host.
+
+    Raises:
+        TypeError: the labels are soft targets.
+        ValueError: the shapes do not fit, or there is no image.
+    """
+    metrics = (nll, brier, ece, adaptive_ece)
+    scores = torch.stack([metric(logits_NK, labels_N) for metric in metrics]).tolist()
+    return ProbabilityScores(
+        nll=scores[0],
+        brier=scores[1],
+        ece=scores[2],
+        adaptive_ece=scores[3],
+        diagram=_on_host(reliability(logits_NK, labels_N)),
+    )
+
+
+def group_accuracy(
+    logits_NK: Tensor, labels_N: Tensor, *, groups: Tensor, num_groups: int
+) -> GroupAccuracy:
+    """Return the accuracy within each group.
+
+    Args:
+        logits_NK: (N, K) floating.
+        labels_N: (N,) integer class numbers.
+        groups: (N,) integer group of each image in [0, ``num_groups``); the labels themselves
+            give the accuracy of each class.
+        num_groups: number of groups, at least 1.
+
+    Raises:
+        ValueError: the shapes do not fit, or there is no image.
+    """
+    if not len(labels_N) or groups.shape != labels_N.shape or len(logits_NK) != len(labels_N):
+        raise ValueError(
+            f"expected one label and one group for each of {len(logits_NK)} images, "
+            f"got {tuple(labels_N.shape)} and {tuple(groups.shape)}"
+        )
+    is_correct_N = (logits_NK.argmax(dim=1) == labels_N).to(torch.int64)
+    # Counts of integers are exact on every device.
+    counts_G = torch.bincount(groups, minlength=num_groups)
+    correct_G = torch.bincount(2 * groups + is_correct_N, minlength=2 * num_groups)[1::2]
+    counts: list[int] = counts_G.tolist()
+    correct: list[int] = correct_G.tolist()
+    values = tuple(
+        hits / count if count else None for hits, count in zip(correct, counts, strict=True)
+    )
+    known = torch.tensor([value for value in values if value is not None], dtype=torch.float64)
+    worst = known.min().item()
+    return GroupAccuracy(
+        values=values,
+        counts=tuple(counts),
+        macro=known.mean().item(),
+        standard_deviation=known.std(correction=0).item(),
+        worst=worst,
+        worst_group=values.index(worst),
+    )
+
+
+def _on_host(bins: ReliabilityBins) -> ReliabilityDiagram:
+    rows = torch.stack((bins.count, bins.accuracy, bins.confidence)).tolist()
+    return ReliabilityDiagram(
+        count=tuple(rows[0]), accuracy=tuple(rows[1]), confidence=tuple(rows[2])
+    )

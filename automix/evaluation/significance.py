@@ -1,0 +1,108 @@
+"""P-values by permutation, and their correction for many comparisons."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from automix.evaluation.intervals import Floats
+from automix.evaluation.statistics import rank_correlation
+
+NUM_PERMUTATIONS = 10_000
+"""Permutations drawn where there are more than that; the smallest p-value is then 1 in 10,001."""
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Return p-values corrected for their number, in the order given (Holm 1979, step-down).
+
+    Refusing every hypothesis whose corrected value is at most alpha keeps the probability of any
+    wrong refusal at alpha, whatever the dependence between the comparisons.
+
+    Args:
+        p_values: (num_comparisons,) in [0, 1].
+
+    Raises:
+        ValueError: a value is not in [0, 1], or the array is not one-dimensional.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p_values: expected numbers from 0 to 1 in one row, got {p_values!r}")
+    order = np.argsort(values, kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(np.minimum(values[order] * factors, 1))
+    return corrected
+
+
+def paired_p_value(
+    a: ArrayLike, b: ArrayLike, *, num_permutations: int = NUM_PERMUTATIONS, seed: int
+) -> float:
+    """Return the two-sided p-value that paired runs differ in the mean, by flipping signs.
+
+    Exact when all 2^n sign patterns are at most ``num_permutations``; otherwise patterns are drawn
+    and the pattern seen counts as one of them, so the value is never 0.
+
+    Args:
+        a: (num_runs,) finite.
+        b: (num_runs,) finite; row i used the same seed as row i of ``a``.
+        num_permutations: largest number of sign patterns looked at.
+        seed: seed of the drawn patterns.
+
+    Raises:
+        ValueError: the arrays are not one row of at least two finite values of equal number.
+    """
+    first, second = _two_rows(a, b)
+
+    def mean_difference(x: Floats, y: Floats, axis: int) -> Floats:
+        return np.asarray((x - y).mean(axis=axis))
+
+    result = stats.permutation_test(
+        (first, second),
+        mean_difference,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=num_permutations,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def spearman_p_value(
+    a: ArrayLike, b: ArrayLike, *, num_permutations: int = NUM_PERMUTATIONS, seed: int
+) -> float:
+    """Return the two-sided p-value of a rank correlation of zero, by permuting the pairing.
+
+    Args:
+        a: (num_items,) finite scores.
+        b: (num_items,) finite scores of the same items.
+        num_permutations: largest number of pairings looked at; exact when n! is not larger.
+        seed: seed of the drawn pairings.
+
+    Raises:
+        ValueError: the arrays are not one row of at least two finite values of equal number.
+    """
+    first, second = _two_rows(a, b)
+
+    def correlation(x: Floats, axis: int) -> Floats:
+        return rank_correlation(x, np.broadcast_to(second, x.shape), axis=axis)
+
+    result = stats.permutation_test(
+        (first,),
+        correlation,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=num_permutations,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def _two_rows(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
+    first, second = (np.asarray(values, dtype=np.float64) for values in (a, b))
+    if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
+        raise ValueError(
+            "a, b: expected two rows of equal length with at least 2 values, "
+            f"got shapes {first.shape} and {second.shape}"
+        )
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("a, b: expected finite values, got some that are not")
+    return first, second

@@ -1,0 +1,124 @@
+"""The configuration of each command, composed of the layers' own configurations."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agents.config import AgentConfig
+from automix.config import Config
+from automix.training.task import TaskConfig
+from envs.config import EnvironmentConfig
+
+
+class SelectionConfig(Config):
+    """How the schedule that is written is chosen, by retraining with fresh seeds.
+
+    Successive halving: every candidate is trained with the seeds of a round and compared, on a
+    split that neither training nor reward saw; the better half goes on to the next round.
+    """
+
+    learned_candidates: Annotated[int, Field(ge=1)] = 12
+    """How many schedules of the search take part: the best of an additive fit to all episodes,
+    greedy episodes of the learned policy, the search's own best. Every operator at every strength,
+    held constant, takes part as well."""
+
+    first_seeds: Annotated[int, Field(ge=1)] = 4
+    """Trainings per candidate in the first round; each later round doubles them."""
+
+    rounds: Annotated[int, Field(ge=1)] = 4
+    """Rounds; after each but the last, the worse half leaves."""
+
+
+class ComputeConfig(Config):
+    """Where trainings run. Threads are part of the result on a CPU: sums are split among them."""
+
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Processes that train at the same time outside the search, where it does not matter for the
+    result."""
+
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of each training."""
+
+
+class SearchConfig(Config):
+    """Learn a schedule: PPO on whole trainings, then selection against the constants."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Names everything that is drawn in the search."""
+
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    """What is trained, on which images, and how."""
+
+    environment: EnvironmentConfig = Field(default_factory=EnvironmentConfig)
+    """What the agent decides and what it is rewarded for."""
+
+    agent: AgentConfig = Field(default_factory=AgentConfig)
+    """How the agent learns."""
+
+    selection: SelectionConfig = Field(default_factory=SelectionConfig)
+    """How the written schedule is chosen."""
+
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    """Where trainings run."""
+
+
+class ReplayConfig(Config):
+    """Train one classifier with a schedule and evaluate it."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Names the initialisation, the order of the images and all draws."""
+
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    """What is trained, on which images, and how. Any length, model and data set will do: a
+    schedule counts in shares of a training."""
+
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    """Where the training runs."""
+
+
+class CompareConfig(Config):
+    """Train several schedules with paired seeds and compare them."""
+
+    schedules: Annotated[tuple[str, ...], Field(min_length=1)] = ("none", "constants", "random")
+    """What is compared: paths of schedule files, or `none`, `constant:OPERATOR[:STRENGTH[:SHARE]]`,
+    `constants` (every operator and strength), `random` (a new one per seed), `shuffled:FILE` (the
+    segments of a file in random order), `ramp:OPERATOR` (strong to weak), `mix_then_off:OPERATOR`.
+    Differences are taken to the first."""
+
+    num_seeds: Annotated[int, Field(ge=2)] = 20
+    """Trainings per schedule; training number i has the same seed for every schedule."""
+
+    seed: Annotated[int, Field(ge=0)] = 1_000
+    """Names the training seeds."""
+
+    split: Literal["selection", "test"] = "test"
+    """Where classifiers are compared."""
+
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    """What is trained, on which images, and how."""
+
+    environment: EnvironmentConfig = Field(default_factory=EnvironmentConfig)
+    """The decisions that `random` and `constants` choose from."""
+
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    """Where trainings run."""
+
+
+class ShowConfig(Config):
+    """Mix a user's own images with each operator and write contact sheets."""
+
+    operators: tuple[str, ...] = ()
+    """Operators to show; all if empty."""
+
+    pairs: Annotated[int, Field(ge=1, le=64)] = 6
+    """Pairs of images per sheet."""
+
+    size: Annotated[int, Field(ge=8, le=512)] = 128
+    """Height and width images are scaled to, in pixels."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Names the choice of images and all draws."""
+
+    output: Path = Path("sheets")
+    """Folder for the sheets."""

@@ -1,0 +1,85 @@
+"""What a command will cost, measured on a few steps before anything is written."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from automix.data.splits import SearchData
+from automix.experiments.config import ComputeConfig
+from automix.experiments.progress import format_seconds
+from automix.schedule import Decision
+from automix.training.build import build_trainer
+from automix.training.task import TaskConfig
+from automix.vocabulary import Operator
+
+_WARM_UP_STEPS = 3
+_TIMED_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostEstimate:
+    """Predicted cost of a command.
+
+    Attributes:
+        num_trainings: how many classifiers are trained.
+        seconds_per_training: mean time of one, with its evaluations.
+        seconds: wall-clock time of all of them on the configured workers.
+        steps_per_training: optimiser steps of one training.
+    """
+
+    num_trainings: int
+    seconds_per_training: float
+    seconds: float
+    steps_per_training: int
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        return (
+            f"{self.num_trainings} trainings of {self.steps_per_training} steps, about "
+            f"{self.seconds_per_training:.3g} s each: about {format_seconds(self.seconds)}"
+        )
+
+
+def estimate_cost(
+    task: TaskConfig,
+    data: SearchData,
+    *,
+    operators: Sequence[Operator],
+    num_trainings: int,
+    evaluations_per_training: int,
+    compute: ComputeConfig,
+) -> CostEstimate:
+    """Time a few steps of each operator and an evaluation, and scale them up.
+
+    Args:
+        task: what is trained.
+        data: its splits.
+        operators: what batches are mixed with, in equal shares.
+        num_trainings: trainings of the command.
+        evaluations_per_training: passes over reward split and probe in one training.
+        compute: workers that share the trainings, and threads of each.
+    """
+    torch.set_num_threads(compute.threads)
+    trainer = build_trainer(task, data, seed=0)
+    trainer.train(
+        Decision(operator=Operator.NONE), num_steps=min(_WARM_UP_STEPS, trainer.total_steps)
+    )
+    per_step = []
+    for operator in operators:
+        trainer.reset(0)
+        count = min(_TIMED_STEPS, trainer.total_steps)
+        metrics = trainer.train(Decision(operator=operator), num_steps=count)
+        per_step.append(metrics.seconds / count)
+    started = time.perf_counter()
+    trainer.evaluate(data.reward)
+    per_evaluation = time.perf_counter() - started
+    per_training = trainer.total_steps * sum(per_step) / len(per_step)
+    per_training += evaluations_per_training * per_evaluation
+    return CostEstimate(
+        num_trainings=num_trainings,
+        seconds_per_training=per_training,
+        seconds=per_training * num_trainings / compute.workers,
+        steps_per_training=trainer.total_steps,
+    )

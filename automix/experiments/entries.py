@@ -1,0 +1,171 @@
+"""What a comparison compares: schedules by file or by description, one per training seed."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from automix.errors import ConfigError
+from automix.messages import did_you_mean
+from automix.plain_yaml import scalar_of
+from automix.random_streams import Stream, derived_seed
+from automix.schedule import Decision, Schedule
+from automix.schedule_builders import (
+    constant_decisions,
+    constant_schedule,
+    linear_ramp,
+    mix_then_off,
+    random_schedule,
+    shuffled_in_time,
+)
+from automix.vocabulary import Operator
+from envs.actions import ActionCodec
+from envs.config import EnvironmentConfig
+
+_NAMES = ("none", "constants", "random", "constant", "shuffled", "ramp", "mix_then_off")
+_KINDS = "a schedule file, none, constants, random, constant:OPERATOR[:STRENGTH[:SHARE]], "
+_KINDS += "shuffled:FILE, ramp:OPERATOR or mix_then_off:OPERATOR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row of a comparison.
+
+    Attributes:
+        name: what it is called in tables; unique.
+        schedule_for: the schedule of training number i; the same for every i but for random and
+            shuffled entries.
+    """
+
+    name: str
+    schedule_for: Callable[[int], Schedule]
+
+
+def parse_entries(
+    texts: Sequence[str], environment: EnvironmentConfig, *, seed: int
+) -> list[Entry]:
+    """Return the entries that ``texts`` describe; equal names are kept once.
+
+    Args:
+        texts: paths of schedule files or descriptions, see `CompareConfig.schedules`.
+        environment: decisions and number of segments of random schedules.
+        seed: names the draws of random and shuffled schedules.
+
+    Raises:
+        ConfigError: a description does not fit.
+        ScheduleError: a file is missing or is not a schedule.
+    """
+    entries: dict[str, Entry] = {}
+    for text in texts:
+        for entry in _parse(text, environment, seed=seed):
+            first = entries.setdefault(entry.name, entry)
+            if not _same(first, entry):
+                # Two files in folders of one name: neither is dropped.
+                entries.setdefault(text, dataclasses.replace(entry, name=text))
+    return list(entries.values())
+
+
+def build_schedule(text: str, environment: EnvironmentConfig, *, seed: int) -> Schedule:
+    """Return the one schedule that ``text`` describes.
+
+    Raises:
+        ConfigError: the description does not fit, or means several schedules.
+    """
+    entries = parse_entries((text,), environment, seed=seed)
+    if len(entries) != 1:
+        raise ConfigError(f"{text}: expected the description of one schedule, got {len(entries)}")
+    return entries[0].schedule_for(0)
+
+
+def _parse(text: str, environment: EnvironmentConfig, *, seed: int) -> list[Entry]:
+    kind, _, argument = text.partition(":")
+    match kind, argument:
+        case "none", "":
+            entries = [_constant(Decision(operator=Operator.NONE))]
+        case "constants", "":
+            entries = [_constant(choice) for choice in constant_decisions(environment.operators)]
+        case "random", "":
+            entries = [_random(environment, seed)]
+        case "constant", _:
+            entries = [_constant(_decision(argument))]
+        case "ramp", _:
+            ramp = linear_ramp(_mixing(argument), num_segments=environment.num_segments)
+            entries = [_fixed(text, ramp)]
+        case "mix_then_off", _:
+            entries = [_fixed(text, mix_then_off(Decision(operator=_mixing(argument))))]
+        case "shuffled", _:
+            entries = [_shuffled(Path(argument), seed)]
+        case _:
+            entries = [_from_file(text)]
+    return entries
+
+
+def _constant(decision: Decision) -> Entry:
+    return _fixed(decision.label(), constant_schedule(decision))
+
+
+def _fixed(name: str, schedule: Schedule) -> Entry:
+    return Entry(name=name, schedule_for=lambda _: schedule)
+
+
+def _random(environment: EnvironmentConfig, seed: int) -> Entry:
+    choices = ActionCodec(environment).decisions()
+
+    def draw(index: int) -> Schedule:
+        draw_seed = derived_seed(seed, Stream.POLICY, step=index)
+        return random_schedule(choices, num_segments=environment.num_segments, seed=draw_seed)
+
+    return Entry(name="random", schedule_for=draw)
+
+
+def _shuffled(path: Path, seed: int) -> Entry:
+    schedule = Schedule.load(path)
+
+    def draw(index: int) -> Schedule:
+        return shuffled_in_time(schedule, seed=derived_seed(seed, Stream.POLICY, step=index))
+
+    return Entry(name=f"shuffled {_file_name(path)}", schedule_for=draw)
+
+
+def _from_file(text: str) -> Entry:
+    path = Path(text)
+    if path.suffix != ".json" and not path.exists():
+        hint = did_you_mean(text.partition(":")[0], _NAMES)
+        raise ConfigError(f"schedules: expected {_KINDS}, got {text!r}{hint}")
+    return _fixed(_file_name(path), Schedule.load(path))
+
+
+def _file_name(path: Path) -> str:
+    """Return a short name: `schedule.json` is called after the run it lies in."""
+    return path.stem if path.stem != "schedule" else path.resolve().parent.name or path.stem
+
+
+def _same(first: Entry, second: Entry) -> bool:
+    return first.schedule_for(0).decision_hash() == second.schedule_for(0).decision_hash()
+
+
+def _operator(name: str) -> Operator:
+    names = [operator.value for operator in Operator]
+    if name not in names:
+        raise ConfigError(
+            f"schedules: expected an operator among {', '.join(names)}, got {name!r}"
+            f"{did_you_mean(name, names)}"
+        )
+    return Operator(name)
+
+
+def _mixing(name: str) -> Operator:
+    """Return the operator of that name; ``none`` has nothing to ramp or to switch off."""
+    if (operator := _operator(name)) is Operator.NONE:
+        raise ConfigError("schedules: expected an operator that mixes, got 'none'")
+    return operator
+
+
+def _decision(text: str) -> Decision:
+    name, *numbers = text.split(":")
+    if len(numbers) > 2:
+        raise ConfigError(f"schedules: expected OPERATOR[:STRENGTH[:SHARE]], got {text!r}")
+    values = dict(zip(("strength", "probability"), map(scalar_of, numbers), strict=False))
+    return Decision.from_mapping(
+        {"operator": _operator(name), **values}, source=f"schedules: constant:{text}"
+    )

@@ -1,0 +1,59 @@
+"""Finished trainings of an experiment, kept in a file: an interrupted run goes on, not again."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from automix.experiments.pool import TrainingJob, TrainingOutcome
+from automix.training.metrics import EvalMetrics
+
+RunPool = Callable[[Sequence[TrainingJob]], Iterable[TrainingOutcome]]
+
+
+class OutcomeFile:
+    """Remembers outcomes by job, one JSON line each; a line cut off by a crash does not count."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = _read(path)
+
+    def run(
+        self, jobs: Sequence[TrainingJob], pool: RunPool, *, on_done: Callable[[], None]
+    ) -> list[TrainingOutcome]:
+        """Return the outcomes of ``jobs`` in their order; only those not yet known are run."""
+        missing = list({_key(job): job for job in jobs if _key(job) not in self._known}.items())
+        for _ in range(sum(_key(job) in self._known for job in jobs)):
+            on_done()
+        outcomes = pool([job for _, job in missing])
+        for (key, _), outcome in zip(missing, outcomes, strict=True):
+            self._remember(key, outcome)
+            on_done()
+        return [self._known[_key(job)] for job in jobs]
+
+    def _remember(self, key: str, outcome: TrainingOutcome) -> None:
+        self._known[key] = outcome
+        line = json.dumps({"key": key} | dataclasses.asdict(outcome))
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def _key(job: TrainingJob) -> str:
+    return f"{job.schedule.decision_hash()}/{job.seed}/{job.split}"
+
+
+def _read(path: Path) -> dict[str, TrainingOutcome]:
+    known: dict[str, TrainingOutcome] = {}
+    if not path.exists():
+        return known
+    text = path.read_text(encoding="utf-8")
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        # A crash cut the last line off; without it the file is whole again.
+        path.write_text(complete, encoding="utf-8")
+    for line in complete.splitlines():
+        values = json.loads(line)
+        known[values.pop("key")] = TrainingOutcome(
+            metrics=EvalMetrics(**values.pop("metrics")), **values
+        )
+    return known

@@ -1,0 +1,132 @@
+"""Many trainings on a few processes, with results that do not depend on how many."""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+from automix.data.loading import load_data
+from automix.data.splits import DataSet, SearchData, Split
+from automix.experiments.config import ComputeConfig
+from automix.schedule import Schedule
+from automix.training.build import build_trainer, load_search_data
+from automix.training.metrics import EvalMetrics
+from automix.training.processes import prepare_worker
+from automix.training.task import TaskConfig
+from automix.training.trainer import ClassifierTrainer
+
+SplitName = Literal["reward", "selection", "test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """One training to run.
+
+    Attributes:
+        schedule: how its batches are mixed.
+        seed: names its initialisation, order and draws.
+        split: where the trained classifier is evaluated.
+    """
+
+    schedule: Schedule
+    seed: int
+    split: SplitName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOutcome:
+    """What came of a training.
+
+    Attributes:
+        metrics: the trained classifier on the job's split.
+        seconds: wall-clock time of training alone.
+        diverged: whether the loss was not finite at the end; metrics are then not finite either.
+    """
+
+    metrics: EvalMetrics
+    seconds: float
+    diverged: bool
+
+
+class TrainingPool:
+    """Runs jobs on worker processes that load the data and build the classifier once.
+
+    Unless ``with_test`` is set, the workers hold no test split: a job that asks for it fails.
+    """
+
+    def __init__(self, task: TaskConfig, compute: ComputeConfig, *, with_test: bool) -> None:
+        self._executor = ProcessPoolExecutor(
+            max_workers=compute.workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(task, compute.threads, with_test),
+        )
+
+    def __enter__(self) -> Self:
+        """Return the pool; workers start with the first job."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the workers; when interrupted, without waiting for trainings in progress."""
+        if kind is not None:
+            for process in multiprocessing.active_children():
+                process.terminate()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, jobs: Sequence[TrainingJob]) -> Iterator[TrainingOutcome]:
+        """Yield the outcomes in the order of the jobs, each as soon as it is there."""
+        return self._executor.map(_run_job, jobs)
+
+
+_worker: "_Worker | None" = None
+
+
+class _Worker:
+    """What a worker process keeps between jobs."""
+
+    def __init__(self, task: TaskConfig, *, with_test: bool) -> None:
+        self._task = task
+        data: DataSet | SearchData = (
+            load_data(task.data) if with_test else load_search_data(task.data)
+        )
+        self._search = data.for_search() if isinstance(data, DataSet) else data
+        self._test = data.test if isinstance(data, DataSet) else None
+        self._trainer: ClassifierTrainer | None = None
+
+    def run(self, job: TrainingJob) -> TrainingOutcome:
+        if self._trainer is None:
+            self._trainer = build_trainer(self._task, self._search, seed=job.seed)
+        else:
+            self._trainer.reset(job.seed)
+        seconds = sum(train.seconds for _, train in self._trainer.replay(job.schedule))
+        metrics = self._trainer.evaluate(self._split(job.split))
+        return TrainingOutcome(
+            metrics=metrics,
+            seconds=seconds,
+            diverged=metrics.nll != metrics.nll,
+        )
+
+    def _split(self, name: SplitName) -> Split:
+        if name == "test":
+            if self._test is None:
+                raise ValueError("expected a pool with a test split, got one for a search")
+            return self._test
+        return self._search.reward if name == "reward" else self._search.selection
+
+
+def _start_worker(task: TaskConfig, num_threads: int, with_test: bool) -> None:
+    global _worker  # noqa: PLW0603 - a worker process holds one training task for all its jobs
+    prepare_worker(num_threads)
+    _worker = _Worker(task, with_test=with_test)
+
+
+def _run_job(job: TrainingJob) -> TrainingOutcome:
+    assert _worker is not None
+    return _worker.run(job)

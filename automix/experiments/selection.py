@@ -1,0 +1,153 @@
+"""Which schedule is written: learned ones and constants, retrained with fresh seeds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from automix.evaluation.statistics import Interval, paired_difference
+from automix.experiments.config import SelectionConfig
+from automix.experiments.pool import TrainingJob, TrainingOutcome
+from automix.random_streams import Stream, derived_seed
+from automix.schedule import Schedule
+
+RunJobs = Callable[[Sequence[TrainingJob]], Sequence[TrainingOutcome]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A schedule that may be selected.
+
+    Attributes:
+        name: where it comes from; unique.
+        schedule: what it does.
+        is_constant: whether it holds one operator throughout.
+    """
+
+    name: str
+    schedule: Schedule
+    is_constant: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a candidate did.
+
+    Attributes:
+        candidate: which one.
+        losses: calibrated NLL on the selection split, one per seed, in nats; lower is better.
+        rounds: how many rounds it took part in.
+        to_winner: paired difference of its losses to the winner's over the seeds they share,
+            with interval; None for the winner.
+    """
+
+    candidate: Candidate
+    losses: tuple[float, ...]
+    rounds: int
+    to_winner: Interval | None
+
+    @property
+    def mean(self) -> float:
+        """Mean loss over its seeds."""
+        return float(np.mean(self.losses))
+
+
+def planned_trainings(config: SelectionConfig, *, num_candidates: int) -> int:
+    """Return how many trainings a selection among ``num_candidates`` takes."""
+    return sum(count * len(seeds) for count, seeds in _rounds(config, num_candidates))
+
+
+def select(
+    candidates: Sequence[Candidate], config: SelectionConfig, *, seed: int, run: RunJobs
+) -> list[Standing]:
+    """Compare candidates by successive halving; return the standings, the winner first.
+
+    Losses are those on the selection split, which neither training nor reward saw. Seeds are
+    shared, so all candidates of a round are compared on the same seeds. Finalists come first,
+    by their mean loss; those who left earlier follow. The best constant operator is never let go
+    before the last round: the winner is then at least as good on the final's seeds as the best
+    fixed operator of the rounds before.
+
+    Args:
+        candidates: what is compared.
+        config: how many rounds and seeds.
+        seed: names the training seeds and the bootstrap.
+        run: trains the jobs and returns outcomes in their order.
+    """
+    losses: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+    rounds = dict.fromkeys(losses, 0)
+    left: list[Candidate] = list(candidates)
+    gone: list[Candidate] = []
+    for count, seeds in _rounds(config, len(candidates)):
+        ranked = _ranked(left, losses)
+        left, leaving = _keep(ranked, count)
+        gone = [*leaving, *gone]
+        jobs = [
+            TrainingJob(
+                schedule=candidate.schedule,
+                seed=derived_seed(seed, Stream.SELECTION, step=index),
+                split="selection",
+            )
+            for candidate in left
+            for index in seeds
+        ]
+        outcomes = iter(run(jobs))
+        for candidate in left:
+            losses[candidate.name] += [_loss(next(outcomes)) for _ in seeds]
+            rounds[candidate.name] += 1
+    order = [*_ranked(left, losses), *gone]
+    return _standings(order, losses, rounds, seed=seed)
+
+
+def _rounds(config: SelectionConfig, num_candidates: int) -> list[tuple[int, range]]:
+    """Return, per round, how many candidates train with which seed numbers."""
+    plan, count, first, number = [], num_candidates, 0, config.first_seeds
+    for _ in range(config.rounds):
+        plan.append((count, range(first, first + number)))
+        first, number = first + number, number * 2
+        count = max(-(-count // 2), min(2, num_candidates))
+    return plan
+
+
+def _ranked(candidates: Sequence[Candidate], losses: Mapping[str, list[float]]) -> list[Candidate]:
+    if not losses[candidates[0].name]:
+        return list(candidates)
+    return sorted(candidates, key=lambda candidate: float(np.mean(losses[candidate.name])))
+
+
+def _keep(ranked: list[Candidate], count: int) -> tuple[list[Candidate], list[Candidate]]:
+    """Return the best ``count``, the best constant among them, and the others."""
+    kept = ranked[:count]
+    constant = next((candidate for candidate in ranked if candidate.is_constant), None)
+    if constant is not None and constant not in kept:
+        kept = [*ranked[: count - 1], constant]
+    return kept, [candidate for candidate in ranked if candidate not in kept]
+
+
+def _loss(outcome: TrainingOutcome) -> float:
+    return outcome.metrics.calibrated_nll if not outcome.diverged else float("inf")
+
+
+def _standings(
+    order: Sequence[Candidate],
+    losses: Mapping[str, list[float]],
+    rounds: Mapping[str, int],
+    *,
+    seed: int,
+) -> list[Standing]:
+    winner = np.array(losses[order[0].name])
+    standings = []
+    for position, candidate in enumerate(order):
+        own = np.array(losses[candidate.name])
+        interval = None
+        if position and np.isfinite(own).all():
+            interval = paired_difference(own, winner[: len(own)], seed=seed)
+        standings.append(
+            Standing(
+                candidate=candidate,
+                losses=tuple(float(value) for value in own),
+                rounds=rounds[candidate.name],
+                to_winner=interval,
+            )
+        )
+    return standings

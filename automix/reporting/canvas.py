@@ -1,0 +1,190 @@
+"""A figure's size, inks and bytes: Matplotlib's object-oriented API only, no global state.
+
+``pyplot`` keeps every figure in a global list and picks a window system, so it is never imported.
+The two settings that exist only as Matplotlib's global parameters are put back after each use.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any, Final, Literal, Protocol
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from automix.reporting.palette import LIGHT, Theme
+
+WIDE: Final = 8.5
+"""Width in inches of a figure for a page column or a slide."""
+
+NARROW: Final = 3.7
+"""Width in inches of a figure for a phone: 355 CSS pixels, so 10 points are 13 pixels there."""
+
+TEXT_POINTS: Final = 10.0
+SMALL_POINTS: Final = 8.5
+# DejaVu Sans has a mean advance of about 0.6 of its size; other fonts of the page are narrower.
+_ADVANCE: Final = 0.6
+
+# Colours no picture uses: each is replaced by the variable of the page that holds the ink, so one
+# drawing follows the page's theme.
+INLINE: Final = Theme(
+    ink="#0a0b01", muted="#0a0b02", grid="#0a0b03", surface="#0a0b04", accent="#0a0b05"
+)
+_VARIABLES: Final = {
+    INLINE.ink: "var(--ink)",
+    INLINE.muted: "var(--muted)",
+    INLINE.grid: "var(--grid)",
+    INLINE.surface: "var(--surface)",
+    INLINE.accent: "var(--accent)",
+}
+
+
+Grid = Literal["x", "y", "both"]
+
+
+class FigureFunction(Protocol):
+    """Draws one figure for a given width and theme; a `functools.partial` of ours is one."""
+
+    def __call__(self, *, width: float, theme: Theme) -> Figure:
+        """Return a figure ``width`` inches wide in the inks of ``theme``."""
+        ...
+
+
+def new_figure(*, width: float, height: float, theme: Theme, dpi: float = 100.0) -> Figure:
+    """Return an empty figure of ``width`` by ``height`` inches."""
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor=theme.surface)
+
+
+def style_axes(axes: Axes, theme: Theme, *, grid: Grid | None = None) -> None:
+    """Give ``axes`` the house style; ``grid`` is "x", "y", "both" or None."""
+    axes.set_facecolor("none")
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in {"left", "bottom"})
+        spine.set_color(theme.grid)
+        spine.set_linewidth(0.8)
+    axes.tick_params(
+        colors=theme.muted, labelcolor=theme.muted, labelsize=SMALL_POINTS, length=3, width=0.8
+    )
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(visible=True, axis=grid, color=theme.grid, linewidth=0.8)
+
+
+def label_axes(
+    axes: Axes, theme: Theme, *, x: str = "", y: str = "", title: str = "", pad: float = 6.0
+) -> None:
+    """Write the axis labels (with units) and a left-aligned title ``pad`` points above."""
+    axes.set_xlabel(plain(x), color=theme.muted, fontsize=SMALL_POINTS + 0.5)
+    axes.set_ylabel(plain(y), color=theme.muted, fontsize=SMALL_POINTS + 0.5)
+    if title:
+        style: dict[str, Any] = {"fontsize": TEXT_POINTS, "fontweight": "bold", "pad": pad}
+        axes.set_title(plain(title), loc="left", color=theme.ink, **style)
+
+
+def percent_axis(
+    axes: Axes, name: str, *, ticks: Sequence[float] = (0, 0.25, 0.5, 0.75, 1)
+) -> None:
+    """Show axis ``name`` ("x" or "y") of shares in [0, 1] as percentages."""
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axis.set_ticks(list(ticks))
+
+
+def plain(text: str) -> str:
+    """Return ``text`` so that Matplotlib shows it as it is; a dollar sign is not mathematics."""
+    return text.replace("$", r"\$")
+
+
+def text_width(text: str, points: float = TEXT_POINTS) -> float:
+    """Return an estimate, a little high, of the width of ``text`` in points."""
+    return _ADVANCE * points * len(text)
+
+
+def rgb_array(figure: Figure) -> NDArray[np.uint8]:
+    """Return the picture as pixels, (H, W, 3) uint8, at the figure's own resolution."""
+    canvas: Any = FigureCanvasAgg(figure)
+    with _quiet_about_glyphs():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba(), dtype=np.uint8)[..., :3].copy()
+
+
+def png_bytes(figure: Figure, *, dpi: float = 160.0) -> bytes:
+    """Return the picture as PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    # Without this the file would hold Matplotlib's version and change with it.
+    with _quiet_about_glyphs():
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def inline_svg(figure: Figure, *, identifier: str, description: str) -> str:
+    """Return the picture as an ``<svg>`` element for a page; the same figure gives the same text.
+
+    Its text stays text, in the page's font; inks of the `INLINE` theme become the page's CSS
+    variables; nothing in it refers outside it.
+
+    Args:
+        figure: drawn with the `INLINE` theme.
+        identifier: letters, digits and hyphens; distinct for each picture of a page.
+        description: what a reader who cannot see the picture is told.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", identifier):
+        raise ValueError(f"expected letters, digits and hyphens, got {identifier!r}")
+    buffer = io.BytesIO()
+    parameters: dict[Any, Any] = {"svg.hashsalt": identifier, "svg.fonttype": "none"}
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context(parameters), _quiet_about_glyphs():
+        figure.savefig(buffer, format="svg", facecolor="none", metadata=metadata)
+    svg = buffer.getvalue().decode()
+    svg = svg[svg.index("<svg") :]
+    view_box = re.findall(r'viewBox="[^"]*"', svg)[0]
+    label = escape(description, quote=True)
+    opening = f'<svg {view_box} role="img" aria-label="{label}">'
+    body = svg[svg.index(">") + 1 :]
+    # This style sheet would apply to the whole page; report.css says the same for figures only.
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<[^>]*>", _TagRewriter(identifier, body), body)
+    return opening + re.sub(r">\s+<", "><", body).strip()
+
+
+class _TagRewriter:
+    """Makes one tag of Matplotlib's SVG fit for a page."""
+
+    def __init__(self, identifier: str, svg: str) -> None:
+        self._identifier = identifier
+        self._used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
+
+    def __call__(self, match: re.Match[str]) -> str:
+        tag = match.group()
+        tag = re.sub(r'(?<=[\s"])id="([^"]*)"', self._kept_id, tag)
+        tag = re.sub(r'(xlink:href="|url\()#', rf"\1#{self._identifier}-", tag)
+        tag = tag.replace("xlink:href", "href")
+        tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+        for colour, variable in _VARIABLES.items():
+            tag = tag.replace(colour, variable)
+        return re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", tag))
+
+    def _kept_id(self, match: re.Match[str]) -> str:
+        name = match.group(1)
+        return f'id="{self._identifier}-{name}"' if name in self._used else ""
+
+
+@contextmanager
+def _quiet_about_glyphs() -> Iterator[None]:
+    """The bundled font lacks some scripts; the PNG then shows boxes, the page its own font."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        yield
+
+
+def light_png(draw: FigureFunction, *, width: float = WIDE) -> bytes:
+    """Return a figure as PNG in the light theme."""
+    return png_bytes(draw(width=width, theme=LIGHT))

@@ -1,0 +1,148 @@
+"""Pictures of a trained classifier: its calibration, and tables of numbers as heat maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from automix.reporting.canvas import (
+    SMALL_POINTS,
+    WIDE,
+    label_axes,
+    new_figure,
+    percent_axis,
+    plain,
+    style_axes,
+)
+from automix.reporting.palette import LIGHT, Theme, ink_on
+from automix.reporting.values import Direction, number_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityPanel:
+    """One reliability diagram; all sequences have one entry per bin of confidence.
+
+    Attributes:
+        title: written above, such as "before temperature scaling: ECE 4.1%".
+        count: number of images in each bin.
+        accuracy: share of correct predictions in each bin, in [0, 1].
+        confidence: mean confidence in each bin, in [0, 1].
+    """
+
+    title: str
+    count: Sequence[float]
+    accuracy: Sequence[float]
+    confidence: Sequence[float]
+
+
+def reliability_figure(
+    panels: Sequence[ReliabilityPanel], *, width: float = WIDE, theme: Theme = LIGHT
+) -> Figure:
+    """Draw accuracy over confidence, and below it how many images have that confidence."""
+    if not panels:
+        raise ValueError("expected at least one panel, got none")
+    columns = min(len(panels), max(1, int(width / 3.0)))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(width=width, height=3.6 * rows, theme=theme)
+    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[4, 1] * rows, hspace=0.02)
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        upper = figure.add_subplot(grid[2 * row, column])
+        lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
+        _draw_reliability(upper, panel, theme)
+        _draw_counts(lower, panel, theme)
+        label_axes(upper, theme, y="" if column else "accuracy", title=panel.title)
+        label_axes(lower, theme, x="confidence", y="" if column else "images")
+    return figure
+
+
+def _draw_reliability(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
+    style_axes(axes, theme, grid="both")
+    filled = np.asarray(panel.count) > 0
+    confidence = np.asarray(panel.confidence)[filled]
+    accuracy = np.asarray(panel.accuracy)[filled]
+    axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+    # The gap is what the calibration error sums up.
+    axes.vlines(confidence, confidence, accuracy, color=theme.accent, alpha=0.45, linewidth=4)
+    axes.plot(confidence, accuracy, color=theme.accent, linewidth=1.8, marker="o", markersize=4)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    percent_axis(axes, "y")
+    axes.tick_params(labelbottom=False)
+
+
+def _draw_counts(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
+    style_axes(axes, theme)
+    count = np.asarray(panel.count, dtype=float)
+    axes.stairs(count, np.linspace(0, 1, len(count) + 1), fill=True, color=theme.muted)
+    axes.set_yticks([0, float(count.max())], ["0", f"{count.max():.0f}"])
+    percent_axis(axes, "x")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heatmap:
+    """A table of numbers to be drawn as cells.
+
+    Attributes:
+        values: (R, C) finite numbers, row by row.
+        rows: R names, from top to bottom.
+        columns: C names, from left to right.
+        better: which way the numbers are better.
+        column_title: what the columns are.
+    """
+
+    values: Sequence[Sequence[float]]
+    rows: Sequence[str]
+    columns: Sequence[str]
+    better: Direction
+    column_title: str = ""
+
+    def __post_init__(self) -> None:
+        shape = (len(self.rows), len(self.columns))
+        found = (len(self.values), *{len(row) for row in self.values})
+        if found != shape:
+            raise ValueError(f"expected shape {shape} from the names, got {found}")
+
+
+def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGHT) -> Figure:
+    """Draw numbers as coloured cells with the numbers in them; worse is darker."""
+    values = np.asarray(heatmap.values, dtype=float)
+    rows, columns = heatmap.rows, heatmap.columns
+    figure = new_figure(width=width, height=0.6 + 0.27 * len(rows), theme=theme)
+    axes = figure.add_subplot()
+    style_axes(axes, theme)
+    badness = values if heatmap.better is Direction.LOWER else -values
+    span = float(badness.max() - badness.min()) or 1.0
+    # Cividis reads the same with and without colour vision; reversed, dark cells are the bad ones.
+    colours = colormaps["cividis_r"]((badness - badness.min()) / span)
+    cells = [
+        Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in np.ndindex(*values.shape)
+    ]
+    axes.add_collection(PatchCollection(cells, facecolors=colours.reshape(-1, 4), linewidths=0))
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    for row, column in np.ndindex(*values.shape):
+        axes.text(
+            column,
+            row,
+            number_text(float(values[row, column]), digits=3),
+            color=ink_on(to_hex(colours[row, column])),
+            fontsize=SMALL_POINTS - (1.5 if width < 5 else 0),
+            ha="center",
+            va="center",
+        )
+    axes.xaxis.set_label_position("top")
+    label_axes(axes, theme, x=heatmap.column_title)
+    axes.set_xticks(range(len(columns)), [plain(name) for name in columns])
+    axes.set_yticks(range(len(rows)), [plain(name) for name in rows])
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.tick_params(axis="both", labelcolor=theme.ink)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure

@@ -1,0 +1,178 @@
+"""How the agent learned: episode returns over the episodes of the search."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from automix.reporting.canvas import (
+    SMALL_POINTS,
+    WIDE,
+    label_axes,
+    new_figure,
+    plain,
+    style_axes,
+)
+from automix.reporting.figures.placement import spread
+from automix.reporting.palette import LIGHT, Theme
+from automix.reporting.values import number_text
+
+# Below this width the names stand above the axes, in inches.
+_NAMES_BESIDE_FROM = 6.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningCurve:
+    """Episode returns by rollout; all four sequences have one entry per rollout.
+
+    Attributes:
+        episodes: number of episodes finished by the end of the rollout, increasing.
+        mean: mean return of the rollout's episodes.
+        low: their lower quartile.
+        high: their upper quartile.
+        best: highest return of any episode so far.
+        greedy: (episodes finished, return) of evaluations without exploration.
+        references: returns of other policies, by name; drawn as level lines.
+    """
+
+    episodes: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    best: tuple[float, ...]
+    greedy: tuple[tuple[int, float], ...] = ()
+    references: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        lengths = {len(values) for values in (self.mean, self.low, self.high, self.best)}
+        if lengths != {len(self.episodes)} or not self.episodes:
+            raise ValueError(
+                f"expected one value per rollout and at least one rollout, got "
+                f"{len(self.episodes)} rollouts and {sorted(lengths)} values"
+            )
+
+    @classmethod
+    def from_returns(
+        cls,
+        returns: Sequence[float],
+        *,
+        per_rollout: int,
+        greedy: Sequence[tuple[int, float]] = (),
+        references: Mapping[str, float] | None = None,
+    ) -> Self:
+        """Group the returns of all episodes, in the order they ended, into rollouts.
+
+        Args:
+            returns: one number per episode; a last incomplete rollout counts.
+            per_rollout: number of episodes per rollout, at least 1.
+            greedy: (episodes finished, return) of evaluations without exploration.
+            references: returns of other policies, by name.
+        """
+        starts = range(0, len(returns), per_rollout)
+        groups = [np.asarray(returns[start : start + per_rollout]) for start in starts]
+        ends = [min(start + per_rollout, len(returns)) for start in starts]
+        quartiles = [np.quantile(group, (0.25, 0.75)) for group in groups]
+        return cls(
+            episodes=tuple(ends),
+            mean=tuple(float(group.mean()) for group in groups),
+            low=tuple(float(low) for low, _ in quartiles),
+            high=tuple(float(high) for _, high in quartiles),
+            best=tuple(float(max(returns[:end])) for end in ends),
+            greedy=tuple(greedy),
+            references=MappingProxyType(dict(references or {})),
+        )
+
+
+def learning_curve_figure(
+    curve: LearningCurve,
+    *,
+    return_name: str = "episode return",
+    width: float = WIDE,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Draw the mean return per rollout with its quartiles, the best so far and the greedy policy.
+
+    Args:
+        curve: what is drawn.
+        return_name: label of the vertical axis, with the unit of the return.
+        width: inches.
+        theme: inks.
+    """
+    is_wide = width >= _NAMES_BESIDE_FROM
+    figure = new_figure(width=width, height=3.2, theme=theme)
+    axes = figure.add_subplot()
+    style_axes(axes, theme, grid="y")
+    label_axes(axes, theme, x="episodes (each one training)", y=return_name)
+    _draw_lines(axes, curve, theme)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6 if is_wide else 4, integer=True))
+    axes.set_xlim(left=0, right=curve.episodes[-1])
+    if is_wide:
+        _name_at_the_right(axes, figure, theme)
+    else:
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1),
+            ncols=2,
+            frameon=False,
+            columnspacing=1.0,
+            handlelength=1.4,
+            fontsize=SMALL_POINTS,
+            labelcolor=theme.ink,
+        )
+    return figure
+
+
+def _draw_lines(axes: Axes, curve: LearningCurve, theme: Theme) -> None:
+    axes.fill_between(
+        curve.episodes, curve.low, curve.high, color=theme.accent, alpha=0.22, linewidth=0
+    )
+    axes.plot(
+        curve.episodes,
+        curve.mean,
+        color=theme.accent,
+        linewidth=2,
+        label="rollout mean, quartiles",
+    )
+    axes.plot(
+        curve.episodes,
+        curve.best,
+        color=theme.ink,
+        linewidth=1.2,
+        drawstyle="steps-post",
+        label="best so far",
+    )
+    if curve.greedy:
+        episodes, returns = zip(*curve.greedy, strict=True)
+        style: dict[str, Any] = {"markerfacecolor": theme.surface, "markersize": 5}
+        # Unclipped, so that the last circle, on the edge, is whole.
+        style |= {"clip_on": False, "zorder": 4, "label": "greedy policy"}
+        axes.plot(episodes, returns, marker="o", linewidth=0, color=theme.ink, **style)
+    styles = itertools.cycle([(0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2))])
+    for (name, value), dashes in zip(curve.references.items(), styles, strict=False):
+        axes.axhline(value, color=theme.muted, linewidth=1, linestyle=dashes, label=plain(name))
+
+
+def _name_at_the_right(axes: Axes, figure: Figure, theme: Theme) -> None:
+    """Write each line's name and last value beside its end, moved apart where they would touch."""
+    lines = axes.get_lines()
+    values = [float(np.asarray(line.get_ydata())[-1]) for line in lines]
+    low, high = axes.get_ylim()
+    gap = 1.25 * SMALL_POINTS / (figure.get_figheight() * 0.78 * 72) * (high - low)
+    places = spread(values, gap=gap, low=low, high=high)
+    for line, value, place in zip(lines, values, places, strict=True):
+        axes.annotate(
+            f"{line.get_label()} {number_text(value)}",
+            xy=(1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            color=theme.accent if line.get_color() == theme.accent else theme.ink,
+            fontsize=SMALL_POINTS,
+        )

@@ -1,0 +1,115 @@
+"""Where names go: inside areas, and beside the ends of lines."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from automix.reporting.canvas import TEXT_POINTS, text_width
+from automix.reporting.figures.shares import Floats
+
+_SAMPLES = 400
+_LINE_HEIGHT = 1.35
+
+
+def place_in_area(
+    edges: Floats, lower: Floats, upper: Floats, name: str, size: tuple[float, float]
+) -> tuple[float, float, float] | None:
+    """Return (x, y, rotation in degrees) where ``name`` fits into an area, or None.
+
+    Along the training, the room for a text is the smallest height over its width; the place with
+    the most room wins, the middle one of equals.
+
+    Args:
+        edges: (E + 1,) float64 from 0 to at most 1, the edges of the area's steps.
+        lower: (E,) float64 in [0, 1], bottom of each step.
+        upper: (E,) float64 in [0, 1], top of each step.
+        name: the text, in the house's text size.
+        size: width and height of the unit square on paper, in points.
+    """
+    num_samples = round(_SAMPLES * edges[-1])
+    positions = (np.arange(num_samples) + 0.5) / _SAMPLES
+    interval = np.searchsorted(edges, positions, side="right") - 1
+    low, high = lower[interval], upper[interval]
+    long, short = text_width(name) + 6, _LINE_HEIGHT * TEXT_POINTS
+    for across, along, rotation in ((long, short, 0.0), (short, long, 90.0)):
+        window = math.ceil(across / size[0] * _SAMPLES)
+        if window > num_samples:
+            continue
+        bottoms = sliding_window_view(low, window).max(axis=1)
+        tops = sliding_window_view(high, window).min(axis=1)
+        room = tops - bottoms
+        if room.max() * size[1] < along:
+            continue
+        best = _middle_of_first_run(room >= room.max() - 1e-9)
+        return (best + window / 2) / _SAMPLES, (bottoms[best] + tops[best]) / 2, rotation
+    return None
+
+
+def _middle_of_first_run(flags: NDArray[np.bool_]) -> int:
+    first = int(np.argmax(flags))
+    rest = flags[first:]
+    length = len(rest) if rest.all() else int(np.argmin(rest))
+    return first + (length - 1) // 2
+
+
+def spread(values: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
+    """Return positions near ``values``, in their order, at least ``gap`` apart.
+
+    Positions stay within [low, high] as far as they fit there.
+    """
+    order = sorted(range(len(values)), key=lambda index: values[index])
+    places = [values[index] for index in order]
+    for index in range(1, len(places)):
+        places[index] = max(places[index], places[index - 1] + gap)
+    # What was pushed over the top comes back down, and pushes those below it.
+    ceiling = high
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], ceiling)
+        ceiling = places[index] - gap
+    shift = max(0.0, low - places[0]) if places else 0.0
+    result = [0.0] * len(values)
+    for index, place in zip(order, places, strict=True):
+        result[index] = place + shift
+    return result
+
+
+def beside_points(
+    anchors: Sequence[tuple[float, float]],
+    widths: Sequence[float],
+    *,
+    height: float,
+    page_width: float,
+) -> list[tuple[float, float]]:
+    """Return an offset per point at which its name overlaps no other point or name.
+
+    A positive x offset means the name begins there, a negative one that it ends there. Where a
+    crowd leaves no room, the last candidate is taken.
+
+    Args:
+        anchors: points on the page, in points from its lower left corner.
+        widths: width of each name, in points.
+        height: height of a line, in points.
+        page_width: in points.
+    """
+    radius = 6.0
+    taken = [(x - radius, x + radius, y - radius, y + radius) for x, y in anchors]
+    offsets = []
+    for (x, y), width in zip(anchors, widths, strict=True):
+        sides = (1, -1) if x + radius + width < page_width else (-1, 1)
+        for step, side in itertools.product((0, 1, -1, 2, -2, 3, -3), sides):
+            offset = side * (radius + 2), step * 0.6 * height
+            near, far = sorted((x + offset[0], x + offset[0] + side * width))
+            box = (near, far, y + offset[1] - height / 2, y + offset[1] + height / 2)
+            if near >= 0 and not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        offsets.append(offset)
+    return offsets
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]

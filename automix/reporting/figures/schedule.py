@@ -1,0 +1,238 @@
+"""Schedules over training: which operator mixes which share of the batches, and how strong."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from automix.reporting.canvas import (
+    SMALL_POINTS,
+    TEXT_POINTS,
+    WIDE,
+    label_axes,
+    new_figure,
+    percent_axis,
+    style_axes,
+    text_width,
+)
+from automix.reporting.figures.placement import place_in_area
+from automix.reporting.figures.shares import (
+    Shares,
+    relative_strength,
+    shares_over_training,
+    starts_before,
+)
+from automix.reporting.palette import LIGHT, OPERATOR_COLOURS, OPERATOR_NAMES, Theme, ink_on
+from automix.schedule import Decision, Schedule
+from automix.vocabulary import Operator
+
+# `none` is what is left over, so it lies on top of the stack.
+_STACK = (*(operator for operator in Operator if operator is not Operator.NONE), Operator.NONE)
+_PANEL_INCHES = 3.6
+_POINTS_PER_INCH = 72
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulePanel:
+    """What one pair of axes shows.
+
+    Attributes:
+        title: written above; may be empty.
+        schedules: one schedule, or the same search with several seeds.
+        until: share of the training that is decided; the rest stays blank. In [0, 1].
+    """
+
+    title: str
+    schedules: tuple[Schedule, ...]
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.schedules:
+            raise ValueError("expected at least one schedule, got none")
+        if not 0 <= self.until <= 1:
+            raise ValueError(f"expected a share of the training in [0, 1], got {self.until}")
+
+
+def schedule_figure(
+    panels: Sequence[SchedulePanel], *, width: float = WIDE, theme: Theme = LIGHT
+) -> Figure:
+    """Draw schedules: areas for operators, below them a line for the strength.
+
+    With several schedules in a panel the areas are means over them, the whiskers and the band
+    quartiles over them.
+    """
+    if not panels:
+        raise ValueError("expected at least one panel, got none")
+    columns = min(len(panels), max(1, int(width / _PANEL_INCHES)))
+    rows = math.ceil(len(panels) / columns)
+    height = rows * (3.3 if columns == 1 and width > 5 else 3.0)
+    figure = new_figure(width=width, height=height, theme=theme)
+    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[4, 1.25] * rows, hspace=0.02)
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        upper = figure.add_subplot(grid[2 * row, column])
+        lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
+        size = (0.84 * width / columns * _POINTS_PER_INCH, 0.62 * height / rows * _POINTS_PER_INCH)
+        _draw_shares(upper, panel, size, theme)
+        _draw_strength(lower, panel, size[0], theme)
+        label_axes(upper, theme, y="" if column else "share of batches")
+        label_axes(lower, theme, x="share of training done", y="" if column else "strength")
+    return figure
+
+
+def _draw_shares(axes: Axes, panel: SchedulePanel, size: tuple[float, float], theme: Theme) -> None:
+    style_axes(axes, theme)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    percent_axis(axes, "y")
+    axes.tick_params(labelbottom=False)
+    keys = _draw_stack(axes, panel, size, theme) if panel.until else []
+    _head(axes, panel.title, keys, size[0], theme)
+
+
+def _draw_stack(
+    axes: Axes, panel: SchedulePanel, size: tuple[float, float], theme: Theme
+) -> list[Patch | Line2D]:
+    """Draw the areas; return the keys of those that cannot be named where they are drawn."""
+    data = shares_over_training(panel.schedules, until=panel.until)
+    # Whiskers would cross the names.
+    is_named = len(panel.schedules) == 1
+    stack = np.zeros(len(data.edges) - 1)
+    keys: list[Patch | Line2D] = []
+    for operator in _STACK:
+        share = data.shares[list(Operator).index(operator)]
+        if not share.any():
+            continue
+        colour, name = OPERATOR_COLOURS[operator], OPERATOR_NAMES[operator]
+        axes.stairs(
+            stack + share,
+            data.edges,
+            baseline=stack,
+            fill=True,
+            facecolor=colour,
+            edgecolor=theme.surface,
+            linewidth=0.6,
+            label=operator.value,
+        )
+        area = (data.edges, stack, stack + share)
+        place = place_in_area(*area, name, size) if is_named else None
+        if place is None:
+            keys.append(Patch(facecolor=colour, label=name))
+        else:
+            style: dict[str, Any] = {"color": ink_on(colour), "fontsize": TEXT_POINTS}
+            axes.text(*place[:2], name, rotation=place[2], ha="center", va="center", **style)
+        stack = stack + share
+    if len(panel.schedules) > 1:
+        keys.append(_draw_quartiles(axes, data, theme))
+    return keys
+
+
+def _draw_quartiles(axes: Axes, data: Shares, theme: Theme) -> Line2D:
+    """Draw whiskers over the share that is mixed, and return their key."""
+    middles = (data.edges[:-1] + data.edges[1:]) / 2
+    axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.surface, linewidth=3)
+    axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.ink, linewidth=1.3)
+    label = "mixed: quartiles"
+    return Line2D(
+        [], [], color=theme.ink, linestyle="none", marker="|", markersize=8, mew=1.3, label=label
+    )
+
+
+def _head(axes: Axes, title: str, keys: list[Patch | Line2D], points: float, theme: Theme) -> None:
+    """Write the title, and a legend of what could not be named where it is drawn."""
+    lines = 0
+    if keys:
+        widest = max(text_width(str(key.get_label()), SMALL_POINTS) for key in keys)
+        columns = max(1, int(points / (widest + 2.5 * SMALL_POINTS)))
+        lines = math.ceil(len(keys) / columns)
+        axes.legend(
+            handles=keys,
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1),
+            ncols=columns,
+            frameon=False,
+            borderaxespad=0.2,
+            borderpad=0,
+            columnspacing=0.9,
+            handlelength=1.0,
+            handleheight=1.0,
+            handletextpad=0.4,
+            fontsize=SMALL_POINTS,
+            labelcolor=theme.ink,
+        )
+    label_axes(axes, theme, title=title, pad=6 + 13 * lines)
+
+
+def _draw_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme) -> None:
+    style_axes(axes, theme)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.25, 1.7)
+    axes.set_yticks([0, 1], ["weak", "strong"])
+    percent_axis(axes, "x")
+    if not panel.until:
+        return
+    if len(panel.schedules) == 1:
+        _draw_one_strength(axes, panel, points, theme)
+    else:
+        _draw_strength_band(axes, panel, theme)
+
+
+def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme) -> None:
+    """One level line per run of equal strength, with its value above it where that fits."""
+    starts = starts_before(panel.schedules, panel.until)
+    runs: list[tuple[float, float, Decision]] = []
+    for start, end in itertools.pairwise([*starts, panel.until]):
+        decision = panel.schedules[0].at(start)
+        if runs and _same_strength(runs[-1][2], decision):
+            runs[-1] = (runs[-1][0], end, decision)
+        else:
+            runs.append((start, end, decision))
+    for start, end, decision in runs:
+        height = relative_strength(decision)
+        if math.isnan(height):
+            continue
+        # The outline keeps pale operators visible on a pale page.
+        axes.hlines(height, start, end, color=theme.muted, linewidth=4.5)
+        axes.hlines(height, start, end, color=OPERATOR_COLOURS[decision.operator], linewidth=3.5)
+        value = f"{decision.strength:g}"
+        if (end - start) * points > text_width(value, SMALL_POINTS) + 2:
+            axes.text(
+                (start + end) / 2,
+                height + 0.17,
+                value,
+                color=theme.ink,
+                fontsize=SMALL_POINTS,
+                ha="center",
+                va="bottom",
+            )
+
+
+def _same_strength(first: Decision, second: Decision) -> bool:
+    return (first.operator, first.strength) == (second.operator, second.strength) and (
+        (first.probability == 0) == (second.probability == 0)
+    )
+
+
+def _draw_strength_band(axes: Axes, panel: SchedulePanel, theme: Theme) -> None:
+    """Median and quartiles over those schedules that mix with an adjustable strength."""
+    starts = starts_before(panel.schedules, panel.until)
+    strengths = np.array(
+        [
+            [relative_strength(schedule.at(start)) for start in starts]
+            for schedule in panel.schedules
+        ]
+    )
+    some = ~np.isnan(strengths).all(axis=0)
+    quartiles = np.full((3, len(starts)), np.nan)
+    quartiles[:, some] = np.nanquantile(strengths[:, some], (0.25, 0.5, 0.75), axis=0)
+    low, median, high = np.concatenate([quartiles, quartiles[:, -1:]], axis=1)
+    edges = [*starts, panel.until]
+    axes.fill_between(edges, low, high, step="post", color=theme.accent, alpha=0.25, linewidth=0)
+    axes.plot(edges, median, drawstyle="steps-post", color=theme.accent, linewidth=1.8)

@@ -1,0 +1,102 @@
+"""One colour per operator, one set of inks per theme: the same in every picture and page.
+
+Seven colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/); the other five were
+chosen to keep, in OKLab under the protanopia and deuteranopia of Machado et al. (2009), the
+smallest distance of any two at that of Okabe and Ito's own set (0.076). Families lean to a range
+of hues: random ones blue to green, saliency-maximal ones red to yellow, sampled ones purple.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from automix.vocabulary import Operator
+
+OPERATOR_COLOURS: Mapping[Operator, str] = MappingProxyType(
+    {
+        Operator.NONE: "#c8cbd0",
+        Operator.MIXUP: "#0072b2",
+        Operator.CUTMIX: "#56b4e9",
+        Operator.RESIZEMIX: "#009e73",
+        Operator.FMIX: "#366e6b",
+        Operator.GRIDMIX: "#4d4690",
+        Operator.SALIENCYMIX: "#d55e00",
+        Operator.PUZZLEMIX: "#e69f00",
+        Operator.COMIXUP: "#8a3b08",
+        Operator.GUIDEDMIXUP: "#f0e442",
+        Operator.RMIX: "#a15afc",
+        Operator.SALIENCY_GRAFTING: "#cc79a7",
+        Operator.RECURSIVEMIX: "#88c28a",
+    }
+)
+"""The colour of each operator, as ``#rrggbb``."""
+
+OPERATOR_NAMES: Mapping[Operator, str] = MappingProxyType(
+    {
+        Operator.NONE: "none",
+        Operator.MIXUP: "Mixup",
+        Operator.CUTMIX: "CutMix",
+        Operator.RESIZEMIX: "ResizeMix",
+        Operator.FMIX: "FMix",
+        Operator.GRIDMIX: "GridMix",
+        Operator.SALIENCYMIX: "SaliencyMix",
+        Operator.PUZZLEMIX: "PuzzleMix",
+        Operator.COMIXUP: "Co-Mixup",
+        Operator.GUIDEDMIXUP: "GuidedMixup",
+        Operator.RMIX: "R-Mix",
+        Operator.SALIENCY_GRAFTING: "Saliency Grafting",
+        Operator.RECURSIVEMIX: "RecursiveMix",
+    }
+)
+"""How each operator is written in pictures."""
+
+OWN_COLOUR = "#0072b2"
+"""What comes from the batch's own image, the first parent (`lam`)."""
+
+PARTNER_COLOUR = "#e69f00"
+"""What comes from the second parent (1 - `lam`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Theme:
+    """The inks of a picture, each a CSS colour.
+
+    Attributes:
+        ink: text and important lines.
+        muted: axes, secondary text.
+        grid: grid lines.
+        surface: what the picture lies on; also separates areas.
+        accent: the result that matters.
+    """
+
+    ink: str
+    muted: str
+    grid: str
+    surface: str
+    accent: str
+
+
+LIGHT = Theme(ink="#1b1f24", muted="#59636e", grid="#d8dee4", surface="#ffffff", accent="#0072b2")
+DARK = Theme(ink="#e8eaed", muted="#a0a8b2", grid="#343b44", surface="#15181d", accent="#56b4e9")
+
+
+def relative_luminance(colour: str) -> float:
+    """Return the WCAG relative luminance of ``#rrggbb``, in [0, 1]."""
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in channels
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast_ratio(first: str, second: str) -> float:
+    """Return the WCAG contrast of two colours, in [1, 21]."""
+    darker, lighter = sorted((relative_luminance(first), relative_luminance(second)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def ink_on(background: str) -> str:
+    """Return black or white, whichever is easier to read on ``background``."""
+    dark, light = "#111418", "#ffffff"
+    return max(dark, light, key=lambda ink: contrast_ratio(ink, background))

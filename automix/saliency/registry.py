@@ -1,0 +1,24 @@
+"""Saliency sources from their configuration."""
+
+from automix.saliency.config import SaliencyConfig, SaliencyKind
+from automix.saliency.gradient import InputGradient, LayerGradient, ReducedGradient
+from automix.saliency.spectral import SpectralResidual
+from automix.saliency.types import SaliencySource
+
+
+def build_source(config: SaliencyConfig) -> SaliencySource:
+    """Return the source that ``config`` names.
+
+    When to ask it (``refresh_every``) is up to the training loop; what it keeps in between is an
+    `automix.saliency.cache.SaliencyCache`.
+    """
+    match config.source:
+        case SaliencyKind.INPUT_GRADIENT:
+            return InputGradient(statistics=config.statistics)
+        case SaliencyKind.LAYER_GRADIENT:
+            assert config.layer is not None
+            return LayerGradient(layer=config.layer, statistics=config.statistics)
+        case SaliencyKind.REDUCED_GRADIENT:
+            return ReducedGradient(scale=config.scale or 0.5, statistics=config.statistics)
+        case SaliencyKind.SPECTRAL_RESIDUAL:
+            return SpectralResidual()

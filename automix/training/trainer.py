@@ -1,0 +1,290 @@
+"""The one training loop: the environment calls it segment by segment, replay from end to end."""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypedDict
+
+import torch
+from torch import Generator, Tensor, nn
+
+from automix.data.batches import BatchPreparer, epoch_order
+from automix.data.splits import Split
+from automix.evaluation.calibration import accuracy, fit_temperature, nll
+from automix.mixing import StepKey, is_mixed, mix_step
+from automix.operators.types import MixedBatch
+from automix.random_streams import Stream, stream_generator
+from automix.saliency.types import SaliencySource
+from automix.schedule import Decision, Schedule
+from automix.training.config import TrainerConfig
+from automix.training.loss import smooth_labels, soft_cross_entropy
+from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
+from automix.training.optimization import (
+    AveragedWeights,
+    learning_rate_at,
+    make_optimizer,
+    reset_optimizer_,
+)
+from automix.vocabulary import OPERATOR_FACTS
+
+_EVALUATION_BATCH = 1024
+
+
+class TrainerState(TypedDict):
+    """Everything a training needs to continue bit for bit: tensors and plain values."""
+
+    seed: int
+    step: int
+    model: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    previous: dict[str, Tensor | None] | None
+
+
+class ClassifierTrainer:
+    """Trains one classifier on one split, mixing batches as it is told.
+
+    Every random draw derives from (seed, epoch, step): calling `train` twice with n steps gives
+    the same bits as once with 2n, and there is no generator state to save.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Split,
+        preparer: BatchPreparer,
+        *,
+        initialise: Callable[[nn.Module, Generator], None],
+        saliency: SaliencySource,
+        config: TrainerConfig,
+        seed: int,
+    ) -> None:
+        """Take ownership of ``model``, which is initialised anew from ``seed``.
+
+        Args:
+            model: maps (B, C, H, W) float32 images to (B, K) logits; on its device already.
+            train: training images, on any device.
+            preparer: turns uint8 images into augmented, normalised batches.
+            initialise: gives the model its initial values in place, from a generator.
+            saliency: where operators that need saliency get it from.
+            config: length, optimiser and averaging.
+            seed: names the initialisation, the order and all draws.
+        """
+        self.config = config
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.batch_size = min(config.batch_size, len(train))
+        self.steps_per_epoch = len(train) // self.batch_size
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self._train = train
+        self._preparer = preparer
+        self._num_classes = train.num_classes
+        self._initialise = initialise
+        self._saliency = saliency
+        self._optimizer = make_optimizer(model, config)
+        self._average = (
+            AveragedWeights(model, copy.deepcopy(model), decay=config.ema_decay)
+            if config.ema_decay
+            else None
+        )
+        self._order: tuple[int, Tensor] | None = None
+        self._previous: MixedBatch | None = None
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Start over from ``seed`` in place: nothing is reloaded or allocated again."""
+        self.seed = seed
+        self.step = 0
+        self._order = None
+        self._previous = None
+        self._initialise(self.model, stream_generator(seed, Stream.INITIALISATION))
+        reset_optimizer_(self._optimizer)
+        if self._average:
+            self._average.copy_()
+
+    @property
+    def progress(self) -> float:
+        """Share of the training done, in [0, 1]."""
+        return self.step / self.total_steps
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The module that is evaluated: averaged weights if there are any."""
+        return self._average.model if self._average else self.model
+
+    def train(self, decision: Decision, *, num_steps: int) -> TrainMetrics:
+        """Run ``num_steps`` optimiser steps, mixing as ``decision`` says.
+
+        The host waits for the device once, at the end.
+
+        Raises:
+            ValueError: the training would run past its end.
+        """
+        if self.step + num_steps > self.total_steps:
+            left = self.total_steps - self.step
+            raise ValueError(f"expected at most {left} more steps, got {num_steps}")
+        started = time.perf_counter()
+        sums = RunningSums(self.device)
+        num_mixed = 0
+        self.model.train()
+        for _ in range(num_steps):
+            num_mixed += self._train_step(decision, sums)
+        return sums.read(
+            mixed_share=num_mixed / max(num_steps, 1), seconds=time.perf_counter() - started
+        )
+
+    def replay(
+        self, schedule: Schedule, *, longest: int | None = None
+    ) -> Iterator[tuple[Decision, TrainMetrics]]:
+        """Train to the end as ``schedule`` says, stretch by stretch.
+
+        A stretch ends where the decision changes, or after ``longest`` steps; where it ends
+        changes what is reported, not what is trained.
+
+        Yields:
+            The decision of each stretch and the means over it.
+        """
+        while self.step < self.total_steps:
+            decision = schedule.at(self.progress)
+            limit = min(self.total_steps, self.step + (longest or self.total_steps))
+            stop = self.step + 1
+            while stop < limit and schedule.at(stop / self.total_steps) == decision:
+                stop += 1
+            yield decision, self.train(decision, num_steps=stop - self.step)
+
+    @torch.no_grad()
+    def logits(self, split: Split) -> Tensor:
+        """Return (N, K) float32 logits of the evaluated weights on ``split``, in order."""
+        model = self.evaluated_model
+        model.eval()
+        parts = [
+            model(self._preparer.evaluation(images)).float()
+            for images in torch.split(split.images, _EVALUATION_BATCH)
+        ]
+        return torch.cat(parts)
+
+    def evaluate(self, split: Split) -> EvalMetrics:
+        """Evaluate on ``split``; the host waits for the device once."""
+        logits = self.logits(split)
+        labels = split.labels.to(self.device)
+        temperature = fit_temperature(logits, labels)
+        values = torch.stack(
+            (
+                nll(logits, labels),
+                nll(logits / temperature, labels),
+                accuracy(logits, labels),
+                temperature,
+            )
+        ).tolist()
+        return EvalMetrics(
+            nll=values[0],
+            calibrated_nll=values[1],
+            accuracy=values[2],
+            temperature=values[3],
+            num_images=len(split),
+        )
+
+    def saliency_of(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        """Return (B, H, W) maps of stored uint8 images under the current weights."""
+        images = self._preparer.evaluation(images_BCHW)
+        return self._saliency(self.model, images, labels_B.to(self.device))
+
+    def state_dict(self) -> TrainerState:
+        """Return the state, without copying tensors: copy it before training on."""
+        return TrainerState(
+            seed=self.seed,
+            step=self.step,
+            model=self.model.state_dict(),
+            average=self._average.model.state_dict() if self._average else {},
+            optimizer=self._optimizer.state_dict(),
+            previous=dataclasses.asdict(self._previous) if self._previous else None,
+        )
+
+    def load_state_dict(self, state: TrainerState) -> None:
+        """Continue from a state of a trainer with the same configuration and data."""
+        self.seed, self.step = state["seed"], state["step"]
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        if self._average:
+            self._average.model.load_state_dict(state["average"])
+        self._previous = _previous_on(self.device, state["previous"])
+        self._order = None
+
+    def _train_step(self, decision: Decision, sums: RunningSums) -> bool:
+        """Run one step; return whether its batch was mixed."""
+        images, labels = self._next_batch()
+        key = StepKey(seed=self.seed, step=self.step)
+        with_mixing = is_mixed(decision, key)
+        if with_mixing:
+            mixed = self._mix(decision, key, images, labels)
+            images, targets = mixed.images, mixed.targets
+        else:
+            targets = nn.functional.one_hot(labels, self._num_classes).float()
+        logits = self.model(images)
+        loss = soft_cross_entropy(logits, smooth_labels(targets, self.config.label_smoothing))
+        torch.autograd.backward(loss)
+        self._update_weights()
+        sums.add(loss, logits, labels)
+        self.step += 1
+        return with_mixing
+
+    def _next_batch(self) -> tuple[Tensor, Tensor]:
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            order = epoch_order(
+                len(self._train), seed=self.seed, epoch=epoch, device=self._train.device
+            )
+            self._order = epoch, order
+        indices = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
+        generator = stream_generator(
+            self.seed, Stream.AUGMENTATION, step=self.step, device=self.device
+        )
+        images, labels = self._train.take(indices)
+        return self._preparer.training(images, generator=generator), labels.to(self.device)
+
+    def _mix(self, decision: Decision, key: StepKey, images: Tensor, labels: Tensor) -> MixedBatch:
+        mixed = mix_step(
+            decision,
+            images,
+            labels,
+            key=key,
+            num_classes=self._num_classes,
+            model=self.model,
+            saliency=self._saliency,
+            previous=self._previous,
+        )
+        # Kept only as long as the operator that needs it goes on.
+        needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
+        self._previous = mixed if needs_previous else None
+        return mixed
+
+    def _update_weights(self) -> None:
+        if self.config.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
+        rate = learning_rate_at(self.config, self.progress)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._average:
+            self._average.update_(self.step)
+
+
+def _previous_on(
+    device: torch.device, values: dict[str, Tensor | None] | None
+) -> MixedBatch | None:
+    """Return a saved batch on ``device``: checkpoints are read into main memory."""
+    if values is None:
+        return None
+    moved = {name: None if value is None else value.to(device) for name, value in values.items()}
+    return MixedBatch(**moved)  # type: ignore[arg-type]
+
+
+def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:
+    """Return the first step of segment ``index`` and the first step after it.
+
+    A step belongs to the segment whose share of the training it lies in, which is the rule that
+    `Schedule.at(step / total_steps)` follows: both give the same bits in search and replay.
+    """
+    return -(-index * total_steps // num_segments), -(-(index + 1) * total_steps // num_segments)

@@ -1,0 +1,58 @@
+"""Tiny folders of generated images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from automix.data.config import DataConfig, DataSource
+
+WriteFolder = Callable[..., Path]
+
+
+def write_image(
+    file: Path, *, seed: int, mode: str = "RGB", size: tuple[int, int] = (6, 4)
+) -> None:
+    """Write a random image of ``size`` (width, height) that differs for every seed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    width, height = size
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    shape = (height, width) if bands == 1 else (height, width, bands)
+    pixels = np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
+    if mode == "I;16":
+        Image.fromarray(pixels.astype(np.uint16) * 257).save(file)
+    else:
+        Image.fromarray(pixels, mode=mode if bands > 1 else None).convert(mode).save(file)
+
+
+@pytest.fixture
+def write_folder(tmp_path: Path) -> WriteFolder:
+    """Write an ImageFolder layout of 6 x 4 colour images and return its root."""
+
+    def write(
+        *, train: int = 8, test: int = 3, val: int = 0, mode: str = "RGB", suffix: str = ".png"
+    ) -> Path:
+        root = tmp_path / "photos"
+        seed = 0
+        for part, count in (("train", train), ("test", test), ("val", val)):
+            for class_name in ("cat", "dog"):
+                for number in range(count):
+                    seed += 1
+                    file = root / part / class_name / f"{number}{suffix}"
+                    write_image(file, seed=seed, mode=mode)
+        return root
+
+    return write
+
+
+@pytest.fixture
+def folder_config(tmp_path: Path) -> Callable[..., DataConfig]:
+    """Return a configuration for a folder, with a cache of its own."""
+
+    def configure(root: Path, **values: object) -> DataConfig:
+        mapping = {"source": DataSource.FOLDER, "path": root, "cache": tmp_path / "cache"}
+        return DataConfig.from_mapping(mapping | values, source="test")
+
+    return configure

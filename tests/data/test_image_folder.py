@@ -1,0 +1,257 @@
+"""Layouts of image folders, and one line for each that is wrong."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from automix.data.config import DataConfig
+from automix.data.loading import load_data
+from automix.data.splits import Split
+from automix.errors import DataError
+
+Configure = Callable[..., DataConfig]
+WriteFolder = Callable[..., Path]
+
+
+def pixels_of(folder: Path) -> set[bytes]:
+    return {np.asarray(Image.open(file)).tobytes() for file in folder.rglob("*.png")}
+
+
+def pixels_in(*splits: Split) -> set[bytes]:
+    images = torch.cat([split.images for split in splits])
+    return {image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in images}
+
+
+def message_of(config: DataConfig) -> str:
+    with pytest.raises(DataError) as caught:
+        load_data(config)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_without_val_reward_and_selection_come_from_train(
+    write_folder: WriteFolder, folder_config: Configure
+) -> None:
+    root = write_folder(train=10)
+    data = load_data(folder_config(root, reward_size=0.2, selection_size=3))
+    assert data.class_names == ("cat", "dog")
+    assert data.seen.image_shape == (3, 4, 6)
+    assert data.seen.reward.class_counts() == [2, 2]
+    assert data.seen.selection.class_counts() == [3, 3]
+    assert data.train.class_counts() == [5, 5]
+    seen = (data.train, data.seen.reward, data.seen.selection)
+    assert pixels_in(*seen) == pixels_of(root / "train")
+    assert pixels_in(data.test) == pixels_of(root / "test")
+
+
+def test_with_val_reward_and_selection_are_its_halves(
+    write_folder: WriteFolder, folder_config: Configure
+) -> None:
+    root = write_folder(train=5, val=6)
+    data = load_data(folder_config(root))
+    assert pixels_in(data.train) == pixels_of(root / "train")
+    assert pixels_in(data.seen.reward, data.seen.selection) == pixels_of(root / "val")
+    assert data.seen.reward.class_counts() == data.seen.selection.class_counts() == [3, 3]
+
+
+def test_labels_follow_their_files(write_folder: WriteFolder, folder_config: Configure) -> None:
+    root = write_folder()
+    data = load_data(folder_config(root))
+    for label, class_name in enumerate(data.class_names):
+        part = data.test.subset((data.test.labels == label).nonzero().squeeze(1))
+        assert pixels_in(part) == pixels_of(root / "test" / class_name)
+
+
+def test_hidden_files_nested_folders_and_other_files(
+    write_folder: WriteFolder, folder_config: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_folder()
+    expected = load_data(folder_config(root)).fingerprint
+    (root / "train" / ".checkpoints").mkdir()
+    (root / "train" / "cat" / ".DS_Store").touch()
+    (root / "train" / "cat" / "notes.txt").touch()
+    (root / "train" / "README").touch()
+    nested = root / "train" / "cat" / "2024" / "may"
+    nested.mkdir(parents=True)
+    assert load_data(folder_config(root)).fingerprint == expected
+    assert "skipped 1 files such as 'train/cat/notes.txt'" in caplog.text
+    shutil.move(root / "train" / "cat" / "7.png", nested / "7.png")
+    moved = load_data(folder_config(root))
+    assert sum(moved.seen.reward.class_counts()) == 2
+    seen = (moved.train, moved.seen.reward, moved.seen.selection)
+    assert pixels_in(*seen) == pixels_of(root / "train")
+
+
+def test_the_same_images_elsewhere_have_the_same_fingerprint(
+    write_folder: WriteFolder, folder_config: Configure, tmp_path: Path
+) -> None:
+    root = write_folder()
+    first = load_data(folder_config(root)).fingerprint
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(root, copied, copy_function=shutil.copyfile)
+    assert load_data(folder_config(copied)).fingerprint == first
+    Image.fromarray(255 - np.asarray(Image.open(copied / "test/cat/0.png"))).save(
+        copied / "test/cat/0.png"
+    )
+    assert load_data(folder_config(copied)).fingerprint != first
+
+
+def missing(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def a_file(root: Path) -> None:
+    shutil.rmtree(root)
+    root.touch()
+
+
+def no_train(root: Path) -> None:
+    shutil.rmtree(root / "train")
+
+
+def no_test(root: Path) -> None:
+    shutil.rmtree(root / "test")
+
+
+def empty(root: Path) -> None:
+    for part in ("train", "test"):
+        shutil.rmtree(root / part)
+
+
+def train_is_a_file(root: Path) -> None:
+    shutil.rmtree(root / "train")
+    (root / "train").touch()
+
+
+def empty_train(root: Path) -> None:
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+
+
+def no_class_folders(root: Path) -> None:
+    shutil.copy(root / "train/cat/0.png", root / "kept.png")
+    empty_train(root)
+    shutil.move(root / "kept.png", root / "train/0.png")
+
+
+def one_class(root: Path) -> None:
+    shutil.rmtree(root / "train/dog")
+
+
+def empty_class(root: Path) -> None:
+    shutil.rmtree(root / "train/dog")
+    (root / "train/dog").mkdir()
+
+
+def other_suffixes(root: Path) -> None:
+    for file in (root / "train/dog").iterdir():
+        file.rename(file.with_suffix(".heic"))
+
+
+def class_missing_in_test(root: Path) -> None:
+    shutil.rmtree(root / "test/dog")
+    shutil.copytree(root / "test/cat", root / "test/cow")
+
+
+def class_missing_in_val(root: Path) -> None:
+    for name in ("cat", "emu", "dog"):
+        shutil.copytree(root / "test/cat", root / "val" / name)
+    shutil.rmtree(root / "val/emu")
+    (root / "train/emu").mkdir()
+    shutil.copytree(root / "test/cat", root / "test/emu")
+
+
+def broken_link(root: Path) -> None:
+    (root / "train/cat/99.png").symlink_to(root / "nowhere.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (missing, "{root}: expected a folder, got nothing there"),
+        (a_file, "{root}: expected a folder, got a file"),
+        (no_train, "{root}: expected the folders train/ and test/, got test"),
+        (no_test, "{root}: expected the folders train/ and test/, got train"),
+        (empty, "{root}: expected the folders train/ and test/, got nothing"),
+        (train_is_a_file, "{root}/train: expected a folder, got a file"),
+        (
+            empty_train,
+            "{root}/train: expected one folder of images per class, got an empty folder",
+        ),
+        (
+            no_class_folders,
+            "{root}/train: expected one folder of images per class, got only files",
+        ),
+        (one_class, "{root}/train: expected at least 2 classes, got only 'cat'"),
+        (
+            empty_class,
+            "{root}/train/dog: expected at least one image (.bmp, .jpeg, .jpg, .pgm, .png, .ppm, "
+            ".tif, .tiff, .webp), got none",
+        ),
+        (
+            other_suffixes,
+            "{root}/train/dog: expected at least one image (.bmp, .jpeg, .jpg, .pgm, .png, .ppm, "
+            ".tif, .tiff, .webp), got only other files such as 'train/dog/0.heic'",
+        ),
+        (
+            class_missing_in_test,
+            "{root}/test: expected the classes of {root}/train, got the unknown class 'cow'",
+        ),
+        (
+            class_missing_in_val,
+            "{root}/val: expected the classes of {root}/train, got no class 'emu'",
+        ),
+        (
+            broken_link,
+            "{root}/train/cat/99.png: expected a readable file, got: no such file or directory",
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_wrong_layout_is_one_line_and_nothing_is_written(
+    damage: Callable[[Path], None],
+    expected: str,
+    write_folder: WriteFolder,
+    folder_config: Configure,
+) -> None:
+    root = write_folder()
+    damage(root)
+    config = folder_config(root)
+    assert message_of(config) == expected.format(root=root)
+    assert not config.cache_folder.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission(write_folder: WriteFolder, folder_config: Configure) -> None:
+    root = write_folder()
+    (root / "train" / "cat").chmod(0)
+    assert message_of(folder_config(root)).endswith("got: permission denied")
+
+
+def test_too_few_images_for_the_splits(write_folder: WriteFolder, folder_config: Configure) -> None:
+    root = write_folder(train=8)
+    (root / "train/dog/7.png").unlink()
+    wanted = {"reward_size": 3, "selection_size": 3, "labels_per_class": 2}
+    assert message_of(folder_config(root, **wanted)) == (
+        f"{root}/train: expected at least 8 images of class 'dog' "
+        "(reward 3, selection 3, train 2), got 7"
+    )
+    (root / "train/dog/6.png").unlink()
+    assert message_of(folder_config(root, reward_size=3, selection_size=3)) == (
+        f"{root}/train: expected at least 7 images of class 'dog' "
+        "(reward 3, selection 3, train 1), got 6"
+    )
+
+
+def test_too_few_images_in_val(write_folder: WriteFolder, folder_config: Configure) -> None:
+    root = write_folder(val=1)
+    assert message_of(folder_config(root)) == (
+        f"{root}/val: expected at least 2 images of class 'cat' (reward 1, selection 1), got 1"
+    )

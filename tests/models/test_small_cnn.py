@@ -1,0 +1,32 @@
+import torch
+from sklearn.datasets import load_digits
+from torch.nn import functional as F
+
+from automix.models.config import ModelConfig
+from automix.models.registry import build_model
+
+
+def test_learns_the_digits_from_twenty_labels_per_class() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.tensor((pixels - 4.9) / 6.0, dtype=torch.float32).view(-1, 1, 8, 8)
+    targets = torch.tensor(labels)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(images), generator=generator)
+    train = torch.cat([order[targets[order] == digit][:20] for digit in range(10)])
+    test = order[~torch.isin(order, train)]
+
+    model = build_model(ModelConfig(), num_classes=10, channels=1, generator=generator)
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.1, total_steps=160)
+    for _ in range(160):
+        batch = train[torch.randint(len(train), (50,), generator=generator)]
+        optimiser.zero_grad()
+        torch.autograd.backward(F.cross_entropy(model(images[batch]), targets[batch]))
+        optimiser.step()
+        schedule.step()
+    model.eval()
+    with torch.no_grad():
+        accuracy = (model(images[test]).argmax(dim=1) == targets[test]).float().mean().item()
+    assert accuracy >= 0.90
