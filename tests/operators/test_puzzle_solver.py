@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def objective(z: Tensor, problem: PuzzleProblem) -> Tensor:
 
 def of_one_image(problem: PuzzleProblem, index: int, count: int) -> PuzzleProblem:
     """Return the problem of one image, many times."""
-    repeated = {
+    repeated: dict[str, Any] = {
         name: field[..., index : index + 1].expand(*field.shape[:-1], count)
         for name, field in problem._asdict().items()
         if isinstance(field, Tensor)
