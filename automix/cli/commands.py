@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from automix.cli.arguments import parse_arguments
-from automix.config import Config, read_yaml
+from automix.config import Config
 from automix.errors import ConfigError
 from automix.experiments.config import CompareConfig, ReplayConfig, SearchConfig, ShowConfig
+from automix.plain_yaml import read_yaml
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 

@@ -186,6 +186,11 @@ class ClassifierTrainer:
             num_images=len(split),
         )
 
+    def saliency_of(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        """Return (B, H, W) maps of stored uint8 images under the current weights."""
+        images = self._preparer.evaluation(images_BCHW)
+        return self._saliency(self.model, images, labels_B.to(self.device))
+
     def state_dict(self) -> TrainerState:
         """Return the state, without copying tensors: copy it before training on."""
         return TrainerState(
