@@ -25,7 +25,8 @@ def start_method(task: TaskConfig, *, module: str) -> Literal["forkserver", "spa
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
-    modules = [module, "automix.training.build"]
+    # The first optimiser step imports `torch._dynamo`, which takes as long as torch itself.
+    modules = [module, "automix.training.build", "torch._dynamo"]
     if task.data.source is DataSource.DIGITS:
         modules.append("automix.data.digits")
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)

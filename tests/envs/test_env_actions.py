@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automix.errors import ConfigError
@@ -16,12 +16,13 @@ from envs.config import EnvironmentConfig
 SHARES = st.lists(st.floats(0.01, 1), min_size=1, max_size=4, unique=True).map(sorted)
 CONFIGS = st.builds(
     EnvironmentConfig,
-    operators=st.lists(st.sampled_from(Operator), min_size=1, unique=True).map(tuple),
+    operators=st.lists(st.sampled_from(Operator), min_size=1, max_size=4, unique=True).map(tuple),
     num_strengths=st.integers(1, 3),
     probabilities=SHARES.map(tuple),
 )
 
 
+@settings(max_examples=30)
 @given(CONFIGS)
 def test_every_action_is_a_decision_that_an_action_means(config: EnvironmentConfig) -> None:
     codec = ActionCodec(config)

@@ -50,9 +50,7 @@ SNAPSHOTS = st.builds(
     train=st.none() | TRAININGS,
     decision=st.none() | DECISIONS,
 )
-EVALUATION = EvalMetrics(
-    nll=1.0, calibrated_nll=0.8, accuracy=0.6, temperature=1.5, num_images=10
-)
+EVALUATION = EvalMetrics(nll=1.0, calibrated_nll=0.8, accuracy=0.6, temperature=1.5, num_images=10)
 START = Snapshot(
     progress=0.0,
     learning_rate_share=0.05,
@@ -107,12 +105,27 @@ def test_features_are_what_they_are_called() -> None:
             "train_loss": 1.2 / scale,
             "last_strength": 0.8 / 1.8,
             "last_probability": 0.5,
+            "stage_0": 0.0,
+            "stage_1": 1.0,
+            "stage_2": 0.0,
+            "stage_3": 0.0,
+            "stage_4": 0.0,
             "last_is_none": 0.0,
             "last_is_mixup": 1.0,
             "last_is_guidedmixup": 0.0,
         },
         abs=1e-6,
     )
+
+
+@given(SHARES)
+def test_stages_are_nearness_to_points_of_the_training(progress: float) -> None:
+    builder = ObservationBuilder(OPERATORS, num_classes=10)
+    values = named(builder, dataclasses.replace(START, progress=progress), None)
+    stages = np.array([values[f"stage_{index}"] for index in range(5)])
+    assert stages.sum() == pytest.approx(1, abs=1e-6)
+    assert (stages * np.arange(5) / 4).sum() == pytest.approx(progress, abs=1e-6)
+    assert np.count_nonzero(stages) <= 2
 
 
 def test_before_the_first_decision_there_is_no_last_one() -> None:
@@ -129,7 +142,7 @@ def test_losses_mean_the_same_for_any_number_of_classes() -> None:
         metrics = dataclasses.replace(EVALUATION, nll=loss, calibrated_nll=loss)
         snapshot = dataclasses.replace(START, reward=metrics, clean=metrics)
         builder = ObservationBuilder(OPERATORS, num_classes=num_classes)
-        return builder.build(snapshot, None).tolist()
+        return list(named(builder, snapshot, None).values())
 
     assert chance(10) == pytest.approx(chance(1000), abs=1e-6)
 
@@ -161,4 +174,4 @@ def test_an_environment_observes_within_its_space_and_hands_out_copies(make_env:
     assert env.observation_space.contains(env.reset()[0])
     progress = [observation[0] for observation in kept]
     assert progress == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    assert [feature.name for feature in env.observation_features][0] == "progress"
+    assert env.observation_features[0].name == "progress"

@@ -124,7 +124,7 @@ def test_a_potential_that_is_not_finite_is_that_of_chance(make_env: MakeEnv) -> 
     for value in (math.nan, math.inf):
         broken = dataclasses.replace(metrics, calibrated_nll=value, nll=value)
         for name in ("calibrated_nll", "nll"):
-            assert potential_of(broken, name, num_classes=10) == -math.log(10)  # type: ignore[arg-type]
+            assert potential_of(broken, name, num_classes=10) == -math.log(10)
 
 
 def test_an_episode_after_a_diverged_one_is_as_good_as_new(make_env: MakeEnv) -> None:
@@ -137,7 +137,13 @@ def test_an_episode_after_a_diverged_one_is_as_good_as_new(make_env: MakeEnv) ->
 
 
 class Poisoned:
-    """A split that fails as soon as anything looks at it."""
+    """A split that may be measured and moved, and fails as soon as anything looks into it."""
+
+    num_bytes = 0
+
+    def to(self, device: object) -> "Poisoned":
+        del device
+        return self
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AssertionError(f"the environment reads {name} of the selection split")
@@ -294,7 +300,7 @@ def test_global_generators_are_left_alone(make_env: MakeEnv) -> None:
 
 
 def test_more_segments_than_steps_are_refused(make_env: MakeEnv) -> None:
-    with pytest.raises(ConfigError, match="num_segments: expected at most 12 .*, got 13"):
+    with pytest.raises(ConfigError, match=r"num_segments: expected at most 12 .*, got 13"):
         make_env(num_segments=13)
     make_env(num_segments=12)
 

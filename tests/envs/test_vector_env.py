@@ -38,7 +38,7 @@ def play(env: VecEnv, *, steps: int) -> list[object]:
             info.pop("seconds", None)
             if "terminal_observation" in info:
                 info["terminal_observation"] = info["terminal_observation"].tolist()
-        log.append([observations.tolist(), rewards.tolist(), dones.tolist(), infos])  # type: ignore[union-attr]
+        log.append([observations.tolist(), rewards.tolist(), dones.tolist(), list(infos)])  # type: ignore[union-attr]
     return log
 
 
@@ -58,7 +58,7 @@ def test_states_travel_between_workers_and_this_process(workers: VecEnv) -> None
         here.env_method("set_state", state, indices=index)
     for step in range(2):
         for mine, theirs in zip(here.step(ACTIONS[step])[:3], expected[step], strict=True):
-            np.testing.assert_array_equal(mine, theirs)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(mine, theirs)
 
 
 def test_environments_differ_from_each_other_and_with_the_seed() -> None:
