@@ -55,8 +55,7 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     Raises:
         AutoMixError: the configuration, the data or the folder do not fit.
     """
-    plan_learning(config.agent, num_segments=config.environment.num_segments)
-    data = load_search_data(config.task.data)
+    data = _load(config)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
         if run.is_finished:
@@ -92,12 +91,20 @@ def predict_cost(config: SearchConfig) -> CostEstimate:
     """Return what `search` will cost, measured on a few steps; nothing is written."""
     return estimate_cost(
         config.task,
-        load_search_data(config.task.data),
+        _load(config),
         operators=config.environment.operators,
         num_trainings=sum(count_trainings(config).values()),
         evaluations_per_training=2 * (config.environment.num_segments + 1),
         compute=config.compute,
     )
+
+
+def _load(config: SearchConfig) -> SearchData:
+    """Return the data, after refusing numbers that do not fit each other or the data."""
+    plan_learning(config.agent, num_segments=config.environment.num_segments)
+    data = load_search_data(config.task.data)
+    config.environment.check_length(config.task.trainer.total_steps(len(data.train)))
+    return data
 
 
 def _learn(
