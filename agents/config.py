@@ -17,7 +17,7 @@ class AgentConfig(Config):
     episodes: Annotated[int, Field(ge=1)] = 320
     """Trainings the agent learns from, rounded up to whole rollouts."""
 
-    episodes_per_rollout: Annotated[int, Field(ge=2)] = 32
+    episodes_per_rollout: Annotated[int, Field(ge=2)] = 16
     """Trainings between two policy updates, over all environments; a multiple of
     num_environments."""
 
@@ -30,7 +30,7 @@ class AgentConfig(Config):
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     """Step size of Adam for policy and critic."""
 
-    epochs_per_update: Annotated[int, Field(ge=1)] = 10
+    epochs_per_update: Annotated[int, Field(ge=1)] = 5
     """Passes over a rollout at each update."""
 
     minibatch_size: Annotated[int, Field(ge=2)] = 64
@@ -42,7 +42,7 @@ class AgentConfig(Config):
     clip_range: Annotated[float, Field(gt=0)] = 0.2
     """How far an update may move the probability of a decision."""
 
-    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.01
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.003
     """Weight of the entropy bonus, which keeps the policy exploring."""
 
     value_coefficient: Annotated[float, Field(ge=0)] = 0.5

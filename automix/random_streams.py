@@ -27,6 +27,7 @@ class Stream(StrEnum):
     SELECTION = "selection"
     COMPARISON = "comparison"
     BOOTSTRAP = "bootstrap"
+    CORRUPTION = "corruption"
 
 
 def derived_seed(seed: int, stream: Stream, *, rank: int = 0, epoch: int = 0, step: int = 0) -> int:

@@ -187,7 +187,7 @@ class MixingEnv(gym.Env[Observation, Action]):
             observation = self._observe()
         return observation
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Return the decisions so far as an (H, W, 3) picture, or None without a render mode."""
         if self.render_mode is None:
             return None

@@ -10,31 +10,38 @@ from automix.operators.targets import mix_rows, soft_targets
 from automix.operators.types import MixedBatch
 
 
+def is_channels_last(images_BCHW: Tensor) -> bool:
+    """Return whether images are channels-last in memory and not also contiguous."""
+    return not images_BCHW.is_contiguous() and images_BCHW.is_contiguous(
+        memory_format=torch.channels_last
+    )
+
+
 def take(images_BCHW: Tensor, index_N: Tensor) -> Tensor:
-    """Return the images at an index, in the memory format of the input.
+    """Return copies of the images at an index, in the memory format of the input.
 
     ``index_select`` takes half the time of ``images[index]`` but returns channels-last images
     as contiguous ones, so those go through a view.
     """
-    if not images_BCHW.is_contiguous() and images_BCHW.is_contiguous(
-        memory_format=torch.channels_last
-    ):
+    if is_channels_last(images_BCHW):
         return images_BCHW.permute(0, 2, 3, 1).index_select(0, index_N).permute(0, 3, 1, 2)
     return images_BCHW.index_select(0, index_N)
 
 
 def blend(images_BCHW: Tensor, partner_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
-    """Return ``(1 - mask) * images + mask * partner``, in dtype and memory format of the images.
+    """Return ``(1 - mask) * images + mask * partner``, written over the partner images.
 
-    Where the mask is 0 or 1 the pixels are those of one image, bit for bit. ``torch.lerp`` with
-    a broadcast mask is a tenth of the time of ``torch.where`` with a boolean one on a CPU.
+    Where the mask is 0 or 1 the pixels are exactly those of one image, if both are finite.
+    ``torch.lerp`` with a broadcast mask takes a tenth of the time of ``torch.where`` with a
+    boolean one on a CPU, and in place two thirds of the time of a new result.
 
     Args:
         images_BCHW: (B, C, H, W) first parents.
-        partner_BCHW: (B, C, H, W) second parents.
+        partner_BCHW: (B, C, H, W) second parents, a copy that the caller owns: what `take` or
+            `resize_into_box` return. Memory format and dtype are those of the images.
         mask_B1HW: (B, 1, H, W) or (B, 1, 1, 1) in [0, 1], weight of the second parent.
     """
-    return torch.lerp(images_BCHW, partner_BCHW, mask_B1HW.to(images_BCHW.dtype))
+    return partner_BCHW.lerp_(images_BCHW, (1 - mask_B1HW).to(images_BCHW.dtype))
 
 
 def mask_lam(mask_B1HW: Tensor) -> Tensor:

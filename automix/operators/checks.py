@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 
-def check_images(images_BCHW: Tensor, partner_B: Tensor) -> None:
-    """Refuse images that cannot be mixed with the drawn partners.
+def check_images(images_BCHW: Tensor, drawn_B: Tensor | None) -> None:
+    """Refuse images that cannot be mixed with the drawn parameters.
 
     Args:
         images_BCHW: (B, C, H, W), floating point.
-        partner_B: (B,) drawn partners.
+        drawn_B: any of the parameters, one entry for each image; None if there are none.
 
     Raises:
         TypeError: the images are not floating point (uint8 images, say).
@@ -25,15 +25,16 @@ def check_images(images_BCHW: Tensor, partner_B: Tensor) -> None:
         )
     if images_BCHW.dim() != 4:
         raise ValueError(f"images: expected shape (B, C, H, W), got {tuple(images_BCHW.shape)}")
-    if images_BCHW.shape[0] != partner_B.shape[0]:
+    if drawn_B is None:
+        return
+    if images_BCHW.shape[0] != drawn_B.shape[0]:
         raise ValueError(
-            f"draws: expected parameters for {images_BCHW.shape[0]} images, "
-            f"got {partner_B.shape[0]}"
+            f"draws: expected parameters for {images_BCHW.shape[0]} images, got {drawn_B.shape[0]}"
         )
-    if images_BCHW.device != partner_B.device:
+    if images_BCHW.device != drawn_B.device:
         raise ValueError(
             f"draws: expected tensors on {images_BCHW.device}, the device of the images, got "
-            f"{partner_B.device} (the device of the generator)"
+            f"{drawn_B.device} (the device of the generator)"
         )
 
 

@@ -68,10 +68,10 @@ def apply_guidedmixup(
         saliency_BHW: (B, H, W) floating point, non-negative, any scale.
         previous: not used.
     """
+    check_images(images_BCHW, draws.partner)
     saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
     own_BHW = shares(gaussian_blur(usable(saliency_BHW)))
     partner_B = greedy_partner(own_BHW) if draws.partner is None else draws.partner
-    check_images(images_BCHW, partner_B)
     partner_BHW = own_BHW.index_select(0, partner_B)
     mask_BHW = (partner_BHW / (own_BHW + partner_BHW)).nan_to_num_(0.5)
     mask_B1HW = mask_BHW.unsqueeze(1)

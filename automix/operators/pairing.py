@@ -26,13 +26,12 @@ def greedy_partner(maps_BHW: Tensor) -> Tensor:
     Returns:
         (B,) int64, a permutation in one cycle; one image keeps itself.
     """
-    partner_B: Tensor = _greedy_cycle(maps_BHW.detach().flatten(1))
+    partner_B: Tensor = torch.ops.automix.greedy_cycle(maps_BHW.detach().flatten(1))
     return partner_B
 
 
-# One operation to the compiler, which would unroll the chain and recompile for each batch size.
-@torch.library.custom_op("automix::greedy_cycle", mutates_args=())
-def _greedy_cycle(maps_BN: Tensor) -> Tensor:
+def greedy_cycle(maps_BN: Tensor) -> Tensor:
+    """Return what `greedy_partner` does, of flattened maps."""
     batch = maps_BN.shape[0]
     if batch < 3:
         return torch.arange(batch - 1, -1, -1, device=maps_BN.device)
@@ -51,6 +50,16 @@ def _greedy_cycle(maps_BN: Tensor) -> Tensor:
     return torch.empty_like(cycle_B).scatter_(0, cycle_B, cycle_B.roll(-1))
 
 
-@_greedy_cycle.register_fake
-def _(maps_BN: Tensor) -> Tensor:
+def _unknown_cycle(maps_BN: Tensor) -> Tensor:
+    """Return the form of the result, for tracing."""
     return maps_BN.new_empty(maps_BN.shape[0], dtype=torch.int64)
+
+
+# One operation to the compiler, which would unroll the chain and recompile for each batch size.
+# Not `torch.library.custom_op`, whose first call imports 900 modules and takes seconds.
+_LIBRARY = torch.library.Library("automix", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define("greedy_cycle(Tensor maps) -> Tensor")  # type: ignore[no-untyped-call]
+_LIBRARY.impl(  # type: ignore[no-untyped-call]
+    "greedy_cycle", greedy_cycle, "CompositeExplicitAutograd"
+)
+torch.library.register_fake("automix::greedy_cycle", _unknown_cycle, lib=_LIBRARY)

@@ -101,7 +101,7 @@ def apply_saliency_grafting(
     partner_BN = own_BN.index_select(0, draws.partner)
     heat_BN = _normalised(partner_BN, normalisation) / draws.temperature.unsqueeze(1)
     weight_BN = (heat_BN - heat_BN.amax(1, keepdim=True)).exp()
-    probability_BN = weight_BN / weight_BN.mean(1, keepdim=True)
+    probability_BN = (weight_BN / weight_BN.mean(1, keepdim=True)).clamp(max=1)
     cells_BN = (draws.uniform.flatten(1) < probability_BN).to(torch.float32)
     if keep_both:
         cells_BN = _with_both(cells_BN, partner_BN)

@@ -1,7 +1,6 @@
-"""Numbers with their uncertainty, and how they are written."""
+"""How numbers are written, and which way they are better."""
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -10,27 +9,6 @@ class Direction(StrEnum):
 
     LOWER = "lower"
     HIGHER = "higher"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """An estimate and an interval around it, of which the caption says the kind (95%, say).
-
-    Attributes:
-        estimate: finite; need not lie inside the interval (a mean beside quantiles may not).
-        low: lower end.
-        high: upper end, not below ``low``.
-    """
-
-    estimate: float
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in (self.estimate, self.low, self.high)):
-            raise ValueError(f"expected finite numbers, got {self}")
-        if self.low > self.high:
-            raise ValueError(f"expected low <= high, got {self}")
 
 
 def number_text(value: float, *, digits: int = 3) -> str:

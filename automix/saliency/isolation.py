@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from automix.saliency.types import Statistics
+from automix.saliency.config import Statistics
 
 # fork_rng cannot address these by index: the CPU is always forked, MPS has one generator only.
 _WITHOUT_INDEXED_GENERATORS = ("cpu", "mps")

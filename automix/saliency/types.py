@@ -3,20 +3,9 @@
 Shape suffixes: B batch, C channels, H rows, W columns, K classes, N images of a data set.
 """
 
-from enum import StrEnum
 from typing import Protocol
 
 from torch import Tensor, nn
-
-
-class Statistics(StrEnum):
-    """What the batch-norm layers normalise with during a saliency pass."""
-
-    BATCH = "batch"
-    """Layers in train mode use this batch's statistics, layers in eval mode the running ones."""
-
-    RUNNING = "running"
-    """All layers use their running statistics, as in eval mode."""
 
 
 class SaliencySource(Protocol):

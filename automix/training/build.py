@@ -8,11 +8,12 @@ from torch import Generator, nn
 from automix.data.batches import BatchPreparer
 from automix.data.config import DataConfig
 from automix.data.loading import load_data
+from automix.data.placement import holding_device
 from automix.data.splits import SearchData
 from automix.models.config import ModelConfig
 from automix.models.registry import build_model, reinitialise_
 from automix.random_streams import Stream, stream_generator
-from automix.saliency.gradient import InputGradient
+from automix.saliency.registry import build_source
 from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
 
@@ -32,6 +33,8 @@ def build_trainer(
 ) -> ClassifierTrainer:
     """Return a trainer of a freshly initialised classifier on the training split of ``data``."""
     device = device or training_device()
+    placement = task.data.placement
+    data = data.to(holding_device(data.num_bytes, device=device, placement=placement))
     shape = {"num_classes": data.num_classes, "channels": data.image_shape[0]}
     model = build_model(
         task.model, generator=stream_generator(seed, Stream.INITIALISATION), **shape
@@ -41,7 +44,7 @@ def build_trainer(
         data.train,
         BatchPreparer(data.statistics, task.data.augment, device=device),
         initialise=functools.partial(_initialise_, task.model, shape),
-        saliency=InputGradient(),
+        saliency=build_source(task.saliency),
         config=task.trainer,
         seed=seed,
     )

@@ -5,6 +5,7 @@ from pydantic import Field
 from automix.config import Config
 from automix.data.config import DataConfig
 from automix.models.config import ModelConfig
+from automix.saliency.config import SaliencyConfig
 from automix.training.config import TrainerConfig
 
 
@@ -16,6 +17,9 @@ class TaskConfig(Config):
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     """The classifier."""
+
+    saliency: SaliencyConfig = Field(default_factory=SaliencyConfig)
+    """Where operators that need saliency get it from."""
 
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     """Length, optimiser and averaging of one training."""

@@ -186,6 +186,11 @@ class ClassifierTrainer:
             num_images=len(split),
         )
 
+    def saliency_of(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        """Return (B, H, W) maps of stored uint8 images under the current weights."""
+        images = self._preparer.evaluation(images_BCHW)
+        return self._saliency(self.model, images, labels_B.to(self.device))
+
     def state_dict(self) -> TrainerState:
         """Return the state, without copying tensors: copy it before training on."""
         return TrainerState(
@@ -204,8 +209,7 @@ class ClassifierTrainer:
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self._average:
             self._average.model.load_state_dict(state["average"])
-        previous = state["previous"]
-        self._previous = MixedBatch(**previous) if previous else None  # type: ignore[arg-type]
+        self._previous = _previous_on(self.device, state["previous"])
         self._order = None
 
     def _train_step(self, decision: Decision, sums: RunningSums) -> bool:
@@ -274,6 +278,16 @@ class ClassifierTrainer:
         self._optimizer.zero_grad()
         if self._average:
             self._average.update_(self.step)
+
+
+def _previous_on(
+    device: torch.device, values: dict[str, Tensor | None] | None
+) -> MixedBatch | None:
+    """Return a saved batch on ``device``: checkpoints are read into main memory."""
+    if values is None:
+        return None
+    moved = {name: None if value is None else value.to(device) for name, value in values.items()}
+    return MixedBatch(**moved)  # type: ignore[arg-type]
 
 
 def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from automix.evaluation.intervals import Interval
 from automix.reporting.canvas import (
     SMALL_POINTS,
     TEXT_POINTS,
@@ -17,7 +18,7 @@ from automix.reporting.canvas import (
     style_axes,
 )
 from automix.reporting.palette import LIGHT, OPERATOR_COLOURS, Theme
-from automix.reporting.values import Direction, Interval
+from automix.reporting.values import Direction
 from automix.vocabulary import Operator
 
 # Below this width the differences alone are drawn; the table beside the figure has the values.

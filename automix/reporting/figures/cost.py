@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from automix.evaluation.intervals import Interval
 from automix.reporting.canvas import (
     SMALL_POINTS,
     TEXT_POINTS,
@@ -21,13 +22,7 @@ from automix.reporting.canvas import (
 )
 from automix.reporting.figures.placement import beside_points
 from automix.reporting.palette import LIGHT, OPERATOR_COLOURS, Theme
-from automix.reporting.values import (
-    Direction,
-    Interval,
-    duration_text,
-    duration_unit,
-    number_text,
-)
+from automix.reporting.values import Direction, duration_text, duration_unit, number_text
 from automix.vocabulary import Operator
 
 

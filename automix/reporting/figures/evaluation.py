@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from automix.reporting.canvas import (
     SMALL_POINTS,
@@ -119,7 +121,12 @@ def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGH
     span = float(badness.max() - badness.min()) or 1.0
     # Cividis reads the same with and without colour vision; reversed, dark cells are the bad ones.
     colours = colormaps["cividis_r"]((badness - badness.min()) / span)
-    axes.imshow(colours, aspect="auto", interpolation="nearest")
+    cells = [
+        Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in np.ndindex(*values.shape)
+    ]
+    axes.add_collection(PatchCollection(cells, facecolors=colours.reshape(-1, 4), linewidths=0))
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     for row, column in np.ndindex(*values.shape):
         axes.text(
             column,

@@ -130,16 +130,16 @@ def _draw_stack(
             axes.text(*place[:2], name, rotation=place[2], ha="center", va="center", **style)
         stack = stack + share
     if len(panel.schedules) > 1:
-        keys.append(_draw_quartiles(axes, data, len(panel.schedules), theme))
+        keys.append(_draw_quartiles(axes, data, theme))
     return keys
 
 
-def _draw_quartiles(axes: Axes, data: Shares, num_schedules: int, theme: Theme) -> Line2D:
+def _draw_quartiles(axes: Axes, data: Shares, theme: Theme) -> Line2D:
     """Draw whiskers over the share that is mixed, and return their key."""
     middles = (data.edges[:-1] + data.edges[1:]) / 2
     axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.surface, linewidth=3)
     axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.ink, linewidth=1.3)
-    label = f"mixed share, quartiles of {num_schedules} schedules"
+    label = "mixed: quartiles"
     return Line2D(
         [], [], color=theme.ink, linestyle="none", marker="|", markersize=8, mew=1.3, label=label
     )

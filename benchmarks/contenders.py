@@ -1,0 +1,159 @@
+"""What is timed: our operators, torchvision v2, timm, and functions named by the user."""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from automix.operators.blend import take
+from automix.operators.cells import shares
+from automix.operators.pairing import greedy_partner
+from automix.operators.registry import OPERATORS
+from automix.operators.smoothing import gaussian_blur
+from automix.operators.types import BatchShape, MixedBatch
+from automix.vocabulary import Operator
+from benchmarks.inputs import Batch
+
+NUM_CLASSES = 100
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """An operator with options.
+
+    Attributes:
+        operator: its name.
+        draw: options of its drawing half.
+        apply: options of its applying half.
+        limit: largest multiple of the floor at 32 x 32 on one thread that we promise.
+    """
+
+    operator: Operator
+    draw: Mapping[str, Any] = field(default_factory=dict)
+    apply: Mapping[str, Any] = field(default_factory=dict)
+    limit: float | None = None
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "none": Variant(operator=Operator.NONE),
+    "mixup": Variant(operator=Operator.MIXUP, limit=1.3),
+    "mixup, one lam": Variant(operator=Operator.MIXUP, draw={"per": "batch"}),
+    "cutmix": Variant(operator=Operator.CUTMIX, limit=2),
+    "cutmix, one box": Variant(operator=Operator.CUTMIX, draw={"per": "batch"}),
+    "resizemix": Variant(operator=Operator.RESIZEMIX, limit=4),
+    "fmix": Variant(operator=Operator.FMIX, limit=8),
+    "fmix, one mask": Variant(operator=Operator.FMIX, draw={"per": "batch"}),
+    "gridmix": Variant(operator=Operator.GRIDMIX),
+    "saliencymix": Variant(operator=Operator.SALIENCYMIX, limit=3),
+    "guidedmixup, random pairs": Variant(
+        operator=Operator.GUIDEDMIXUP, draw={"pairing": "random"}, limit=4
+    ),
+    "guidedmixup": Variant(operator=Operator.GUIDEDMIXUP),
+    "rmix 4x4": Variant(operator=Operator.RMIX, apply={"grid": 4}, limit=3),
+    "rmix 8x8": Variant(operator=Operator.RMIX, apply={"grid": 8}, limit=3),
+    "saliency_grafting": Variant(operator=Operator.SALIENCY_GRAFTING, limit=3),
+    "recursivemix": Variant(operator=Operator.RECURSIVEMIX),
+}
+"""Operators of the table that are missing here are timed with their defaults."""
+
+PAIRING = "guidedmixup, pairing alone"
+PAIRING_LIMIT = 15.0
+
+
+def floor(batch: Batch) -> Call:
+    """Return what everything is compared with: index and blend with one weight."""
+    partner = torch.randperm(len(batch.images), device=batch.images.device)
+
+    def blend_all() -> Tensor:
+        return torch.lerp(batch.images, batch.images[partner], 0.3)
+
+    return blend_all
+
+
+def all_variants() -> dict[str, Variant]:
+    """Return `VARIANTS` and the defaults of every other registered operator."""
+    timed = {variant.operator for variant in VARIANTS.values()}
+    others = [operator for operator in OPERATORS if operator not in timed]
+    return dict(VARIANTS) | {str(name): Variant(operator=name) for name in others}
+
+
+def our_call(variant: Variant, batch: Batch, generator: Generator) -> Call:
+    """Return a call of one of our operators, draws included."""
+    spec = OPERATORS[variant.operator]
+    count, _, height, width = batch.images.shape
+    facts = spec.facts
+    saliency = batch.saliency if facts.needs_saliency else None
+
+    def mix(previous: MixedBatch | None) -> MixedBatch:
+        draws = spec.draw(
+            BatchShape(count, height, width),
+            strength=facts.strength.default,
+            generator=generator,
+            **variant.draw,
+        )
+        return spec.apply(
+            batch.images,
+            batch.targets,
+            draws,
+            num_classes=NUM_CLASSES,
+            saliency_BHW=saliency,
+            previous=previous,
+            **variant.apply,
+        )
+
+    return partial(mix, mix(None) if facts.needs_previous else None)
+
+
+def pairing_call(batch: Batch) -> Call:
+    """Return a call of GuidedMixup's greedy pairing."""
+    maps = shares(gaussian_blur(batch.saliency))
+    return partial(greedy_partner, maps)
+
+
+def neighbours(batch: Batch) -> Iterator[tuple[str, Call]]:
+    """Yield the mixing functions of torchvision and timm that can take the batch.
+
+    They draw from global generators. timm writes into its input, so it gets a copy of its own.
+    """
+    # Here, not on top: a benchmark with --ours-only needs neither.
+    from timm.data.mixup import Mixup  # noqa: PLC0415
+    from torchvision.transforms import v2  # noqa: PLC0415
+
+    images, targets = batch.images, batch.targets
+    for name, transform in (
+        ("torchvision v2 MixUp", v2.MixUp(num_classes=NUM_CLASSES)),
+        ("torchvision v2 CutMix", v2.CutMix(num_classes=NUM_CLASSES)),
+    ):
+        yield name, partial(transform, images, targets)
+    if len(images) % 2:
+        return  # timm refuses odd batches
+    own_copy = take(images, torch.arange(len(images), device=images.device))
+    for mode in ("batch", "elem"):
+        for name, alphas in (("Mixup", (1.0, 0.0)), ("CutMix", (0.0, 1.0))):
+            mixer = Mixup(  # type: ignore[no-untyped-call]
+                *alphas, mode=mode, num_classes=NUM_CLASSES, label_smoothing=0.0
+            )
+            yield f"timm {name}, {mode}", partial(mixer, own_copy, targets)
+
+
+def named_function(path: str) -> Callable[[Tensor, Tensor], object]:
+    """Return the function that ``module:function`` names.
+
+    Raises:
+        ValueError: the path has another form, or there is no such function.
+    """
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise ValueError(f"against: expected module:function, got {path!r}")
+    function: Callable[[Tensor, Tensor], object] | None = getattr(
+        importlib.import_module(module), name, None
+    )
+    if not callable(function):
+        raise ValueError(f"against: expected a function in {module}, got {name!r}")
+    return function

@@ -1,0 +1,79 @@
+"""Time and memory of small functions, as ratios that survive a busy machine."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+Call = Callable[[], object]
+
+
+def median_seconds(
+    calls: Mapping[str, Call], *, rounds: int, device: torch.device
+) -> dict[str, float]:
+    """Return the median time of each function.
+
+    Each round runs all of them once, so whatever else the machine does hits all alike: compare
+    the figures of one run with one another, not with those of another run. One thread on a CPU
+    is timed by its own clock, which stands still while another process has the core: on a busy
+    machine the wall clock charges that to the slow functions alone.
+    """
+    is_one_thread = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if is_one_thread else time.perf_counter
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, call in calls.items():
+                times[name].append(_seconds(call, device, clock))
+    finally:
+        gc.enable()
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def _seconds(call: Call, device: torch.device, clock: Callable[[], float]) -> float:
+    _wait_for(device)
+    start = clock()
+    result = call()
+    _wait_for(device)
+    elapsed = clock() - start
+    del result  # freed after the clock has stopped
+    return elapsed
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def peak_bytes(call: Call, device: torch.device) -> int:
+    """Return the most memory in use at once during a call, beyond what was in use before.
+
+    What is returned counts, until the call has ended.
+    """
+    call()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+        before = torch.accelerator.memory_allocated(device)
+        torch.accelerator.reset_peak_memory_stats(device)
+        call()
+        torch.accelerator.synchronize(device)
+        return torch.accelerator.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = call()
+    del result
+    recorded = profiler.profiler
+    assert recorded is not None
+    assert recorded.kineto_results is not None
+    changes = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
+    in_use = peak = 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        in_use += event.nbytes()
+        peak = max(peak, in_use)
+    return peak

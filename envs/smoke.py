@@ -1,0 +1,27 @@
+"""A profile whose episodes take a tenth of a second: for checkers, tests and first steps."""
+
+from automix.data.config import DataConfig
+from automix.models.config import ModelConfig
+from automix.training.config import TrainerConfig
+from automix.training.task import TaskConfig
+from automix.vocabulary import Operator
+from envs.config import EnvironmentConfig
+from envs.mixing_env import MixingEnv
+
+SMOKE_TASK = TaskConfig(
+    data=DataConfig(labels_per_class=3, test_size=2, reward_size=3, selection_size=3),
+    model=ModelConfig(width=2),
+    trainer=TrainerConfig(epochs=4, batch_size=10),
+)
+SMOKE_ENVIRONMENT = EnvironmentConfig(
+    num_segments=3,
+    operators=(Operator.NONE, Operator.MIXUP, Operator.CUTMIX),
+    num_strengths=2,
+    probabilities=(0.5, 1.0),
+    probe_images=20,
+)
+
+
+def make_smoke_environment(*, seed: int | None = None, render_mode: str | None = None) -> MixingEnv:
+    """Return an environment of the smoke profile; the arguments are those of `MixingEnv`."""
+    return MixingEnv(SMOKE_TASK, SMOKE_ENVIRONMENT, seed=seed, render_mode=render_mode)

@@ -1,0 +1,336 @@
+"""What must hold of every registered operator, on every kind of batch."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from automix.operators.registry import OPERATORS, mix
+from automix.operators.saliency_grafting import SaliencyGraftingDraws, apply_saliency_grafting
+from automix.operators.types import MixedBatch
+from automix.vocabulary import OPERATOR_FACTS, Operator
+from tests.operators.cases import (
+    ALL,
+    IDENTITY,
+    LABELS_ARE_PIXEL_SHARES,
+    NUM_CLASSES,
+    REBUILT_BY_MASK,
+    SCENARIOS,
+    TWO_PARENTS,
+    Scenario,
+    apply,
+    classes,
+    constant_images,
+    draw,
+    previous_batch,
+    random_images,
+    random_saliency,
+    seeded,
+    shape_of,
+)
+
+ROUNDING = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+"""Of a blend of numbers up to 1."""
+
+every_operator = pytest.mark.parametrize("operator", ALL)
+every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+
+
+def tensors_of(*values: object) -> list[Tensor]:
+    """Return all tensors in values and the sequences among them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple):
+            found += tensors_of(*value)
+    return found
+
+
+def fields_of(mixed: MixedBatch) -> list[Tensor | None]:
+    return [
+        mixed.images,
+        mixed.targets,
+        mixed.partner,
+        mixed.lam,
+        mixed.mask,
+        mixed.own_targets,
+        mixed.partner_targets,
+    ]
+
+
+def global_states() -> tuple[bytes, bytes, object]:
+    numbers = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    numpy_state = numbers["key"].tobytes() + bytes([numbers["pos"] % 256])
+    return torch.get_rng_state().numpy().tobytes(), numpy_state, random.getstate()
+
+
+def assert_same_bits(first: MixedBatch, second: MixedBatch) -> None:
+    for one, other in zip(fields_of(first), fields_of(second), strict=True):
+        if one is None or other is None:
+            assert one is other
+        else:
+            assert torch.equal(one, other)
+
+
+@every_operator
+@every_scenario
+def test_form_of_the_result(operator: Operator, scenario: Scenario) -> None:
+    images = random_images(scenario)
+    mixed = apply(operator, scenario, images, draw(operator, images))
+    batch = scenario.batch
+    assert (mixed.images.shape, mixed.images.dtype) == (images.shape, images.dtype)
+    if scenario.layout != "strided":
+        memory_format = getattr(torch, f"{scenario.layout}_format", None) or torch.channels_last
+        assert mixed.images.is_contiguous(memory_format=memory_format)
+    assert (mixed.targets.shape, mixed.targets.dtype) == ((batch, NUM_CLASSES), torch.float32)
+    assert (mixed.lam.shape, mixed.lam.dtype) == ((batch,), torch.float32)
+    assert (mixed.partner.shape, mixed.partner.dtype) == ((batch,), torch.int64)
+    assert mixed.lam.min() >= 0
+    assert mixed.lam.max() <= 1
+    if mixed.mask is not None:
+        assert (mixed.mask.shape, mixed.mask.dtype) == ((batch, 1, *scenario.size), torch.float32)
+        assert mixed.mask.min() >= 0
+        assert mixed.mask.max() <= 1
+    assert mixed.images.isfinite().all()
+
+
+@every_operator
+@every_scenario
+def test_rows_of_targets_sum_to_one(operator: Operator, scenario: Scenario) -> None:
+    images = random_images(scenario)
+    targets = apply(operator, scenario, images, draw(operator, images)).targets
+    assert targets.min() >= 0
+    assert (targets.sum(1) - 1).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("operator", LABELS_ARE_PIXEL_SHARES)
+@every_scenario
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_labels_have_the_share_of_the_pixels(
+    operator: Operator, scenario: Scenario, seed: int
+) -> None:
+    images = constant_images(scenario)
+    mixed = apply(operator, scenario, images, draw(operator, images, seed))
+    values = torch.arange(NUM_CLASSES) / 16
+    pixel_mean = mixed.images.float().mean((1, 2, 3))
+    torch.testing.assert_close(
+        mixed.targets @ values, pixel_mean, atol=ROUNDING[scenario.dtype], rtol=0
+    )
+
+
+@every_operator
+def test_nothing_is_modified(operator: Operator) -> None:
+    scenario = Scenario(5)
+    spec = OPERATORS[operator]
+    images, targets = random_images(scenario), classes(scenario)
+    saliency, previous = random_saliency(scenario), previous_batch(scenario)
+    draws = draw(operator, images)
+    given = tensors_of(images, targets, saliency, draws, previous.images, previous.targets)
+    before = [(tensor.clone(), tensor._version) for tensor in given]
+    mixed = spec.apply(
+        images,
+        targets,
+        draws,
+        num_classes=NUM_CLASSES,
+        saliency_BHW=saliency,
+        previous=previous,
+    )
+    assert mixed.images.shape == images.shape
+    for tensor, (copy, version) in zip(given, before, strict=True):
+        assert torch.equal(tensor, copy)
+        assert tensor._version == version
+
+
+@every_operator
+def test_global_generators_are_neither_read_nor_advanced(operator: Operator) -> None:
+    scenario = Scenario(5)
+    images, saliency = random_images(scenario), random_saliency(scenario)
+    results = []
+    for poison in (1, 2):
+        torch.manual_seed(poison)
+        np.random.seed(poison)  # noqa: NPY002  # the global generator is what is tested
+        random.seed(poison)
+        before = global_states()
+        results.append(
+            mix(
+                operator,
+                images,
+                classes(scenario),
+                generator=seeded(7),
+                num_classes=NUM_CLASSES,
+                saliency=saliency,
+                previous=previous_batch(scenario),
+            )
+        )
+        assert global_states() == before
+    assert_same_bits(*results)
+
+
+@every_operator
+def test_same_parameters_same_bits(operator: Operator) -> None:
+    scenario = Scenario(6)
+    images = random_images(scenario)
+    draws = draw(operator, images)
+    first = apply(operator, scenario, images, draws)
+    assert_same_bits(first, apply(operator, scenario, images, draws))
+    for one, other in zip(tensors_of(draws), tensors_of(draw(operator, images)), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("operator", sorted(set(ALL) - {Operator.NONE, Operator.GUIDEDMIXUP}))
+def test_other_seed_other_batch(operator: Operator) -> None:
+    scenario = Scenario(6)
+    images = random_images(scenario)
+    first, second = (
+        apply(operator, scenario, images, draw(operator, images, seed)) for seed in (0, 1)
+    )
+    assert not torch.equal(first.images, second.images)
+
+
+@pytest.mark.parametrize("operator", sorted(IDENTITY))
+@every_scenario
+def test_lam_of_one_gives_the_images_back(operator: Operator, scenario: Scenario) -> None:
+    images = random_images(scenario)
+    mixed = apply(operator, scenario, images, IDENTITY[operator](shape_of(images)))
+    assert torch.equal(mixed.lam, torch.ones(scenario.batch))
+    assert torch.equal(mixed.images, images)
+    assert torch.equal(mixed.targets.argmax(1), classes(scenario))
+    assert torch.equal(mixed.targets.amax(1), torch.ones(scenario.batch))
+
+
+@every_scenario
+def test_grafting_nothing_gives_the_images_back(scenario: Scenario) -> None:
+    images = random_images(scenario)
+    batch = scenario.batch
+    mixed = apply_saliency_grafting(
+        images,
+        classes(scenario),
+        SaliencyGraftingDraws(
+            torch.arange(batch).flip(0), torch.ones((batch, 4, 4)), torch.ones(batch)
+        ),
+        num_classes=NUM_CLASSES,
+        saliency_BHW=random_saliency(scenario),
+        keep_both=False,
+    )
+    assert torch.equal(mixed.lam, torch.ones(batch))
+    assert torch.equal(mixed.images, images)
+
+
+@pytest.mark.parametrize("operator", REBUILT_BY_MASK)
+def test_mask_and_partner_rebuild_the_images(operator: Operator) -> None:
+    scenario = Scenario(5, size=(24, 40))
+    images = random_images(scenario)
+    mixed = apply(operator, scenario, images, draw(operator, images))
+    assert mixed.mask is not None
+    rebuilt = (1 - mixed.mask) * images + mixed.mask * images[mixed.partner]
+    torch.testing.assert_close(mixed.images, rebuilt, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("operator", TWO_PARENTS)
+def test_two_parents_and_lam_say_the_same_as_soft_targets(operator: Operator) -> None:
+    scenario = Scenario(5)
+    images = random_images(scenario)
+    mixed = apply(operator, scenario, images, draw(operator, images))
+    assert mixed.partner_targets is not None
+    rows = [
+        targets if targets.dim() == 2 else torch.eye(NUM_CLASSES)[targets]
+        for targets in (mixed.own_targets, mixed.partner_targets)
+    ]
+    lam = mixed.lam.unsqueeze(1)
+    torch.testing.assert_close(
+        mixed.targets, lam * rows[0] + (1 - lam) * rows[1], atol=1e-6, rtol=0
+    )
+
+
+@every_operator
+def test_forms_of_targets(operator: Operator) -> None:
+    scenario = Scenario(5)
+    images = random_images(scenario)
+    draws = draw(operator, images)
+    integers = classes(scenario)
+    expected = apply(operator, scenario, images, draws, integers).targets
+    rows = torch.eye(NUM_CLASSES)[integers]
+    for targets in (integers.to(torch.int32), rows, rows.long(), rows.bool(), rows.double()):
+        assert torch.equal(apply(operator, scenario, images, draws, targets).targets, expected)
+    several = (
+        torch.rand((5, NUM_CLASSES), generator=torch.Generator().manual_seed(3)) > 0.5
+    ).float()
+    mixed = apply(operator, scenario, images, draws, several)
+    if operator is not Operator.RECURSIVEMIX:
+        shares = expected[:, :5]  # of each image: its class is its index
+        torch.testing.assert_close(mixed.targets, shares @ several, atol=1e-6, rtol=0)
+
+
+@every_operator
+def test_gradients_reach_the_images(operator: Operator) -> None:
+    scenario = Scenario(3)
+    images = random_images(scenario).requires_grad_()
+    mixed = apply(operator, scenario, images, draw(operator, images))
+    (gradient,) = torch.autograd.grad(mixed.images.sum(), images)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
+@every_operator
+def test_refused_images(operator: Operator) -> None:
+    scenario = Scenario(3)
+    images = random_images(scenario)
+    draws = draw(operator, images)
+    with pytest.raises(TypeError, match=r"images: expected a floating point .* got torch\.uint8"):
+        apply(operator, scenario, images.to(torch.uint8), draws)
+    with pytest.raises(ValueError, match=r"images: expected shape \(B, C, H, W\), got \(3, 32\)"):
+        apply(operator, scenario, images[:, 0, 0], draws)
+
+
+@pytest.mark.parametrize("operator", [name for name in ALL if OPERATORS[name].facts.needs_saliency])
+def test_refused_saliency(operator: Operator) -> None:
+    scenario = Scenario(3)
+    images = random_images(scenario)
+    spec, draws = OPERATORS[operator], draw(operator, images)
+    for saliency, message in (
+        (None, "saliency: expected maps of shape (B, H, W), got None"),
+        (torch.rand(3, 32, 31), "saliency: expected shape (3, 32, 32), got (3, 32, 31)"),
+        (torch.ones(3, 32, 32).byte(), "expected a floating point tensor, got torch.uint8"),
+    ):
+        with pytest.raises((TypeError, ValueError)) as refusal:
+            spec.apply(
+                images, classes(scenario), draws, num_classes=NUM_CLASSES, saliency_BHW=saliency
+            )
+        assert message in str(refusal.value)
+
+
+@every_operator
+def test_the_table_has_the_facts(operator: Operator) -> None:
+    assert OPERATORS[operator].facts is OPERATOR_FACTS[operator]
+
+
+@every_operator
+def test_every_strength_level_works(operator: Operator) -> None:
+    scenario = Scenario(4)
+    images = random_images(scenario)
+    facts = OPERATORS[operator].facts.strength
+    for strength in (facts.low, *facts.levels, facts.high):
+        mixed = mix(
+            operator,
+            images,
+            classes(scenario),
+            generator=seeded(0),
+            strength=strength,
+            num_classes=NUM_CLASSES,
+            saliency=random_saliency(scenario),
+            previous=previous_batch(scenario),
+        )
+        assert mixed.images.isfinite().all()
+        assert (mixed.targets.sum(1) - 1).abs().max() <= 1e-6
+    with pytest.raises(ValueError, match="strength: expected"):
+        mix(
+            operator,
+            images,
+            classes(scenario),
+            generator=torch.Generator(),
+            strength=facts.high + 1,
+            num_classes=NUM_CLASSES,
+        )

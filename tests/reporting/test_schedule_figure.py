@@ -1,0 +1,140 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+
+from automix.reporting.canvas import NARROW, WIDE
+from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
+from automix.reporting.figures.shares import relative_strength, shares_over_training
+from automix.reporting.palette import OPERATOR_COLOURS, OPERATOR_NAMES
+from automix.schedule import Decision, Schedule
+from automix.vocabulary import Operator
+from tests.reporting.examples import CROWDED, LEARNED, schedule_of
+
+
+def drawn_areas(figure: Figure) -> dict[Operator, float]:
+    """Read each operator's area from the steps that were drawn into the first axes."""
+    areas = {}
+    for patch in figure.axes[0].patches:
+        if isinstance(patch, StepPatch):
+            values, edges, baseline = patch.get_data()
+            area = float(((values - baseline) * np.diff(edges)).sum())
+            areas[Operator(str(patch.get_label()))] = area
+    return areas
+
+
+def expected_areas(schedule: Schedule, until: float = 1.0) -> dict[Operator, float]:
+    """Sum share times length, segment by segment."""
+    areas = dict.fromkeys(Operator, 0.0)
+    ends = [*(segment.start for segment in schedule.segments[1:]), 1.0]
+    for segment, end in zip(schedule.segments, ends, strict=True):
+        length = max(0.0, min(end, until) - segment.start)
+        decision = segment.decision
+        share = 0.0 if decision.operator is Operator.NONE else decision.probability
+        areas[decision.operator] += length * share
+        areas[Operator.NONE] += length * (1 - share)
+    return {operator: area for operator, area in areas.items() if area > 0}
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> Schedule:
+    starts = draw(st.sets(st.integers(1, 19), max_size=8))
+    segments = [
+        (start / 20, draw(st.sampled_from(Operator)).value, draw(st.floats(0, 1)))
+        for start in (0, *sorted(starts))
+    ]
+    return schedule_of(*segments)
+
+
+@given(schedule=schedules(), until=st.sampled_from([0.33, 0.5, 1.0]))
+@settings(max_examples=15, deadline=None)
+def test_drawn_areas_are_the_probabilities(schedule: Schedule, until: float) -> None:
+    panel = SchedulePanel(title="", schedules=(schedule,), until=until)
+    areas = drawn_areas(schedule_figure([panel], width=NARROW))
+    assert areas == pytest.approx(expected_areas(schedule, until))
+    assert sum(areas.values()) == pytest.approx(until)
+
+
+def test_areas_of_several_schedules_are_means() -> None:
+    panel = SchedulePanel(title="", schedules=(LEARNED, CROWDED))
+    areas = drawn_areas(schedule_figure([panel]))
+    first, second = expected_areas(LEARNED), expected_areas(CROWDED)
+    expected = {
+        operator: (first.get(operator, 0) + second.get(operator, 0)) / 2
+        for operator in first | second
+    }
+    assert areas == pytest.approx(expected)
+
+
+def test_areas_have_the_colours_of_their_operators() -> None:
+    figure = schedule_figure([SchedulePanel(title="", schedules=(CROWDED,))])
+    patches = [patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
+    assert len(patches) == len(Operator)
+    for patch in patches:
+        colour = OPERATOR_COLOURS[Operator(str(patch.get_label()))]
+        assert to_hex(patch.get_facecolor()) == colour
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("schedule", [LEARNED, CROWDED])
+def test_every_drawn_operator_is_named_once(schedule: Schedule, width: float) -> None:
+    figure = schedule_figure([SchedulePanel(title="", schedules=(schedule,))], width=width)
+    axes = figure.axes[0]
+    names = [text.get_text() for text in axes.texts]
+    if legend := axes.get_legend():
+        names += [text.get_text() for text in legend.get_texts()]
+    expected = {OPERATOR_NAMES[operator] for operator in expected_areas(schedule)}
+    assert sorted(names) == sorted(expected)
+
+
+def test_strength_values_stand_above_their_lines() -> None:
+    schedule = schedule_of((0, "mixup", 1), (0.5, "saliency_grafting", 1))
+    figure = schedule_figure([SchedulePanel(title="", schedules=(schedule,))])
+    texts = figure.axes[1].texts
+    assert [(text.get_text(), text.get_position()[0]) for text in texts] == [
+        ("2", 0.25),
+        ("0.5", 0.75),
+    ]
+
+
+def test_whiskers_are_quartiles_of_the_mixed_share() -> None:
+    schedules = tuple(schedule_of((0, "mixup", share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0))
+    shares = shares_over_training(schedules)
+    assert shares.mixed_low.tolist() == [0.25]
+    assert shares.mixed_high.tolist() == [0.75]
+    assert shares.shares[list(Operator).index(Operator.MIXUP)].tolist() == [0.5]
+
+
+def test_nothing_is_drawn_before_the_first_decision() -> None:
+    figure = schedule_figure([SchedulePanel(title="", schedules=(LEARNED,), until=0.0)])
+    assert drawn_areas(figure) == {}
+
+
+def test_relative_strength_runs_from_weak_to_strong() -> None:
+    def at(strength: float, operator: str = "mixup", probability: float = 1.0) -> float:
+        decision = Decision(operator=Operator(operator), strength=strength, probability=probability)
+        return relative_strength(decision)
+
+    assert [at(0.2), at(1.0), at(2.0)] == [0, 0.5, 1]
+    assert at(0.01) == 0
+    assert at(10) == 1
+    assert math.isnan(at(0, "guidedmixup"))
+    assert math.isnan(at(1.0, probability=0.0))
+
+
+@pytest.mark.parametrize("until", [-0.1, 1.1])
+def test_a_share_outside_the_training_is_refused(until: float) -> None:
+    with pytest.raises(ValueError, match="share of the training"):
+        SchedulePanel(title="", schedules=(LEARNED,), until=until)
+
+
+def test_nothing_to_draw_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one panel"):
+        schedule_figure([])
+    with pytest.raises(ValueError, match="at least one schedule"):
+        SchedulePanel(title="", schedules=())
