@@ -69,7 +69,7 @@ SHOW = Signature(
     summary=str(ShowConfig.__doc__),
     config=ShowConfig,
     flags=NoFlags,
-    words={"FOLDER": "folder of images"},
+    words={"FOLDER": "folder of images, searched at any depth"},
 )
 SCHEDULE_SHOW = Signature(
     command="automix schedule show",
@@ -193,10 +193,11 @@ def _show_schedule(argv: Sequence[str]) -> None:
     arguments = read_arguments(SCHEDULE_SHOW, argv)
     from automix.experiments import schedules as experiment
 
-    file = Path(arguments.words[0])
-    print(experiment.describe(file))
-    if arguments.flags.plot is not None:
-        print(f"plot: {experiment.plot(file, arguments.flags.plot)}")
+    file, picture = Path(arguments.words[0]), arguments.flags.plot
+    text = experiment.describe(file)
+    if picture is not None:
+        text += f"\nplot: {experiment.plot(file, picture)}"
+    print(text)
 
 
 def _make_schedule(argv: Sequence[str]) -> None:

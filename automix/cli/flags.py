@@ -6,7 +6,7 @@ a value reads as it would in the file. A mistake is then the same wherever it is
 
 import difflib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
@@ -102,12 +102,26 @@ def _find(name: str, flags: dict[str, _Flag], command: str) -> tuple[_Flag, bool
     positive = flags.get(f"--{section}.{last.removeprefix('no-')}".replace("--.", "--"))
     if last.startswith("no-") and positive and bool in alternatives(positive.annotation):
         return positive, True
-    close = difflib.get_close_matches(wanted, flags, n=1)
-    if not close:
-        # A nested field without its section.
-        close = [known for known in flags if known.rpartition(".")[2] == last][:1]
-    hint = f" (did you mean {close[0]}?)" if close else "; --help lists them"
+    close = _closest(wanted, flags)
+    hint = f" (did you mean {close}?)" if close else "; --help lists them"
     raise ConfigError(f"{command}: expected a known flag, got {name}{hint}")
+
+
+def _closest(wanted: str, known: Iterable[str]) -> str | None:
+    """Return the flag whose last part is most like that of ``wanted``, its own section first.
+
+    Whole names would not do: a long section makes all of its flags alike.
+    """
+    section, _, last = wanted.removeprefix("--").rpartition(".")
+    by_section: dict[str, dict[str, str]] = {}
+    for flag in known:
+        other, _, name = flag.removeprefix("--").rpartition(".")
+        by_section.setdefault(other, {})[name] = flag
+    everywhere = {name: flag for names in by_section.values() for name, flag in names.items()}
+    for names in (by_section.get(section, {}), everywhere):
+        if close := difflib.get_close_matches(last, names, n=1, cutoff=0.7):
+            return names[close[0]]
+    return None
 
 
 def _taken(flag: _Flag, queue: deque[str]) -> list[str]:

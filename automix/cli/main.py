@@ -91,7 +91,10 @@ def _run(words: Sequence[str]) -> int:
         print(f"automix {automix.__version__}")
         return 0
     if words[0] not in COMMANDS:
-        return _complain(f"automix: expected one of {', '.join(COMMANDS)}, got {words[0]!r}")
+        # Slow to import, for a help text.
+        hint = importlib.import_module("automix.messages").did_you_mean(words[0], COMMANDS)
+        names = ", ".join(COMMANDS)
+        return _complain(f"automix: expected one of {names}, got {words[0]!r}{hint}")
     command = COMMANDS[words[0]]
     check_siblings()
     logging.basicConfig(format="%(message)s")
