@@ -8,6 +8,7 @@ from pydantic import Field
 from agents.config import AgentConfig
 from automix.config import Config
 from automix.training.task import TaskConfig
+from automix.vocabulary import Operator
 from envs.config import EnvironmentConfig
 
 
@@ -108,7 +109,7 @@ class CompareConfig(Config):
 class ShowConfig(Config):
     """Mix a user's own images with each operator and write contact sheets."""
 
-    operators: tuple[str, ...] = ()
+    operators: tuple[Operator, ...] = ()
     """Operators to show; all if empty."""
 
     pairs: Annotated[int, Field(ge=1, le=64)] = 6
