@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators.cells import shares, usable
+from automix.operators.cells import shares
 from automix.operators.registry import OPERATORS
 from automix.operators.types import MixedBatch
 from automix.vocabulary import Operator
@@ -116,8 +116,8 @@ def test_grafting_of_flat_maps_leaves_one_cell() -> None:
     torch.testing.assert_close(mask.mean((1, 2, 3)), torch.full((5,), 15 / 16))
 
 
-def test_usable_and_shares() -> None:
-    maps = torch.stack([torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 3.0]])])
-    assert torch.equal(usable(maps)[0], torch.ones(2, 2))
-    assert torch.equal(usable(maps)[1], maps[1])
-    assert torch.equal(shares(maps).sum((1, 2)), torch.ones(2))
+def test_shares_sum_to_one() -> None:
+    nothing = torch.zeros(2, 2)
+    maps = torch.stack([nothing, nothing + torch.nan, torch.tensor([[1.0, 0.0], [0.0, 3.0]])])
+    even = torch.full((2, 2), 0.25)
+    assert torch.equal(shares(maps), torch.stack([even, even, maps[2] / 4]))
