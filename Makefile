@@ -19,7 +19,11 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/.installed  ## search on the digits, replay, compare, report
-	$(BIN)/automix search configs/search/digits.yaml --output $(RUN)
+	$(BIN)/automix search configs/search/digits.yaml --output $(RUN)/search
+	$(BIN)/automix replay $(RUN)/search/schedule.json configs/replay/digits.yaml --output $(RUN)/replay
+	$(BIN)/automix compare configs/compare/digits.yaml --output $(RUN)/compare --schedules \
+		$(RUN)/search/schedule.json constants random shuffled:$(RUN)/search/schedule.json
+	$(BIN)/automix report $(RUN)
 
 test: $(VENV)/.installed check  ## lint, types, layers, tests
 	$(BIN)/python -m pytest

@@ -27,7 +27,7 @@ from benchmarks.contenders import (
     pairing_call,
 )
 from benchmarks.inputs import Batch, cell_contrast, synthetic_batch
-from benchmarks.measure import Call, median_seconds, peak_bytes
+from benchmarks.measure import Call, keep_freed_memory, median_seconds, peak_bytes
 
 FLOOR = "floor: lerp(x, x[perm])"
 
@@ -81,6 +81,7 @@ class Row:
 
 def main(options: Options) -> None:
     """Measure, print a table, and write the figures."""
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     rows: list[Row] = []

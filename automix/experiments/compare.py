@@ -22,6 +22,8 @@ from automix.experiments.runs import RunFolder
 from automix.random_streams import Stream, derived_seed
 
 _OUTCOMES_NAME = "outcomes.jsonl"
+# Width of a cell of the text table.
+_CELL = 42
 _METRICS = ("calibrated_nll", "nll", "accuracy")
 
 
@@ -70,10 +72,11 @@ def format_table(result: dict[str, Any]) -> str:
     """Return the comparison as plain text, best first; differences are to the baseline."""
     rows = sorted(result["rows"], key=lambda row: row["calibrated_nll"]["mean"] or math.inf)
     width = max(len(row["name"]) for row in rows)
+    heads = "  ".join(f"{head:<{_CELL}}" for head in ("calibrated NLL (nats)", "accuracy"))
     lines = [
-        f"{result['num_seeds']} paired seeds, {result['split']} split; differences to "
-        f"{result['baseline']} with 95% intervals",
-        f"{'schedule':<{width}}  calibrated NLL (nats)                accuracy",
+        f"{result['num_seeds']} paired seeds, {result['split']} split: mean, interquartile mean, "
+        f"difference of the means to {result['baseline']} with its 95% interval",
+        f"{'schedule':<{width}}  {heads}",
     ]
     for row in rows:
         cells = "  ".join(_cell(row[metric]) for metric in ("calibrated_nll", "accuracy"))
@@ -83,11 +86,11 @@ def format_table(result: dict[str, Any]) -> str:
 
 def _cell(summary: dict[str, Any]) -> str:
     if summary["mean"] is None:
-        return f"{'diverged':<35}"
-    text, interval = f"{summary['mean']:.4f}", summary["difference"]
-    if interval:
+        return f"{'diverged':<{_CELL}}"
+    text = f"{summary['mean']:.4f} {summary['interquartile_mean']:.4f}"
+    if interval := summary["difference"]:
         text += f" {interval['estimate']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"
-    return f"{text:<35}"
+    return f"{text:<{_CELL}}"
 
 
 def _train_all(

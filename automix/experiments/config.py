@@ -20,8 +20,9 @@ class SelectionConfig(Config):
     """
 
     learned_candidates: Annotated[int, Field(ge=1)] = 12
-    """How many schedules of the search take part: greedy episodes of the learned policy and the
-    search's own best. Every operator at every strength, held constant, takes part as well."""
+    """How many schedules of the search take part: the best of an additive fit to all episodes,
+    greedy episodes of the learned policy, the search's own best. Every operator at every strength,
+    held constant, takes part as well."""
 
     first_seeds: Annotated[int, Field(ge=1)] = 4
     """Trainings per candidate in the first round; each later round doubles them."""

@@ -257,7 +257,42 @@ def _comparison_section(run: _Run) -> Section:
             )
         )
         blocks.append(comparison_table(comparison, name=identifier, title=name))
+    blocks.append(_summary_table(run))
     return Section(title=f"Comparison on the {config.split} split", blocks=tuple(blocks))
+
+
+def _summary_table(run: _Run) -> Table:
+    """Return means, interquartile means and spreads over the seeds."""
+    columns = [Column(name="schedule")]
+    for name, unit, better in (
+        ("calibrated NLL", "nats", Direction.LOWER),
+        ("NLL", "nats", Direction.LOWER),
+        ("accuracy", "", Direction.HIGHER),
+    ):
+        columns += [
+            Column(name=f"{name}, mean", unit=unit, better=better),
+            Column(name=f"{name}, interquartile mean", unit=unit, better=better),
+            Column(name=f"{name}, standard deviation", unit=unit),
+        ]
+    statistics = ("mean", "interquartile_mean", "standard_deviation")
+    rows = tuple(
+        (
+            row["name"],
+            *(
+                row[metric][statistic]
+                for metric in ("calibrated_nll", "nll", "accuracy")
+                for statistic in statistics
+            ),
+        )
+        for row in run.result["rows"]
+    )
+    return Table(
+        name=f"{run.path.name}-summary",
+        title="Every metric",
+        columns=tuple(columns),
+        rows=rows,
+        caption=f"{run.result['num_seeds']} trainings per schedule, {run.result['split']} split.",
+    )
 
 
 def _comparison(run: _Run, metric: str, name: str, better: Direction) -> Comparison:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.additive import FEWEST_EPISODES, fit_additive
 from agents.callbacks import Episode, EpisodeRecorder, ForwardLogs, RolloutCheckpoint
 from agents.learned import LearnedPolicy
 from agents.policies import roll_out
@@ -26,6 +27,7 @@ from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
 from automix.schedule_builders import constant_decisions, constant_schedule
 from automix.training.build import load_search_data
+from envs.actions import ActionCodec
 from envs.mixing_env import MixingEnv
 from envs.vector import make_vec_env, stop_vec_env
 
@@ -53,8 +55,7 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     Raises:
         AutoMixError: the configuration, the data or the folder do not fit.
     """
-    plan_learning(config.agent, num_segments=config.environment.num_segments)
-    data = load_search_data(config.task.data)
+    data = _load(config)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
         if run.is_finished:
@@ -90,12 +91,20 @@ def predict_cost(config: SearchConfig) -> CostEstimate:
     """Return what `search` will cost, measured on a few steps; nothing is written."""
     return estimate_cost(
         config.task,
-        load_search_data(config.task.data),
+        _load(config),
         operators=config.environment.operators,
         num_trainings=sum(count_trainings(config).values()),
         evaluations_per_training=2 * (config.environment.num_segments + 1),
         compute=config.compute,
     )
+
+
+def _load(config: SearchConfig) -> SearchData:
+    """Return the data, after refusing numbers that do not fit each other or the data."""
+    plan_learning(config.agent, num_segments=config.environment.num_segments)
+    data = load_search_data(config.task.data)
+    config.environment.check_length(config.task.trainer.total_steps(len(data.train)))
+    return data
 
 
 def _learn(
@@ -204,7 +213,11 @@ def _restore(run: RunFolder) -> _Progress:
 def _candidates(
     config: SearchConfig, data: SearchData, episodes: Sequence[Episode], policy: LearnedPolicy
 ) -> list[Candidate]:
-    """Return greedy schedules, the search's best schedules, and all constants; none twice."""
+    """Return learned schedules and all constants; none twice.
+
+    Learned are the best schedule of an additive fit to all episodes, episodes of the greedy
+    policy, and the best episodes of the search, in this order, as many as are asked for.
+    """
     env = MixingEnv(config.task, config.environment, data=data, seed=config.seed)
     found: dict[str, Candidate] = {}
 
@@ -215,6 +228,14 @@ def _candidates(
     for decision in constant_decisions(config.environment.operators):
         add(decision.label(), constant_schedule(decision), is_constant=True)
     num_constants = len(found)
+    if len(episodes) >= FEWEST_EPISODES:
+        fit = fit_additive(
+            [episode.schedule for episode in episodes],
+            [episode.potential for episode in episodes],
+            ActionCodec(config.environment).decisions(),
+            num_segments=config.environment.num_segments,
+        )
+        add("additive fit", fit.best_schedule(), is_constant=False)
     for index in range(_GREEDY_EPISODES):
         seed = derived_seed(config.seed, Stream.GREEDY, step=index)
         add(f"greedy {index}", roll_out(policy, env, training_seed=seed)[0], is_constant=False)

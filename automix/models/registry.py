@@ -4,7 +4,6 @@ import difflib
 from typing import Any
 
 import torch
-import torchvision
 from torch import Generator, nn
 
 from automix.errors import ConfigError, MissingExtraError
@@ -105,6 +104,9 @@ def _own_model(config: ModelConfig, shape: dict[str, int]) -> nn.Module:
 
 
 def _torchvision_model(name: str, num_classes: int, channels: int) -> nn.Module:
+    # Importing it loads torch's compiler: 2 of the 5 seconds that every command would take.
+    import torchvision  # noqa: PLC0415
+
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise _unknown("torchvision", name, names)

@@ -50,17 +50,15 @@ def box_mask(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
     The outer product of two small masks: comparing every pixel with the box costs six times as
     much on a CPU.
     """
-    height, width = size
-    rows_BH = _inside(box_B4[:, 0:1], box_B4[:, 1:2], height)
-    columns_BW = _inside(box_B4[:, 2:3], box_B4[:, 3:4], width)
+    y0_B1, y1_B1, x0_B1, x1_B1 = box_B4.unsqueeze(2).unbind(1)
+    rows_BH, columns_BW = _inside(y0_B1, y1_B1, size[0]), _inside(x0_B1, x1_B1, size[1])
     return rows_BH[:, None, :, None] * columns_BW[:, None, None, :]
 
 
 def box_lam(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the share of the image outside each box, (B,) float32: the label weight ``lam``."""
-    height, width = size
-    area_B = (box_B4[:, 1] - box_B4[:, 0]) * (box_B4[:, 3] - box_B4[:, 2])
-    return 1 - area_B.to(torch.float32) / (height * width)
+    y0_B, y1_B, x0_B, x1_B = box_B4.unbind(1)
+    return 1 - (y1_B - y0_B) * (x1_B - x0_B) / (size[0] * size[1])
 
 
 def _inside(low_B1: Tensor, high_B1: Tensor, length: int) -> Tensor:

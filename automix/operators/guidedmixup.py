@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from torch import Generator, Tensor
 
 from automix.operators.blend import blend, mask_lam, pair_batch, take
-from automix.operators.cells import shares, usable
+from automix.operators.cells import shares
 from automix.operators.checks import check_images, required_saliency
 from automix.operators.pairing import greedy_partner
 from automix.operators.sampling import draw_partner
@@ -70,7 +70,7 @@ def apply_guidedmixup(
     """
     check_images(images_BCHW, draws.partner)
     saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
-    own_BHW = shares(gaussian_blur(usable(saliency_BHW)))
+    own_BHW = shares(gaussian_blur(saliency_BHW))
     partner_B = greedy_partner(own_BHW) if draws.partner is None else draws.partner
     partner_BHW = own_BHW.index_select(0, partner_B)
     mask_BHW = (partner_BHW / (own_BHW + partner_BHW)).nan_to_num_(0.5)

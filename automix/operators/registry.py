@@ -87,6 +87,9 @@ def mix(
         TypeError: images, targets or saliency are of a wrong type.
         ValueError: an unknown operator, a strength outside its range, or a wrong shape.
     """
+    if operator not in OPERATORS:
+        known = ", ".join(OPERATORS)
+        raise ValueError(f"operator: expected one of {known}, got {operator!r}")
     spec = OPERATORS[Operator(operator)]
     facts = spec.facts.strength
     strength = facts.default if strength is None else strength

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from automix.operators.blend import blend, mask_lam, pair_batch, take
-from automix.operators.cells import enlarge_cells, pool_cells, usable
+from automix.operators.cells import enlarge_cells, pool_cells, shares
 from automix.operators.checks import check_images, required_saliency
 from automix.operators.sampling import Per, draw_beta, draw_index, draw_partner
 from automix.operators.types import BatchShape, MixedBatch
@@ -79,8 +79,8 @@ def apply_rmix(
     """
     check_images(images_BCHW, draws.partner)
     saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
-    cells_BN = usable(pool_cells(saliency_BHW, grid)).flatten(1)
-    salient_BN = (cells_BN >= _quantile(cells_BN, draws.percentile)).to(torch.float32)
+    cells_BN = shares(pool_cells(saliency_BHW, grid)).flatten(1)
+    salient_BN = (cells_BN >= _smallest_salient(cells_BN, draws.percentile)).to(torch.float32)
     partner_BN = salient_BN.index_select(0, draws.partner)
     weight_BN = torch.where(salient_BN == partner_BN, (1 - draws.lam).unsqueeze(1), partner_BN)
     size = (images_BCHW.shape[2], images_BCHW.shape[3])
@@ -90,14 +90,12 @@ def apply_rmix(
     return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)
 
 
-def _quantile(cells_BN: Tensor, percentile_B: Tensor) -> Tensor:
-    """Return a quantile of each row, (B, 1), linear between order statistics.
+def _smallest_salient(cells_BN: Tensor, percentile_B: Tensor) -> Tensor:
+    """Return the smallest value of each row at or above its percentile, (B, 1).
 
-    ``torch.quantile`` computes every percentile for every row, B x B values.
+    The published code compares with the percentile itself, linear between two order statistics;
+    no value is between the two, so the next order statistic separates the same cells. (It also
+    computes every percentile for every row, B x B values.)
     """
-    ordered_BN = cells_BN.sort(1).values
-    position_B1 = percentile_B.unsqueeze(1) * (cells_BN.shape[1] - 1)
-    below_B1 = position_B1.floor()
-    low_B1 = ordered_BN.gather(1, below_B1.to(torch.int64))
-    high_B1 = ordered_BN.gather(1, position_B1.ceil().to(torch.int64))
-    return torch.lerp(low_B1, high_B1, position_B1 - below_B1)
+    rank_B1 = (percentile_B.unsqueeze(1) * (cells_BN.shape[1] - 1)).ceil().to(torch.int64)
+    return cells_BN.sort(1).values.gather(1, rank_B1)

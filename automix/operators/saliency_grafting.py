@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from automix.operators.blend import blend, pair_batch, take
-from automix.operators.cells import enlarge_cells, pool_cells, usable
+from automix.operators.cells import enlarge_cells, pool_cells, shares
 from automix.operators.checks import check_images, required_saliency
 from automix.operators.sampling import draw_partner
 from automix.operators.types import BatchShape, MixedBatch
@@ -91,20 +91,20 @@ def apply_saliency_grafting(
         previous: not used.
         normalisation: what the partner's map is divided by before the temperature.
         norm: order of the norm that measures importance.
-        keep_both: give the partner's least salient cell back where all are grafted, and graft
-            its peak where none is. Otherwise ``lam`` is 0 or 1 there.
+        keep_both: give the partner's least salient cell back where all are grafted; otherwise
+            ``lam`` is 0 there. Its peak is always grafted.
     """
     check_images(images_BCHW, draws.partner)
     saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
     grid = draws.uniform.shape[1]
-    own_BN = usable(pool_cells(saliency_BHW, grid)).flatten(1)
+    own_BN = _of_unit_norm(shares(pool_cells(saliency_BHW, grid)).flatten(1), norm)
     partner_BN = own_BN.index_select(0, draws.partner)
     heat_BN = _normalised(partner_BN, normalisation) / draws.temperature.unsqueeze(1)
     weight_BN = (heat_BN - heat_BN.amax(1, keepdim=True)).exp()
     probability_BN = (weight_BN / weight_BN.mean(1, keepdim=True)).clamp(max=1)
     cells_BN = (draws.uniform.flatten(1) < probability_BN).to(torch.float32)
     if keep_both:
-        cells_BN = _with_both(cells_BN, partner_BN)
+        cells_BN = _without_lowest_of_all(cells_BN, partner_BN)
     mask_B1HW = enlarge_cells(cells_BN.view_as(draws.uniform), _size(images_BCHW))
     lam_B = _importance_ratio(own_BN, partner_BN, cells_BN, norm)
     mixed_BCHW = blend(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
@@ -126,33 +126,22 @@ def _normalised(maps_BN: Tensor, normalisation: Normalisation) -> Tensor:
     return (maps_BN - mean_B1) / deviation_B1.where(deviation_B1 > 0, 1.0)
 
 
-def _with_both(cells_BN: Tensor, partner_BN: Tensor) -> Tensor:
-    """Return the cells with at least one of each image."""
-    count_B1 = cells_BN.sum(1, keepdim=True)
-    is_peak_BN = _one_at(partner_BN.argmax(1), partner_BN)
-    is_lowest_BN = _one_at(partner_BN.argmin(1), partner_BN)
-    has_all_B1 = (count_B1 == cells_BN.shape[1]).to(torch.float32)
-    has_none_B1 = (count_B1 == 0).to(torch.float32)
-    return cells_BN - has_all_B1 * is_lowest_BN + has_none_B1 * is_peak_BN
+def _without_lowest_of_all(cells_BN: Tensor, partner_BN: Tensor) -> Tensor:
+    """Return the cells, less the partner's least salient one where all are grafted."""
+    has_all_B1 = cells_BN.amin(1, keepdim=True)
+    lowest_B1 = partner_BN.argmin(1, keepdim=True)
+    return cells_BN.scatter_add(1, lowest_B1, -has_all_B1)
 
 
-def _one_at(index_B: Tensor, like_BN: Tensor) -> Tensor:
-    return torch.zeros_like(like_BN).scatter_(1, index_B.unsqueeze(1), 1.0)
+def _of_unit_norm(maps_BN: Tensor, norm: int) -> Tensor:
+    length_B1: Tensor = torch.linalg.vector_norm(maps_BN, norm, 1, keepdim=True)
+    return maps_BN / length_B1
 
 
 def _importance_ratio(own_BN: Tensor, partner_BN: Tensor, cells_BN: Tensor, norm: int) -> Tensor:
-    """Return ``lam``, the share of the importance that is the own image's."""
-    own_B = _importance(own_BN, 1 - cells_BN, norm)
-    partner_B = _importance(partner_BN, cells_BN, norm)
+    """Return ``lam``, the share of the importance that is the own image's; maps of unit norm."""
+    own_B = torch.linalg.vector_norm(own_BN * (1 - cells_BN), norm, 1)
+    partner_B = torch.linalg.vector_norm(partner_BN * cells_BN, norm, 1)
     total_B = own_B + partner_B
     # Both are 0 where each image shows only cells without saliency.
-    area_B = 1 - cells_BN.mean(1)
-    return torch.where(total_B > 0, own_B / total_B, area_B)
-
-
-def _importance(maps_BN: Tensor, visible_BN: Tensor, norm: int) -> Tensor:
-    # Divided by the largest value first: the squares of a map of gradients near 1e-23 underflow.
-    scaled_BN = maps_BN / maps_BN.amax(1, keepdim=True)
-    survivors_B: Tensor = torch.linalg.vector_norm(scaled_BN * visible_BN, norm, 1)
-    whole_B: Tensor = torch.linalg.vector_norm(scaled_BN, norm, 1)
-    return survivors_B / whole_B
+    return torch.where(total_B > 0, own_B / total_B, 1 - cells_BN.mean(1))

@@ -27,6 +27,9 @@ class BatchShape(NamedTuple):
 class MixedBatch:
     """A mixed batch, with everything needed to mix anything else the same way.
 
+    Tensors may share memory with one another, with the draws, or (where nothing is mixed) with
+    what was passed in: copy them before writing into them.
+
     Attributes:
         images: (B, C, H, W), dtype, device and memory format of the input.
         targets: (B, K) float32 soft targets; rows of single-label targets sum to 1.

@@ -1,33 +1,39 @@
 """Maps that are computed every few steps and kept in between.
 
-A saliency pass every k steps costs 1/k of one every step. In between, an image gets the map it
-had last, so the maps are as good as the weights and the images are unchanged: how far they
-drift is in docs/saliency.md. The state is a value that the caller holds and saves with a
-checkpoint, so that a resumed run continues with the same maps.
+A saliency pass every k steps costs 1/k of one every step. A kept map is right as far as the weights
+and the pixels are those it was computed with, and the weights matter: docs/saliency.md has the
+agreement by age. Two ways to use it:
+
+* **Hold the batch.** Train k steps on the same augmented images, mixed anew in each, with a
+  cache of one row per image of the batch. Maps are at most k - 1 steps old.
+* **One row per image of the data set**, refreshed for whole batches every k steps. Maps are about
+  k epochs old, and crop and flip have to be moved: pass the images before them, and
+  transform the maps along.
+
+The cache is a value that the caller holds and saves with a checkpoint, so that a resumed run
+continues with the same maps. Whether to refresh is the caller's choice, made from the step number
+on the host, so nothing has to be read back from the device.
 """
 
 from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from automix.saliency.maps import normalised, resized
-from automix.saliency.spectral import spectral_residual
-from automix.saliency.types import SaliencySource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SaliencyCache:
-    """The last map of each image of a data set. Its tensors are updated in place.
+    """The last map of each image.
 
     Attributes:
-        maps: (N, rows, columns) float32; may be coarser than the images.
-        refreshed_at: (N,) int64, the step of the last refresh, -1 if there was none.
+        maps: (N, rows, columns) float32, all zero for an image that has none yet; may be coarser
+            than the images. Updated in place.
     """
 
     maps: Tensor
-    refreshed_at: Tensor
 
     @classmethod
     def empty(
@@ -37,72 +43,30 @@ class SaliencyCache:
 
         Args:
             num_images: N; 50,000 maps of 32 x 32 take 200 MB.
-            rows: of the kept maps; the grid of the operator is enough.
+            rows: of the kept maps; those of the operator's grid are enough.
             columns: of the kept maps.
             device: of the images.
         """
-        return cls(
-            maps=torch.zeros(num_images, rows, columns, device=device),
-            refreshed_at=torch.full((num_images,), -1, dtype=torch.int64, device=device),
-        )
+        return cls(torch.zeros(num_images, rows, columns, device=device))
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedSaliency:
-    """A source that is asked every ``refresh_every`` steps only.
-
-    Whether to ask it depends on the step alone, so nothing has to be read back from the device.
-
-    Attributes:
-        source: gives the maps.
-        refresh_every: steps from one saliency pass to the next, at least 1.
-    """
-
-    source: SaliencySource
-    refresh_every: int
-
-    def __post_init__(self) -> None:
-        if self.refresh_every < 1:
-            raise ValueError(f"expected refresh_every of at least 1, got {self.refresh_every}")
-
-    def is_due(self, step: int) -> bool:
-        """Return whether step number ``step`` makes a saliency pass."""
-        return step % self.refresh_every == 0
-
-    def maps(
-        self,
-        model: nn.Module,
-        images_BCHW: Tensor,
-        targets: Tensor,
-        *,
-        cache: SaliencyCache,
-        sample_ids: Tensor,
-        step: int,
-    ) -> Tensor:
-        """Return the maps of a batch, from the source when a pass is due, else from ``cache``.
-
-        An image that has no map yet gets its spectral residual. A map belongs to the pixels it
-        was computed on. So keep crop and flip of an image while its map is kept, or pass the
-        images before crop and flip and move the maps with them afterwards.
+    def store_(self, sample_ids: Tensor, maps_BHW: Tensor) -> None:
+        """Keep the maps of some images, at the resolution of the cache.
 
         Args:
-            model: see `automix.saliency.types.SaliencySource`.
-            images_BCHW: floating point.
-            targets: (B,) class indices or (B, K) soft targets.
-            cache: holds all images of the data set; updated in place when a pass is due.
-            sample_ids: (B,) int64, the row of each image in ``cache``.
-            step: number of the training step.
-
-        Returns:
-            (B, H, W) float32 maps that sum to 1.
+            sample_ids: (B,) int64 without repetition, the row of each image.
+            maps_BHW: what a source returned.
         """
-        if self.is_due(step):
-            fresh = self.source(model, images_BCHW, targets)
-            cache.maps[sample_ids] = resized(fresh, *cache.maps.shape[1:])
-            cache.refreshed_at[sample_ids] = step
-        # Read back also when just written: the same map whether this step or a later one reads it.
-        kept = normalised(resized(cache.maps[sample_ids], *images_BCHW.shape[2:]))
-        if self.is_due(step):
-            return kept
-        known = (cache.refreshed_at[sample_ids] >= 0).view(-1, 1, 1)
-        return torch.where(known, kept, spectral_residual(images_BCHW))
+        self.maps[sample_ids] = resized(maps_BHW.float(), *self.maps.shape[1:])
+
+    def read(self, sample_ids: Tensor, height: int, width: int) -> Tensor:
+        """Return (B, height, width) float32 maps that sum to 1; uniform where none is kept.
+
+        Read also what was just stored: then an image has the same map in the step that refreshes it
+        and in those after it.
+
+        Args:
+            sample_ids: (B,) int64, the row of each image.
+            height: of the images.
+            width: of the images.
+        """
+        return normalised(resized(self.maps[sample_ids], height, width))

@@ -9,8 +9,8 @@ from automix.saliency.types import SaliencySource
 def build_source(config: SaliencyConfig) -> SaliencySource:
     """Return the source that ``config`` names.
 
-    It is the one to ask in a saliency pass; with ``refresh_every`` above 1, wrap it in
-    `automix.saliency.cache.CachedSaliency`.
+    When to ask it (``refresh_every``) is up to the training loop; what it keeps in between is an
+    `automix.saliency.cache.SaliencyCache`.
     """
     match config.source:
         case SaliencyKind.INPUT_GRADIENT:

@@ -12,9 +12,9 @@ from torch import Generator, Tensor, nn
 from automix.data.batches import BatchPreparer, epoch_order
 from automix.data.splits import Split
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
-from automix.operators.registry import OPERATORS
-from automix.operators.types import BatchShape, MixedBatch
-from automix.random_streams import Stream, derived_seed, stream_generator
+from automix.mixing import StepKey, is_mixed, mix_step
+from automix.operators.types import MixedBatch
+from automix.random_streams import Stream, stream_generator
 from automix.saliency.types import SaliencySource
 from automix.schedule import Decision, Schedule
 from automix.training.config import TrainerConfig
@@ -26,10 +26,9 @@ from automix.training.optimization import (
     make_optimizer,
     reset_optimizer_,
 )
-from automix.vocabulary import Operator
+from automix.vocabulary import OPERATOR_FACTS
 
 _EVALUATION_BATCH = 1024
-_SEED_RANGE = 2.0**63
 
 
 class TrainerState(TypedDict):
@@ -76,8 +75,8 @@ class ClassifierTrainer:
         self.model = model
         self.device = next(model.parameters()).device
         self.batch_size = min(config.batch_size, len(train))
-        self.steps_per_epoch = len(train) // self.batch_size
-        self.total_steps = config.epochs * self.steps_per_epoch
+        self.steps_per_epoch = config.steps_per_epoch(len(train))
+        self.total_steps = config.total_steps(len(train))
         self._train = train
         self._preparer = preparer
         self._num_classes = train.num_classes
@@ -215,9 +214,10 @@ class ClassifierTrainer:
     def _train_step(self, decision: Decision, sums: RunningSums) -> bool:
         """Run one step; return whether its batch was mixed."""
         images, labels = self._next_batch()
-        is_mixed = self._is_mixed(decision)
-        if is_mixed:
-            mixed = self._mix(decision, images, labels)
+        key = StepKey(seed=self.seed, step=self.step)
+        with_mixing = is_mixed(decision, key)
+        if with_mixing:
+            mixed = self._mix(decision, key, images, labels)
             images, targets = mixed.images, mixed.targets
         else:
             targets = nn.functional.one_hot(labels, self._num_classes).float()
@@ -227,7 +227,7 @@ class ClassifierTrainer:
         self._update_weights()
         sums.add(loss, logits, labels)
         self.step += 1
-        return is_mixed
+        return with_mixing
 
     def _next_batch(self) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(self.step, self.steps_per_epoch)
@@ -243,29 +243,20 @@ class ClassifierTrainer:
         images, labels = self._train.take(indices)
         return self._preparer.training(images, generator=generator), labels.to(self.device)
 
-    def _is_mixed(self, decision: Decision) -> bool:
-        """Draw on the host whether this step's batch is mixed: no saliency for nothing."""
-        if decision.operator is Operator.NONE:
-            return False
-        draw = derived_seed(self.seed, Stream.MIXING_CHOICE, step=self.step) / _SEED_RANGE
-        return draw < decision.probability
-
-    def _mix(self, decision: Decision, images: Tensor, labels: Tensor) -> MixedBatch:
-        spec = OPERATORS[decision.operator]
-        generator = stream_generator(self.seed, Stream.MIXING, step=self.step, device=self.device)
-        saliency = None
-        if spec.facts.needs_saliency:
-            saliency = self._saliency(self.model, images, labels)
-        shape = BatchShape(len(images), *images.shape[-2:])
-        mixed = spec.apply(
+    def _mix(self, decision: Decision, key: StepKey, images: Tensor, labels: Tensor) -> MixedBatch:
+        mixed = mix_step(
+            decision,
             images,
             labels,
-            spec.draw(shape, strength=decision.strength, generator=generator),
+            key=key,
             num_classes=self._num_classes,
-            saliency_BHW=saliency,
-            previous=self._previous if spec.facts.needs_previous else None,
+            model=self.model,
+            saliency=self._saliency,
+            previous=self._previous,
         )
-        self._previous = mixed if spec.facts.needs_previous else None
+        # Kept only as long as the operator that needs it goes on.
+        needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
+        self._previous = mixed if needs_previous else None
         return mixed
 
     def _update_weights(self) -> None:

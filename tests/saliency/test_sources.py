@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from automix.models.config import ModelConfig
 from automix.models.registry import build_model
+from automix.saliency.cache import SaliencyCache
 from automix.saliency.config import SaliencyConfig, SaliencyKind
 from automix.saliency.gradient import input_gradient, layer_gradient, reduced_gradient
 from automix.saliency.maps import normalised
@@ -83,6 +86,37 @@ def test_model_and_global_generators_stay(config: SaliencyConfig) -> None:
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Collects the names of the tensor operations."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config.source))
+def test_the_host_does_not_wait_for_the_device(config: SaliencyConfig) -> None:
+    model = new_model()
+    images, targets = batch(4, 3, 8, 8)
+    cache, ids = SaliencyCache.empty(9, 8, 8), torch.tensor([3, 1, 8, 0])
+    with Recording() as recording:
+        cache.store_(ids, build_source(config)(model, images, targets))
+        cache.read(ids, 8, 8)
+    assert any("index_put" in name for name in recording.names)
+    waits = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default")
+    assert not [name for name in recording.names if any(wait in name for wait in waits)]
 
 
 def test_layer_gradient_is_the_gradient_at_the_output_of_the_layer() -> None:

@@ -1,0 +1,211 @@
+"""Adversarial attacks in the maximum norm, in pixel space: FGSM and PGD with restarts.
+
+Images are in [0, 1] and normalisation belongs to the model (`PixelModel`), so that epsilon means
+the same for every data set. One step of the gradient's sign alone is no evidence of robustness:
+networks trained against it can fall to PGD entirely, so reports hold both.
+
+Shape suffixes: N images, B batch, C channels, H rows, W columns, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from automix.evaluation.counter_random import SampleRandom
+from automix.saliency.config import Statistics
+from automix.saliency.isolation import without_trace
+
+_BATCH = 250
+
+
+class PixelModel(nn.Module):
+    """A classifier of images in [0, 1]: normalisation, then the network."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return the (B, K) logits of float images in [0, 1]."""
+        logits_BK: Tensor = self.model((images_BCHW - self.mean) / self.std)
+        return logits_BK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PgdSettings:
+    """How far and how long projected gradient descent searches (https://arxiv.org/abs/1706.06083).
+
+    Attributes:
+        epsilon: largest change of a pixel value, of values in [0, 1].
+        step_size: change of every pixel value in one step.
+        num_steps: steps per start.
+        num_restarts: random starts; the strongest result of each image counts.
+    """
+
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    num_steps: int = 20
+    num_restarts: int = 3
+
+    def __post_init__(self) -> None:
+        if self.epsilon < 0 or self.step_size < 0:
+            raise ValueError(
+                "expected epsilon and step_size of at least 0, "
+                f"got {self.epsilon} and {self.step_size}"
+            )
+        if self.num_steps < 1 or self.num_restarts < 1:
+            raise ValueError(
+                "expected at least one step and one restart, "
+                f"got {self.num_steps} and {self.num_restarts}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackReport:
+    """Accuracy with and without attack.
+
+    Attributes:
+        num_images: how many were attacked.
+        settings: of PGD; FGSM has the same epsilon.
+        clean: share of correct predictions on the images as they are, in [0, 1].
+        fgsm: on images moved by one step of size epsilon.
+        pgd: on images that no restart of PGD managed to have misclassified.
+    """
+
+    num_images: int
+    settings: PgdSettings
+    clean: float
+    fgsm: float
+    pgd: float
+
+
+def fgsm(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, *, epsilon: float) -> Tensor:
+    """Return images moved by ``epsilon`` along the sign of the loss gradient.
+
+    See https://arxiv.org/abs/1412.6572. The model is left as it was. Where the label's logit leads
+    by more than about 87, the loss has no gradient in float32, and the image does not move.
+
+    Args:
+        model: takes float images in [0, 1].
+        images_BCHW: floating in [0, 1].
+        labels_B: (B,) integer class numbers.
+        epsilon: largest change of a pixel value.
+    """
+    with without_trace(model, device=images_BCHW.device, statistics=Statistics.RUNNING):
+        signs = _loss_gradient(model, images_BCHW, labels_B).sign()
+    return (images_BCHW + epsilon * signs).clamp(0, 1)
+
+
+def pgd(
+    model: nn.Module,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    *,
+    settings: PgdSettings,
+    seed: int,
+    indices: Tensor | None = None,
+) -> Tensor:
+    """Return for each image the strongest of several projected gradient searches.
+
+    The strongest is the one with the largest margin of a wrong class over the label; the clean
+    image takes part, so an attack never helps. The model is left as it was.
+
+    Args:
+        model: takes float images in [0, 1].
+        images_BCHW: floating in [0, 1].
+        labels_B: (B,) integer class numbers.
+        settings: distance, steps and restarts.
+        seed: names the random starts; that of an image does not depend on the batch.
+        indices: (B,) int64 number of each image in its data set; 0 to B - 1 by default.
+
+    Returns:
+        (B, C, H, W) in [0, 1], no pixel further than epsilon from the image.
+    """
+    if indices is None:
+        indices = torch.arange(len(images_BCHW), device=images_BCHW.device)
+    random = SampleRandom(seed=seed, indices=indices)
+    low = (images_BCHW - settings.epsilon).clamp(min=0)
+    high = (images_BCHW + settings.epsilon).clamp(max=1)
+    with without_trace(model, device=images_BCHW.device, statistics=Statistics.RUNNING):
+        best, best_margin = images_BCHW, _margin(model, images_BCHW, labels_B)
+        for restart in range(settings.num_restarts):
+            start = random.uniform(f"start {restart}", images_BCHW.shape[1:])
+            moved = low + start.to(low.dtype) * (high - low)
+            for _ in range(settings.num_steps):
+                signs = _loss_gradient(model, moved, labels_B).sign()
+                moved = torch.clamp(moved + settings.step_size * signs, low, high)
+            margin = _margin(model, moved, labels_B)
+            is_stronger = margin > best_margin
+            best = torch.where(is_stronger.view(-1, 1, 1, 1), moved, best)
+            best_margin = torch.maximum(margin, best_margin)
+    return best
+
+
+def report_attacks(
+    model: nn.Module,
+    images_NCHW: Tensor,
+    labels_N: Tensor,
+    *,
+    settings: PgdSettings,
+    seed: int,
+) -> AttackReport:
+    """Attack every image by FGSM and PGD and return the accuracies.
+
+    Args:
+        model: takes float images in [0, 1] on the device of the images.
+        images_NCHW: uint8.
+        labels_N: (N,) integer class numbers.
+        settings: of PGD; FGSM has the same epsilon.
+        seed: names the random starts.
+
+    Raises:
+        ValueError: there is no image, or the images are not bytes.
+    """
+    if not len(images_NCHW) or images_NCHW.dtype != torch.uint8:
+        raise ValueError(
+            f"images: expected at least one of dtype uint8, got {len(images_NCHW)} of dtype "
+            f"{images_NCHW.dtype}"
+        )
+    correct = torch.zeros(3, dtype=torch.int64, device=images_NCHW.device)
+    indices_N = torch.arange(len(images_NCHW), device=images_NCHW.device)
+    for start in range(0, len(images_NCHW), _BATCH):
+        part = slice(start, start + _BATCH)
+        images, labels = images_NCHW[part].float() / 255, labels_N[part]
+        attacked = (
+            images,
+            fgsm(model, images, labels, epsilon=settings.epsilon),
+            pgd(model, images, labels, settings=settings, seed=seed, indices=indices_N[part]),
+        )
+        with without_trace(model, device=images.device, statistics=Statistics.RUNNING):
+            wins = [(_margin(model, moved, labels) <= 0).sum() for moved in attacked]
+        correct += torch.stack(wins)
+    clean, one_step, many_steps = (count / len(images_NCHW) for count in correct.tolist())
+    return AttackReport(
+        num_images=len(images_NCHW), settings=settings, clean=clean, fgsm=one_step, pgd=many_steps
+    )
+
+
+def _loss_gradient(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+    images = images_BCHW.detach().requires_grad_()
+    # A sum, so that an image's gradient does not depend on the size of the batch.
+    loss = F.cross_entropy(model(images).float(), labels_B, reduction="sum")
+    gradient: Tensor = torch.autograd.grad(loss, images)[0]
+    return gradient
+
+
+@torch.no_grad()
+def _margin(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+    """Return by how much the best wrong logit exceeds that of the label; above 0 is an error."""
+    logits_BK = model(images_BCHW).float()
+    own_B1 = logits_BK.gather(1, labels_B[:, None])
+    others_BK = logits_BK.scatter(1, labels_B[:, None], -torch.inf)
+    margin_B: Tensor = others_BK.amax(dim=1) - own_B1[:, 0]
+    return margin_B

@@ -1,0 +1,91 @@
+"""One step of mixing: whether a batch is mixed, and with which draws; used by every loop."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from automix.operators.registry import OPERATORS
+from automix.operators.types import BatchShape, MixedBatch
+from automix.random_streams import Stream, derived_seed, stream_generator
+from automix.saliency.types import SaliencySource
+from automix.schedule import Decision
+from automix.vocabulary import Operator
+
+_SEED_RANGE = 2.0**63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepKey:
+    """Names the draws of one step of one process: equal keys, equal draws.
+
+    Attributes:
+        seed: of the training.
+        step: number of the optimiser step (or micro-batch), from 0.
+        rank: number of the process among those that train together.
+    """
+
+    seed: int
+    step: int
+    rank: int = 0
+
+
+def is_mixed(decision: Decision, key: StepKey) -> bool:
+    """Draw whether the batch of a step is mixed.
+
+    The draw is made on the host: a batch that is not mixed needs no saliency pass, and nothing
+    has to be read back from the device to know it.
+    """
+    if decision.operator is Operator.NONE:
+        return False
+    draw = derived_seed(key.seed, Stream.MIXING_CHOICE, rank=key.rank, step=key.step)
+    return draw / _SEED_RANGE < decision.probability
+
+
+def mix_step(
+    decision: Decision,
+    images_BCHW: Tensor,
+    targets: Tensor,
+    *,
+    key: StepKey,
+    num_classes: int,
+    model: nn.Module | None = None,
+    saliency: SaliencySource | None = None,
+    previous: MixedBatch | None = None,
+) -> MixedBatch:
+    """Mix the batch of a step as ``decision`` says, without asking `is_mixed`.
+
+    Args:
+        decision: operator and strength.
+        images_BCHW: floating point, on any device.
+        targets: (B,) classes or (B, K) soft targets.
+        key: names the draws.
+        num_classes: K.
+        model: given to the saliency source; needed by operators that read saliency.
+        saliency: where those operators get it from.
+        previous: the last mixed batch, for operators that mix with it.
+
+    Raises:
+        ValueError: the operator needs saliency, and there is no model or no source.
+    """
+    spec = OPERATORS[decision.operator]
+    maps = None
+    if spec.facts.needs_saliency:
+        if model is None or saliency is None:
+            raise ValueError(
+                f"expected a model and a saliency source for {decision.operator.value}, got none"
+            )
+        maps = saliency(model, images_BCHW, targets)
+    generator = stream_generator(
+        key.seed, Stream.MIXING, rank=key.rank, step=key.step, device=images_BCHW.device
+    )
+    shape = BatchShape(len(images_BCHW), images_BCHW.shape[-2], images_BCHW.shape[-1])
+    with torch.no_grad():
+        return spec.apply(
+            images_BCHW,
+            targets,
+            spec.draw(shape, strength=decision.strength, generator=generator),
+            num_classes=num_classes,
+            saliency_BHW=maps,
+            previous=previous if spec.facts.needs_previous else None,
+        )

@@ -1,0 +1,219 @@
+"""Cost of every saliency source as a share of a training step, and what its maps are worth.
+
+    python -m benchmarks.saliency --data photographs --json saliency.json
+    python -m benchmarks.saliency --data photographs --model.width 16 --train-steps 300
+
+Agreement is the overlap of the top quarter of cells with those of the input gradient; unrelated
+maps agree to 0.25. The network is trained with Mixup for a while first. Without a folder of
+photographs (train/CLASS/*, test/CLASS/*) it is trained on the 8x8 digits.
+"""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+import tyro
+
+from automix.data.batches import BatchPreparer
+from automix.data.config import AugmentConfig, DataConfig, DataSource
+from automix.data.loading import load_data
+from automix.models.config import ModelConfig
+from automix.models.registry import build_model
+from automix.saliency.cache import SaliencyCache
+from automix.saliency.config import Statistics
+from automix.saliency.gradient import InputGradient, LayerGradient, ReducedGradient
+from automix.saliency.spectral import SpectralResidual
+from automix.saliency.types import SaliencySource
+from benchmarks.measure import Call, median_seconds
+from benchmarks.saliency_agreement import (
+    GRIDS,
+    Agreement,
+    Batch,
+    Training,
+    agreement_of_held_maps,
+    agreement_of_old_maps,
+    agreement_of_sources,
+    generator_of,
+)
+
+STEP = "plain training step"
+_HOLDS = (2, 4, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Cost of every saliency source as a share of a training step, and its agreement."""
+
+    data: Path | None = None
+    """Folder of photographs, train/CLASS/* and test/CLASS/*; the digits if none is given."""
+    images_per_class: int = 300
+    """Training images kept per class."""
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(name="preact_resnet18"))
+    """The network."""
+    batch_size: int = 128
+    """Images per step."""
+    threads: int = 1
+    """Threads of torch."""
+    rounds: int = 7
+    """Times each function is timed; the median counts."""
+    train_steps: int = 100
+    """Steps before the agreement is measured."""
+    learning_rate: float = 0.05
+    """Learning rate, also while maps grow old."""
+    num_batches: int = 4
+    """Batches that the agreement is averaged over."""
+    ages: tuple[int, ...] = (4, 16, 64)
+    """Steps on other images after which a batch's maps are compared again."""
+    layers: tuple[str, ...] = ("stage1", "stage2", "stage3")
+    """Layers of the layer gradient."""
+    json: Path | None = None
+    """File for the figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: of the source.
+        share: its time over that of a training step; None where it is not a source to time.
+        agreement: with the input gradient, per side of the grid.
+    """
+
+    name: str
+    share: float | None
+    agreement: tuple[float, ...]
+
+
+def main(options: Options) -> None:
+    """Measure, print, and write the figures."""
+    torch.set_num_threads(options.threads)
+    training, test_accuracy = trained(options)
+    print(f"{options.model.name}, accuracy {test_accuracy:.2f}, torch {torch.__version__}")
+    sources = all_sources(options.layers)
+    rows = cost_and_agreement(training, sources, options)
+    print(table(rows))
+    if options.json:
+        figures = {
+            "options": dataclasses.asdict(options) | {"model": options.model.model_dump()},
+            "torch": torch.__version__,
+            "test_accuracy": test_accuracy,
+            "grids": GRIDS,
+            "rows": [dataclasses.asdict(row) for row in rows],
+        }
+        options.json.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+
+
+def trained(options: Options) -> tuple[Training, float]:
+    """Return a training after its first steps, and the accuracy reached on the test images."""
+    if options.data is None:
+        data_config = DataConfig()
+    else:
+        data_config = DataConfig(
+            source=DataSource.FOLDER,
+            path=options.data,
+            labels_per_class=options.images_per_class,
+            reward_size=0,
+            selection_size=0,
+            augment=AugmentConfig(crop_padding=4, horizontal_flip=True),
+        )
+    data = load_data(data_config)
+    model = build_model(
+        options.model,
+        num_classes=data.num_classes,
+        channels=data.train.images.shape[1],
+        generator=generator_of(0),
+    )
+    training = Training(
+        model,
+        data.train,
+        BatchPreparer(data.statistics, data_config.augment),
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+    )
+    for _ in range(options.train_steps):
+        training.step(training.next_batch())
+    return training, training.accuracy(data.test)
+
+
+def all_sources(layers: tuple[str, ...]) -> dict[str, SaliencySource]:
+    """Return every source by the name it has in the table."""
+    sources: dict[str, SaliencySource] = {
+        "input_gradient": InputGradient(),
+        "input_gradient, running statistics": InputGradient(statistics=Statistics.RUNNING),
+    }
+    for layer in layers:
+        sources[f"layer_gradient, {layer}"] = LayerGradient(layer=layer)
+    for scale in (0.75, 0.5):
+        sources[f"reduced_gradient, scale {scale}"] = ReducedGradient(scale=scale)
+    return sources | {"spectral_residual": SpectralResidual()}
+
+
+def cost_and_agreement(
+    training: Training, sources: Mapping[str, SaliencySource], options: Options
+) -> list[Row]:
+    """Measure all sources, then maps that are held or grow old."""
+    shares = cost_shares(training, sources, options.rounds)
+    fresh = agreement_of_sources(training, sources, num_batches=options.num_batches)
+    rows = [Row(name=name, share=shares[name], agreement=fresh[name].by_grid) for name in sources]
+    held = agreement_of_held_maps(training, num_steps=max(_HOLDS), num_batches=options.num_batches)
+    for steps in _HOLDS:
+        share = (shares["input_gradient"] + (steps - 1) * shares["kept map"]) / steps
+        rows.append(
+            Row(
+                name=f"input_gradient every {steps} steps, batch held",
+                share=share,
+                agreement=_mean_over_ages(held[:steps]),
+            )
+        )
+    old = agreement_of_old_maps(training, ages=options.ages)
+    rows += [
+        Row(name=f"map after {age} steps on other images", share=None, agreement=value.by_grid)
+        for age, value in old.items()
+    ]
+    return rows
+
+
+def cost_shares(
+    training: Training, sources: Mapping[str, SaliencySource], rounds: int
+) -> dict[str, float]:
+    """Return each source's time over that of a training step without mixing."""
+    batch = training.next_batch()
+    calls: dict[str, Call] = {STEP: partial(training.step, batch, mixes=False)}
+    for name, source in sources.items():
+        calls[name] = partial(source, training.model, *batch)
+    calls["kept map"] = _kept_map_call(batch)
+    seconds = median_seconds(calls, rounds=rounds, device=batch[0].device)
+    return {name: value / seconds[STEP] for name, value in seconds.items()}
+
+
+def _kept_map_call(batch: Batch) -> Call:
+    images, _ = batch
+    height, width = images.shape[2:]
+    cache = SaliencyCache.empty(len(images), height, width)
+    return partial(cache.read, torch.arange(len(images)), height, width)
+
+
+def _mean_over_ages(agreements: list[Agreement]) -> tuple[float, ...]:
+    columns = zip(*(value.by_grid for value in agreements), strict=True)
+    return tuple(statistics.fmean(column) for column in columns)
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as text."""
+    head = f"{'source':44} {'share of a step':>16}"
+    lines = [head + "".join(f"{f'{grid}x{grid} cells':>12}" for grid in GRIDS)]
+    for row in rows:
+        share = "" if row.share is None else f"{row.share:.3f}"
+        figures = "".join(f"{value:12.2f}" for value in row.agreement)
+        lines.append(f"{row.name:44} {share:>16}{figures}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,165 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from automix.experiments.ablation import run_sweep
+from automix.experiments.cells import (
+    RESULT_NAME,
+    CellState,
+    build_table,
+    is_busy,
+    is_finished,
+    read_result,
+    run_cell,
+    to_csv,
+)
+from automix.experiments.sweep import Cell
+from tests.experiments.toy_experiment import ToyConfig, load_cells, read_starts, run_toy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_sweep(folder: Path, num_seeds: int, *, seconds: float) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(
+        "experiment: toy\n"
+        f"overrides: {{seconds: {seconds}}}\n"
+        f"grid: {{seed: {list(range(num_seeds))}, inner.rate: [0.5, 0.25]}}\n"
+        "measures: [score]\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def start(path: Path, folder: Path, num_workers: int) -> subprocess.Popen[bytes]:
+    """Start the sweep as a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.experiments.toy_experiment", path, folder, str(num_workers)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+
+
+def expected_table(path: Path, folder: Path) -> str:
+    """Run every cell in this process, without time to lose."""
+    sweep, cells = load_cells(path)
+    for cell in cells:
+        quick = Cell(
+            identifier=cell.identifier,
+            settings=cell.settings,
+            config=cell.config.model_copy(update={"seconds": 0.0}),
+        )
+        run_cell(quick, folder, run_toy)
+    return to_csv(build_table(cells, folder, sweep.measures))
+
+
+def check_each_ran_until_it_was_finished(cells: tuple[Cell[ToyConfig], ...], folder: Path) -> None:
+    starts = read_starts(folder)
+    assert {name for name, _ in starts} == {cell.identifier for cell in cells}
+    for cell in cells:
+        finished = (folder / cell.identifier / RESULT_NAME).stat().st_mtime_ns
+        assert all(moment <= finished for name, moment in starts if name == cell.identifier)
+
+
+def interrupt_at_random(path: Path, folder: Path, *, num_kills: int, seed: int) -> None:
+    source = random.Random(seed)
+    for _ in range(num_kills):
+        process = start(path, folder, 2)
+        # From before the first cell to the middle of the second or third.
+        time.sleep(source.uniform(0.2, 3.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start(path, folder, 2).wait(timeout=300) == 0
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_kills"), [(2, 2), pytest.param(12, 12, marks=pytest.mark.slow)]
+)
+def test_a_sweep_killed_at_random_ends_with_the_same_table(
+    tmp_path: Path, num_seeds: int, num_kills: int
+) -> None:
+    path = write_sweep(tmp_path, num_seeds, seconds=0.2)
+    _, cells = load_cells(path)
+    interrupt_at_random(path, tmp_path / "killed", num_kills=num_kills, seed=1)
+    check_each_ran_until_it_was_finished(cells, tmp_path / "killed")
+    table = (tmp_path / "killed" / "table.csv").read_text(encoding="utf-8")
+    assert table == expected_table(path, tmp_path / "whole")
+    assert len(table.splitlines()) == 1 + 2 * num_seeds
+
+
+def test_two_processes_share_a_sweep_without_running_a_cell_twice(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, 2, seconds=0.3)
+    folder = tmp_path / "shared"
+    both = [start(path, folder, 1) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    _, cells = load_cells(path)
+    counts = Counter(name for name, _ in read_starts(folder))
+    assert counts == {cell.identifier: 1 for cell in cells}
+    assert (folder / "table.csv").read_text(encoding="utf-8").count("\n") == 5
+
+
+def test_failures_of_any_kind_do_not_stop_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "experiment: toy\ngrid: {fate: [refuses, breaks, dies, finishes]}\n", encoding="utf-8"
+    )
+    _, cells = load_cells(path)
+    seen: dict[str, CellState] = {}
+    outcome = run_sweep(
+        cells,
+        tmp_path,
+        run_toy,
+        num_workers=2,
+        devices=("5", "6"),
+        on_done=lambda cell, state: seen.update({cell.config.fate: state}),
+    )
+    by_fate = {cell.config.fate: cell for cell in cells}
+    assert outcome.finished == (by_fate["finishes"].identifier,)
+    assert {
+        fate: outcome.failed[by_fate[fate].identifier] for fate in by_fate if fate != "finishes"
+    } == {
+        "refuses": "rate: expected less, got more",
+        "breaks": "RuntimeError: a fault of the program",
+        "dies": "its process was ended by SIGKILL",
+    }
+    assert seen == {
+        fate: CellState.FINISHED if fate == "finishes" else CellState.FAILED for fate in by_fate
+    }
+    assert read_result(by_fate["finishes"], tmp_path)["gpu"] in {"5", "6"}
+    # A second call goes over the failed ones only.
+    starts = len(read_starts(tmp_path))
+    assert run_sweep(cells[:1], tmp_path, run_toy, num_workers=1).failed
+    assert run_sweep(cells[3:], tmp_path, run_toy, num_workers=1).finished
+    assert len(read_starts(tmp_path)) == starts + 1
+
+
+def test_an_interrupt_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, 1, seconds=60)
+    _, cells = load_cells(path)
+
+    def interrupt_when_both_run() -> None:
+        while len(read_starts(tmp_path)) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_when_both_run).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(cells, tmp_path, run_toy, num_workers=2)
+    assert time.monotonic() - started < 30
+    assert not any(is_busy(cell, tmp_path) or is_finished(cell, tmp_path) for cell in cells)
+
+
+def test_at_least_one_worker(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="num_workers: expected at least 1, got 0"):
+        run_sweep((), tmp_path, run_toy, num_workers=0)
+    assert run_sweep((), tmp_path, run_toy, num_workers=3).finished == ()

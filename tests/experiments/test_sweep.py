@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from automix.errors import ConfigError
+from automix.experiments.sweep import MAX_CELLS, Cell, SweepConfig, expand_sweep, find_cell
+from tests.experiments.toy_experiment import ToyConfig
+
+
+def expand(folder: Path, text: str, base: str = "") -> tuple[Cell[ToyConfig], ...]:
+    (folder / "base.yaml").write_text(base or "seed: 4\ninner: {rate: 0.5}\n", encoding="utf-8")
+    path = folder / "sweep.yaml"
+    path.write_text("experiment: toy\n" + text, encoding="utf-8")
+    return expand_sweep(SweepConfig.from_yaml(path), ToyConfig, source=path)
+
+
+def test_cells_are_variants_times_grid_in_the_order_of_the_file(tmp_path: Path) -> None:
+    cells = expand(
+        tmp_path,
+        "base: base.yaml\n"
+        "overrides: {seconds: 2.0}\n"
+        "variants: {short: {seconds: 1.0}, long: {}}\n"
+        "grid: {seed: [7, 8], inner.rate: [0.5, 0.25]}\n",
+    )
+    assert [dict(cell.settings) for cell in cells] == [
+        {"variant": variant, "seed": seed, "inner.rate": rate}
+        for variant in ("short", "long")
+        for seed in (7, 8)
+        for rate in (0.5, 0.25)
+    ]
+    assert [cell.config.seconds for cell in cells] == [1.0] * 4 + [2.0] * 4
+    assert [cell.config.inner.rate for cell in cells[:2]] == [0.5, 0.25]
+    assert len({cell.identifier for cell in cells}) == 8
+
+
+def test_identifiers_name_the_content_and_not_the_way_it_was_written(tmp_path: Path) -> None:
+    by_grid = expand(tmp_path, "base: base.yaml\ngrid: {seed: [4, 5]}\n")
+    by_default = expand(tmp_path, "overrides: {inner.rate: 0.5}\ngrid: {seed: [4]}\n")
+    assert by_grid[0].identifier == by_default[0].identifier
+    assert by_grid[0].identifier != by_grid[1].identifier
+    assert by_grid[0].identifier == f"toy-{by_grid[0].config.content_hash()}"
+
+
+def test_a_sweep_without_grid_is_one_cell(tmp_path: Path) -> None:
+    (cell,) = expand(tmp_path, "base: base.yaml\n")
+    assert cell.config == ToyConfig.model_validate({"seed": 4, "inner": {"rate": 0.5}})
+    assert dict(cell.settings) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grid: {sed: [1]}", r"sweep\.yaml: cell \(sed=1\): sed: expected .*seed"),
+        ("grid: {seed: [-1]}", r"cell \(seed=-1\): seed: expected"),
+        ("grid: {inner.rate: [0.1, x]}", r"cell \(inner\.rate=x\): inner\.rate: expected"),
+        ("grid: {seed: []}", r"sweep\.yaml: grid\.seed"),
+        ("grids: {seed: [1]}", r"sweep\.yaml: grids: expected"),
+        ("grid: {seed: [1, 2, 1]}", r"cell \(seed=1\): expected a cell of its own"),
+        ("grid: {seed.deep: [1]}\nbase: base.yaml", r"seed\.deep: expected a section 'seed'"),
+        ("base: none.yaml", r"none\.yaml: expected a readable file"),
+        ("base: base.yaml\ngrid: {seed: 3}", r"sweep\.yaml: grid\.seed: expected"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        expand(tmp_path, text + "\n")
+    with pytest.raises(ConfigError, match="base: expected a mapping"):
+        expand(tmp_path, "base: base.yaml\n", base="- 1\n")
+
+
+def test_huge_grids_are_refused_before_they_are_built(tmp_path: Path) -> None:
+    numbers = list(range(1000))
+    with pytest.raises(ConfigError, match=f"expected at most {MAX_CELLS} cells, got 1000000"):
+        expand(tmp_path, f"grid: {{seed: {numbers}, seconds: {numbers}}}\n")
+
+
+def test_cells_are_found_by_the_beginning_of_their_name(tmp_path: Path) -> None:
+    cells = expand(tmp_path, "grid: {seed: [1, 2, 3]}\n")
+    for cell in cells:
+        assert find_cell(cells, cell.identifier) is cell
+        assert find_cell(cells, cell.identifier.removeprefix("toy-")[:8]) is cell
+    for beginning in ("", "toy", "toy-zzz"):
+        with pytest.raises(ConfigError, match="cell: expected the beginning of one identifier"):
+            find_cell(cells, beginning)

@@ -1,0 +1,111 @@
+import pytest
+import scipy.stats
+import torch
+
+from automix.operators.basic import draw_cutmix
+from automix.operators.recursivemix import draw_recursivemix
+from automix.operators.registry import OPERATORS
+from automix.operators.resizemix import draw_resizemix
+from automix.operators.sampling import draw_beta, draw_index, draw_partner, draw_uniform
+from automix.operators.types import BatchShape
+from tests.operators.cases import seeded
+
+MANY = 20_000
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 2.0, 10.0])
+def test_beta_has_its_distribution(alpha: float) -> None:
+    """Pins the private function under `draw_beta`: what it returns, and from which generator."""
+    generator = seeded(0)
+    before, global_before = generator.get_state(), torch.get_rng_state()
+    lam = draw_beta(MANY, alpha, generator)
+    assert not torch.equal(generator.get_state(), before)
+    assert torch.equal(torch.get_rng_state(), global_before)
+    assert torch.equal(lam, draw_beta(MANY, alpha, seeded(0)))
+    assert (lam.shape, lam.dtype) == ((MANY,), torch.float32)
+    assert lam.min() >= 0
+    assert lam.max() <= 1
+    # Most of Beta(0.01, 0.01) rounds to 0 or 1, where a test of a continuous distribution fails.
+    between = (lam > 1e-6) & (lam < 1 - 1e-6)
+    cdf = scipy.stats.beta(alpha, alpha).cdf
+    share = float(cdf(1 - 1e-6) - cdf(1e-6))
+    deviation = (share * (1 - share) / MANY) ** 0.5
+    assert abs(float(between.double().mean()) - share) <= 4 * deviation + 1e-9
+    # The probability integral transform of what is between is uniform.
+    uniform = (cdf(lam[between].double().numpy()) - cdf(1e-6)) / share
+    assert scipy.stats.kstest(uniform, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan")])
+def test_beta_refuses(alpha: float) -> None:
+    with pytest.raises(ValueError, match="alpha: expected a positive number, got"):
+        draw_beta(3, alpha, seeded(0))
+
+
+def test_one_number_for_the_batch() -> None:
+    for values in (
+        draw_beta(5, 1.0, seeded(1), per="batch"),
+        draw_uniform(5, seeded(1), per="batch"),
+        draw_index(5, 1000, seeded(1), per="batch"),
+    ):
+        assert values.shape == (5,)
+        assert values.unique().numel() == 1  # type: ignore[no-untyped-call]
+    assert draw_beta(5, 1.0, seeded(1)).unique().numel() == 5  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+def test_partners_are_a_permutation(batch: int) -> None:
+    partner = draw_partner(batch, seeded(batch))
+    assert torch.equal(partner.sort().values, torch.arange(batch))
+
+
+def test_uniform_and_index_cover_their_range() -> None:
+    uniform = draw_uniform(MANY, seeded(0), low=0.5, high=2.0)
+    assert scipy.stats.kstest(uniform.numpy(), scipy.stats.uniform(0.5, 1.5).cdf).pvalue > 1e-3
+    index = draw_index(MANY, 7, seeded(0))
+    assert scipy.stats.chisquare(index.bincount().numpy()).pvalue > 1e-3
+    assert index.bincount().shape == (7,)
+
+
+@pytest.mark.parametrize("operator", sorted(OPERATORS))
+def test_draws_are_on_the_device_of_the_generator(operator: str) -> None:
+    spec = next(spec for name, spec in OPERATORS.items() if name == operator)
+    strength = spec.facts.strength.default
+    draws = spec.draw(BatchShape(3, 8, 8), strength=strength, generator=seeded(0))
+    for value in draws:
+        assert value is None or value.device.type == "cpu"
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_boxes_inside_keep_their_size(strength: float) -> None:
+    shape = BatchShape(MANY, 24, 40)
+    box = draw_resizemix(shape, strength=strength, generator=seeded(0), placement="inside").box
+    y0, y1, x0, x1 = box.unbind(1)
+    assert y0.min() == 0
+    assert y1.max() == 24
+    assert x1.max() == 40
+    sides = torch.stack([(y1 - y0) / 24, (x1 - x0) / 40])
+    assert sides.min() >= 0.1 - 1 / 24
+    assert sides.max() < strength
+    # One share for both sides: they differ by less than a pixel.
+    assert (sides[0] - sides[1]).abs().max() < 1 / 24
+
+
+def test_areas_are_as_documented() -> None:
+    shape = BatchShape(MANY, 64, 64)
+    lam = draw_cutmix(shape, strength=1.0, generator=seeded(0)).lam
+    assert abs(float(lam.mean()) - 0.5) < 0.01
+    box = draw_recursivemix(shape, strength=0.25, generator=seeded(0)).box
+    area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / 64**2
+    assert area.max() <= 0.25
+    assert area.max() > 0.21
+
+
+@pytest.mark.parametrize(
+    ("draw", "strength"),
+    [(draw_resizemix, 0.1), (draw_resizemix, 1.5), (draw_recursivemix, 0.0)],
+)
+def test_refused_strengths(draw: object, strength: float) -> None:
+    assert callable(draw)
+    with pytest.raises(ValueError, match="strength: expected above"):
+        draw(BatchShape(2, 8, 8), strength=strength, generator=seeded(0))

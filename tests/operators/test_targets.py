@@ -1,0 +1,61 @@
+import re
+
+import pytest
+import torch
+from torch import Tensor
+
+from automix.operators.targets import mix_rows, soft_targets
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_integers_become_one_hot_rows(dtype: torch.dtype) -> None:
+    rows = soft_targets(torch.tensor([2, 0], dtype=dtype), 2, 3)
+    assert torch.equal(rows, torch.tensor([[0.0, 0, 1], [1, 0, 0]]))
+    assert rows.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float64])
+def test_rows_become_float32(dtype: torch.dtype) -> None:
+    rows = torch.tensor([[0, 1, 1], [0, 0, 0]]).to(dtype)
+    assert torch.equal(soft_targets(rows, 2), rows.float())
+    assert soft_targets(rows, 2, 3).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("targets", "num_classes", "message"),
+    [
+        (torch.zeros(3).long(), 5, "expected shape (2,) or (2, 5), one entry or row for each"),
+        (torch.zeros(2, 1, 5), None, "expected shape (2,) or (2, K), one entry or row for each"),
+        (torch.zeros(()).long(), 5, "got ()"),
+        (torch.zeros(2, 4), 5, "expected 5 columns, got shape (2, 4)"),
+        (torch.zeros(2).long(), None, "expected a number for integer targets, got None"),
+    ],
+)
+def test_refused_shapes(targets: Tensor, num_classes: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        soft_targets(targets, 2, num_classes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+def test_refused_types(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=r"expected integer classes for shape \(B,\), got torch"):
+        soft_targets(torch.zeros(2, dtype=dtype), 2, 3)
+    if dtype.is_complex:
+        with pytest.raises(TypeError, match=r"expected real numbers, got torch\.complex64"):
+            soft_targets(torch.zeros((2, 3), dtype=dtype), 2)
+
+
+def test_a_class_outside_the_range_is_not_ignored() -> None:
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        soft_targets(torch.tensor([0, 3]), 2, 3)
+
+
+def test_rows_are_weighed_exactly_at_the_ends() -> None:
+    own, partner = torch.rand((2, 4, 5), generator=torch.Generator().manual_seed(0))
+    lam = torch.tensor([1.0, 0.0, 0.5, 0.25])
+    mixed = mix_rows(own, partner, lam)
+    assert torch.equal(mixed[0], own[0])
+    assert torch.equal(mixed[1], partner[1])
+    torch.testing.assert_close(
+        mixed[2:], lam[2:, None] * own[2:] + (1 - lam[2:, None]) * partner[2:]
+    )
