@@ -1,5 +1,7 @@
 """A command line in a folder of its own."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
@@ -28,7 +30,17 @@ def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
-def run_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> RunCommand:
+def _log_levels() -> Iterator[None]:
+    """Put back the log levels that a command sets."""
+    loggers = [logging.getLogger(name) for name in ("automix", "agents", "envs")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def run_command(folder: Path, _log_levels: None, capsys: pytest.CaptureFixture[str]) -> RunCommand:
     """Run ``automix`` in this process."""
 
     def run(*words: str) -> Outcome:
