@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from automix.operators.blend import is_channels_last
 from automix.operators.cells import enlarge_cells
 from automix.operators.checks import check_images, required_saliency
 from automix.operators.comixup_energy import CoMixupWeights, comixup_problem
@@ -141,12 +142,10 @@ def _divide(batch: int, most: int, device: torch.device) -> _Groups:
 def _show(images_BCHW: Tensor, image_B1HW: Tensor) -> Tensor:
     """Return for each pixel that of the image with this number, in the input's memory format."""
     channels = images_BCHW.shape[1]
-    if images_BCHW.is_contiguous() or not images_BCHW.is_contiguous(
-        memory_format=torch.channels_last
-    ):
-        return images_BCHW.gather(0, image_B1HW.expand(-1, channels, -1, -1))
-    number_BHWC = image_B1HW.permute(0, 2, 3, 1).expand(-1, -1, -1, channels)
-    return images_BCHW.permute(0, 2, 3, 1).gather(0, number_BHWC).permute(0, 3, 1, 2)
+    if is_channels_last(images_BCHW):
+        number_BHWC = image_B1HW.permute(0, 2, 3, 1).expand(-1, -1, -1, channels)
+        return images_BCHW.permute(0, 2, 3, 1).gather(0, number_BHWC).permute(0, 3, 1, 2)
+    return images_BCHW.gather(0, image_B1HW.expand(-1, channels, -1, -1))
 
 
 def _shares(inputs_GJPP2: Tensor, size: tuple[int, int]) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from automix.operators.blend import is_channels_last
 from automix.operators.cells import enlarge_cells
 
 _REACH = 4
@@ -107,18 +108,12 @@ def move_patches(images_BCHW: Tensor, source_BN: Tensor) -> Tensor:
     own_N = torch.arange(side * side, device=source_BN.device)
     source_BTT = torch.where(source_BN < 0, own_N, source_BN).view(batch, side, side)
     pixel_BM = _source_pixels(source_BTT, (height, width)).flatten(1)
-    if _is_channels_last(images_BCHW):
+    if is_channels_last(images_BCHW):
         pixels_BMC = images_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
         moved_BMC = pixels_BMC.gather(1, pixel_BM.unsqueeze(2).expand(-1, -1, channels))
         return moved_BMC.view(batch, height, width, channels).permute(0, 3, 1, 2)
     moved_BCM = images_BCHW.flatten(2).gather(2, pixel_BM.unsqueeze(1).expand(-1, channels, -1))
     return moved_BCM.view(images_BCHW.shape)
-
-
-def _is_channels_last(images_BCHW: Tensor) -> bool:
-    return not images_BCHW.is_contiguous() and images_BCHW.is_contiguous(
-        memory_format=torch.channels_last
-    )
 
 
 def _source_pixels(source_BTT: Tensor, size: tuple[int, int]) -> Tensor:
@@ -181,7 +176,9 @@ def _visible_bits(visible_BTT: Tensor, place: Tensor) -> Tensor:
     batch, side, _ = visible_BTT.shape
     device = visible_BTT.device
     column = torch.arange(side + 2 * _REACH, device=device)
-    padded = pad(visible_BTT.transpose(0, 1).to(torch.int64), (_REACH, _REACH, 0, 0, _REACH, _REACH))
+    padded = pad(
+        visible_BTT.transpose(0, 1).to(torch.int64), (_REACH, _REACH, 0, 0, _REACH, _REACH)
+    )
     rows = (padded << column).sum(2)
     pattern = (rows.unsqueeze(2) >> column[:side]) & (2**_WINDOW - 1)  # (T + 8, B, T)
     pattern = pattern.to(torch.int32)
