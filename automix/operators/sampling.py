@@ -45,6 +45,30 @@ def draw_beta(batch: int, alpha: float, generator: Generator, *, per: Per = "ima
     return lam_N.expand(batch)
 
 
+def draw_gamma(batch: int, shape: float, generator: Generator) -> Tensor:
+    """Draw from the gamma distribution of scale 1, the parts of a Dirichlet draw.
+
+    Divided by their sum, those of any set of images are a draw from Dirichlet(shape, .., shape).
+
+    Args:
+        batch: number of images B.
+        shape: positive; the smaller, the more unequal the draws.
+        generator: source of randomness.
+
+    Returns:
+        (B,) float32, positive.
+
+    Raises:
+        ValueError: the shape is not positive.
+    """
+    if not shape > 0:
+        raise ValueError(f"shape: expected a positive number, got {shape}")
+    concentration = torch.full((batch,), shape, dtype=torch.float64, device=generator.device)
+    gamma_B = torch._standard_gamma(concentration, generator)
+    # Draws below the smallest float32 would be 0, and the shares of a group of zeros NaN.
+    return gamma_B.clamp_min(torch.finfo(torch.float32).tiny).to(torch.float32)
+
+
 def draw_uniform(
     batch: int, generator: Generator, *, low: float = 0.0, high: float = 1.0, per: Per = "image"
 ) -> Tensor:
