@@ -195,7 +195,7 @@ def _differences(own_CEEB: Tensor, partner_CEEB: Tensor, partner_B: Tensor, alon
         last_CREB = above_CEEB[:, along - 1 : side - 1 : along]
         first_CREB = below_CEEB[:, along::along]
         difference_REB = (last_CREB - first_CREB).abs_().mean(0)
-        return difference_REB.unflatten(1, (side // along, along)).mean(2)
+        return torch.unflatten(difference_REB, 1, (side // along, along)).mean(2)
 
     d11_RPB = across(own_CEEB, own_CEEB)
     return _Borders(

@@ -29,7 +29,7 @@ _NUM_ITERATIONS = {2: 24, 3: 12}
 
 def is_exact(grid: int, num_labels: int) -> bool:
     """Return whether `solve_puzzle` finds the minimum, or an approximation."""
-    return num_labels**grid <= _MOST_STATES
+    return bool(num_labels**grid <= _MOST_STATES)
 
 
 def solve_puzzle(problem: PuzzleProblem) -> Tensor:
