@@ -56,7 +56,8 @@ def shown(value: object) -> str:
 
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` if one of ``known`` is close to ``wrong``, else nothing."""
-    close = difflib.get_close_matches(str(wrong), list(known), n=1)
+    # At the usual cutoff of 0.6, "output" is close to "compute".
+    close = difflib.get_close_matches(str(wrong), list(known), n=1, cutoff=0.7)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -68,6 +69,9 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
         # Says that another problem came first.
         if problem["type"] != "default_factory_not_called"
     ]
+    # A list that lost a bad item may be too short as well: the item is what to mend.
+    containers = {path[:length] for path, _ in found for length in range(len(path))}
+    found = [(path, problem) for path, problem in found if path not in containers]
     # A union has a problem per alternative; a value of the right type but out of range is what
     # the user meant, and where every type is wrong all are wanted.
     first = found[0][0]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from automix.config import Config
+from automix.errors import ConfigError
 from automix.vocabulary import Operator
 
 PotentialName = Literal["calibrated_nll", "nll", "accuracy"]
@@ -52,3 +53,15 @@ class EnvironmentConfig(Config):
         if any(not 0 < share <= 1 for share in value) or list(value) != sorted(set(value)):
             raise ValueError(f"expected rising shares in (0, 1], got {list(value)}")
         return value
+
+    def check_length(self, total_steps: int) -> None:
+        """Refuse more segments than a training has optimiser steps: some would be empty.
+
+        Raises:
+            ConfigError: there are more.
+        """
+        if self.num_segments > total_steps:
+            raise ConfigError(
+                f"environment.num_segments: expected at most {total_steps} (the optimiser steps of "
+                f"a training), got {self.num_segments}"
+            )

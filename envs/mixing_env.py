@@ -99,12 +99,16 @@ class MixingEnv(gym.Env[Observation, Action]):
             data: splits to use instead of loading those of ``task``.
             seed: seed of the sequence of episodes, until `reset` is given another.
             render_mode: None or "rgb_array".
+
+        Raises:
+            AutoMixError: the data cannot be loaded, or a training is too short for its segments.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"expected render_mode None or 'rgb_array', got {render_mode!r}")
         self.task = task or TaskConfig()
         self.config = config or EnvironmentConfig()
         self.data = data or load_search_data(self.task.data)
+        self.config.check_length(self.task.trainer.total_steps(len(self.data.train)))
         self.render_mode = render_mode
         self._actions = ActionCodec(self.config)
         self._observations = ObservationBuilder(

@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from automix.data.splits import SearchData
 from automix.random_streams import Stream, derived_seed
-from automix.training.processes import prepare_worker
+from automix.training.processes import prepare_worker, start_method
 from automix.training.task import TaskConfig
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
@@ -31,7 +31,7 @@ def make_vec_env(
         task: what each episode trains.
         config: segments, choices and reward.
         num_envs: how many trainings run at the same time.
-        kind: "in_process" runs them one after the other, "subprocess" in a spawned process each,
+        kind: "in_process" runs them one after the other, "subprocess" in a process each,
             which loads the (memory-mapped) data by itself.
         seed: names the sequences of episodes; environment i gets a hash of (seed, i).
         data: splits to use instead of loading those of ``task``; in this process only.
@@ -49,7 +49,10 @@ def make_vec_env(
         return DummyVecEnv(makers)  # type: ignore[arg-type]
     if data is not None:
         raise ValueError("expected data=None with subprocess environments, got splits")
-    return SubprocVecEnv(makers, start_method="spawn")  # type: ignore[arg-type]
+    return SubprocVecEnv(
+        makers,  # type: ignore[arg-type]
+        start_method=start_method(task, module=__name__),
+    )
 
 
 def stop_vec_env(env: VecEnv) -> None:

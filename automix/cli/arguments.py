@@ -1,162 +1,180 @@
-"""From a YAML file and flags to one validated configuration.
+"""From a YAML file and flags to one validated configuration, and the help about it."""
 
-tyro reads the flags and writes the help from the configuration models. What it cannot read is
-explained by validating the same flags as if they had stood in the file, so that a mistake reads
-the same wherever it is made: ``path: expected ..., got ...``.
-"""
-
-import contextlib
-import difflib
-import io
-import re
-import types
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import tyro
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError, create_model
 
+from automix.cli.flags import Words, flag_name, read_words
 from automix.config import Config
 from automix.errors import ConfigError
+from automix.messages import first_problem
+from automix.plain_yaml import read_yaml
 
-Arguments = TypeVar("Arguments", bound=Config)
-_HELP_FLAGS = ("-h", "--help")
-_NULLS = ("none", "null")
+ConfigType = TypeVar("ConfigType", bound=Config)
+FlagsType = TypeVar("FlagsType", bound=Config)
+
+CONFIG_WORD = "CONFIG.yaml"
+_CONFIG_HELP = (
+    "YAML with any of the fields below, nested by their dots: `--task.trainer.epochs 10` is "
+    "`task: {trainer: {epochs: 10}}`; flags come first, then the file, then the defaults"
+)
 
 
-def parse_arguments(
-    model: type[Arguments], argv: Sequence[str], *, prog: str, defaults: dict[str, Any]
-) -> Arguments:
-    """Return a ``model`` with ``defaults`` overridden by the flags in ``argv``.
+class NoFlags(Config):
+    """A command that has no flags of its own."""
 
-    Args:
-        model: configuration model; nested fields are flags such as ``--task.trainer.epochs``.
-        argv: flags and their values.
-        prog: what the help calls the command.
-        defaults: values from a file; validated first.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature(Generic[ConfigType, FlagsType]):
+    """What a command takes.
+
+    Attributes:
+        command: how it is called, such as ``automix replay``.
+        summary: what it does, for the help.
+        config: fields that a file or flags may set.
+        flags: fields that only flags may set.
+        words: what each required word is, by name.
+        takes_file: whether a configuration file may follow them.
+    """
+
+    command: str
+    summary: str
+    config: type[ConfigType]
+    flags: type[FlagsType]
+    words: Mapping[str, str]
+    takes_file: bool = False
+
+    @property
+    def usage(self) -> str:
+        """Return the command and its words, such as ``automix search [CONFIG.yaml]``."""
+        optional = [f"[{CONFIG_WORD}]"] if self.takes_file else []
+        return " ".join([self.command, *self.words, *optional])
+
+    @property
+    def every_field(self) -> type[BaseModel]:
+        """Return a model of all that flags may set."""
+        # A command without a configuration has `NoFlags` for both.
+        bases = tuple(dict.fromkeys((self.flags, self.config)))
+        return create_model("Arguments", __base__=bases)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments(Generic[ConfigType, FlagsType]):
+    """What a command was given.
+
+    Attributes:
+        words: the required words.
+        config: file, flags and defaults together.
+        flags: the other flags.
+    """
+
+    words: tuple[str, ...]
+    config: ConfigType
+    flags: FlagsType
+
+
+def read_arguments(
+    signature: Signature[ConfigType, FlagsType], argv: Sequence[str]
+) -> Arguments[ConfigType, FlagsType]:
+    """Return what ``argv`` gives to a command.
 
     Raises:
-        ConfigError: the defaults or the flags do not fit the model.
-        SystemExit: help was asked for; code 0.
+        ConfigError: words are missing or too many, or a value in the file or a flag does not fit.
+        SystemExit: help was asked for and printed; code 0.
     """
-    default = model.from_mapping(defaults, source=prog) if defaults else model()
-    complaints = io.StringIO()
+    if any(word in ("-h", "--help") for word in argv):
+        _print_help(signature, [word for word in argv if word not in ("-h", "--help")])
+    words = read_words(argv, signature.every_field, command=signature.command)
+    required, file = _split(words.files, signature)
+    return Arguments(
+        words=required,
+        config=_config(signature, words, file),
+        flags=_validated(signature.flags, _only(words.values, signature.flags), words, file=None),
+    )
+
+
+def _split(
+    given: tuple[str, ...], signature: Signature[Any, Any]
+) -> tuple[tuple[str, ...], Path | None]:
+    """Return the required words and the configuration file, if any."""
+    least = len(signature.words)
+    if not least <= len(given) <= least + signature.takes_file:
+        wanted = signature.usage.removeprefix(f"{signature.command} ")
+        got = " ".join(given) or "nothing"
+        raise ConfigError(f"{signature.command}: expected {wanted}, got {got}")
+    return given[:least], Path(given[least]) if len(given) > least else None
+
+
+def _config(
+    signature: Signature[ConfigType, FlagsType], words: Words, file: Path | None
+) -> ConfigType:
+    values: object = {} if file is None else read_yaml(file)
+    if not isinstance(values, dict):
+        # Says so in the same words as everywhere.
+        return signature.config.from_mapping(values, source=str(file))
+    overrides = _only(words.values, signature.config)
+    return _validated(signature.config, _merged(values, overrides), words, file=file)
+
+
+def _validated(
+    model: type[ConfigType], values: dict[str, Any], words: Words, *, file: Path | None
+) -> ConfigType:
+    """Return the model of file and flags together; a problem names the one it is in."""
     try:
-        # tyro draws boxes on standard error; one line is what we promise.
-        with contextlib.redirect_stderr(complaints):
-            return tyro.cli(
-                model,
-                args=[*argv],
-                default=default,
-                prog=prog,
-                config=(tyro.conf.EnumChoicesFromValues,),
-            )
-    except SystemExit as error:
-        if not error.code or any(flag in argv for flag in _HELP_FLAGS):
-            raise
-    overrides = _overrides(model, argv)
-    model.from_mapping(_merged(default.model_dump(mode="json"), overrides), source="command line")
-    raise ConfigError(f"command line: {_flattened(complaints.getvalue())}")
+        return model.from_plain(values)
+    except ValidationError as error:
+        problem = first_problem(error, model)
+    keys = tuple(part for part in problem.path if isinstance(part, str))
+    if file is None or keys in words.given:
+        where = flag_name(keys) if keys else "command line"
+        raise ConfigError(f"{where}: {problem.expectation}")
+    is_shared = any(keys == path[: len(keys)] for path in words.given)
+    raise ConfigError(f"{file}{' and flags' if is_shared else ''}: {problem}")
 
 
-def _overrides(model: type[BaseModel], argv: Sequence[str]) -> dict[str, Any]:
-    """Return the flags as the nested mapping that a file would hold.
-
-    Raises:
-        ConfigError: a flag is unknown, or a word belongs to none.
-    """
-    names = dict(_flags(model))
-    result: dict[str, Any] = {}
-    for flag, values in _grouped(argv):
-        path = _path_of(flag, names)
-        target = result
-        for part in path[:-1]:
-            target = target.setdefault(part, {})
-        target[path[-1]] = _value(names[path], flag, values)
-    return result
-
-
-def _grouped(argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    flag, values = None, list[str]()
-    for word in argv:
-        if word.startswith("--"):
-            if flag is not None:
-                yield flag, values
-            flag, _, value = word.removeprefix("--").partition("=")
-            values = [value] if value else []
-        elif flag is None:
-            raise ConfigError(f"command line: expected a flag such as --seed, got {word!r}")
-        else:
-            values.append(word)
-    if flag is not None:
-        yield flag, values
-
-
-def _flags(
-    model: type[BaseModel], prefix: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _flags(annotation, (*prefix, name))
-        else:
-            yield (*prefix, name), annotation
-
-
-def _path_of(flag: str, names: dict[tuple[str, ...], Any]) -> tuple[str, ...]:
-    known = {".".join(path).replace("_", "-"): path for path in names}
-    wanted = flag.replace("_", "-")
-    for candidate in (wanted, _without_no(wanted)):
-        if candidate in known:
-            return known[candidate]
-    close = difflib.get_close_matches(wanted, known, n=1)
-    if not close:
-        # A nested field given without its section.
-        close = [name for name in known if name.rpartition(".")[2] == wanted][:1]
-    hint = f" (did you mean --{close[0]}?)" if close else "; --help lists them"
-    raise ConfigError(f"command line: expected a known flag, got --{flag}{hint}")
-
-
-def _without_no(flag: str) -> str:
-    section, _, name = flag.rpartition(".")
-    return f"{section}.{name.removeprefix('no-')}".removeprefix(".")
-
-
-def _value(annotation: Any, flag: str, values: list[str]) -> Any:
-    nullable = type(None) in _alternatives(annotation)
-    if nullable and len(values) == 1 and values[0].lower() in _NULLS:
-        return None
-    takes_many = any(get_origin(kind) is tuple for kind in _alternatives(annotation))
-    if takes_many and (len(values) != 1 or not nullable):
-        return values
-    if bool in _alternatives(annotation) and not values:
-        return not flag.rpartition(".")[2].startswith("no-")
-    if len(values) != 1:
-        raise ConfigError(f"--{flag}: expected one value, got {len(values)}")
-    return values[0]
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    """Return the members of a union, without `Annotated`."""
-    if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [kind for member in get_args(annotation) for kind in _alternatives(member)]
-    return [annotation]
+def _only(values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in model.model_fields}
 
 
 def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     result = dict(values)
     for key, value in overrides.items():
-        if isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = _merged(result[key], value)
-        else:
+        if not isinstance(value, dict) or key not in result:
             result[key] = value
+        elif isinstance(result[key], dict):
+            result[key] = _merged(result[key], value)
+        # Else the file has no section where there should be one, which validation says.
     return result
 
 
-def _flattened(text: str) -> str:
-    """Return the first paragraph of tyro's box as one line."""
-    lines = [line.strip(" \u2502\u256d\u256e\u2570\u256f\u2500") for line in text.splitlines()]
-    sentence = " ".join(line for line in lines[1:3] if line)
-    return re.sub(r"\s+", " ", sentence) or "expected flags that fit, got others; see --help"
+def _hanging(text: str) -> str:
+    return textwrap.fill(text, width=80, subsequent_indent="    ")
+
+
+def _print_help(signature: Signature[Any, Any], argv: Sequence[str]) -> None:
+    """Print the fields with the values that a file gives them, and leave with code 0."""
+    model = signature.every_field
+    try:
+        words = read_words(argv, model, command=signature.command)
+        config = _config(signature, words, _split(words.files, signature)[1])
+        default = model.model_validate(config.model_dump())
+    except ConfigError:
+        # Help is most needed by those who do not have it right yet.
+        default = model()
+    explained = dict(signature.words)
+    if signature.takes_file:
+        explained[CONFIG_WORD] = _CONFIG_HELP
+    lines = [_hanging(f"{word}: {text}.") for word, text in explained.items()]
+    tyro.cli(
+        model,
+        args=["--help"],
+        default=default,
+        prog=signature.usage,
+        description="\n\n".join([signature.summary, *lines]),
+        config=(tyro.conf.EnumChoicesFromValues,),
+    )

@@ -1,74 +1,141 @@
-"""What each subcommand does with its words."""
+"""What each subcommand takes, and what it does with it."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any
 
-from automix.cli.arguments import parse_arguments
+from automix.cli.arguments import NoFlags, Signature, read_arguments
+from automix.cli.interruption import CONFIG_NAME, continued_by
 from automix.config import Config
 from automix.errors import ConfigError
 from automix.experiments.config import CompareConfig, ReplayConfig, SearchConfig, ShowConfig
-from automix.plain_yaml import read_yaml
+from automix.messages import did_you_mean
 
-ConfigType = TypeVar("ConfigType", bound=Config)
+_SCHEDULE_WORD = "SCHEDULE.json"
 
 
-class _RunFlags(Config):
+class RunFlags(Config):
     """Flags of commands that write a run folder."""
 
     output: Path | None = None
-    """Folder of the run. An interrupted run in it is continued, a finished one is left alone."""
+    """Folder of the run; by default one in runs/ that is named after the configuration. An
+    interrupted run in it is continued, a finished one is left alone."""
 
     dry_run: bool = False
-    """Print what would be trained and how long it would take, and stop."""
+    """Print what would be trained and about how long it would take, and stop."""
 
 
-class _SearchArguments(_RunFlags, SearchConfig):
-    __doc__ = SearchConfig.__doc__
+class PlotFlags(Config):
+    """Flags of ``automix schedule show``."""
+
+    plot: Path | None = None
+    """PNG file to draw the schedule to. Default: no drawing."""
 
 
-class _ReplayArguments(_RunFlags, ReplayConfig):
-    __doc__ = ReplayConfig.__doc__
+SEARCH = Signature(
+    command="automix search",
+    summary=str(SearchConfig.__doc__),
+    config=SearchConfig,
+    flags=RunFlags,
+    words={},
+    takes_file=True,
+)
+REPLAY = Signature(
+    command="automix replay",
+    summary=str(ReplayConfig.__doc__),
+    config=ReplayConfig,
+    flags=RunFlags,
+    words={_SCHEDULE_WORD: "schedule to follow, such as a search writes"},
+    takes_file=True,
+)
+COMPARE = Signature(
+    command="automix compare",
+    summary=str(CompareConfig.__doc__),
+    config=CompareConfig,
+    flags=RunFlags,
+    words={},
+    takes_file=True,
+)
+REPORT = Signature(
+    command="automix report",
+    summary="Write FOLDER/report.html, one self-contained page about the runs in a folder.",
+    config=NoFlags,
+    flags=NoFlags,
+    words={"FOLDER": "folder of a run, or of several"},
+)
+SHOW = Signature(
+    command="automix show",
+    summary=str(ShowConfig.__doc__),
+    config=ShowConfig,
+    flags=NoFlags,
+    words={"FOLDER": "folder of images, searched at any depth"},
+)
+SCHEDULE_SHOW = Signature(
+    command="automix schedule show",
+    summary="Print a schedule file, and draw it on request.",
+    config=NoFlags,
+    flags=PlotFlags,
+    words={_SCHEDULE_WORD: "schedule to show"},
+)
+SCHEDULE_MAKE = Signature(
+    command="automix schedule make",
+    summary="Write a schedule file from a description.",
+    config=NoFlags,
+    flags=NoFlags,
+    words={
+        "DESCRIPTION": "none, constant:OPERATOR[:STRENGTH[:SHARE]], ramp:OPERATOR (strong to weak),"
+        " mix_then_off:OPERATOR, random, or shuffled:SCHEDULE.json",
+        _SCHEDULE_WORD: "file to write",
+    },
+)
+CONFIGS: Mapping[str, Signature[Any, NoFlags]] = MappingProxyType(
+    {
+        signature.command.rpartition(" ")[2]: Signature(
+            command=signature.command.replace("automix", "automix config"),
+            summary="Print the complete configuration, defaults included, as YAML.",
+            config=signature.config,
+            flags=NoFlags,
+            words={},
+            takes_file=True,
+        )
+        for signature in (SEARCH, REPLAY, COMPARE)
+    }
+)
 
 
-class _CompareArguments(_RunFlags, CompareConfig):
-    __doc__ = CompareConfig.__doc__
-
-
-def run_search(words: Sequence[str]) -> None:
+def run_search(argv: Sequence[str]) -> None:
     """``automix search [CONFIG.yaml] [flags]``."""
-    arguments = _arguments(_SearchArguments, words, prog="automix search [CONFIG.yaml]")
-    config = _without_run_flags(SearchConfig, arguments)
+    arguments = read_arguments(SEARCH, argv)
+    config = arguments.config
+    output = _output(arguments.flags, f"search-{config.content_hash()}")
     from automix.experiments import search as experiment
 
-    if arguments.dry_run:
+    if arguments.flags.dry_run:
         print(experiment.predict_cost(config).describe())
         return
-    output = arguments.output or Path("runs") / f"search-{config.content_hash()}"
-    result = experiment.search(config, output)
+    with continued_by(output, "search", str(output / CONFIG_NAME)):
+        result = experiment.search(config, output)
     print(f"selected: {result['selected']}")
     print(f"schedule: {output / experiment.SCHEDULE_NAME}")
 
 
-def run_replay(words: Sequence[str]) -> None:
+def run_replay(argv: Sequence[str]) -> None:
     """``automix replay SCHEDULE.json [CONFIG.yaml] [flags]``."""
-    prog = "automix replay SCHEDULE.json [CONFIG.yaml]"
-    files, flags = _leading_files(words, most=2)
-    arguments = _parse(_ReplayArguments, files[1:], flags, prog=prog)
-    if not files:
-        raise ConfigError(f"{prog}: expected a schedule file, got none")
-    config = _without_run_flags(ReplayConfig, arguments)
-    from automix.experiments import replay as experiment
+    arguments = read_arguments(REPLAY, argv)
+    config = arguments.config
     from automix.schedule import Schedule
 
-    schedule = Schedule.load(Path(files[0]))
-    if arguments.dry_run:
+    schedule = Schedule.load(Path(arguments.words[0]))
+    name = f"replay-{schedule.decision_hash()}-{config.content_hash()}"
+    output = _output(arguments.flags, name)
+    from automix.experiments import replay as experiment
+
+    if arguments.flags.dry_run:
         print(experiment.predict_cost(config, schedule).describe())
         return
-    name = f"replay-{schedule.decision_hash()}-{config.content_hash()}"
-    output = arguments.output or Path("runs") / name
-    result = experiment.replay(config, schedule, output)
+    with continued_by(output, "replay", arguments.words[0], str(output / CONFIG_NAME)):
+        result = experiment.replay(config, schedule, output)
     test = result["test"]
     print(
         f"test: accuracy {test['accuracy']:.4f}, calibrated NLL {test['calibrated_nll']:.4f} nats, "
@@ -77,116 +144,107 @@ def run_replay(words: Sequence[str]) -> None:
     print(f"result: {output / 'result.json'}")
 
 
-def run_compare(words: Sequence[str]) -> None:
+def run_compare(argv: Sequence[str]) -> None:
     """``automix compare [CONFIG.yaml] [flags]``."""
-    arguments = _arguments(_CompareArguments, words, prog="automix compare [CONFIG.yaml]")
-    config = _without_run_flags(CompareConfig, arguments)
+    arguments = read_arguments(COMPARE, argv)
+    config = arguments.config
+    output = _output(arguments.flags, f"compare-{config.content_hash()}")
     from automix.experiments import compare as experiment
 
-    if arguments.dry_run:
+    if arguments.flags.dry_run:
         print(experiment.predict_cost(config).describe())
         return
-    output = arguments.output or Path("runs") / f"compare-{config.content_hash()}"
-    result = experiment.compare(config, output)
+    with continued_by(output, "compare", str(output / CONFIG_NAME)):
+        result = experiment.compare(config, output)
     print(experiment.format_table(result))
     print(f"result: {output / 'result.json'}")
 
 
-def run_report(words: Sequence[str]) -> None:
+def run_report(argv: Sequence[str]) -> None:
     """``automix report FOLDER``."""
-    if list(words[:1]) in (["-h"], ["--help"], []):
-        print("usage: automix report FOLDER\n\nWrites FOLDER/report.html about the runs in FOLDER.")
-        return
-    if len(words) > 1:
-        raise ConfigError(f"automix report: expected one folder, got {len(words)} words")
+    arguments = read_arguments(REPORT, argv)
     from automix.experiments import report as experiment
 
-    print(f"report: {experiment.write_report(Path(words[0]))}")
+    print(f"report: {experiment.write_report(Path(arguments.words[0]))}")
 
 
-def run_show(words: Sequence[str]) -> None:
+def run_show(argv: Sequence[str]) -> None:
     """``automix show FOLDER [flags]``."""
-    prog = "automix show FOLDER"
-    files, flags = _leading_files(words, most=1)
-    config = _parse(ShowConfig, [], flags, prog=prog)
-    if not files:
-        raise ConfigError(f"{prog}: expected a folder of images, got none")
+    arguments = read_arguments(SHOW, argv)
     from automix.experiments import show as experiment
 
-    for path in experiment.show(Path(files[0]), config):
+    for path in experiment.show(Path(arguments.words[0]), arguments.config):
         print(path)
 
 
-def run_schedule(words: Sequence[str]) -> None:
-    """``automix schedule show FILE [PLOT.png]`` and ``automix schedule make TEXT FILE``."""
-    usage = "usage: automix schedule show FILE [--plot PLOT.png]\n"
-    usage += "       automix schedule make DESCRIPTION FILE"
-    if not words or words[0] in ("-h", "--help"):
-        print(usage)
-        print("\nDescriptions: none, constant:OPERATOR[:STRENGTH[:SHARE]], ramp:OPERATOR,")
-        print("mix_then_off:OPERATOR, random, shuffled:FILE")
-        return
+def run_schedule(argv: Sequence[str]) -> None:
+    """``automix schedule show FILE`` and ``automix schedule make DESCRIPTION FILE``."""
+    commands = {"show": _show_schedule, "make": _make_schedule}
+    _dispatch(argv, commands, (SCHEDULE_SHOW, SCHEDULE_MAKE))
+
+
+def run_config(argv: Sequence[str]) -> None:
+    """``automix config COMMAND [CONFIG.yaml] [flags]``."""
+    commands = {name: _printer(signature) for name, signature in CONFIGS.items()}
+    _dispatch(argv, commands, tuple(CONFIGS.values()))
+
+
+def _show_schedule(argv: Sequence[str]) -> None:
+    arguments = read_arguments(SCHEDULE_SHOW, argv)
     from automix.experiments import schedules as experiment
 
-    match list(words):
-        case ["show", file]:
-            print(experiment.describe(Path(file)))
-        case ["show", file, "--plot", plot]:
-            print(experiment.describe(Path(file)))
-            print(f"plot: {experiment.plot(Path(file), Path(plot))}")
-        case ["make", text, file]:
-            print(f"schedule: {experiment.make(text, Path(file))}")
-        case _:
-            raise ConfigError(f"automix schedule: expected {usage!r}, got {' '.join(words)!r}")
+    file, picture = Path(arguments.words[0]), arguments.flags.plot
+    text = experiment.describe(file)
+    if picture is not None:
+        text += f"\nplot: {experiment.plot(file, picture)}"
+    print(text)
 
 
-_CONFIGS: dict[str, type[Config]] = {
-    "search": SearchConfig,
-    "replay": ReplayConfig,
-    "compare": CompareConfig,
-}
+def _make_schedule(argv: Sequence[str]) -> None:
+    description, file = read_arguments(SCHEDULE_MAKE, argv).words
+    from automix.experiments import schedules as experiment
+
+    print(f"schedule: {experiment.make(description, Path(file))}")
 
 
-def run_config(words: Sequence[str]) -> None:
-    """``automix config COMMAND [CONFIG.yaml] [flags]``."""
-    names = ", ".join(_CONFIGS)
-    if not words or words[0] in ("-h", "--help"):
-        print(f"usage: automix config COMMAND [CONFIG.yaml] [flags]\n\nCOMMAND: {names}.")
-        print("Prints the complete configuration, defaults included, as YAML.")
+def _printer(signature: Signature[Any, NoFlags]) -> Callable[[Sequence[str]], None]:
+    def print_config(argv: Sequence[str]) -> None:
+        print(read_arguments(signature, argv).config.to_yaml(), end="")
+
+    return print_config
+
+
+def _dispatch(
+    argv: Sequence[str],
+    commands: Mapping[str, Callable[[Sequence[str]], None]],
+    signatures: Sequence[Signature[Any, Any]],
+) -> None:
+    """Run the command that the first word names.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        usages = [f"{signature.usage} [OPTIONS]" for signature in signatures]
+        print("usage: " + "\n       ".join(usages))
+        print("\nEach explains its words and fields with --help.")
         return
-    if words[0] not in _CONFIGS:
-        raise ConfigError(f"automix config: expected one of {names}, got {words[0]!r}")
-    prog = f"automix config {words[0]} [CONFIG.yaml]"
-    print(_arguments(_CONFIGS[words[0]], words[1:], prog=prog).to_yaml(), end="")
+    if argv[0] not in commands:
+        group = signatures[0].command.rpartition(" ")[0]
+        raise ConfigError(
+            f"{group}: expected one of {', '.join(commands)}, got {argv[0]!r}"
+            f"{did_you_mean(argv[0], commands)}"
+        )
+    commands[argv[0]](argv[1:])
 
 
-def _arguments(model: type[ConfigType], words: Sequence[str], *, prog: str) -> ConfigType:
-    files, flags = _leading_files(words, most=1)
-    return _parse(model, files, flags, prog=prog)
+def _output(flags: RunFlags, name: str) -> Path:
+    """Return the folder of the run; refused here, because the experiment takes seconds to load.
 
-
-def _parse(
-    model: type[ConfigType], files: Sequence[str], flags: Sequence[str], *, prog: str
-) -> ConfigType:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    defaults: Any = {}
-    if files:
-        path = Path(files[0])
-        defaults = read_yaml(path)
-        defaults = {} if defaults is None else defaults
-        model.from_mapping(defaults, source=str(path))
-    return parse_arguments(model, flags, prog=prog, defaults=defaults)
-
-
-def _leading_files(words: Sequence[str], *, most: int) -> tuple[list[str], list[str]]:
-    """Return the words before the first flag, and the rest."""
-    count = 0
-    while count < len(words) and not words[count].startswith("-"):
-        count += 1
-    if count > most:
-        raise ConfigError(f"expected at most {most} files before the flags, got {count}")
-    return list(words[:count]), list(words[count:])
-
-
-def _without_run_flags(model: type[ConfigType], arguments: Config) -> ConfigType:
-    return model.model_validate(arguments.model_dump(exclude=set(_RunFlags.model_fields)))
+    Raises:
+        ConfigError: there is a file of that name.
+    """
+    output = flags.output or Path("runs") / name
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"--output: expected a folder, got the file {output}")
+    return output

@@ -1,17 +1,25 @@
 """``automix COMMAND ...``: finds the command, prints one line for what a user got wrong."""
 
+import contextlib
 import importlib
+import io
+import logging
+import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, MappingProxyType
 
 import automix
+from automix.cli.interruption import os_error_line
+from automix.cli.siblings import check_siblings
 from automix.errors import AutoMixError
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+# As of a program that SIGPIPE ended: 128 + 13.
+EXIT_CLOSED_PIPE = 141
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +57,33 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code.
 
-    0: done. 2: what the user gave does not fit; one line says what was expected. 130:
-    interrupted; the same command continues.
+    0: done. 2: what the user gave does not fit, or the system refuses to read or write; one line
+    says what was expected. 130: interrupted; one line says how to continue. 141: whatever read the
+    output, such as ``head``, is gone.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or file that cannot show a frame of the help or a name gets "?" for it.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except AutoMixError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt as interruption:
+        _say("; ".join(filter(None, ("interrupted", str(interruption)))))
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        if error.filename is None and isinstance(_output_error(), BrokenPipeError):
+            return EXIT_CLOSED_PIPE
+        return _complain(os_error_line(error))
+    except SystemExit as end:
+        # Only help ends this way.
+        return int(end.code or 0)
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -60,22 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"automix {automix.__version__}")
         return 0
     if words[0] not in COMMANDS:
+        # Slow to import, for a help text.
+        hint = importlib.import_module("automix.messages").did_you_mean(words[0], COMMANDS)
         names = ", ".join(COMMANDS)
-        return _complain(f"automix: expected one of {names}, got {words[0]!r}")
-    return _run(COMMANDS[words[0]], words[1:])
-
-
-def _run(command: Command, words: Sequence[str]) -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        getattr(importlib.import_module(command.module), command.function)(words)
-    except AutoMixError as error:
-        return _complain(str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command continues where it stopped\n")
-        return EXIT_INTERRUPTED
-    except SystemExit as end:
-        return int(end.code or 0)
+        return _complain(f"automix: expected one of {names}, got {words[0]!r}{hint}")
+    command = COMMANDS[words[0]]
+    check_siblings()
+    logging.basicConfig(format="%(message)s")
+    for package in ("automix", "agents", "envs"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    with _termination_as_interrupt():
+        getattr(importlib.import_module(command.module), command.function)(words[1:])
     return 0
 
 
@@ -96,10 +122,35 @@ def _help() -> str:
 
 
 def _complain(text: str) -> int:
-    sys.stderr.write(" ".join(text.split()) + "\n")
+    _say(text)
     return EXIT_USAGE
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise KeyboardInterrupt
+def _say(text: str) -> None:
+    sys.stderr.write(" ".join(text.split()) + "\n")
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the body as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _output_error() -> OSError | None:
+    """Return what keeps standard output from being written, and leave it to nobody, or None."""
+    try:
+        # The pipe to a worker breaks with the same error as ours; writing tells which one it was.
+        print(flush=True)
+    except OSError as error:
+        # The interpreter flushes once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None

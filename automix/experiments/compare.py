@@ -20,8 +20,11 @@ from automix.experiments.pool import TrainingJob, TrainingOutcome, TrainingPool
 from automix.experiments.progress import ProgressBar
 from automix.experiments.runs import RunFolder
 from automix.random_streams import Stream, derived_seed
+from automix.training.build import check_model
 
 _OUTCOMES_NAME = "outcomes.jsonl"
+# Width of a cell of the text table.
+_CELL = 42
 _METRICS = ("calibrated_nll", "nll", "accuracy")
 
 
@@ -32,7 +35,8 @@ def compare(config: CompareConfig, output: Path) -> dict[str, Any]:
         AutoMixError: schedules, data or folder do not fit.
     """
     entries = parse_entries(config.schedules, config.environment, seed=config.seed)
-    fingerprint = load_data(config.task.data).fingerprint
+    data = load_data(config.task.data)
+    check_model(config.task, data.seen)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
         if run.is_finished:
@@ -43,7 +47,7 @@ def compare(config: CompareConfig, output: Path) -> dict[str, Any]:
             "split": config.split,
             "num_seeds": config.num_seeds,
             "baseline": entries[0].name,
-            "data": fingerprint,
+            "data": data.fingerprint,
             "rows": [
                 _row(entry.name, outcomes[entry.name], outcomes[entries[0].name], seed=config.seed)
                 for entry in entries
@@ -70,10 +74,11 @@ def format_table(result: dict[str, Any]) -> str:
     """Return the comparison as plain text, best first; differences are to the baseline."""
     rows = sorted(result["rows"], key=lambda row: row["calibrated_nll"]["mean"] or math.inf)
     width = max(len(row["name"]) for row in rows)
+    heads = "  ".join(f"{head:<{_CELL}}" for head in ("calibrated NLL (nats)", "accuracy"))
     lines = [
-        f"{result['num_seeds']} paired seeds, {result['split']} split; differences to "
-        f"{result['baseline']} with 95% intervals",
-        f"{'schedule':<{width}}  calibrated NLL (nats)                accuracy",
+        f"{result['num_seeds']} paired seeds, {result['split']} split: mean, interquartile mean, "
+        f"difference of the means to {result['baseline']} with its 95% interval",
+        f"{'schedule':<{width}}  {heads}",
     ]
     for row in rows:
         cells = "  ".join(_cell(row[metric]) for metric in ("calibrated_nll", "accuracy"))
@@ -83,11 +88,11 @@ def format_table(result: dict[str, Any]) -> str:
 
 def _cell(summary: dict[str, Any]) -> str:
     if summary["mean"] is None:
-        return f"{'diverged':<35}"
-    text, interval = f"{summary['mean']:.4f}", summary["difference"]
-    if interval:
+        return f"{'diverged':<{_CELL}}"
+    text = f"{summary['mean']:.4f} {summary['interquartile_mean']:.4f}"
+    if interval := summary["difference"]:
         text += f" {interval['estimate']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"
-    return f"{text:<35}"
+    return f"{text:<{_CELL}}"
 
 
 def _train_all(

@@ -8,6 +8,7 @@ from pydantic import Field
 from agents.config import AgentConfig
 from automix.config import Config
 from automix.training.task import TaskConfig
+from automix.vocabulary import Operator
 from envs.config import EnvironmentConfig
 
 
@@ -33,11 +34,11 @@ class SelectionConfig(Config):
 class ComputeConfig(Config):
     """Where trainings run. Threads are part of the result on a CPU: sums are split among them."""
 
-    workers: Annotated[int, Field(ge=1)] = 2
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
     """Processes that train at the same time outside the search, where it does not matter for the
     result."""
 
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of each training."""
 
 
@@ -108,7 +109,7 @@ class CompareConfig(Config):
 class ShowConfig(Config):
     """Mix a user's own images with each operator and write contact sheets."""
 
-    operators: tuple[str, ...] = ()
+    operators: tuple[Operator, ...] = ()
     """Operators to show; all if empty."""
 
     pairs: Annotated[int, Field(ge=1, le=64)] = 6

@@ -13,7 +13,7 @@ from automix.experiments.config import ComputeConfig
 from automix.schedule import Schedule
 from automix.training.build import build_trainer, load_search_data
 from automix.training.metrics import EvalMetrics
-from automix.training.processes import prepare_worker
+from automix.training.processes import prepare_worker, start_method
 from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
 
@@ -59,7 +59,7 @@ class TrainingPool:
     def __init__(self, task: TaskConfig, compute: ComputeConfig, *, with_test: bool) -> None:
         self._executor = ProcessPoolExecutor(
             max_workers=compute.workers,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=multiprocessing.get_context(start_method(task, module=__name__)),
             initializer=_start_worker,
             initargs=(task, compute.threads, with_test),
         )

@@ -57,8 +57,9 @@ class RunFolder:
                 f"{self.path}: expected a folder of our own, got one in use by another process"
             ) from None
         except OSError as error:
+            reason = (error.strerror or str(error)).lower()
             raise CheckpointError(
-                f"{self.path}: expected a folder that can be written, got: {error.strerror}"
+                f"{self.path}: expected a folder that can be written, got: {reason}"
             ) from None
         if not (self.path / CONFIG_NAME).exists():
             write_json(self.path / ENVIRONMENT_NAME, describe_environment())

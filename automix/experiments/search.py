@@ -26,7 +26,7 @@ from automix.experiments.selection import Candidate, Standing, planned_trainings
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
 from automix.schedule_builders import constant_decisions, constant_schedule
-from automix.training.build import load_search_data
+from automix.training.build import check_model, load_search_data
 from envs.actions import ActionCodec
 from envs.mixing_env import MixingEnv
 from envs.vector import make_vec_env, stop_vec_env
@@ -55,8 +55,7 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     Raises:
         AutoMixError: the configuration, the data or the folder do not fit.
     """
-    plan_learning(config.agent, num_segments=config.environment.num_segments)
-    data = load_search_data(config.task.data)
+    data = _load(config)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
         if run.is_finished:
@@ -92,12 +91,21 @@ def predict_cost(config: SearchConfig) -> CostEstimate:
     """Return what `search` will cost, measured on a few steps; nothing is written."""
     return estimate_cost(
         config.task,
-        load_search_data(config.task.data),
+        _load(config),
         operators=config.environment.operators,
         num_trainings=sum(count_trainings(config).values()),
         evaluations_per_training=2 * (config.environment.num_segments + 1),
         compute=config.compute,
     )
+
+
+def _load(config: SearchConfig) -> SearchData:
+    """Return the data, after refusing numbers that do not fit each other or the data."""
+    plan_learning(config.agent, num_segments=config.environment.num_segments)
+    data = load_search_data(config.task.data)
+    config.environment.check_length(config.task.trainer.total_steps(len(data.train)))
+    check_model(config.task, data)
+    return data
 
 
 def _learn(

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from automix.errors import ConfigError, DataError
+from automix.errors import DataError
 from automix.experiments.config import ShowConfig
 from automix.experiments.sheets import make_sheet
 from automix.reporting.contact_sheet_html import write_contact_sheets
@@ -24,30 +24,19 @@ def show(folder: Path, config: ShowConfig) -> list[Path]:
     own. Saliency is the spectral residual, which needs no network.
 
     Raises:
-        ConfigError: an operator is unknown.
         DataError: the folder has fewer than two images, or one cannot be read.
     """
-    operators = _operators(config)
+    mixing = [operator for operator in OPERATOR_FACTS if operator is not Operator.NONE]
     paths = _image_paths(folder, config.pairs, seed=config.seed)
     images = torch.stack([_read(path, config.size) for path in paths])
     names = sorted({_class_name(path, folder) for path in paths})
     labels = torch.tensor([names.index(_class_name(path, folder)) for path in paths])
     sheets = [
         make_sheet(Decision(operator=operator), images, labels, class_names=names, seed=config.seed)
-        for operator in operators
+        for operator in config.operators or mixing
     ]
     page = write_contact_sheets(config.output, sheets, title=f"{folder.name}: mixed")
     return [page, *sorted(config.output.rglob("*.png"))]
-
-
-def _operators(config: ShowConfig) -> list[Operator]:
-    if not config.operators:
-        return [operator for operator in OPERATOR_FACTS if operator is not Operator.NONE]
-    for name in config.operators:
-        if name not in set(Operator):
-            known = ", ".join(operator.value for operator in Operator)
-            raise ConfigError(f"operators: expected one of {known}, got {name!r}")
-    return [Operator(name) for name in config.operators]
 
 
 def _image_paths(folder: Path, count: int, *, seed: int) -> list[Path]:

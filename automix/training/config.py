@@ -40,3 +40,11 @@ class TrainerConfig(Config):
 
     max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
     """Gradients are scaled down to this norm; null leaves them as they are."""
+
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Return the optimiser steps of one pass over ``num_images`` training images."""
+        return num_images // min(self.batch_size, num_images)
+
+    def total_steps(self, num_images: int) -> int:
+        """Return the optimiser steps of a whole training on ``num_images`` training images."""
+        return self.epochs * self.steps_per_epoch(num_images)

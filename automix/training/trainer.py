@@ -75,8 +75,8 @@ class ClassifierTrainer:
         self.model = model
         self.device = next(model.parameters()).device
         self.batch_size = min(config.batch_size, len(train))
-        self.steps_per_epoch = len(train) // self.batch_size
-        self.total_steps = config.epochs * self.steps_per_epoch
+        self.steps_per_epoch = config.steps_per_epoch(len(train))
+        self.total_steps = config.total_steps(len(train))
         self._train = train
         self._preparer = preparer
         self._num_classes = train.num_classes

@@ -1,0 +1,45 @@
+"""What to say when a command is stopped, or cannot read or write."""
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+CONFIG_NAME = "config.yaml"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A command was interrupted; the text says how to continue."""
+
+
+@contextlib.contextmanager
+def continued_by(output: Path, *words: str) -> Iterator[None]:
+    """Say how to continue the run in ``output`` when the body is interrupted.
+
+    Args:
+        output: folder of the run.
+        words: the command and the files that start the same run again, such as ``search`` and the
+            configuration in the folder.
+
+    Raises:
+        Interrupted: the body was, once there was something to continue.
+        OSError: of the body; a nameless one, such as a full disk, gets the name of the folder.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (output / CONFIG_NAME).exists():
+            raise
+        command = shlex.join(["automix", *words, "--output", str(output)])
+        raise Interrupted(f"continue with: {command}") from None
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(output)) from error
+
+
+def os_error_line(error: OSError) -> str:
+    """Return what the operating system refused, as one line for users."""
+    where = "automix" if error.filename is None else error.filename
+    reason = (error.strerror or str(error)).lower()
+    return f"{where}: expected a place that can be read and written, got: {reason}"

@@ -1,0 +1,181 @@
+"""Commands, words and output folders that are wrong."""
+
+import json
+
+from tests.cli.mistake import BadInput, bad_words
+
+GOOD_SCHEDULE = json.dumps(
+    {
+        "format": "automix-schedule",
+        "version": 1,
+        "segments": [{"start": 0, "decision": {"operator": "mixup"}}],
+    }
+)
+
+WORDS = [
+    bad_words(
+        "unknown command",
+        "serach",
+        "automix: expected one of search, replay, compare, report, show, schedule, config, "
+        "got 'serach' (did you mean 'search'?)",
+    ),
+    bad_words("a flag before the command", "--seed 1", "automix: expected one of search,..."),
+    bad_words(
+        "no schedule",
+        "replay",
+        "automix replay: expected SCHEDULE.json [CONFIG.yaml], got nothing",
+    ),
+    bad_words(
+        "too many files",
+        "search one.yaml two.yaml",
+        "automix search: expected [CONFIG.yaml], got one.yaml two.yaml",
+    ),
+    bad_words("report on nothing", "report", "automix report: expected FOLDER, got nothing"),
+    bad_words(
+        "report with flags",
+        "report runs --wide",
+        "automix report: expected a known flag, got --wide; --help lists them",
+    ),
+    bad_words(
+        "report on no run",
+        "report .",
+        ".: expected finished runs, got none",
+    ),
+    bad_words("show nothing", "show", "automix show: expected FOLDER, got nothing"),
+    bad_words("show no folder", "show nowhere", "nowhere: expected a folder of images, got none"),
+    BadInput(
+        name="words: show an unknown operator",
+        words="show images --operators blur",
+        files={"images": None},
+        message="--operators: expected 'none', 'mixup',... or 'recursivemix', got 'blur'",
+    ),
+    bad_words(
+        "unknown schedule command",
+        "schedule shw x.json",
+        "automix schedule: expected one of show, make, got 'shw' (did you mean 'show'?)",
+    ),
+    bad_words(
+        "schedule show nothing",
+        "schedule show",
+        "automix schedule show: expected SCHEDULE.json, got nothing",
+    ),
+    bad_words(
+        "schedule make without a file",
+        "schedule make none",
+        "automix schedule make: expected DESCRIPTION SCHEDULE.json, got none",
+    ),
+    bad_words(
+        "schedule make of several",
+        "schedule make constants x.json",
+        "constants: expected the description of one schedule, got...",
+    ),
+    bad_words(
+        "configuration of an unknown command",
+        "config serch",
+        "automix config: expected one of search, replay, compare, got 'serch' "
+        "(did you mean 'search'?)",
+    ),
+    bad_words(
+        "compare with an unknown schedule",
+        "compare --schedules none ranom",
+        "schedules: expected a schedule file, none, constants,... got 'ranom' "
+        "(did you mean 'random'?)",
+    ),
+    bad_words(
+        "compare with an unknown operator",
+        "compare --schedules constant:mixupp",
+        "schedules: expected an operator among none,... got 'mixupp' (did you mean 'mixup'?)",
+    ),
+    bad_words(
+        "compare with an impossible strength",
+        "compare --schedules constant:mixup:99",
+        "schedules: constant:mixup:99: expected a strength in [0.01, 10] for mixup (alpha of "
+        "Beta(alpha, alpha); larger mixes more evenly), got 99",
+    ),
+    bad_words(
+        "compare with a strength that is none",
+        "compare --schedules constant:mixup:strong",
+        "schedules: constant:mixup:strong: strength: expected a number, got 'strong'",
+    ),
+    bad_words(
+        "compare with too many numbers",
+        "compare --schedules constant:mixup:1:1:1",
+        "schedules: expected OPERATOR[:STRENGTH[:SHARE]], got 'mixup:1:1:1'",
+    ),
+    bad_words(
+        "compare with nothing to ramp",
+        "compare --schedules ramp:none",
+        "schedules: expected an operator that mixes, got 'none'",
+    ),
+    bad_words(
+        "compare with a missing file",
+        "compare --schedules shuffled:nowhere.json",
+        "nowhere.json: expected a readable file, got: no such file or directory",
+    ),
+    bad_words(
+        "train a network that there is not",
+        "compare --schedules none --task.model.name torchvision/resnet19x",
+        "model.name: expected one of the... of torchvision, got 'torchvision/resnet19x'...",
+    ),
+    BadInput(
+        name="words: train a network that cannot take the images",
+        words="replay good.json --task.model.name torchvision/alexnet",
+        files={"good.json": GOOD_SCHEDULE},
+        message="task.model.name: expected a classifier that trains on batches of 2 images of "
+        "1 x 8 x 8, got 'torchvision/alexnet': Given input size...",
+    ),
+    BadInput(
+        name="words: train a network on batches of one",
+        words="search --task.model.name torchvision/resnet18 --task.trainer.batch-size 1",
+        message="task.model.name: expected a classifier that trains on batches of 1 images of "
+        "1 x 8 x 8, got 'torchvision/resnet18': Expected more than 1 value per channel...",
+    ),
+    bad_words(
+        "too many threads",
+        "compare --compute.threads 10000000000",
+        "--compute.threads: expected less than or equal to 1024, got 10000000000",
+    ),
+    bad_words(
+        "compare nothing",
+        "compare --schedules",
+        "--schedules: expected at least 1 item, got []",
+    ),
+    bad_words(
+        "compare on an unknown split",
+        "compare --split train",
+        "--split: expected 'selection' or 'test', got 'train'",
+    ),
+]
+
+OUTPUTS = [
+    BadInput(
+        name="output: a file",
+        words="search --output taken",
+        files={"taken": "mine"},
+        message="--output: expected a folder, got the file taken",
+    ),
+    BadInput(
+        name="output: below a file",
+        words="replay good.json --output taken/run",
+        files={"taken": "mine", "good.json": GOOD_SCHEDULE},
+        message="taken/run: expected a folder that can be written, got: not a directory",
+    ),
+    BadInput(
+        name="output: another run",
+        words="replay good.json --output run",
+        files={"run/config.yaml": "seed: 5", "good.json": GOOD_SCHEDULE},
+        message="run: expected an empty folder or a run of the same configuration,...",
+    ),
+    BadInput(
+        name="output: a schedule over a folder",
+        words="schedule make none taken",
+        files={"taken": None},
+        message="taken: expected a place that can be read and written, got: is a directory",
+    ),
+    BadInput(
+        name="output: a plot that is no picture",
+        words="schedule show good.json --plot plot.doc",
+        files={"good.json": GOOD_SCHEDULE},
+        message="plot.doc: expected a file name that ends in .png, got another",
+    ),
+]

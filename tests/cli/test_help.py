@@ -1,0 +1,127 @@
+"""Help is complete and instant."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from automix.cli import commands
+from automix.cli.arguments import Signature
+from automix.cli.flags import flag_name
+from automix.cli.main import COMMANDS
+from tests.cli.running import RunCommand
+
+ROOT = Path(__file__).parents[2]
+SIGNATURES: list[Signature[Any, Any]] = [
+    commands.SEARCH,
+    commands.REPLAY,
+    commands.COMPARE,
+    commands.REPORT,
+    commands.SHOW,
+    commands.SCHEDULE_SHOW,
+    commands.SCHEDULE_MAKE,
+    *commands.CONFIGS.values(),
+]
+
+
+def leaves(
+    model: type[BaseModel], prefix: Sequence[str] = ()
+) -> Iterator[tuple[Sequence[str], FieldInfo]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, (*prefix, name))
+        else:
+            yield (*prefix, name), field
+
+
+def without_frames(text: str) -> str:
+    """Return the words of a help text in one line, without frames and line breaks."""
+    return " ".join(re.sub("[\u2500-\u257f]", " ", text).split())
+
+
+@pytest.mark.parametrize("signature", SIGNATURES, ids=lambda signature: signature.command)
+def test_help_explains_every_word_and_field(
+    signature: Signature[Any, Any], run_command: RunCommand
+) -> None:
+    outcome = run_command(*signature.command.split()[1:], "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    text = without_frames(outcome.out)
+    assert text.startswith(f"usage: {signature.usage}")
+    for word, explanation in signature.words.items():
+        assert f"{word}: {explanation}." in text
+    for path, field in leaves(signature.every_field):
+        assert field.description, path
+        # A truth value has two names: "--dry-run, --no-dry-run".
+        _, found, after = re.split(f" ({flag_name(path)}),? ", text, maxsplit=1)
+        assert found
+        assert field.description in after
+
+
+@pytest.mark.parametrize("group", ["schedule", "config"])
+def test_a_group_lists_its_commands(group: str, run_command: RunCommand) -> None:
+    wanted = [s.usage for s in SIGNATURES if s.command.startswith(f"automix {group} ")]
+    for words in ([group], [group, "--help"]):
+        outcome = run_command(*words)
+        assert outcome.code == 0
+        assert all(usage in outcome.out for usage in wanted)
+
+
+def test_help_lists_every_command(run_command: RunCommand) -> None:
+    for words in ([], ["-h"], ["--help"]):
+        outcome = run_command(*words)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert all(f"  {name} " in outcome.out for name in COMMANDS)
+    assert {signature.command.split()[1] for signature in SIGNATURES} == set(COMMANDS)
+
+
+def test_help_shows_what_a_file_says(folder: Path, run_command: RunCommand) -> None:
+    Path("mine.yaml").write_text("task: {trainer: {epochs: 123}}")
+    text = without_frames(run_command("search", "mine.yaml", "--seed", "45", "--help").out)
+    assert "Passes over the training split. (default: 123)" in text
+    assert "(default: 45)" in text
+
+
+def test_help_is_there_for_those_who_have_it_wrong(run_command: RunCommand) -> None:
+    for words in (["nowhere.yaml"], ["--sed", "1"], ["--task.data.source", "folder"]):
+        outcome = run_command("search", *words, "--help")
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "--task.trainer.epochs" in outcome.out
+
+
+def imported_by(*words: str) -> set[str]:
+    """Return the modules that a command imports, in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "automix", *words],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    return {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    modules = imported_by("--help")
+    assert "automix.cli.main" in modules
+    assert not modules & {"torch", "pydantic", "tyro", "numpy", "gymnasium", "stable_baselines3"}
+
+
+def test_the_help_of_a_command_does_not_load_torch() -> None:
+    modules = imported_by("search", "--help")
+    assert "tyro" in modules
+    assert not modules & {"torch", "stable_baselines3", "matplotlib", "sklearn"}
+
+
+def test_help_is_instant() -> None:
+    def seconds(*words: str) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+    # The best of three, and without what Python itself takes to start: other work may be going on.
+    taken = min(seconds("-m", "automix", "--help") for _ in range(3))
+    assert taken - min(seconds("-c", "pass") for _ in range(3)) < 0.5

@@ -1,0 +1,177 @@
+"""Observations: named, bounded, fresh, and the same for any data set."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from automix.schedule import Decision
+from automix.training.metrics import EvalMetrics, TrainMetrics
+from automix.vocabulary import Operator
+from envs.observations import ObservationBuilder, Snapshot
+from tests.envs.conftest import ACTIONS, MakeEnv
+
+OPERATORS = (Operator.NONE, Operator.MIXUP, Operator.GUIDEDMIXUP)
+LOSSES = st.floats(0, 50) | st.sampled_from([math.nan, math.inf, 0.0])
+SHARES = st.floats(0, 1)
+EVALUATIONS = st.builds(
+    EvalMetrics,
+    nll=LOSSES,
+    calibrated_nll=LOSSES,
+    accuracy=SHARES,
+    temperature=st.floats(0.01, 100) | st.just(math.nan),
+    num_images=st.just(5),
+)
+TRAININGS = st.builds(
+    TrainMetrics,
+    loss=LOSSES,
+    accuracy=SHARES,
+    mixed_share=SHARES,
+    num_images=st.just(5),
+    seconds=st.just(1.0),
+)
+DECISIONS = st.sampled_from(
+    [
+        Decision(operator=Operator.NONE),
+        Decision(operator=Operator.MIXUP, strength=0.2),
+        Decision(operator=Operator.MIXUP, strength=2.0, probability=0.5),
+        Decision(operator=Operator.GUIDEDMIXUP),
+    ]
+)
+SNAPSHOTS = st.builds(
+    Snapshot,
+    progress=SHARES,
+    learning_rate_share=SHARES,
+    reward=EVALUATIONS,
+    clean=EVALUATIONS,
+    train=st.none() | TRAININGS,
+    decision=st.none() | DECISIONS,
+)
+EVALUATION = EvalMetrics(nll=1.0, calibrated_nll=0.8, accuracy=0.6, temperature=1.5, num_images=10)
+START = Snapshot(
+    progress=0.0,
+    learning_rate_share=0.05,
+    reward=EVALUATION,
+    clean=dataclasses.replace(EVALUATION, nll=0.7, accuracy=0.9),
+    train=None,
+    decision=None,
+)
+AFTER = dataclasses.replace(
+    START,
+    progress=0.25,
+    reward=dataclasses.replace(EVALUATION, nll=0.9, calibrated_nll=0.5),
+    clean=dataclasses.replace(EVALUATION, nll=0.4),
+    train=TrainMetrics(loss=1.2, accuracy=0.5, mixed_share=1, num_images=8, seconds=1),
+    decision=Decision(operator=Operator.MIXUP, strength=1.0, probability=0.5),
+)
+
+
+@given(SNAPSHOTS, st.none() | SNAPSHOTS, st.integers(2, 1000))
+def test_whatever_happens_the_observation_is_in_its_space(
+    now: Snapshot, before: Snapshot | None, num_classes: int
+) -> None:
+    builder = ObservationBuilder(OPERATORS, num_classes=num_classes)
+    observation = builder.build(now, before)
+    assert builder.space.contains(observation)
+    assert np.isfinite(observation).all()
+
+
+def named(builder: ObservationBuilder, now: Snapshot, before: Snapshot | None) -> dict[str, float]:
+    values = builder.build(now, before).tolist()
+    return dict(zip([feature.name for feature in builder.features], values, strict=True))
+
+
+def test_features_are_what_they_are_called() -> None:
+    scale = math.log(10)
+    values = named(ObservationBuilder(OPERATORS, num_classes=10), AFTER, START)
+    assert values == pytest.approx(
+        {
+            "progress": 0.25,
+            "learning_rate": 0.05,
+            "reward_nll": 0.9 / scale,
+            "reward_calibrated_nll": 0.5 / scale,
+            "reward_log_calibrated_nll": math.log(0.5 / scale),
+            "reward_accuracy": 0.6,
+            "log_temperature": math.log(1.5),
+            "clean_nll": 0.4 / scale,
+            "clean_accuracy": 0.6,
+            "nll_gap": 0.5 / scale,
+            "accuracy_gap": 0.0,
+            "reward_slope": -0.3 / scale,
+            "clean_slope": -0.3 / scale,
+            "train_loss": 1.2 / scale,
+            "last_strength": 0.8 / 1.8,
+            "last_probability": 0.5,
+            "stage_0": 0.0,
+            "stage_1": 1.0,
+            "stage_2": 0.0,
+            "stage_3": 0.0,
+            "stage_4": 0.0,
+            "last_is_none": 0.0,
+            "last_is_mixup": 1.0,
+            "last_is_guidedmixup": 0.0,
+        },
+        abs=1e-6,
+    )
+
+
+@given(SHARES)
+def test_stages_are_nearness_to_points_of_the_training(progress: float) -> None:
+    builder = ObservationBuilder(OPERATORS, num_classes=10)
+    values = named(builder, dataclasses.replace(START, progress=progress), None)
+    stages = np.array([values[f"stage_{index}"] for index in range(5)])
+    assert stages.sum() == pytest.approx(1, abs=1e-6)
+    assert (stages * np.arange(5) / 4).sum() == pytest.approx(progress, abs=1e-6)
+    assert np.count_nonzero(stages) <= 2
+
+
+def test_before_the_first_decision_there_is_no_last_one() -> None:
+    values = named(ObservationBuilder(OPERATORS, num_classes=10), START, None)
+    zero = ["last_strength", "last_probability", "reward_slope", "clean_slope"]
+    zero += [f"last_is_{operator.value}" for operator in OPERATORS]
+    assert {values[name] for name in zero} == {0.0}
+    assert values["train_loss"] == 1.0
+
+
+def test_losses_mean_the_same_for_any_number_of_classes() -> None:
+    def chance(num_classes: int) -> list[float]:
+        loss = math.log(num_classes)
+        metrics = dataclasses.replace(EVALUATION, nll=loss, calibrated_nll=loss)
+        snapshot = dataclasses.replace(START, reward=metrics, clean=metrics)
+        builder = ObservationBuilder(OPERATORS, num_classes=num_classes)
+        return list(named(builder, snapshot, None).values())
+
+    assert chance(10) == pytest.approx(chance(1000), abs=1e-6)
+
+
+def test_features_are_documented_and_bound_the_space() -> None:
+    builder = ObservationBuilder(OPERATORS, num_classes=10)
+    names = [feature.name for feature in builder.features]
+    assert len(set(names)) == len(names) == builder.space.shape[0]
+    assert builder.space.dtype == np.float32
+    for feature, low, high in zip(
+        builder.features, builder.space.low, builder.space.high, strict=True
+    ):
+        assert feature.meaning
+        assert (feature.low, feature.high) == (low, high)
+        assert feature.low < feature.high
+
+
+def test_an_environment_observes_within_its_space_and_hands_out_copies(make_env: MakeEnv) -> None:
+    env = make_env()
+    observations = [env.reset()[0]]
+    kept = [observations[0].copy()]
+    for action in ACTIONS:
+        observations.append(env.step(action)[0])
+        kept.append(observations[-1].copy())
+    for index, observation in enumerate(observations):
+        assert env.observation_space.contains(observation)
+        np.testing.assert_array_equal(observation, kept[index])
+        observation.fill(0)  # must not reach into the environment
+    assert env.observation_space.contains(env.reset()[0])
+    progress = [observation[0] for observation in kept]
+    assert progress == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert env.observation_features[0].name == "progress"

@@ -1,0 +1,335 @@
+"""What an episode is: rewards, ends, seeds, states, and what it may look at."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from automix.checkpoints import load_checkpoint, save_checkpoint
+from automix.data.splits import SearchData
+from automix.errors import ConfigError
+from automix.schedule import Schedule
+from envs.mixing_env import MixingEnv
+from envs.observations import Observation
+from envs.rewards import POTENTIALS, diverged_potential, potential_of
+from tests.envs.conftest import ACTIONS, MakeEnv
+from tests.equality import assert_same, untouched_generators
+
+Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
+HUGE = {"peak_learning_rate": 1e30}
+
+
+def play(env: MixingEnv, *, first: int = 0) -> list[Transition]:
+    return [env.step(action) for action in ACTIONS[first:]]
+
+
+def comparable(transitions: list[Transition]) -> list[object]:
+    """Return what must be equal when an episode is repeated: all but wall-clock time."""
+    return [
+        (
+            observation.tolist(),
+            reward,
+            terminated,
+            {key: value for key, value in info.items() if key != "seconds"},
+        )
+        for observation, reward, terminated, _, info in transitions
+    ]
+
+
+@pytest.mark.parametrize("potential", list(POTENTIALS))
+def test_reward_is_the_gain_of_the_potential(make_env: MakeEnv, potential: Any) -> None:
+    env = make_env(potential=potential)
+    env.reset()
+    before = start = POTENTIALS[potential](env.trainer.evaluate(env.data.reward))
+    total = 0.0
+    for _, reward, _, truncated, info in play(env):
+        after = POTENTIALS[potential](info["metrics"])
+        assert reward == after - before
+        assert not truncated
+        before, total = after, total + reward
+    assert total == pytest.approx(info["potential"] - start, abs=1e-12)
+    assert info["potential"] == POTENTIALS[potential](env.trainer.evaluate(env.data.reward))
+
+
+def test_metrics_are_those_of_the_reward_split(make_env: MakeEnv) -> None:
+    env = make_env()
+    env.reset()
+    for action in ACTIONS:
+        *_, info = env.step(action)
+        assert info["metrics"] == env.trainer.evaluate(env.data.reward)
+
+
+def test_an_episode_terminates_after_its_last_segment(make_env: MakeEnv) -> None:
+    env = make_env()
+    env.reset()
+    transitions = play(env)
+    assert [terminated for _, _, terminated, _, _ in transitions] == [False, False, True]
+    assert env.trainer.progress == 1
+    assert "schedule" not in transitions[1][4]
+    assert {"schedule", "potential", "training_seed", "seconds"} <= transitions[2][4].keys()
+    with pytest.raises(RuntimeError, match=r"expected reset\(\)"):
+        env.step(ACTIONS[0])
+    env.reset()
+    env.step(ACTIONS[0])
+
+
+def test_the_schedule_holds_the_decisions_taken(make_env: MakeEnv) -> None:
+    env = make_env()
+    env.reset()
+    assert [segment.decision.label() for segment in env.schedule().segments] == ["none"]
+    transitions = play(env)
+    schedule = transitions[-1][4]["schedule"]
+    assert isinstance(schedule, Schedule)
+    assert [segment.start for segment in schedule.segments] == [0, 1 / 3, 2 / 3]
+    decisions = [info["decision"] for *_, info in transitions]
+    assert [segment.decision for segment in schedule.segments] == decisions
+    assert [decision.label() for decision in decisions] == ["none", "mixup 2 p=0.5", "cutmix 0.2"]
+
+
+def test_stepping_before_reset_is_refused(make_env: MakeEnv) -> None:
+    with pytest.raises(RuntimeError, match=r"expected reset\(\) before anything else"):
+        make_env().step(ACTIONS[0])
+
+
+@pytest.mark.parametrize("potential", list(POTENTIALS))
+def test_a_diverged_training_ends_with_the_potential_of_chance(
+    make_env: MakeEnv, potential: Any
+) -> None:
+    env = make_env(trainer=HUGE, potential=potential)
+    env.reset()
+    start = POTENTIALS[potential](env.trainer.evaluate(env.data.reward))
+    observation, reward, terminated, truncated, info = env.step(ACTIONS[0])
+    chance = diverged_potential(potential, num_classes=10)
+    assert (terminated, truncated, info["diverged"]) == (True, False, True)
+    assert reward == chance - start
+    assert info["potential"] == chance
+    assert env.observation_space.contains(observation)
+    assert [segment.start for segment in info["schedule"].segments] == [0]
+
+
+def test_chance_is_what_the_docstring_says() -> None:
+    assert diverged_potential("accuracy", num_classes=4) == 0.25
+    assert diverged_potential("nll", num_classes=4) == -math.log(4)
+    assert diverged_potential("calibrated_nll", num_classes=4) == -math.log(4)
+
+
+def test_a_potential_that_is_not_finite_is_that_of_chance(make_env: MakeEnv) -> None:
+    env = make_env()
+    env.reset()
+    metrics = env.trainer.evaluate(env.data.reward)
+    for value in (math.nan, math.inf):
+        broken = dataclasses.replace(metrics, calibrated_nll=value, nll=value)
+        for name in ("calibrated_nll", "nll"):
+            assert potential_of(broken, name, num_classes=10) == -math.log(10)
+
+
+def test_an_episode_after_a_diverged_one_is_as_good_as_new(make_env: MakeEnv) -> None:
+    used, fresh = make_env(trainer=HUGE), make_env(trainer=HUGE)
+    used.reset()
+    used.step(ACTIONS[0])
+    first, _ = used.reset(options={"training_seed": 5})
+    second, _ = fresh.reset(options={"training_seed": 5})
+    np.testing.assert_array_equal(first, second)
+
+
+class Poisoned:
+    """A split that may be measured and moved, and fails as soon as anything looks into it."""
+
+    num_bytes = 0
+
+    def to(self, device: object) -> "Poisoned":
+        del device
+        return self
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AssertionError(f"the environment reads {name} of the selection split")
+
+    def __len__(self) -> NoReturn:
+        raise AssertionError("the environment reads the size of the selection split")
+
+
+def test_only_train_and_reward_splits_are_looked_at(
+    make_env: MakeEnv, smoke_data: SearchData
+) -> None:
+    poisoned = dataclasses.replace(smoke_data, selection=Poisoned())  # type: ignore[arg-type]
+    env = make_env(data=poisoned, render_mode="rgb_array")
+    env.reset()
+    play(env)
+    env.render()
+    env.set_state(env.get_state())
+
+
+def test_a_search_has_no_test_images(smoke_data: SearchData) -> None:
+    names = {field.name for field in dataclasses.fields(smoke_data)}
+    assert names == {
+        "train",
+        "reward",
+        "selection",
+        "class_names",
+        "statistics",
+        "fingerprint",
+    }
+
+
+def test_same_seed_same_sequence_of_episodes(make_env: MakeEnv) -> None:
+    episodes = []
+    for env in (make_env(seed=7), make_env(seed=1)):
+        # The constructor's seed and that of reset name the same sequence.
+        first = env.reset() if env.episode == -1 and env._seed == 7 else env.reset(seed=7)
+        episode: list[object] = [first[0].tolist(), first[1], comparable(play(env))]
+        second = env.reset()
+        episode += [second[0].tolist(), second[1], comparable(play(env))]
+        assert first[1] != second[1]
+        episodes.append(episode)
+    assert episodes[0] == episodes[1]
+
+
+def test_another_seed_gives_another_episode(make_env: MakeEnv) -> None:
+    rewards = []
+    for seed in (1, 2):
+        env = make_env(seed=seed)
+        env.reset()
+        rewards.append(env.step(ACTIONS[0])[1])
+    assert rewards[0] != rewards[1]
+
+
+def test_without_a_seed_every_environment_is_different(make_env: MakeEnv) -> None:
+    seeds = {make_env(seed=None).reset()[1]["training_seed"] for _ in range(3)}
+    assert len(seeds) == 3
+
+
+def test_a_training_seed_names_one_training(make_env: MakeEnv) -> None:
+    first, second = make_env(seed=1), make_env(seed=2)
+    second.reset()
+    for env in (first, second):
+        _, info = env.reset(options={"training_seed": 99})
+        assert info == {"training_seed": 99}
+    assert comparable(play(first)) == comparable(play(second))
+
+
+def test_unknown_options_are_refused(make_env: MakeEnv) -> None:
+    with pytest.raises(ValueError, match=r"expected options among .*, got \['sead'\]"):
+        make_env().reset(options={"sead": 1})
+
+
+@pytest.mark.parametrize("num_done", [0, 1, 2])
+def test_a_state_continues_an_episode_through_a_file(
+    make_env: MakeEnv, tmp_path: Path, num_done: int
+) -> None:
+    env, other = make_env(seed=1), make_env(seed=2)
+    env.reset()
+    env.reset()
+    observation = env.step(ACTIONS[0])[0]
+    observation, _ = env.reset()
+    for action in ACTIONS[:num_done]:
+        observation = env.step(action)[0]
+    save_checkpoint(tmp_path / "env.bin", {"env": env.get_state()})
+    other.reset()
+    other.step(ACTIONS[2])
+    loaded = load_checkpoint(tmp_path / "env.bin")
+    assert loaded is not None
+    np.testing.assert_array_equal(other.set_state(loaded["env"]), observation)
+    assert comparable(play(other, first=num_done)) == comparable(play(env, first=num_done))
+    # The episodes after it are the same, too.
+    assert env.reset()[1] == other.reset()[1]
+    assert_same(env.trainer.state_dict(), other.trainer.state_dict())
+
+
+def test_a_state_is_a_copy(make_env: MakeEnv) -> None:
+    env, other = make_env(seed=1), make_env(seed=2)
+    env.reset()
+    env.step(ACTIONS[0])
+    state = env.get_state()
+    rest = comparable(play(env, first=1))
+    other.set_state(state)
+    assert comparable(play(other, first=1)) == rest
+    other.set_state(state)
+    assert comparable(play(other, first=1)) == rest
+
+
+def test_seconds_go_on_after_a_continuation(make_env: MakeEnv) -> None:
+    env, other = make_env(), make_env()
+    env.reset()
+    env.step(ACTIONS[0])
+    state = env.get_state()
+    assert state["seconds"] > 0
+    state["seconds"] = 1000.0
+    other.set_state(state)
+    assert play(other, first=1)[-1][4]["seconds"] > 1000
+
+
+def test_skipping_episodes_equals_running_them(make_env: MakeEnv) -> None:
+    run, skipped = make_env(), make_env()
+    for _ in range(4):
+        expected = run.reset()[1]
+    skipped.skip_to_episode(3)
+    assert skipped.reset()[1] == expected
+    assert skipped.episode == 3
+
+
+def pointers(env: MixingEnv) -> list[int]:
+    trainer = env.trainer
+    tensors: list[Tensor] = [*trainer.model.state_dict().values()]
+    tensors += trainer.evaluated_model.state_dict().values()
+    tensors += [env.data.train.images, trainer._train.images, env._probe.images]
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def test_reset_reloads_and_reallocates_nothing(make_env: MakeEnv) -> None:
+    env = make_env()
+    env.reset()
+    trainer, before = env.trainer, pointers(env)
+    play(env)
+    env.reset(seed=5)
+    env.step(ACTIONS[1])
+    assert env.trainer is trainer
+    assert pointers(env) == before
+
+
+def test_global_generators_are_left_alone(make_env: MakeEnv) -> None:
+    with untouched_generators():
+        env = make_env(render_mode="rgb_array")
+        env.reset(seed=3)
+        play(env)
+        env.render()
+        env.set_state(env.get_state())
+
+
+def test_more_segments_than_steps_are_refused(make_env: MakeEnv) -> None:
+    with pytest.raises(ConfigError, match=r"num_segments: expected at most 12 .*, got 13"):
+        make_env(num_segments=13)
+    make_env(num_segments=12)
+
+
+def test_uneven_segments_cover_the_training(make_env: MakeEnv) -> None:
+    env = make_env(num_segments=5)
+    env.reset()
+    lengths, before = [], 0
+    for _ in range(5):
+        env.step(ACTIONS[0])
+        lengths.append(env.trainer.step - before)
+        before = env.trainer.step
+    assert sum(lengths) == env.trainer.total_steps == 12
+    assert max(lengths) - min(lengths) == 1
+
+
+def test_render_without_a_mode_is_none(make_env: MakeEnv) -> None:
+    env = make_env()
+    env.reset()
+    assert env.render() is None
+
+
+def test_pictures_change_with_the_episode(make_env: MakeEnv) -> None:
+    env = make_env(render_mode="rgb_array")
+    env.reset()
+    first = env.render()
+    env.step(ACTIONS[1])
+    second = env.render()
+    assert first is not None
+    assert second is not None
+    assert first.shape == second.shape
+    assert (first != second).any()

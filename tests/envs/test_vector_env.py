@@ -1,0 +1,101 @@
+"""Environments side by side: in this process and in worker processes."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+
+from automix.data.splits import SearchData
+from automix.training.config import TrainerConfig
+from automix.training.task import TaskConfig
+from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
+from envs.vector import VecEnvKind, make_vec_env, stop_vec_env
+
+ACTIONS = [np.array([[1, 1, 0], [2, 0, 1]]), np.array([[0, 0, 0], [1, 0, 1]])]
+
+
+def make(
+    kind: VecEnvKind, *, num_envs: int = 2, seed: int = 3, task: TaskConfig = SMOKE_TASK
+) -> VecEnv:
+    return make_vec_env(task, SMOKE_ENVIRONMENT, num_envs=num_envs, kind=kind, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[VecEnv]:
+    env = make("subprocess")
+    yield env
+    stop_vec_env(env)
+    env.close()  # closing twice does no harm
+
+
+def play(env: VecEnv, *, steps: int) -> list[object]:
+    log: list[object] = [env.reset().tolist()]  # type: ignore[union-attr]
+    for step in range(steps):
+        observations, rewards, dones, infos = env.step(ACTIONS[step % 2])
+        for info in infos:
+            info.pop("seconds", None)
+            if "terminal_observation" in info:
+                info["terminal_observation"] = info["terminal_observation"].tolist()
+        log.append([observations.tolist(), rewards.tolist(), dones.tolist(), list(infos)])  # type: ignore[union-attr]
+    return log
+
+
+def test_workers_and_this_process_give_the_same_numbers(workers: VecEnv) -> None:
+    # More than one episode, so that automatic resets are compared, too.
+    assert play(workers, steps=5) == play(make("in_process"), steps=5)
+
+
+def test_states_travel_between_workers_and_this_process(workers: VecEnv) -> None:
+    workers.reset()
+    workers.step(ACTIONS[0])
+    states = workers.env_method("get_state")
+    expected = [workers.step(ACTIONS[step])[:3] for step in range(2)]
+    here = make("in_process", seed=8)
+    here.reset()
+    for index, state in enumerate(states):
+        here.env_method("set_state", state, indices=index)
+    for step in range(2):
+        for mine, theirs in zip(here.step(ACTIONS[step])[:3], expected[step], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_environments_differ_from_each_other_and_with_the_seed() -> None:
+    rewards = [make("in_process", seed=seed) for seed in (1, 2)]
+    found = set()
+    for env in rewards:
+        env.reset()
+        found.update(env.step(np.zeros((2, 3), dtype=np.int64))[1].tolist())
+    assert len(found) == 4
+
+
+def test_splits_are_shared_in_this_process_only(smoke_data: SearchData) -> None:
+    env = make_vec_env(
+        SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=2, kind="in_process", seed=0, data=smoke_data
+    )
+    assert all(data is smoke_data for data in env.get_attr("data"))
+    with pytest.raises(ValueError, match="expected data=None with subprocess"):
+        make_vec_env(
+            SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=2, kind="subprocess", seed=0, data=smoke_data
+        )
+
+
+def test_stopping_in_the_middle_of_a_training_is_immediate() -> None:
+    long = TrainerConfig(epochs=1_000_000, batch_size=10)
+    env = make("subprocess", task=SMOKE_TASK.model_copy(update={"trainer": long}))
+    assert isinstance(env, SubprocVecEnv)
+    env.reset()
+    env.step_async(ACTIONS[0])
+    time.sleep(0.1)
+    started = time.monotonic()
+    stop_vec_env(env)
+    assert time.monotonic() - started < 5
+    assert not any(process.is_alive() for process in env.processes)
+    env.close()
+
+
+def test_stopping_in_this_process_closes() -> None:
+    env = make("in_process", num_envs=1)
+    env.reset()
+    stop_vec_env(env)
