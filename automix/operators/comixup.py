@@ -145,12 +145,26 @@ def _divide(batch: int, most: int, device: torch.device) -> _Groups:
 
 
 def _show(images_BCHW: Tensor, image_B1HW: Tensor) -> Tensor:
-    """Return for each pixel that of the image with this number, in the input's memory format."""
-    channels = images_BCHW.shape[1]
+    """Return for each pixel that of the image with this number, in the input's memory format.
+
+    One index into all pixels, in 32 bits where they do: on a CPU less than half the time of
+    ``gather`` along the batch, whose inner loop jumps from image to image.
+    """
     if is_channels_last(images_BCHW):
-        number_BHWC = image_B1HW.permute(0, 2, 3, 1).expand(-1, -1, -1, channels)
-        return images_BCHW.permute(0, 2, 3, 1).gather(0, number_BHWC).permute(0, 3, 1, 2)
-    return images_BCHW.gather(0, image_B1HW.expand(-1, channels, -1, -1))
+        shown_BHWC = _pick(images_BCHW.permute(0, 2, 3, 1), image_B1HW.permute(0, 2, 3, 1))
+        return shown_BHWC.permute(0, 3, 1, 2)
+    return _pick(images_BCHW, image_B1HW)
+
+
+def _pick(images: Tensor, number: Tensor) -> Tensor:
+    """Return each element from the image with its number, in a contiguous tensor."""
+    size = images[0].numel()
+    is_large = images.numel() >= 2**31
+    element = torch.arange(
+        size, device=images.device, dtype=torch.int64 if is_large else torch.int32
+    )
+    index = number.to(element.dtype) * size + element.view(images.shape[1:])
+    return images.flatten().index_select(0, index.flatten()).view(images.shape)
 
 
 def _shares(inputs_GJPP2: Tensor, size: tuple[int, int]) -> Tensor:

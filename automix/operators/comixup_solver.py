@@ -188,11 +188,11 @@ def _two_best(cost_KGQ: Tensor, saving_GQ: Tensor) -> tuple[Tensor, Tensor]:
         saving_GQ: (G, Q) twice what showing two half and half saves.
     """
     least_GQ = cost_KGQ.amin(0)
-    is_best_KGQ = (cost_KGQ == least_GQ).to(cost_KGQ.dtype)
+    is_best_KGQ = 1 - (cost_KGQ - least_GQ).sign()
     others_KGQ = torch.add(cost_KGQ, is_best_KGQ, alpha=2 * _FORBIDDEN)
     next_GQ = others_KGQ.amin(0)
     regret_GQ = next_GQ - least_GQ
-    is_next_KGQ = (others_KGQ == next_GQ).to(cost_KGQ.dtype)
+    is_next_KGQ = 1 - (others_KGQ - next_GQ).sign()
     half_GQ = 0.5 * (regret_GQ < saving_GQ).to(cost_KGQ.dtype)
     return torch.lerp(is_best_KGQ, is_next_KGQ, half_GQ), regret_GQ
 

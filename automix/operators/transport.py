@@ -128,7 +128,7 @@ def _source_pixels(source_BN: Tensor, size: tuple[int, int]) -> Tensor:
         return enlarge_cells(chosen.view(-1, side, side), size)
 
     first_TT = top[:-1].unsqueeze(1) * width + left[:-1]
-    pixel_B1HW = of_source(first_TT) + (down_H1 * width + right_W)
+    pixel_B1HW = of_source(first_TT).add_(down_H1 * width + right_W)
     # Cells differ by at most one pixel: the pixel after the last of the patch is one step back.
     if height % side:
         rows_TT = (top[1:] - top[:-1]).unsqueeze(1).expand(side, side)
@@ -161,12 +161,12 @@ def _offsets(side: int, t_eps: float, device: torch.device) -> tuple[Tensor, Ten
     """
     number = torch.arange(_WINDOW * _WINDOW, device=device)
     down, right = number // _WINDOW - _REACH, number % _WINDOW - _REACH
-    key = (down**2 + right**2) * _WINDOW**2 + number
-    nearest_K = key.argsort()[:_NUM_OFFSETS]
+    order = ((down**2 + right**2) * _WINDOW**2 + number).argsort()
+    nearest_K = order[:_NUM_OFFSETS]
     offset_K = (down * side + right).index_select(0, nearest_K)
     distance_K = (down**2 + right**2).index_select(0, nearest_K)
     cost_K = distance_K * (t_eps / max(1, side - 1) ** 2)
-    place = (key.unsqueeze(1) > key).sum(1).view(_WINDOW, _WINDOW)
+    place = order.argsort().view(_WINDOW, _WINDOW)
     bias = (_FLOAT32_BIAS, 0)
     return pad(offset_K, bias), pad(cost_K, bias, value=float("inf")), place
 
@@ -185,9 +185,10 @@ def _visible_bits(visible_BTT: Tensor, place: Tensor) -> Tensor:
     rows = (padded << column).sum(2)
     pattern = (rows.unsqueeze(2) >> column[:side]) & (2**_WINDOW - 1)  # (T + 8, B, T)
     pattern = pattern.to(torch.int32)
-    is_set = torch.arange(2**_WINDOW, device=device).unsqueeze(1) >> column[:_WINDOW] & 1
+    is_set = torch.arange(2**_WINDOW, device=device) >> column[:_WINDOW].unsqueeze(1) & 1
     value = torch.ones_like(place) << place.clamp_max(_NUM_OFFSETS)
-    table = (is_set * value.where(place < _NUM_OFFSETS, 0).unsqueeze(1)).sum(2)  # (9, 512)
+    value = value.where(place < _NUM_OFFSETS, 0)
+    table = (value.unsqueeze(2) * is_set).sum(1)  # (9, 512)
     bits = table[0].index_select(0, pattern[:side].flatten())
     for row in range(1, _WINDOW):
         bits = bits | table[row].index_select(0, pattern[row : row + side].flatten())
