@@ -122,7 +122,7 @@ def peaks(maps_BHW: Tensor, window: tuple[int, int]) -> Tensor:
     return torch.stack((place_B // columns, place_B % columns), 1)
 
 
-def objective_terms(z_GJPPK: Tensor, problem: CoMixupProblem) -> Tensor:
+def comixup_objective(z_GJPPK: Tensor, problem: CoMixupProblem) -> Tensor:
     """Return U, V and W of a solution, (G, 3); their sum is the objective.
 
     Args:
