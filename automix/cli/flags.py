@@ -76,6 +76,8 @@ def read_words(words: Sequence[str], model: type[BaseModel], *, command: str) ->
         if flag.path in given:
             raise ConfigError(f"{flag.name}: expected once, got twice")
         given.add(flag.path)
+        if equals and is_negated:
+            raise ConfigError(f"{name}: expected no value, got {text!r}")
         if not equals and bool in alternatives(flag.annotation):
             value: object = not is_negated
         else:
