@@ -187,9 +187,7 @@ def _border_differences(
     return down, _Borders(*(difference.transpose(0, 1) for difference in right))
 
 
-def _differences(
-    own_CEEB: Tensor, partner_CEEB: Tensor, partner_B: Tensor, along: int
-) -> _Borders:
+def _differences(own_CEEB: Tensor, partner_CEEB: Tensor, partner_B: Tensor, along: int) -> _Borders:
     """Return D_ab between each cell and the one below it: four times (P-1, P, B)."""
     side = own_CEEB.shape[1]
 

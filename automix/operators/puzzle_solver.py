@@ -44,9 +44,7 @@ def solve_puzzle(problem: PuzzleProblem) -> Tensor:
     num_labels = problem.prior.shape[0]
     grid = problem.saliency.shape[1]
     model = _model(problem)
-    label_PPB = (
-        _solve_strip(model) if is_exact(grid, num_labels) else _solve_by_messages(model)
-    )
+    label_PPB = _solve_strip(model) if is_exact(grid, num_labels) else _solve_by_messages(model)
     return (label_PPB.permute(2, 0, 1) / (num_labels - 1)).to(problem.prior.dtype)
 
 
@@ -128,9 +126,7 @@ def _least(values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     return least, choice
 
 
-def _trace_back(
-    state_B: Tensor, choices: list[Tensor], shape: tuple[int, int, int]
-) -> Tensor:
+def _trace_back(state_B: Tensor, choices: list[Tensor], shape: tuple[int, int, int]) -> Tensor:
     """Return the labels on the way to the best last state."""
     rows, width, num_labels = shape
     strides = [num_labels ** (width - 1 - column) for column in range(width)]
@@ -220,7 +216,9 @@ def _polish(model: _Model, label_PPB: Tensor) -> Tensor:
 def _update_rows(model: _Model, label_PPB: Tensor, parity: int) -> Tensor:
     """Return the labels with every second row at its minimum, given the other rows."""
     num_labels = model.unary.shape[2]
-    label_N1 = torch.arange(num_labels, device=label_PPB.device, dtype=model.unary.dtype).view(-1, 1)
+    label_N1 = torch.arange(num_labels, device=label_PPB.device, dtype=model.unary.dtype).view(
+        -1, 1
+    )
     # What the row above and the row below add to the cost of each label.
     squares = (label_N1 - label_PPB.to(label_N1.dtype).unsqueeze(2)).square()
     cost = model.unary.clone()

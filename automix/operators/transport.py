@@ -181,7 +181,9 @@ def _visible_bits(visible_BTT: Tensor, place: Tensor) -> Tensor:
     batch, side, _ = visible_BTT.shape
     device = visible_BTT.device
     column = torch.arange(side + 2 * _REACH, device=device)
-    padded = pad(visible_BTT.transpose(0, 1).to(torch.int64), (_REACH, _REACH, 0, 0, _REACH, _REACH))
+    padded = pad(
+        visible_BTT.transpose(0, 1).to(torch.int64), (_REACH, _REACH, 0, 0, _REACH, _REACH)
+    )
     rows = (padded << column).sum(2)
     pattern = (rows.unsqueeze(2) >> column[:side]) & (2**_WINDOW - 1)  # (T + 8, B, T)
     pattern = pattern.to(torch.int32)
