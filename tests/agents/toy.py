@@ -72,7 +72,11 @@ def _level(decision: Decision) -> float:
 
 def _stationary_worth(decision: Decision, progress: float) -> float:
     del progress
-    return _QUALITY[decision.operator] * (1 - 0.2 * _level(decision)) * decision.probability**0.2
+    return (
+        _QUALITY[decision.operator]
+        * (1 - 0.2 * _level(decision))
+        * math.pow(decision.probability, 0.2)
+    )
 
 
 def amount(decision: Decision) -> float:
@@ -150,7 +154,7 @@ def toy_vec_env(toy: Toy, *, noise: float, num_envs: int, seed: int = 0) -> VecE
         env_seed = derived_seed(seed, Stream.EPISODE, rank=index)
         return lambda: ToyEnv(toy, noise=noise, seed=env_seed)
 
-    return DummyVecEnv([maker(index) for index in range(num_envs)])  # type: ignore[arg-type]
+    return DummyVecEnv([maker(index) for index in range(num_envs)])
 
 
 def best_return(toy: Toy) -> float:
