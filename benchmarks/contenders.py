@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from automix.operators.blend import take
 from automix.operators.cells import shares
 from automix.operators.pairing import greedy_partner
+from automix.operators.puzzle_energy import PuzzleWeights
 from automix.operators.registry import OPERATORS
 from automix.operators.smoothing import gaussian_blur
 from automix.operators.types import BatchShape, MixedBatch
@@ -51,6 +52,17 @@ VARIANTS: Mapping[str, Variant] = {
     "fmix, one mask": Variant(operator=Operator.FMIX, draw={"per": "batch"}),
     "gridmix": Variant(operator=Operator.GRIDMIX),
     "saliencymix": Variant(operator=Operator.SALIENCYMIX, limit=3),
+    "puzzlemix 4x4, still": Variant(
+        operator=Operator.PUZZLEMIX, apply={"transport": False}, limit=20
+    ),
+    "puzzlemix 4x4": Variant(operator=Operator.PUZZLEMIX, limit=30),
+    "puzzlemix 8x8, 2 labels": Variant(
+        operator=Operator.PUZZLEMIX, apply={"weights": PuzzleWeights(grid=8, num_labels=2)}
+    ),
+    "puzzlemix 16x16": Variant(
+        operator=Operator.PUZZLEMIX, apply={"weights": PuzzleWeights(grid=16)}, limit=200
+    ),
+    "comixup 4x4": Variant(operator=Operator.COMIXUP, limit=50),
     "guidedmixup, random pairs": Variant(
         operator=Operator.GUIDEDMIXUP, draw={"pairing": "random"}, limit=4
     ),

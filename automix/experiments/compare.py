@@ -20,6 +20,7 @@ from automix.experiments.pool import TrainingJob, TrainingOutcome, TrainingPool
 from automix.experiments.progress import ProgressBar
 from automix.experiments.runs import RunFolder
 from automix.random_streams import Stream, derived_seed
+from automix.training.build import check_model
 
 _OUTCOMES_NAME = "outcomes.jsonl"
 # Width of a cell of the text table.
@@ -34,7 +35,8 @@ def compare(config: CompareConfig, output: Path) -> dict[str, Any]:
         AutoMixError: schedules, data or folder do not fit.
     """
     entries = parse_entries(config.schedules, config.environment, seed=config.seed)
-    fingerprint = load_data(config.task.data).fingerprint
+    data = load_data(config.task.data)
+    check_model(config.task, data.seen)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
         if run.is_finished:
@@ -45,7 +47,7 @@ def compare(config: CompareConfig, output: Path) -> dict[str, Any]:
             "split": config.split,
             "num_seeds": config.num_seeds,
             "baseline": entries[0].name,
-            "data": fingerprint,
+            "data": data.fingerprint,
             "rows": [
                 _row(entry.name, outcomes[entry.name], outcomes[entries[0].name], seed=config.seed)
                 for entry in entries

@@ -34,11 +34,11 @@ class SelectionConfig(Config):
 class ComputeConfig(Config):
     """Where trainings run. Threads are part of the result on a CPU: sums are split among them."""
 
-    workers: Annotated[int, Field(ge=1)] = 2
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
     """Processes that train at the same time outside the search, where it does not matter for the
     result."""
 
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of each training."""
 
 

@@ -129,7 +129,7 @@ def _shuffled(path: Path, seed: int) -> Entry:
 
 def _from_file(text: str) -> Entry:
     path = Path(text)
-    if path.suffix != ".json" and not path.exists():
+    if not text or (path.suffix != ".json" and not path.exists()):
         hint = did_you_mean(text.partition(":")[0], _NAMES)
         raise ConfigError(f"schedules: expected {_KINDS}, got {text!r}{hint}")
     return _fixed(_file_name(path), Schedule.load(path))

@@ -16,7 +16,7 @@ from automix.experiments.progress import ProgressBar
 from automix.experiments.runs import RunFolder
 from automix.files import write_bytes
 from automix.schedule import Decision, Schedule, decisions_hash
-from automix.training.build import build_trainer
+from automix.training.build import build_trainer, check_model
 from automix.training.metrics import TrainMetrics
 from automix.training.optimization import learning_rate_at
 from automix.training.trainer import ClassifierTrainer
@@ -36,6 +36,7 @@ def replay(config: ReplayConfig, schedule: Schedule, output: Path) -> dict[str, 
         AutoMixError: data or folder do not fit, or the training diverged.
     """
     data = load_data(config.task.data)
+    check_model(config.task, data.seen)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
         if run.is_finished:

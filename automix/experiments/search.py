@@ -26,7 +26,7 @@ from automix.experiments.selection import Candidate, Standing, planned_trainings
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
 from automix.schedule_builders import constant_decisions, constant_schedule
-from automix.training.build import load_search_data
+from automix.training.build import check_model, load_search_data
 from envs.actions import ActionCodec
 from envs.mixing_env import MixingEnv
 from envs.vector import make_vec_env, stop_vec_env
@@ -104,6 +104,7 @@ def _load(config: SearchConfig) -> SearchData:
     plan_learning(config.agent, num_segments=config.environment.num_segments)
     data = load_search_data(config.task.data)
     config.environment.check_length(config.task.trainer.total_steps(len(data.train)))
+    check_model(config.task, data)
     return data
 
 

@@ -2,6 +2,8 @@
 
 import difflib
 import re
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -44,6 +46,10 @@ class ModelConfig(Config):
     """Channels of the first stage, later stages are multiples of it; none: the family's own (16
     for small_cnn and resnet, 64 for preact_resnet). Only for these three families."""
 
+    weights: Literal["pretrained"] | Path | None = None
+    """Initial weights: pretrained (those of torchvision or timm, downloaded unless cached), or a
+    safetensors or PyTorch file; the head is new if the classes are others. None: random."""
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -66,6 +72,15 @@ class ModelConfig(Config):
         if next_ and 0 in (int(next_[2]), int(next_[3])):
             raise ValueError(f"expected groups and channels of at least 1, got {name!r}")
         return name
+
+    @model_validator(mode="after")
+    def _pretrained_exists(self) -> "ModelConfig":
+        if self.weights == "pretrained" and not LIBRARY.fullmatch(self.name):
+            raise ValueError(
+                f"expected a file of weights for {self.name!r}, got 'pretrained', which only "
+                "torchvision/<name> and timm/<name> have"
+            )
+        return self
 
     @model_validator(mode="after")
     def _width_has_an_effect(self) -> "ModelConfig":

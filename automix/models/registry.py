@@ -1,6 +1,7 @@
 """Classifiers by name."""
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,12 @@ from automix.models.initialisation import (
 from automix.models.resnet import preact_resnet, resnet
 from automix.models.resnext import resnext
 from automix.models.small_cnn import small_cnn
+from automix.models.weights import (
+    copy_weights_,
+    download_errors,
+    load_weights_,
+    torchvision_weights,
+)
 from automix.models.wide_resnet import wide_resnet
 
 # These two return a tuple in train mode unless told not to.
@@ -35,6 +42,9 @@ def build_model(
     config: ModelConfig, *, num_classes: int, channels: int, generator: Generator
 ) -> nn.Module:
     """Return a newly initialised classifier on the CPU: (B, channels, H, W) to (B, num_classes).
+
+    Its weights are random, those of a file, or the library's pretrained ones; with the latter
+    two, a head of another number of classes is random still.
 
     The networks of this package take any H and W; those of torchvision and timm take what
     their libraries allow (vision transformers: one size only) and are initialised by them.
@@ -48,6 +58,7 @@ def build_model(
 
     Raises:
         ConfigError: the library has no classifier of this name.
+        CheckpointError: the weights cannot be read or downloaded, or belong to another network.
         MissingExtraError: a timm name, and timm is not installed.
         ValueError: ``num_classes`` or ``channels`` is below 1.
     """
@@ -57,11 +68,15 @@ def build_model(
         )
     if library := LIBRARY.fullmatch(config.name):
         build = _torchvision_model if library[1] == "torchvision" else _timm_model
+        is_pretrained = config.weights == "pretrained"
         with global_generator_seeded(drawn_seed(generator)), torch.device("cpu"):
-            return build(library[2], num_classes, channels)
-    with global_generator_seeded(0), torch.device("cpu"):
-        model = _own_model(config, {"channels": channels, "num_classes": num_classes})
-    initialise_(model, generator)
+            model = build(library[2], num_classes, channels, is_pretrained)
+    else:
+        with global_generator_seeded(0), torch.device("cpu"):
+            model = _own_model(config, {"channels": channels, "num_classes": num_classes})
+        initialise_(model, generator)
+    if isinstance(config.weights, Path):
+        load_weights_(model, config.weights)
     return model
 
 
@@ -85,8 +100,10 @@ def reinitialise_(
     if LIBRARY.fullmatch(config.name):
         fresh = build_model(config, num_classes=num_classes, channels=channels, generator=generator)
         copy_values_(model, fresh)
-    else:
-        initialise_(model, generator)
+        return
+    initialise_(model, generator)
+    if isinstance(config.weights, Path):
+        load_weights_(model, config.weights)
 
 
 def _own_model(config: ModelConfig, shape: dict[str, int]) -> nn.Module:
@@ -103,7 +120,9 @@ def _own_model(config: ModelConfig, shape: dict[str, int]) -> nn.Module:
     return small_cnn(**shape, **width)
 
 
-def _torchvision_model(name: str, num_classes: int, channels: int) -> nn.Module:
+def _torchvision_model(
+    name: str, num_classes: int, channels: int, is_pretrained: bool
+) -> nn.Module:
     # Importing it loads torch's compiler: 2 of the 5 seconds that every command would take.
     import torchvision  # noqa: PLC0415
 
@@ -118,6 +137,9 @@ def _torchvision_model(name: str, num_classes: int, channels: int) -> nn.Module:
     )
     if channels != 3:
         _replace_first_convolution(model, channels)
+    if is_pretrained:
+        weights = torchvision_weights(name)
+        copy_weights_(model, weights, source=f"the pretrained torchvision/{name}")
     return model
 
 
@@ -140,7 +162,7 @@ def _replace_first_convolution(model: nn.Module, channels: int) -> None:
             return
 
 
-def _timm_model(name: str, num_classes: int, channels: int) -> nn.Module:
+def _timm_model(name: str, num_classes: int, channels: int, is_pretrained: bool) -> nn.Module:
     try:
         import timm  # noqa: PLC0415  # an extra
     except ImportError:
@@ -151,9 +173,10 @@ def _timm_model(name: str, num_classes: int, channels: int) -> nn.Module:
     names = timm.list_models()
     if name not in names:
         raise _unknown("timm", name, names)
-    model: nn.Module = timm.create_model(
-        name, pretrained=False, num_classes=num_classes, in_chans=channels
-    )
+    with download_errors(f"timm/{name}"):
+        model: nn.Module = timm.create_model(
+            name, pretrained=is_pretrained, num_classes=num_classes, in_chans=channels
+        )
     return model
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from automix.operators.blend import is_channels_last
 from automix.operators.cells import enlarge_cells
 from automix.operators.checks import check_images, required_saliency
 from automix.operators.comixup_energy import CoMixupWeights, comixup_problem
@@ -57,16 +58,18 @@ def apply_comixup(
     previous: MixedBatch | None = None,
     weights: CoMixupWeights = _PUBLISHED_WEIGHTS,
     group: int = 20,
+    most_inputs: int | None = None,
 ) -> MixedBatch:
     """Choose for each cell of each output which image of its group it shows.
 
     Kim et al., https://arxiv.org/abs/2102.03065. The masks minimise the objective of
-    `comixup_energy`; check one with `comixup_problem` and `objective_terms`. The batch is divided
+    `comixup_energy`; check one with `comixup_problem` and `comixup_objective`. The batch is divided
     into as few groups of at most ``group`` images as possible, of equal size or one image less,
     so that no image is left alone; the authors take 20 and what remains.
 
-    Lower objectives mean more images in an output: 5 to 10 of them where the published solver,
-    which ends 7 to 30 % higher, shows 2 to 4. A larger ``weights.beta`` gives fewer.
+    A low objective means many images in an output: 6 to 11 on the recorded cases, where the
+    published solver ends 6 to 22 % higher and shows 2 to 4. With ``most_inputs`` of 4 they are 4
+    to 5, at an objective that is still below that of the published solver.
 
     ``partner`` in the result is the image that an output shows most of apart from its own, or its
     own if there is none; ``mask`` and ``partner_targets`` are None.
@@ -81,16 +84,19 @@ def apply_comixup(
         previous: not used.
         weights: grid and parameters of the objective.
         group: most images that are mixed with each other, 1 or more.
+        most_inputs: about how many images an output may show, see `solve_comixup`.
     """
     check_images(images_BCHW, draws.prior)
-    saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
+    # Choices have no gradient; the pixels that are shown keep theirs.
+    saliency_BHW = required_saliency(saliency_BHW, images_BCHW).detach()
     batch, _, height, width = images_BCHW.shape
     rows_BK = soft_targets(targets, batch, num_classes)
     groups = _divide(batch, group, images_BCHW.device)
     problem = comixup_problem(
         saliency_BHW[groups.member], draws.prior[groups.member], groups.size, weights
     )
-    inputs_GJPP2 = solve_comixup(problem, draws.order[groups.member])
+    order_GM = draws.order[groups.member]
+    inputs_GJPP2 = solve_comixup(problem, order_GM, most_inputs=most_inputs)
     image_GJPP2 = inputs_GJPP2 + groups.member[:, 0].view(-1, 1, 1, 1, 1)
     image_BPP2 = image_GJPP2.flatten(0, 1).index_select(0, groups.place)
     first, second = (enlarge_cells(image, (height, width)) for image in image_BPP2.unbind(3))
@@ -141,12 +147,10 @@ def _divide(batch: int, most: int, device: torch.device) -> _Groups:
 def _show(images_BCHW: Tensor, image_B1HW: Tensor) -> Tensor:
     """Return for each pixel that of the image with this number, in the input's memory format."""
     channels = images_BCHW.shape[1]
-    if images_BCHW.is_contiguous() or not images_BCHW.is_contiguous(
-        memory_format=torch.channels_last
-    ):
-        return images_BCHW.gather(0, image_B1HW.expand(-1, channels, -1, -1))
-    number_BHWC = image_B1HW.permute(0, 2, 3, 1).expand(-1, -1, -1, channels)
-    return images_BCHW.permute(0, 2, 3, 1).gather(0, number_BHWC).permute(0, 3, 1, 2)
+    if is_channels_last(images_BCHW):
+        number_BHWC = image_B1HW.permute(0, 2, 3, 1).expand(-1, -1, -1, channels)
+        return images_BCHW.permute(0, 2, 3, 1).gather(0, number_BHWC).permute(0, 3, 1, 2)
+    return images_BCHW.gather(0, image_B1HW.expand(-1, channels, -1, -1))
 
 
 def _shares(inputs_GJPP2: Tensor, size: tuple[int, int]) -> Tensor:
@@ -156,17 +160,19 @@ def _shares(inputs_GJPP2: Tensor, size: tuple[int, int]) -> Tensor:
     the products of the shares with the targets then.
     """
     groups, members, grid = inputs_GJPP2.shape[:3]
-    rows_P, columns_P = (_cell_shares(length, grid, inputs_GJPP2.device) for length in size)
-    area_PP1 = (rows_P.unsqueeze(1) * columns_P).unsqueeze(2) / 2
+    rows_P, columns_P = (_pixels_of_cells(length, grid, inputs_GJPP2.device) for length in size)
+    area_PP1 = (rows_P.unsqueeze(1) * columns_P).unsqueeze(2)
+    # Whole numbers: sums of the same bits in any order. A cell counts once for each of its two.
+    pixels_GJK = torch.zeros((groups, members, members), dtype=torch.int64, device=area_PP1.device)
     area = area_PP1.expand_as(inputs_GJPP2).flatten(2)
-    share_GJK = torch.zeros((groups, members, members), dtype=area.dtype, device=area.device)
-    return share_GJK.scatter_add(2, inputs_GJPP2.flatten(2), area)
+    pixels_GJK = pixels_GJK.scatter_add(2, inputs_GJPP2.flatten(2), area)
+    return pixels_GJK.to(torch.float64) / (2 * size[0] * size[1])
 
 
-def _cell_shares(length: int, grid: int, device: torch.device) -> Tensor:
-    """Return the share of the pixels along an axis in each cell, (P,) float64."""
+def _pixels_of_cells(length: int, grid: int, device: torch.device) -> Tensor:
+    """Return the number of pixels of each cell along an axis, (P,)."""
     first = -(-torch.arange(grid + 1, device=device) * length // grid)
-    return (first[1:] - first[:-1]).to(torch.float64) / length
+    return first[1:] - first[:-1]
 
 
 def _most_shown(share_GJK: Tensor, groups: _Groups) -> Tensor:

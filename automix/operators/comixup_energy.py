@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from automix.operators.cells import pool_cells, shares, usable
+from automix.operators.cells import pool_cells, shares
 
 _PRIOR_FLOOR = 1e-8
 
@@ -97,7 +97,7 @@ def comixup_problem(
     prior_GM = (share_GM + _PRIOR_FLOOR).log() * (weights.eta / weights.grid**2)
     shown_GMPP = shown_BPP.view(groups, members, weights.grid, weights.grid)
     window = height // weights.grid, width // weights.grid
-    peak_GM2 = peaks(usable(maps_BHW), window).view(groups, members, 2)
+    peak_GM2 = peaks(shares(maps_BHW), window).view(groups, members, 2)
     distance_GMM = (peak_GM2.unsqueeze(2) - peak_GM2.unsqueeze(1)).abs().sum(3)
     distance_GMM = distance_GMM * (is_image_GM.unsqueeze(2) & is_image_GM.unsqueeze(1))
     return CoMixupProblem(
@@ -122,7 +122,7 @@ def peaks(maps_BHW: Tensor, window: tuple[int, int]) -> Tensor:
     return torch.stack((place_B // columns, place_B % columns), 1)
 
 
-def objective_terms(z_GJPPK: Tensor, problem: CoMixupProblem) -> Tensor:
+def comixup_objective(z_GJPPK: Tensor, problem: CoMixupProblem) -> Tensor:
     """Return U, V and W of a solution, (G, 3); their sum is the objective.
 
     Args:

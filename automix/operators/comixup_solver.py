@@ -1,57 +1,56 @@
 """A solver of the Co-Mixup objective, for all outputs of all groups at once.
 
 The published solver updates one output after the other with a graph cut, from a random start, and
-ends anywhere in a wide range. This one makes the reuse term W a matter of capacity. With the
-published threshold of 0.83 images, W is 0 where an input is used either
-
-- a little by many outputs: up to about 13 of 16 cells in all, or
-- by two outputs only, up to 13 cells each.
-
-16 cells of m outputs do not fit into 13 cells of m inputs, so some inputs, those with the flattest
-saliency, are given to two outputs each ("owned"), one of which is the input's own; all others are
-shared. What remains is an assignment of cells to inputs of limited capacity with a smoothness
-term. It is relaxed to probabilities and annealed: each iteration is a softmax of costs, where the
+ends anywhere in a wide range. Here the reuse term W is a matter of capacity, see
+`comixup_roles`: what remains is to assign cells to inputs of limited capacity, with smoothness.
+That is relaxed to probabilities and annealed: each iteration is a softmax of costs, where the
 price of an input goes up by ``temperature * log(demand / capacity)``, as in Sinkhorn's algorithm.
 Then cells are placed in rounds, those with the most to lose first, never beyond capacity. A cell
-shows the two best inputs half and half if their costs differ by less than half of what that saves
-in smoothness, which is the exact rule for one cell. A group for which the result is not better
-than no mixing is not mixed.
+shows its two best inputs half and half if their costs differ by less than what two halves save in
+smoothness, which is the exact rule for one cell. A group for which the result is not better than
+no mixing is not mixed.
 
 Shape suffixes: G groups, M images in a group (J as outputs, K as inputs), P grid side, Q cells of
 a group (P * P * J). Inputs come first: softmax and minimum over the first dimension take a half
 and a tenth of the time of those over the last on a CPU.
 """
 
-import math
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from automix.operators.comixup_energy import CoMixupProblem, objective_terms
+from automix.operators.comixup_energy import CoMixupProblem, comixup_objective
+from automix.operators.comixup_roles import Roles, assign_roles, rank
 
 _NUM_ITERATIONS = 12
 _NUM_ROUNDS = 4
 _TEMPERATURES = (0.32, 0.16)
 _OWN_BONUS = 0.1
 """These two are in units of the mean saliency of a cell, as are all costs in this module."""
+_DEAR = 1e2
 _FORBIDDEN = 1e3
 _TIE_STEP = 1e-6
 
 
-def solve_comixup(problem: CoMixupProblem, order_GM: Tensor) -> Tensor:
+def solve_comixup(
+    problem: CoMixupProblem, order_GM: Tensor, *, most_inputs: int | None = None
+) -> Tensor:
     """Return the two inputs that each cell of each output shows half and half.
 
     Args:
         problem: what `comixup_problem` returns.
         order_GM: (G, M) random numbers, which decide the second outputs of owned inputs.
+        most_inputs: how many inputs an output may show, from 1; cells for which none of these has
+            room show another one all the same. None for the lowest objective.
 
     Returns:
         (G, J, P, P, 2) int64, the same input twice where a cell shows one. Padding shows itself.
         The objective of no group is above that of no mixing.
     """
-    roles = _roles(problem, order_GM)
+    roles = assign_roles(problem, order_GM)
     cost = _anneal(roles, _costs(problem, roles), problem.weights.beta)
+    if most_inputs is not None:
+        cost = _without_rare_inputs(cost, most_inputs)
     first, second = _place(roles, _within_ownership(roles, cost), problem.weights.beta)
     mixed = torch.stack((first, second), 4).permute(0, 3, 1, 2, 4)
     own_J = torch.arange(order_GM.shape[1], device=order_GM.device)
@@ -71,92 +70,10 @@ def _objective(inputs_GJPP2: Tensor, problem: CoMixupProblem) -> Tensor:
     members = problem.affinity.shape[1]
     is_image_GM = torch.arange(members, device=problem.size.device) < problem.size.unsqueeze(1)
     z = input_weights(inputs_GJPP2, members) * is_image_GM.view(-1, members, 1, 1, 1)
-    return objective_terms(z, problem).sum(1)
+    return comixup_objective(z, problem).sum(1)
 
 
-class _Roles(NamedTuple):
-    """Who may use what.
-
-    Attributes:
-        is_owned: (K, G, 1) bool, inputs for one or two outputs only; padding is for itself.
-        is_allowed: (K, G, J) bool.
-        is_owner: (G, J) bool, outputs with an input of their own.
-        capacity: (K, G, 1) cells of an input for all outputs together.
-        least_owned: (G,) cells of an owner that have to show what it owns.
-        most_owned: cells of an owner that may show it.
-    """
-
-    is_owned: Tensor
-    is_allowed: Tensor
-    is_owner: Tensor
-    capacity: Tensor
-    least_owned: Tensor
-    most_owned: int
-
-
-def _roles(problem: CoMixupProblem, order_GM: Tensor) -> _Roles:
-    weights = problem.weights
-    members = order_GM.shape[1]
-    num_cells = weights.grid**2
-    slot_M = torch.arange(members, device=order_GM.device)
-    is_padding_GM = slot_M >= problem.size.unsqueeze(1)
-    capacity_GM = _shared_capacity(problem)
-    most_owned = math.floor(num_cells * min(1.0, max(0.0, weights.tau - 2 * weights.omega)))
-    # An input has room for some cells of all outputs, or for more of two: how many have to be
-    # owned for all cells to fit?
-    room_GM = capacity_GM.floor().clamp_max(num_cells)
-    missing_G1 = (num_cells - room_GM).mean(1, keepdim=True)
-    gained_G1 = (2 * most_owned - room_GM).mean(1, keepdim=True).clamp_min(1)
-    num_owned_G1 = (problem.size.unsqueeze(1) * missing_G1 / gained_G1 - 1e-3).ceil()
-    # The flattest maps have the least to offer to many outputs.
-    peak_GM = problem.cost.amin((2, 3)).masked_fill(is_padding_GM, -torch.inf)
-    flat_rank_GM = _rank(-peak_GM)
-    is_owned_GM = flat_rank_GM < num_owned_G1
-    # The i-th owned input also goes to the i-th output in random order, those without one first.
-    key_GM = order_GM + is_owned_GM.to(order_GM.dtype) + 2 * is_padding_GM.to(order_GM.dtype)
-    turn_GM = _rank(key_GM)
-    num_free_G1 = (problem.size.unsqueeze(1) - is_owned_GM.sum(1, keepdim=True)).clamp_min(1)
-    wanted_turn_GM = flat_rank_GM % num_free_G1
-    is_second_GKJ = wanted_turn_GM.unsqueeze(2) == turn_GM.unsqueeze(1)
-    is_self_KJ = slot_M.unsqueeze(1) == slot_M
-    is_held_GKJ = is_owned_GM.unsqueeze(2) & (is_second_GKJ | is_self_KJ)
-    is_shared_GKJ = (~is_owned_GM & ~is_padding_GM).unsqueeze(2)
-    is_image_GJ = ~is_padding_GM.unsqueeze(1)
-    is_allowed_GKJ = (is_held_GKJ | is_shared_GKJ) & is_image_GJ
-    is_allowed_GKJ = is_allowed_GKJ | (is_padding_GM.unsqueeze(2) & is_self_KJ)
-    is_owner_GJ = (is_held_GKJ & is_image_GJ).any(1)
-    is_free_GM = is_owned_GM | is_padding_GM
-    shared_room_G = (room_GM * ~is_free_GM).sum(1)
-    num_owners_G = is_owner_GJ.sum(1)
-    left_G = shared_room_G - num_cells * (problem.size - num_owners_G)
-    most_shared_G = (left_G / num_owners_G.clamp_min(1)).floor()
-    return _Roles(
-        is_owned=is_free_GM.T.unsqueeze(2),
-        is_allowed=is_allowed_GKJ.transpose(0, 1),
-        is_owner=is_owner_GJ,
-        capacity=capacity_GM.masked_fill(is_free_GM, torch.inf).T.unsqueeze(2),
-        least_owned=(num_cells - most_shared_G).clamp(0, most_owned),
-        most_owned=most_owned,
-    )
-
-
-def _shared_capacity(problem: CoMixupProblem) -> Tensor:
-    """Return how many cells may show an input that all outputs share, (G, M)."""
-    num_cells = problem.weights.grid**2
-    own_GM = problem.affinity.diagonal(dim1=1, dim2=2)
-    # What other inputs count towards this one, if they are used a little more than once.
-    others_GM = (problem.affinity.sum(2) - own_GM) * (1.25 * num_cells)
-    most_GM = (num_cells * problem.weights.tau - others_GM) / own_GM
-    # In halves of a cell; a user counts what the others use, and uses half a cell or more itself.
-    return (2 * most_GM - 1e-3).floor().clamp_min(0) / 2 + 0.5
-
-
-def _rank(key: Tensor) -> Tensor:
-    """Return the place of each entry along the last dimension, from the smallest key."""
-    return key.argsort(-1).argsort(-1)
-
-
-def _costs(problem: CoMixupProblem, roles: _Roles) -> Tensor:
+def _costs(problem: CoMixupProblem, roles: Roles) -> Tensor:
     """Return the cost of each input in each cell, (K, G, P, P, J), in mean saliencies of a cell."""
     groups, members = problem.affinity.shape[:2]
     grid = problem.weights.grid
@@ -169,11 +86,11 @@ def _costs(problem: CoMixupProblem, roles: _Roles) -> Tensor:
     return cost_KGPP1 + extra_KGJ.view(members, groups, 1, 1, members)
 
 
-def _anneal(roles: _Roles, cost: Tensor, beta: float) -> Tensor:
+def _anneal(roles: Roles, cost: Tensor, beta: float) -> Tensor:
     """Return the cost of each input in each cell after prices and smoothness, (K, G, P, P, J)."""
     first, last = _TEMPERATURES
     price_KG1 = torch.zeros_like(roles.capacity)
-    # No gradient to the nearest: all labels equally likely, hence no smoothness at first.
+    # All inputs alike: smoothness favours none at first.
     weight = torch.full_like(cost, 1 / cost.shape[0])
     for iteration in range(_NUM_ITERATIONS):
         temperature = first * (last / first) ** (iteration / (_NUM_ITERATIONS - 1))
@@ -186,15 +103,24 @@ def _anneal(roles: _Roles, cost: Tensor, beta: float) -> Tensor:
 
 
 def _charged(cost: Tensor, weight: Tensor, price_KG1: Tensor, beta: float) -> Tensor:
-    near = torch.zeros_like(weight)
-    near[:, :, 1:] += weight[:, :, :-1]
-    near[:, :, :-1] += weight[:, :, 1:]
-    near[:, :, :, 1:] += weight[:, :, :, :-1]
-    near[:, :, :, :-1] += weight[:, :, :, 1:]
+    around = pad(weight, (0, 0, 1, 1, 1, 1))
+    near = around[:, :, :-2, 1:-1] + around[:, :, 2:, 1:-1]
+    near = near + around[:, :, 1:-1, :-2] + around[:, :, 1:-1, 2:]
     return torch.add(cost + price_KG1.unsqueeze(3).unsqueeze(4), near, alpha=-beta)
 
 
-def _within_ownership(roles: _Roles, cost: Tensor) -> Tensor:
+def _without_rare_inputs(cost: Tensor, most_inputs: int) -> Tensor:
+    """Return the costs with all but the inputs that an output asks for most made dear."""
+    if most_inputs < 1:
+        raise ValueError(f"most_inputs: expected 1 or more, or None, got {most_inputs}")
+    demand_KGJ = (cost / -_TEMPERATURES[1]).softmax(0).sum((2, 3))
+    last_rank = min(most_inputs, cost.shape[0]) - 1
+    least_GJ = demand_KGJ.sort(0, descending=True).values[last_rank]
+    is_rare_KGJ = (demand_KGJ < least_GJ).to(cost.dtype)
+    return cost + _DEAR * is_rare_KGJ.unsqueeze(2).unsqueeze(3)
+
+
+def _within_ownership(roles: Roles, cost: Tensor) -> Tensor:
     """Return the costs with what would break the capacities forbidden in the cells of owners.
 
     An owner shows what it owns where it loses least by it: in so many cells that the others find
@@ -204,7 +130,7 @@ def _within_ownership(roles: _Roles, cost: Tensor) -> Tensor:
     is_owned = roles.is_owned.view(members, groups, 1, 1, 1)
     best_owned = torch.add(cost, ~is_owned, alpha=_FORBIDDEN).amin(0)
     best_shared = torch.add(cost, is_owned, alpha=_FORBIDDEN).amin(0)
-    turn_GJQ = _rank((best_owned - best_shared).flatten(1, 2).transpose(1, 2))
+    turn_GJQ = rank((best_owned - best_shared).flatten(1, 2).transpose(1, 2))
     turn = turn_GJQ.transpose(1, 2).view(groups, grid, grid, members)
     is_owner = roles.is_owner.view(groups, 1, 1, members)
     is_first = is_owner & (turn < roles.least_owned.view(-1, 1, 1, 1))
@@ -212,7 +138,7 @@ def _within_ownership(roles: _Roles, cost: Tensor) -> Tensor:
     return cost + _FORBIDDEN * ((is_owned & is_late) | (~is_owned & is_first))
 
 
-def _place(roles: _Roles, cost: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def _place(roles: Roles, cost: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """Return the two inputs of each cell, (G, P, P, J) each, within the capacities.
 
     Cells ask for their best inputs in order of what the next best would cost them; those for

@@ -125,7 +125,7 @@ def puzzle_problem(
     )
 
 
-def objective_terms(z_BPP: Tensor, problem: PuzzleProblem) -> Tensor:
+def puzzle_objective(z_BPP: Tensor, problem: PuzzleProblem) -> Tensor:
     """Return T1, T2, T3 and T4 of a solution, (B, 4); their sum is the objective.
 
     Args:
@@ -189,13 +189,13 @@ def _border_differences(
 
 def _differences(own_CEEB: Tensor, partner_CEEB: Tensor, partner_B: Tensor, along: int) -> _Borders:
     """Return D_ab between each cell and the one below it: four times (P-1, P, B)."""
-    side = own_CEEB.shape[1]
+    side, batch = own_CEEB.shape[1], own_CEEB.shape[3]
 
     def across(above_CEEB: Tensor, below_CEEB: Tensor) -> Tensor:
         last_CREB = above_CEEB[:, along - 1 : side - 1 : along]
         first_CREB = below_CEEB[:, along::along]
         difference_REB = (last_CREB - first_CREB).abs_().mean(0)
-        return difference_REB.unflatten(1, (side // along, along)).mean(2)
+        return difference_REB.reshape(-1, side // along, along, batch).mean(2)
 
     d11_RPB = across(own_CEEB, own_CEEB)
     return _Borders(

@@ -66,7 +66,7 @@ def apply_puzzlemix(
     """Choose for each cell which image it shows, then move salient patches into sight.
 
     Kim et al., https://arxiv.org/abs/2009.06962. The mask minimises the objective of
-    `puzzle_energy`; check one with `puzzle_problem` and `objective_terms`. Where ``draws.lam``
+    `puzzle_energy`; check one with `puzzle_problem` and `puzzle_objective`. Where ``draws.lam``
     is 1 or 0, or an image is its own partner, the mask is constant and nothing moves.
 
     Args:
@@ -84,8 +84,10 @@ def apply_puzzlemix(
         t_eps: cost of a move across the image, in units of the saliency of an image.
     """
     check_images(images_BCHW, draws.partner)
-    saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
-    problem = puzzle_problem(images_BCHW, saliency_BHW, draws.partner, draws.lam, weights)
+    # Choices have no gradient; the pixels that are shown keep theirs.
+    saliency_BHW = required_saliency(saliency_BHW, images_BCHW).detach()
+    fixed_BCHW = images_BCHW.detach()
+    problem = puzzle_problem(fixed_BCHW, saliency_BHW, draws.partner, draws.lam, weights)
     own_BPP = _with_constant_masks(solve_puzzle(problem), draws)
     partner_BCHW = take(images_BCHW, draws.partner)
     size = (images_BCHW.shape[2], images_BCHW.shape[3])

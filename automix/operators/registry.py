@@ -14,9 +14,11 @@ from automix.operators.basic import (
     draw_mixup,
     draw_none,
 )
+from automix.operators.comixup import apply_comixup, draw_comixup
 from automix.operators.fmix import apply_fmix, draw_fmix
 from automix.operators.gridmix import apply_gridmix, draw_gridmix
 from automix.operators.guidedmixup import apply_guidedmixup, draw_guidedmixup
+from automix.operators.puzzlemix import apply_puzzlemix, draw_puzzlemix
 from automix.operators.recursivemix import apply_recursivemix, draw_recursivemix
 from automix.operators.resizemix import apply_resizemix, draw_resizemix
 from automix.operators.rmix import apply_rmix, draw_rmix
@@ -51,6 +53,8 @@ OPERATORS: Mapping[Operator, OperatorSpec[Any]] = MappingProxyType(
             _entry(Operator.FMIX, draw_fmix, apply_fmix),
             _entry(Operator.GRIDMIX, draw_gridmix, apply_gridmix),
             _entry(Operator.SALIENCYMIX, draw_saliencymix, apply_saliencymix),
+            _entry(Operator.PUZZLEMIX, draw_puzzlemix, apply_puzzlemix),
+            _entry(Operator.COMIXUP, draw_comixup, apply_comixup),
             _entry(Operator.GUIDEDMIXUP, draw_guidedmixup, apply_guidedmixup),
             _entry(Operator.RMIX, draw_rmix, apply_rmix),
             _entry(Operator.SALIENCY_GRAFTING, draw_saliency_grafting, apply_saliency_grafting),

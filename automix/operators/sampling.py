@@ -20,8 +20,8 @@ def draw_partner(batch: int, generator: Generator) -> Tensor:
 def draw_beta(batch: int, alpha: float, generator: Generator, *, per: Per = "image") -> Tensor:
     """Draw from Beta(alpha, alpha).
 
-    ``torch.distributions.Beta`` takes no generator, so this calls the private function under it;
-    this is the only place that does, and a test pins what it returns.
+    ``torch.distributions.Beta`` takes no generator, so this calls the private function under it.
+    Only this and `draw_gamma` call private functions, and tests pin what they return.
 
     Args:
         batch: number of images B.

@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from automix.operators.blend import is_channels_last
 from automix.operators.cells import enlarge_cells
 
 _REACH = 4
 _WINDOW = 2 * _REACH + 1
 _NUM_OFFSETS = 61
 """All offsets of squared distance 18 or less: complete for T = 4, and less than 63 bits."""
+_FLOAT32_BIAS = 127
 _MOST_ROUNDS = 8
 """The published code runs T rounds. All its recorded plans, T up to 16, have settled after 8."""
 
@@ -52,9 +54,8 @@ def transport_plan(saliency_BTT: Tensor, visible_BTT: Tensor, t_eps: float) -> T
     best_BN = nothing_BN
     for _ in range(min(side, _MOST_ROUNDS)):
         nearest_BN = open_BN & -open_BN
-        # A power of two is exact in float32, and its exponent is the number of the bit.
-        exponent_BN = nearest_BN.to(torch.float32).view(torch.int32) >> 23
-        index_M = (exponent_BN - 126).clamp_min(0).flatten()
+        # A power of two is exact in float32: what it is the power of is in the exponent.
+        index_M = (nearest_BN.to(torch.float32).view(torch.int32) >> 23).flatten()
         gain_BN = worth_BN - cost_K.index_select(0, index_M).view(batch, -1)
         cell_BN = patch_N + offset_K.index_select(0, index_M).view(batch, -1)
         # The bits of a float that is not negative are in the order of its values, those of a
@@ -107,18 +108,12 @@ def move_patches(images_BCHW: Tensor, source_BN: Tensor) -> Tensor:
     own_N = torch.arange(side * side, device=source_BN.device)
     source_BTT = torch.where(source_BN < 0, own_N, source_BN).view(batch, side, side)
     pixel_BM = _source_pixels(source_BTT, (height, width)).flatten(1)
-    if _is_channels_last(images_BCHW):
+    if is_channels_last(images_BCHW):
         pixels_BMC = images_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
         moved_BMC = pixels_BMC.gather(1, pixel_BM.unsqueeze(2).expand(-1, -1, channels))
         return moved_BMC.view(batch, height, width, channels).permute(0, 3, 1, 2)
     moved_BCM = images_BCHW.flatten(2).gather(2, pixel_BM.unsqueeze(1).expand(-1, channels, -1))
     return moved_BCM.view(images_BCHW.shape)
-
-
-def _is_channels_last(images_BCHW: Tensor) -> bool:
-    return not images_BCHW.is_contiguous() and images_BCHW.is_contiguous(
-        memory_format=torch.channels_last
-    )
 
 
 def _source_pixels(source_BTT: Tensor, size: tuple[int, int]) -> Tensor:
@@ -158,9 +153,9 @@ def _offsets(side: int, t_eps: float, device: torch.device) -> tuple[Tensor, Ten
     They are computed on the device: a table from the host would make it wait.
 
     Returns:
-        Offsets in row-major numbers and their costs, each (K + 1,), where the first entry is that
-        of a patch with no cell left to ask, an offset of 0 that nobody can afford; and the place
-        among the offsets of each cell of the window, rows by columns.
+        Offsets in row-major numbers and their costs, by the exponent of a float32: bit k is at
+        127 + k. Exponent 0 is that of a patch with no cell left to ask; it cannot afford any.
+        And the place among the offsets of each cell of the window, rows by columns.
     """
     number = torch.arange(_WINDOW * _WINDOW, device=device)
     down, right = number // _WINDOW - _REACH, number % _WINDOW - _REACH
@@ -170,7 +165,8 @@ def _offsets(side: int, t_eps: float, device: torch.device) -> tuple[Tensor, Ten
     distance_K = (down**2 + right**2).index_select(0, nearest_K)
     cost_K = distance_K * (t_eps / max(1, side - 1) ** 2)
     place = (key.unsqueeze(1) > key).sum(1).view(_WINDOW, _WINDOW)
-    return pad(offset_K, (1, 0)), pad(cost_K, (1, 0), value=float("inf")), place
+    bias = (_FLOAT32_BIAS, 0)
+    return pad(offset_K, bias), pad(cost_K, bias, value=float("inf")), place
 
 
 def _visible_bits(visible_BTT: Tensor, place: Tensor) -> Tensor:

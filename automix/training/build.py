@@ -10,6 +10,7 @@ from automix.data.config import DataConfig
 from automix.data.loading import load_data
 from automix.data.placement import holding_device
 from automix.data.splits import SearchData
+from automix.errors import ConfigError
 from automix.models.config import ModelConfig
 from automix.models.registry import build_model, reinitialise_
 from automix.random_streams import Stream, stream_generator
@@ -26,6 +27,35 @@ def training_device() -> torch.device:
 def load_search_data(config: DataConfig) -> SearchData:
     """Load the splits a search may see; there is no test split among them."""
     return load_data(config).for_search()
+
+
+def check_model(task: TaskConfig, data: SearchData) -> None:
+    """Build the classifier and pass two images through it, before anything is written.
+
+    A network of a library may be unknown to the version that is installed, or refuse images of
+    this size or batches of one.
+
+    Raises:
+        ConfigError: there is no such classifier, or it does not take such batches.
+    """
+    batch = min(2, task.trainer.batch_size, len(data.train))
+    model = build_model(
+        task.model,
+        num_classes=data.num_classes,
+        channels=data.image_shape[0],
+        generator=stream_generator(0, Stream.INITIALISATION),
+    )
+    try:
+        # Dropout draws from the global generator.
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model(torch.zeros(batch, *data.image_shape))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        shape = " x ".join(map(str, data.image_shape))
+        raise ConfigError(
+            f"task.model.name: expected a classifier that trains on batches of {batch} images of "
+            f"{shape}, got {task.model.name!r}: {reason}"
+        ) from None
 
 
 def build_trainer(

@@ -113,6 +113,29 @@ WORDS = [
         "nowhere.json: expected a readable file, got: no such file or directory",
     ),
     bad_words(
+        "train a network that there is not",
+        "compare --schedules none --task.model.name torchvision/resnet19x",
+        "model.name: expected one of the... of torchvision, got 'torchvision/resnet19x'...",
+    ),
+    BadInput(
+        name="words: train a network that cannot take the images",
+        words="replay good.json --task.model.name torchvision/alexnet",
+        files={"good.json": GOOD_SCHEDULE},
+        message="task.model.name: expected a classifier that trains on batches of 2 images of "
+        "1 x 8 x 8, got 'torchvision/alexnet': Given input size...",
+    ),
+    BadInput(
+        name="words: train a network on batches of one",
+        words="search --task.model.name torchvision/resnet18 --task.trainer.batch-size 1",
+        message="task.model.name: expected a classifier that trains on batches of 1 images of "
+        "1 x 8 x 8, got 'torchvision/resnet18': Expected more than 1 value per channel...",
+    ),
+    bad_words(
+        "too many threads",
+        "compare --compute.threads 10000000000",
+        "--compute.threads: expected less than or equal to 1024, got 10000000000",
+    ),
+    bad_words(
         "compare nothing",
         "compare --schedules",
         "--schedules: expected at least 1 item, got []",

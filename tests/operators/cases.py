@@ -10,6 +10,7 @@ from torch import Tensor
 from automix.operators.basic import CutMixDraws, MixupDraws, NoneDraws
 from automix.operators.fmix import FMixDraws
 from automix.operators.gridmix import GridMixDraws
+from automix.operators.puzzlemix import PuzzleMixDraws
 from automix.operators.recursivemix import RecursiveMixDraws
 from automix.operators.registry import OPERATORS
 from automix.operators.resizemix import ResizeMixDraws
@@ -166,6 +167,9 @@ IDENTITY: dict[Operator, Callable[[BatchShape], Any]] = {
     ),
     Operator.SALIENCYMIX: lambda shape: SaliencyMixDraws(
         _reversed(shape.batch), torch.ones(shape.batch), *torch.zeros((2, shape.batch)).long()
+    ),
+    Operator.PUZZLEMIX: lambda shape: PuzzleMixDraws(
+        _reversed(shape.batch), torch.ones(shape.batch)
     ),
     Operator.RMIX: lambda shape: RMixDraws(
         _reversed(shape.batch), torch.zeros(shape.batch), torch.ones(shape.batch)

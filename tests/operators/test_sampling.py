@@ -6,7 +6,13 @@ from automix.operators.basic import draw_cutmix
 from automix.operators.recursivemix import draw_recursivemix
 from automix.operators.registry import OPERATORS
 from automix.operators.resizemix import draw_resizemix
-from automix.operators.sampling import draw_beta, draw_index, draw_partner, draw_uniform
+from automix.operators.sampling import (
+    draw_beta,
+    draw_gamma,
+    draw_index,
+    draw_partner,
+    draw_uniform,
+)
 from automix.operators.types import BatchShape
 from tests.operators.cases import seeded
 
@@ -40,6 +46,31 @@ def test_beta_has_its_distribution(alpha: float) -> None:
 def test_beta_refuses(alpha: float) -> None:
     with pytest.raises(ValueError, match="alpha: expected a positive number, got"):
         draw_beta(3, alpha, seeded(0))
+
+
+@pytest.mark.parametrize("shape", [0.5, 2.0, 4.0])
+def test_gamma_has_its_distribution(shape: float) -> None:
+    """Pins the private function under `draw_gamma`."""
+    generator = seeded(0)
+    before, global_before = generator.get_state(), torch.get_rng_state()
+    gamma = draw_gamma(MANY, shape, generator)
+    assert not torch.equal(generator.get_state(), before)
+    assert torch.equal(torch.get_rng_state(), global_before)
+    assert torch.equal(gamma, draw_gamma(MANY, shape, seeded(0)))
+    assert (gamma.shape, gamma.dtype) == ((MANY,), torch.float32)
+    assert scipy.stats.kstest(gamma.numpy(), scipy.stats.gamma(shape).cdf).pvalue > 1e-3
+
+
+def test_gamma_is_positive_and_finite() -> None:
+    gamma = draw_gamma(MANY, 0.01, seeded(0))
+    assert gamma.min() > 0
+    assert gamma.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [0.0, -1.0, float("nan")])
+def test_gamma_refuses(shape: float) -> None:
+    with pytest.raises(ValueError, match="shape: expected a positive number, got"):
+        draw_gamma(3, shape, seeded(0))
 
 
 def test_one_number_for_the_batch() -> None:

@@ -1,0 +1,186 @@
+"""The PuzzleMix objective and its solvers."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from automix.operators import puzzle_solver
+from automix.operators.puzzle_energy import (
+    PuzzleProblem,
+    PuzzleWeights,
+    puzzle_objective,
+    puzzle_problem,
+)
+from automix.operators.puzzle_solver import is_exact, solve_puzzle
+from tests.operators.cases import Scenario, random_images, random_saliency, seeded
+from tests.operators.published import published_case
+
+GRIDS_AND_LABELS = [
+    (f"puzzlemix_grid{grid}{variant}_32x32", labels)
+    for grid in (4, 8, 16)
+    for variant in "ab"
+    for labels in (2, 3)
+]
+every_case = pytest.mark.parametrize(("name", "num_labels"), GRIDS_AND_LABELS)
+
+
+def recorded_problem(
+    shared_folder: Path, name: str, num_labels: int, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], PuzzleProblem]:
+    case = published_case(shared_folder, name)
+    weights = PuzzleWeights(
+        grid=case["z_n2"].shape[1],
+        num_labels=num_labels,
+        beta=float(case["beta"]),
+        gamma=float(case["gamma"]),
+        eta=float(case["eta"]),
+        neigh_size=int(case["neigh_size"]),
+        pixel_std=float(case["std"]),
+    )
+    lam = case["lam_drawn"].to(dtype).expand(len(case["x"]))
+    maps = case["saliency"].to(dtype)
+    return dict(case), puzzle_problem(case["x"], maps, case["perm"], lam, weights)
+
+
+def random_problem(
+    grid: int,
+    num_labels: int,
+    seed: int,
+    *,
+    batch: int = 16,
+    beta: float = 1.2,
+    gamma: float = 0.5,
+) -> PuzzleProblem:
+    scenario = Scenario(batch, size=(2 * grid, 3 * grid))
+    return puzzle_problem(
+        random_images(scenario, seed),
+        random_saliency(scenario, seed),
+        torch.randperm(batch, generator=seeded(seed)),
+        torch.rand(batch, generator=seeded(seed)),
+        PuzzleWeights(grid=grid, num_labels=num_labels, beta=beta, gamma=gamma, neigh_size=1),
+    )
+
+
+def objective(z: Tensor, problem: PuzzleProblem) -> Tensor:
+    return puzzle_objective(z, problem).sum(1)
+
+
+def of_one_image(problem: PuzzleProblem, index: int, count: int) -> PuzzleProblem:
+    """Return the problem of one image, many times."""
+    repeated: dict[str, Any] = {
+        name: field[..., index : index + 1].expand(*field.shape[:-1], count)
+        for name, field in problem._asdict().items()
+        if isinstance(field, Tensor)
+    }
+    return problem._replace(**repeated)
+
+
+def all_masks(grid: int, num_labels: int) -> Tensor:
+    labels = torch.arange(num_labels) / (num_labels - 1)
+    return torch.cartesian_prod(*[labels] * grid**2).view(-1, grid, grid)
+
+
+@every_case
+def test_terms_of_the_recorded_solutions(shared_folder: Path, name: str, num_labels: int) -> None:
+    case, problem = recorded_problem(shared_folder, name, num_labels, torch.float64)
+    terms = puzzle_objective(case[f"z_n{num_labels}"], problem)
+    torch.testing.assert_close(terms, case[f"terms_n{num_labels}"], atol=1e-6, rtol=0)
+
+
+@every_case
+def test_no_solution_is_worse_than_the_published_one(
+    shared_folder: Path, name: str, num_labels: int
+) -> None:
+    case, problem = recorded_problem(shared_folder, name, num_labels, torch.float64)
+    _, single = recorded_problem(shared_folder, name, num_labels, torch.float32)
+    z = solve_puzzle(single)
+    allowed = torch.arange(num_labels) / (num_labels - 1)
+    assert set(z.flatten().tolist()) <= set(allowed.tolist())
+    ours = objective(z, problem)
+    published = case[f"objective_n{num_labels}"]
+    assert (ours <= published + 0.01 * published.abs()).all()
+    # And no worse than the minimum: these sixteen are solved exactly, or nearly.
+    minimum = case[f"objective_optimum_n{num_labels}"]
+    assert (ours <= minimum + 1e-4 * minimum.abs()).all()
+    assert (ours >= minimum - 1e-6).all()
+
+
+def test_solutions_are_better_than_the_published_ones_on_average(shared_folder: Path) -> None:
+    gains = []
+    for name, num_labels in GRIDS_AND_LABELS:
+        case, problem = recorded_problem(shared_folder, name, num_labels, torch.float64)
+        _, single = recorded_problem(shared_folder, name, num_labels, torch.float32)
+        published = case[f"objective_n{num_labels}"]
+        gains.append((published - objective(solve_puzzle(single), problem)) / published.abs())
+    assert torch.cat(gains).mean() > 5e-5
+
+
+@pytest.mark.parametrize(("grid", "num_labels"), [(2, 2), (2, 3), (3, 2), (3, 3), (4, 2)])
+@pytest.mark.parametrize("beta", [0.1, 1.2, 5.0])
+def test_exact_solver_finds_the_best_of_all_masks(grid: int, num_labels: int, beta: float) -> None:
+    assert is_exact(grid, num_labels)
+    problem = random_problem(grid, num_labels, seed=3, batch=3, beta=beta)
+    ours = objective(solve_puzzle(problem), problem)
+    masks = all_masks(grid, num_labels)
+    for index in range(3):
+        costs = objective(masks, of_one_image(problem, index, len(masks)))
+        torch.testing.assert_close(ours[index], costs.min(), atol=1e-6, rtol=0)
+
+
+def test_exact_solver_with_couplings_that_favour_differences() -> None:
+    problem = random_problem(3, 3, seed=0, batch=4)
+    problem = problem._replace(vertical=-problem.vertical - 0.1, horizontal=problem.horizontal - 1)
+    ours = objective(solve_puzzle(problem), problem)
+    masks = all_masks(3, 3)
+    for index in range(4):
+        costs = objective(masks, of_one_image(problem, index, len(masks)))
+        torch.testing.assert_close(ours[index], costs.min(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("grid", "num_labels"), [(4, 3), (5, 3), (7, 2), (8, 2)])
+def test_gap_of_the_approximation(
+    grid: int, num_labels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps = []
+    for seed, beta in itertools.product(range(2), (0.6, 1.2, 3.0)):
+        problem = random_problem(grid, num_labels, seed, batch=32, beta=beta)
+        exact = objective(solve_puzzle(problem), problem)
+        with monkeypatch.context() as patch:
+            patch.setattr(puzzle_solver, "_MOST_STATES", 0)
+            assert not is_exact(grid, num_labels)
+            near = objective(solve_puzzle(problem), problem)
+        assert (near >= exact - 1e-6).all()
+        gaps.append((near - exact) / exact.abs())
+    gap = torch.cat(gaps)
+    assert gap.mean() < 2e-4
+    assert gap.max() < 0.01
+
+
+def test_the_prior_decides_where_saliency_is_flat() -> None:
+    flat = torch.ones((3, 32, 32))
+    lam = torch.tensor([0.05, 0.5, 0.95])
+    problem = puzzle_problem(
+        torch.zeros(3, 3, 32, 32), flat, torch.tensor([1, 2, 0]), lam, PuzzleWeights()
+    )
+    z = solve_puzzle(problem)
+    assert torch.equal(z.mean((1, 2)), torch.tensor([0.0, 0.5, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"grid": 1}, "grid: expected 2 to 16, got 1"),
+        ({"grid": 17}, "grid: expected 2 to 16, got 17"),
+        ({"num_labels": 4}, "num_labels: expected 2 or 3, got 4"),
+        ({"beta": -1.0}, r"beta: expected 0 or more, got -1\.0"),
+        ({"gamma": float("nan")}, "gamma: expected 0 or more, got nan"),
+        ({"neigh_size": 0}, "neigh_size: expected 1 or more, got 0"),
+    ],
+)
+def test_impossible_weights_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PuzzleWeights(**options)  # type: ignore[arg-type]

@@ -1,0 +1,126 @@
+"""What our sources must not say, told from their syntax trees."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("automix", "envs", "agents")
+
+# Each runs code that is in the file or text it is given.
+_RUNS_CODE = frozenset(
+    {
+        "eval", "exec", "compile", "__import__", "input",
+        "pickle.load", "pickle.loads", "pickle.Unpickler", "cloudpickle.load", "cloudpickle.loads",
+        "dill.load", "dill.loads", "joblib.load", "marshal.load", "marshal.loads", "shelve.open",
+        "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "torch.jit.load", "torch.hub.load",
+        "pandas.read_pickle", "os.system", "os.popen", "runpy.run_path",
+        "stable_baselines3.PPO.load", "stable_baselines3.common.vec_env.VecNormalize.load",
+        "stable_baselines3.common.save_util.load_from_pkl",
+        "stable_baselines3.common.save_util.load_from_zip_file",
+    }
+)  # fmt: skip
+_GLOBAL_RANDOM = frozenset(
+    {
+        "torch.manual_seed", "torch.seed", "torch.cuda.manual_seed",
+        "torch.cuda.manual_seed_all", "numpy.random.seed", "random.seed",
+    }
+)  # fmt: skip
+_NUMPY_GENERATORS = frozenset({"default_rng", "Generator", "SeedSequence", "PCG64", "Philox"})
+# State that is read and put back, so that a library that needs it leaves no trace.
+_STATES = frozenset({"get_state", "set_state", "getstate", "setstate"})
+
+
+def sources() -> list[Path]:
+    """Return every source file of the packages."""
+    return sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+
+
+def violations(source: str, *, may_print: bool = False) -> list[str]:
+    """Return what in a source text breaks a rule, as ``line: reason``."""
+    tree = ast.parse(source)
+    names = dict(_imported(tree))
+    docstrings = set(_docstrings(tree))
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            reason = _call_problem(node, _dotted(node.func, names), may_print=may_print)
+        elif isinstance(node, ast.Constant) and id(node) not in docstrings:
+            reason = _constant_problem(node.value)
+        else:
+            continue
+        if reason:
+            found.append((node.lineno, reason))
+    return [f"{line}: {reason}" for line, reason in sorted(found)]
+
+
+def _call_problem(call: ast.Call, name: str, *, may_print: bool) -> str | None:
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    checks = (
+        (name in _RUNS_CODE, f"{name} runs code"),
+        (name == "print" and not may_print, "print outside the command line"),
+        (name in _GLOBAL_RANDOM or _draws_globally(name), f"{name} uses a global generator"),
+        (name == "torch.load" and not _is(keywords.get("weights_only"), True), "unsafe torch.load"),
+        (
+            name == "numpy.load" and not _is(keywords.get("allow_pickle"), False),
+            "numpy.load without allow_pickle=False",
+        ),
+        (
+            name == "yaml.load"
+            and not (
+                isinstance(loader := keywords.get("Loader"), ast.Name)
+                and loader.id == "_PlainLoader"
+            ),
+            "yaml.load without our loader",
+        ),
+        ("shell" in keywords and not _is(keywords["shell"], False), "a shell"),
+        (name.endswith(".cuda"), "a device by name"),
+    )
+    return next((reason for is_wrong, reason in checks if is_wrong), None)
+
+
+def _constant_problem(value: object) -> str | None:
+    is_device = isinstance(value, str) and (value == "cuda" or value.startswith("cuda:"))
+    return "a device by name" if is_device else None
+
+
+def _draws_globally(name: str) -> bool:
+    module, _, function = name.rpartition(".")
+    if module == "random":
+        return function not in _STATES | {"Random", "SystemRandom"}
+    return module == "numpy.random" and function not in _STATES | _NUMPY_GENERATORS
+
+
+def _is(node: ast.expr | None, value: bool) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
+
+
+def _dotted(node: ast.expr, names: dict[str, str]) -> str:
+    """Return the full name of a function, such as ``numpy.load`` for ``np.load``."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        # A variable may be called as a module is.
+        is_variable = isinstance(node.value, ast.Name) and node.value.id not in names
+        return f"{'?' if is_variable else _dotted(node.value, names)}.{node.attr}"
+    return "?"
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield local names with what they stand for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield (
+                    (alias.asname or alias.name.partition(".")[0]),
+                    (alias.name if alias.asname else alias.name.partition(".")[0]),
+                )
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield (alias.asname or alias.name), f"{node.module}.{alias.name}"
+
+
+def _docstrings(tree: ast.Module) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield id(node.value)

@@ -1,0 +1,139 @@
+"""What a comparison compares, by file or by description."""
+
+from pathlib import Path
+
+import pytest
+
+from automix.errors import ConfigError, ScheduleError
+from automix.experiments.entries import build_schedule, parse_entries
+from automix.schedule import Decision, Schedule
+from automix.schedule_builders import (
+    constant_decisions,
+    constant_schedule,
+    even_schedule,
+    linear_ramp,
+    mix_then_off,
+)
+from automix.vocabulary import Operator
+from envs.actions import ActionCodec
+from envs.config import EnvironmentConfig
+
+ENVIRONMENT = EnvironmentConfig(num_segments=4, operators=(Operator.NONE, Operator.MIXUP))
+MIXUP = Decision(operator=Operator.MIXUP)
+
+
+def schedules_of(*texts: str, index: int = 0, seed: int = 0) -> dict[str, Schedule]:
+    entries = parse_entries(texts, ENVIRONMENT, seed=seed)
+    assert len({entry.name for entry in entries}) == len(entries)
+    return {entry.name: entry.schedule_for(index) for entry in entries}
+
+
+def save(schedule: Schedule, path: Path) -> str:
+    schedule.save(path)
+    return str(path)
+
+
+def test_descriptions() -> None:
+    found = schedules_of(
+        "none",
+        "constant:mixup",
+        "constant:mixup:0.2",
+        "constant:cutmix:1:0.5",
+        "ramp:cutmix",
+        "mix_then_off:fmix",
+    )
+    assert found == {
+        "none": constant_schedule(Decision(operator=Operator.NONE)),
+        "mixup 1": constant_schedule(MIXUP),
+        "mixup 0.2": constant_schedule(Decision(operator=Operator.MIXUP, strength=0.2)),
+        "cutmix 1 p=0.5": constant_schedule(Decision(operator=Operator.CUTMIX, probability=0.5)),
+        "ramp:cutmix": linear_ramp(Operator.CUTMIX, num_segments=4),
+        "mix_then_off:fmix": mix_then_off(Decision(operator=Operator.FMIX)),
+    }
+
+
+def test_constants_are_those_of_the_environment() -> None:
+    found = schedules_of("none", "constants")
+    assert list(found) == ["none", "mixup 0.2", "mixup 1", "mixup 2"], "none is there once"
+    expected = [constant_schedule(each) for each in constant_decisions(ENVIRONMENT.operators)]
+    assert list(found.values()) == expected
+
+
+def test_a_random_schedule_differs_between_trainings_and_not_between_calls() -> None:
+    drawn = [schedules_of("random", index=index)["random"] for index in range(20)]
+    assert drawn == [schedules_of("random", index=index)["random"] for index in range(20)]
+    assert len({schedule.decision_hash() for schedule in drawn}) > 15
+    assert drawn[0] != schedules_of("random", seed=1)["random"]
+    reachable = set(ActionCodec(ENVIRONMENT).decisions())
+    assert {segment.decision for s in drawn for segment in s.segments} == reachable
+
+
+def test_a_file_is_called_after_its_run(tmp_path: Path) -> None:
+    texts = [
+        save(constant_schedule(MIXUP), tmp_path / "search" / "schedule.json"),
+        save(mix_then_off(MIXUP), tmp_path / "mine.json"),
+    ]
+    assert schedules_of(*texts) == {
+        "search": constant_schedule(MIXUP),
+        "mine": mix_then_off(MIXUP),
+    }
+
+
+def test_two_files_of_one_name_are_both_compared(tmp_path: Path) -> None:
+    first = save(constant_schedule(MIXUP), tmp_path / "a" / "mine.json")
+    second = save(mix_then_off(MIXUP), tmp_path / "b" / "mine.json")
+    again = save(constant_schedule(MIXUP), tmp_path / "c" / "mine.json")
+    assert schedules_of(first, second, again) == {
+        "mine": constant_schedule(MIXUP),
+        second: mix_then_off(MIXUP),
+    }
+
+
+def test_strengths_that_print_alike_are_both_compared() -> None:
+    found = schedules_of("constant:mixup:0.2", "constant:mixup:0.2000000001")
+    assert list(found) == ["mixup 0.2", "constant:mixup:0.2000000001"]
+
+
+def test_shuffling_takes_the_segments_of_a_file(tmp_path: Path) -> None:
+    choices = [Decision(operator=Operator.MIXUP, probability=share / 4) for share in range(4)]
+    text = f"shuffled:{save(even_schedule(choices), tmp_path / 'mine.json')}"
+    drawn = [schedules_of(text, index=index)["shuffled mine"] for index in range(10)]
+    assert len({schedule.decision_hash() for schedule in drawn}) > 5
+    for schedule in drawn:
+        assert {segment.decision for segment in schedule.segments} == set(choices)
+
+
+def test_one_schedule_by_description() -> None:
+    assert build_schedule("constant:mixup", ENVIRONMENT, seed=0) == constant_schedule(MIXUP)
+    with pytest.raises(ConfigError, match="expected the description of one schedule, got 4"):
+        build_schedule("constants", ENVIRONMENT, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a schedule file, none, constants,"),
+        ("constantss", r"got 'constantss' \(did you mean 'constants'\?\)"),
+        ("constant:", "expected an operator among none, mixup,"),
+        ("constant:mixup:0", r"expected a strength in \[0.01, 10\]"),
+        ("constant:mixup:1:2", "probability: expected less than or equal to 1, got 2"),
+        ("constant:mixup:nan", "strength: expected a number, got 'nan'"),
+        ("constant:mixup:true", "strength: expected a number, got true"),
+        ("none:mixup", "expected a schedule file, none, constants,"),
+        ("ramp:mixupp", r"got 'mixupp' \(did you mean 'mixup'\?\)"),
+        ("mix_then_off:none", "expected an operator that mixes, got 'none'"),
+    ],
+)
+def test_a_wrong_description_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_entries((text,), ENVIRONMENT, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_schedule_is_named(tmp_path: Path) -> None:
+    for text in ("absent.json", "shuffled:absent.json", "shuffled:"):
+        with pytest.raises(ScheduleError, match="expected a readable file, got"):
+            parse_entries((text,), ENVIRONMENT, seed=0)
+    (tmp_path / "text").write_text("x")
+    with pytest.raises(ScheduleError, match="text: expected a JSON schedule"):
+        parse_entries((str(tmp_path / "text"),), ENVIRONMENT, seed=0)
