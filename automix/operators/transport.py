@@ -104,10 +104,8 @@ def move_patches(images_BCHW: Tensor, source_BN: Tensor) -> Tensor:
         (B, C, H, W), dtype and memory format of the input.
     """
     batch, channels, height, width = images_BCHW.shape
-    side = round(source_BN.shape[1] ** 0.5)
-    own_N = torch.arange(side * side, device=source_BN.device)
-    source_BTT = torch.where(source_BN < 0, own_N, source_BN).view(batch, side, side)
-    pixel_BM = _source_pixels(source_BTT, (height, width)).flatten(1)
+    own_N = torch.arange(source_BN.shape[1], device=source_BN.device)
+    pixel_BM = _source_pixels(source_BN.where(source_BN >= 0, own_N), (height, width)).flatten(1)
     if is_channels_last(images_BCHW):
         pixels_BMC = images_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
         moved_BMC = pixels_BMC.gather(1, pixel_BM.unsqueeze(2).expand(-1, -1, channels))
@@ -116,22 +114,28 @@ def move_patches(images_BCHW: Tensor, source_BN: Tensor) -> Tensor:
     return moved_BCM.view(images_BCHW.shape)
 
 
-def _source_pixels(source_BTT: Tensor, size: tuple[int, int]) -> Tensor:
+def _source_pixels(source_BN: Tensor, size: tuple[int, int]) -> Tensor:
     """Return which pixel of its image each pixel shows, (B, 1, H, W) in row-major numbers."""
-    (height, width), side = size, source_BTT.shape[1]
-    row_BTT, column_BTT = source_BTT // side, source_BTT % side
-    top_BTT = _first_pixel(row_BTT, height, side)
-    left_BTT = _first_pixel(column_BTT, width, side)
-    down_H1 = _inside_cell(height, side, source_BTT.device).unsqueeze(1)
-    right_W = _inside_cell(width, side, source_BTT.device)
-    pixel_B1HW = enlarge_cells(top_BTT * width + left_BTT, size) + (down_H1 * width + right_W)
+    (height, width), device = size, source_BN.device
+    side = round(source_BN.shape[1] ** 0.5)
+    edge = torch.arange(side + 1, device=device)
+    top, left = _first_pixel(edge, height, side), _first_pixel(edge, width, side)
+    down_H1 = _inside_cell(height, side, device).unsqueeze(1)
+    right_W = _inside_cell(width, side, device)
+
+    def of_source(value_TT: Tensor) -> Tensor:
+        chosen = value_TT.flatten().index_select(0, source_BN.flatten())
+        return enlarge_cells(chosen.view(-1, side, side), size)
+
+    first_TT = top[:-1].unsqueeze(1) * width + left[:-1]
+    pixel_B1HW = of_source(first_TT) + (down_H1 * width + right_W)
     # Cells differ by at most one pixel: the pixel after the last of the patch is one step back.
     if height % side:
-        rows_BTT = _first_pixel(row_BTT + 1, height, side) - top_BTT
-        pixel_B1HW = pixel_B1HW - (enlarge_cells(rows_BTT, size) == down_H1) * width
+        rows_TT = (top[1:] - top[:-1]).unsqueeze(1).expand(side, side)
+        pixel_B1HW = pixel_B1HW - (of_source(rows_TT) == down_H1) * width
     if width % side:
-        columns_BTT = _first_pixel(column_BTT + 1, width, side) - left_BTT
-        pixel_B1HW = pixel_B1HW - (enlarge_cells(columns_BTT, size) == right_W).to(torch.int64)
+        columns_TT = (left[1:] - left[:-1]).expand(side, side)
+        pixel_B1HW = pixel_B1HW - (of_source(columns_TT) == right_W).to(torch.int64)
     return pixel_B1HW
 
 
@@ -142,8 +146,6 @@ def _inside_cell(length: int, side: int, device: torch.device) -> Tensor:
 
 
 def _first_pixel(cell: Tensor, length: int, side: int) -> Tensor:
-    if length % side == 0:
-        return cell * (length // side)  # whole-number division is slow on a CPU
     return (cell * length + side - 1) // side
 
 
