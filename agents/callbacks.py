@@ -83,7 +83,8 @@ class EpisodeRecorder(BaseCallback):
         return not self._has_stalled()
 
     def _has_stalled(self) -> bool:
-        if self._patience is None or len(self._episodes) % self._per_rollout:
+        count = len(self._episodes)
+        if self._patience is None or not count or count % self._per_rollout:
             return False
         rewards = [episode.total_reward for episode in self._episodes]
         means = np.reshape(rewards, (-1, self._per_rollout)).mean(axis=1)

@@ -1,23 +1,61 @@
 """A learned policy as a file: weights as safetensors, everything else as JSON. No pickle."""
 
 import json
+import operator
 from pathlib import Path
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import safetensors.torch
 import torch
 from gymnasium import spaces
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor
 
-from automix.errors import CheckpointError
+from automix.config import Config
+from automix.errors import CheckpointError, ConfigError
 from automix.files import write_bytes, write_json
+from automix.plain_yaml import read_text
 from envs.actions import Action
 from envs.observations import Observation
 
-FORMAT = "automix-policy"
 WEIGHTS_NAME = "policy.safetensors"
 FACTS_NAME = "policy.json"
+MAX_WEIGHTS_BYTES = 500_000_000
+
+Width = Annotated[int, Field(ge=1, le=4096)]
+Bounds = Annotated[tuple[float, ...], Field(min_length=1, max_length=4096)]
+
+
+class PolicyFacts(Config):
+    """What a network is rebuilt from; the limits keep a hostile file from taking all memory."""
+
+    format: Literal["automix-policy"] = "automix-policy"
+    """Says what kind of file this is."""
+
+    version: Literal[1] = 1
+    """Version of the format."""
+
+    hidden_sizes: Annotated[tuple[Width, ...], Field(max_length=16)]
+    """Widths of the hidden layers of policy and critic."""
+
+    observation_low: Bounds
+    """Smallest value of each feature."""
+
+    observation_high: Bounds
+    """Largest value of each feature."""
+
+    action_sizes: Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
+    """Number of choices of each part of an action."""
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> Self:
+        low, high = self.observation_low, self.observation_high
+        if len(low) != len(high) or any(map(operator.gt, low, high)):
+            raise ValueError("expected a lower and a higher bound for each feature, got others")
+        return self
 
 
 class LearnedPolicy:
@@ -38,15 +76,13 @@ class LearnedPolicy:
         assert isinstance(choices, spaces.MultiDiscrete)
         weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
         write_bytes(folder / WEIGHTS_NAME, safetensors.torch.save(weights))
-        facts = {
-            "format": FORMAT,
-            "version": 1,
-            "hidden_sizes": list(self.network.net_arch["pi"]),  # type: ignore[call-overload]
-            "observation_low": box.low.tolist(),
-            "observation_high": box.high.tolist(),
-            "action_sizes": choices.nvec.tolist(),
-        }
-        write_json(folder / FACTS_NAME, facts)
+        facts = PolicyFacts(
+            hidden_sizes=tuple(self.network.net_arch["pi"]),  # type: ignore[call-overload]
+            observation_low=tuple(box.low.tolist()),
+            observation_high=tuple(box.high.tolist()),
+            action_sizes=tuple(choices.nvec.tolist()),
+        )
+        write_json(folder / FACTS_NAME, facts.model_dump(mode="json"))
 
     @classmethod
     def load(cls, folder: Path) -> "LearnedPolicy":
@@ -55,23 +91,50 @@ class LearnedPolicy:
         Raises:
             CheckpointError: a file is missing, or is not such a policy.
         """
+        facts = _read_facts(folder / FACTS_NAME)
+        low = np.array(facts.observation_low, dtype=np.float32)
+        high = np.array(facts.observation_high, dtype=np.float32)
+        network = make_network(
+            spaces.Box(low, high, dtype=np.float32),
+            spaces.MultiDiscrete(list(facts.action_sizes)),
+            facts.hidden_sizes,
+        )
+        path = folder / WEIGHTS_NAME
+        weights = _read_weights(path)
         try:
-            facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
-            if facts.get("format") != FORMAT or facts.get("version") != 1:
-                raise ValueError(f"format {facts.get('format')!r} {facts.get('version')!r}")
-            low = np.array(facts["observation_low"], dtype=np.float32)
-            high = np.array(facts["observation_high"], dtype=np.float32)
-            network = make_network(
-                spaces.Box(low, high, dtype=np.float32),
-                spaces.MultiDiscrete(facts["action_sizes"]),
-                tuple(facts["hidden_sizes"]),
-            )
-            weights = safetensors.torch.load((folder / WEIGHTS_NAME).read_bytes())
             network.load_state_dict(weights)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{folder}: expected a saved policy, got: {reason}") from None
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path}: expected weights that fit, got: {reason}") from None
         return cls(network)
+
+
+def _read_facts(path: Path) -> PolicyFacts:
+    try:
+        values = json.loads(read_text(path))
+        return PolicyFacts.from_mapping(values, source=str(path))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path}: expected JSON, got text that does not parse") from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        size = path.stat().st_size
+        if size > MAX_WEIGHTS_BYTES:
+            raise CheckpointError(f"{path}: expected at most {MAX_WEIGHTS_BYTES} bytes, got {size}")
+        weights = safetensors.torch.load(path.read_bytes())
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
+    except (SafetensorError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: expected safetensors, got: {reason}") from None
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: expected finite weights, got others in {name}")
+    return weights
 
 
 def network_arguments(hidden_sizes: tuple[int, ...]) -> dict[str, object]:

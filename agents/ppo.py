@@ -1,6 +1,7 @@
 """Proximal policy optimisation on whole trainings, resumable bit for bit at rollout boundaries."""
 
 import contextlib
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,12 +41,14 @@ class LearningPlan:
 
     Attributes:
         steps_per_environment: decisions of one environment per rollout.
+        minibatch_size: decisions per gradient step.
         num_rollouts: rollouts, each followed by an update.
         total_steps: decisions of all environments over all rollouts.
         total_episodes: trainings over all rollouts.
     """
 
     steps_per_environment: int
+    minibatch_size: int
     num_rollouts: int
     total_steps: int
     total_episodes: int
@@ -67,14 +70,16 @@ def plan_learning(config: AgentConfig, *, num_segments: int) -> LearningPlan:
             f"({num_environments}), got {per_rollout}"
         )
     decisions = per_rollout * num_segments
-    if decisions % config.minibatch_size:
+    minibatch_size = config.minibatch_size or decisions
+    if decisions % minibatch_size:
         raise ConfigError(
             f"agent.minibatch_size: expected a divisor of the {decisions} decisions of a rollout "
-            f"({per_rollout} episodes of {num_segments} segments), got {config.minibatch_size}"
+            f"({per_rollout} episodes of {num_segments} segments), got {minibatch_size}"
         )
     num_rollouts = -(-config.episodes // per_rollout)
     return LearningPlan(
         steps_per_environment=decisions // num_environments,
+        minibatch_size=minibatch_size,
         num_rollouts=num_rollouts,
         total_steps=num_rollouts * decisions,
         total_episodes=num_rollouts * per_rollout,
@@ -139,7 +144,7 @@ def capture(model: PPO) -> AgentState:
         num_timesteps=model.num_timesteps,
         num_updates=model._n_updates,
         policy={name: value.clone() for name, value in model.policy.state_dict().items()},
-        optimizer=model.policy.optimizer.state_dict(),
+        optimizer=copy.deepcopy(model.policy.optimizer.state_dict()),
         returns=env.statistics,
         unfinished=env.unfinished(),
         environments=env.env_method("get_state"),
@@ -202,7 +207,7 @@ def _make_ppo(
         env,
         learning_rate=config.learning_rate,
         n_steps=plan.steps_per_environment,
-        batch_size=config.minibatch_size,
+        batch_size=plan.minibatch_size,
         n_epochs=config.epochs_per_update,
         gamma=1.0,
         gae_lambda=config.gae_lambda,
@@ -219,7 +224,8 @@ def _make_ppo(
 
 def _restore(model: PPO, env: FinalReturn, state: AgentState) -> None:
     model.policy.load_state_dict(state["policy"])
-    model.policy.optimizer.load_state_dict(state["optimizer"])
+    # Copied, because the optimiser would go on to update the caller's tensors in place.
+    model.policy.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
     model.num_timesteps = state["num_timesteps"]
     model._n_updates = state["num_updates"]
     env.statistics = state["returns"]

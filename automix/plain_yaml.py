@@ -77,7 +77,11 @@ def to_yaml(values: object) -> str:
 def scalar_of(text: str) -> int | float | bool | str | None:
     """Return what ``text`` would be as a scalar of a YAML file."""
     if _INTEGER.fullmatch(text):
-        return int(text)
+        try:
+            return int(text)
+        except ValueError:
+            # Thousands of digits, which Python does not read: for validation to refuse.
+            return text
     if _NUMBER.fullmatch(text):
         return float(text)
     if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):

@@ -60,7 +60,7 @@ def stop_vec_env(env: VecEnv) -> None:
     base = env.unwrapped
     if isinstance(base, SubprocVecEnv):
         for process in base.processes:
-            process.terminate()
+            process.kill()
         for process in base.processes:
             process.join()
         for remote in base.remotes:

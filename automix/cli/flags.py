@@ -16,7 +16,7 @@ from automix.errors import ConfigError
 from automix.messages import alternatives
 from automix.plain_yaml import scalar_of
 
-Path = tuple[str, ...]
+KeyPath = tuple[str, ...]
 _NULLS = ("none", "null")
 
 
@@ -32,12 +32,12 @@ class Words:
 
     files: tuple[str, ...]
     values: dict[str, Any]
-    given: frozenset[Path]
+    given: frozenset[KeyPath]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Flag:
-    path: Path
+    path: KeyPath
     annotation: Any
 
     @property
@@ -64,7 +64,7 @@ def read_words(words: Sequence[str], model: type[BaseModel], *, command: str) ->
     flags = {flag.name: flag for flag in _flags(model)}
     files: list[str] = []
     values: dict[str, Any] = {}
-    given: set[Path] = set()
+    given: set[KeyPath] = set()
     queue = deque(words)
     while queue:
         word = queue.popleft()
@@ -76,6 +76,8 @@ def read_words(words: Sequence[str], model: type[BaseModel], *, command: str) ->
         if flag.path in given:
             raise ConfigError(f"{flag.name}: expected once, got twice")
         given.add(flag.path)
+        if equals and is_negated:
+            raise ConfigError(f"{name}: expected no value, got {text!r}")
         if not equals and bool in alternatives(flag.annotation):
             value: object = not is_negated
         else:
@@ -84,7 +86,7 @@ def read_words(words: Sequence[str], model: type[BaseModel], *, command: str) ->
     return Words(files=tuple(files), values=values, given=frozenset(given))
 
 
-def _flags(model: type[BaseModel], prefix: Path = ()) -> Iterator[_Flag]:
+def _flags(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[_Flag]:
     for name, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -159,7 +161,7 @@ def _is_numeric(annotation: Any) -> bool:
     )
 
 
-def _put(values: dict[str, Any], path: Path, value: object) -> None:
+def _put(values: dict[str, Any], path: KeyPath, value: object) -> None:
     for part in path[:-1]:
         values = values.setdefault(part, {})
     values[path[-1]] = value

@@ -3,7 +3,10 @@
 import contextlib
 import shlex
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
+
+from automix.errors import AutoMixError
 
 CONFIG_NAME = "config.yaml"
 
@@ -23,15 +26,22 @@ def continued_by(output: Path, *words: str) -> Iterator[None]:
 
     Raises:
         Interrupted: the body was, once there was something to continue.
+        AutoMixError: a worker process ended before its work did.
         OSError: of the body; a nameless one, such as a full disk, gets the name of the folder.
     """
+    command = shlex.join(["automix", *words, "--output", str(output)])
     try:
         yield
     except KeyboardInterrupt:
         if not (output / CONFIG_NAME).exists():
             raise
-        command = shlex.join(["automix", *words, "--output", str(output)])
         raise Interrupted(f"continue with: {command}") from None
+    except (BrokenExecutor, ConnectionError, EOFError) as error:
+        # What the parent sees of a worker that was killed, or failed with a traceback of its own.
+        raise AutoMixError(
+            f"{output}: expected worker processes to keep running, got one that ended early, "
+            f"killed for its memory perhaps; continue with: {command}"
+        ) from error
     except OSError as error:
         if error.filename is not None or error.errno is None:
             raise

@@ -53,7 +53,6 @@ def _read(path: Path) -> dict[str, TrainingOutcome]:
         path.write_text(complete, encoding="utf-8")
     for line in complete.splitlines():
         values = json.loads(line)
-        known[values.pop("key")] = TrainingOutcome(
-            metrics=EvalMetrics(**values.pop("metrics")), **values
-        )
+        key, metrics = values.pop("key"), EvalMetrics(**values.pop("metrics"))
+        known[key] = TrainingOutcome(metrics=metrics, **values)
     return known

@@ -77,7 +77,7 @@ class TrainingPool:
         """Stop the workers; when interrupted, without waiting for trainings in progress."""
         if kind is not None:
             for process in multiprocessing.active_children():
-                process.terminate()
+                process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def run(self, jobs: Sequence[TrainingJob]) -> Iterator[TrainingOutcome]:

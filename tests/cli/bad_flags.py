@@ -41,6 +41,10 @@ FLAGS = [
         "automix search: expected a known flag, got --no-seed (did you mean --seed?)",
     ),
     bad_flag(
+        "a no with a value", "--no-dry-run=true", "--no-dry-run: expected no value, got 'true'"
+    ),
+    bad_flag("a huge integer", f"--seed {'9' * 5000}", "--seed: expected an integer, got '9999..."),
+    bad_flag(
         "not a number",
         "--agent.learning-rate nan",
         "--agent.learning-rate: expected a number, got 'nan'",

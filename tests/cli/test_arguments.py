@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from automix.cli.arguments import read_arguments
 from automix.cli.commands import CONFIGS, REPLAY, SEARCH
+from automix.cli.flags import flag_name
 from automix.config import Config
+from automix.errors import ConfigError
 from automix.experiments.config import CompareConfig, ReplayConfig, SearchConfig
-from tests.cli.running import RunCommand
+from tests.cli.running import RunCommand, leaves
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -67,6 +71,38 @@ def test_a_printed_configuration_is_complete_and_reads_back(
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_our_configurations_are_valid(file: Path) -> None:
     assert MODELS[file.parent.name].from_yaml(file)
+
+
+FLAGS = sorted(
+    [*(f"--{name}" for name in ("sed", "task", "task.trainer", "x.y")), "-x"]
+    + [flag_name(path) for path, _ in leaves(SEARCH.every_field)]
+)
+VALUES = ["1", "0", "-1", "0.5", "1e-3", "1e999", "nan", "null", "true", "none", "mixup", "x", ""]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    words=st.lists(
+        st.sampled_from(FLAGS)
+        | st.sampled_from(VALUES)
+        | st.tuples(st.sampled_from(FLAGS), st.sampled_from(VALUES)).map("=".join)
+        | st.text(max_size=5),
+        max_size=6,
+    )
+)
+def test_any_words_are_accepted_or_refused_in_one_line(words: list[str]) -> None:
+    if {"-h", "--help"} & set(words):
+        return
+    try:
+        arguments = read_arguments(SEARCH, [word for word in words if not word.endswith(".yaml")])
+    except ConfigError as error:
+        message = str(error)
+        assert "expected" in message
+        assert ", got" in message
+    else:
+        assert arguments.config == SearchConfig.from_mapping(
+            arguments.config.model_dump(mode="json"), source="again"
+        )
 
 
 def test_there_are_configurations() -> None:

@@ -4,19 +4,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from automix.cli import commands
 from automix.cli.arguments import Signature
 from automix.cli.flags import flag_name
 from automix.cli.main import COMMANDS
-from tests.cli.running import RunCommand
+from tests.cli.running import RunCommand, leaves
 
 ROOT = Path(__file__).parents[2]
 SIGNATURES: list[Signature[Any, Any]] = [
@@ -29,16 +26,6 @@ SIGNATURES: list[Signature[Any, Any]] = [
     commands.SCHEDULE_MAKE,
     *commands.CONFIGS.values(),
 ]
-
-
-def leaves(
-    model: type[BaseModel], prefix: Sequence[str] = ()
-) -> Iterator[tuple[Sequence[str], FieldInfo]]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, (*prefix, name))
-        else:
-            yield (*prefix, name), field
 
 
 def without_frames(text: str) -> str:

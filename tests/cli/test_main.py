@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -125,6 +126,24 @@ def test_a_forbidden_place_is_named(
     assert outcome.code == 2
     assert outcome.err == (
         "there/file: expected a place that can be read and written, got: permission denied\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError(), BrokenPipeError(32, "Broken pipe"), BrokenExecutor()]
+)
+def test_a_worker_that_died_is_one_line(
+    error: Exception, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> NoReturn:
+        raise error
+
+    begin(monkeypatch, compare, "compare", fail)
+    outcome = run_command("compare", "--output", "run")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
+        "run: expected worker processes to keep running, got one that ended early, killed for its "
+        "memory perhaps; continue with: automix compare run/config.yaml --output run\n"
     )
 
 

@@ -1,0 +1,103 @@
+"""The whole return, paid at the end and standardised, in closed form."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from agents.returns import FinalReturn
+
+
+class Scripted(gym.Env[Any, Any]):
+    """Pays the rewards of a list, episode after episode, then begins again."""
+
+    observation_space = spaces.Box(0, 1, shape=(1,))
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, episodes: list[list[float]]) -> None:
+        self._episodes, self._number, self._step = episodes, -1, 0
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        self._number, self._step = (self._number + 1) % len(self._episodes), 0
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        rewards = self._episodes[self._number]
+        reward, self._step = rewards[self._step], self._step + 1
+        ended = self._step == len(rewards)
+        return np.zeros(1, dtype=np.float32), reward, ended, False, {}
+
+
+def wrap(*scripts: list[list[float]]) -> FinalReturn:
+    makers = [(lambda script=script: Scripted(script)) for script in scripts]
+    env = FinalReturn(DummyVecEnv(makers))  # type: ignore[arg-type]
+    env.reset()
+    return env
+
+
+def play(env: FinalReturn, steps: int) -> tuple[list[list[float]], list[dict[str, Any]]]:
+    rewards, summaries = [], []
+    for _ in range(steps):
+        _, paid, _, infos = env.step(np.zeros(env.num_envs, dtype=np.int64))
+        rewards.append([float(value) for value in paid])
+        summaries += [info["episode"] for info in infos if "episode" in info]
+    return rewards, summaries
+
+
+def standardised(value: float, returns: list[float]) -> float:
+    return float((value - np.mean(returns)) / np.std(returns, ddof=1))
+
+
+def test_rewards_are_paid_at_the_end_standardised_by_all_returns_so_far() -> None:
+    env = wrap([[1.0, 2.0], [4.0, 5.0], [0.5, -2.5]])
+    rewards, summaries = play(env, 6)
+    totals = [3.0, 9.0, -2.0]
+    assert [summary["r"] for summary in summaries] == totals
+    assert [summary["l"] for summary in summaries] == [2, 2, 2]
+    expected = [0.0, standardised(9.0, totals[:2]), standardised(-2.0, totals)]
+    assert [paid for (paid,) in rewards[1::2]] == pytest.approx(expected, abs=1e-6)
+    assert [paid for (paid,) in rewards[::2]] == [0, 0, 0]
+    assert env.statistics["count"] == 3
+    assert env.statistics["mean"] == pytest.approx(np.mean(totals))
+    assert env.statistics["squares"] == pytest.approx(2 * np.var(totals, ddof=1))
+
+
+def test_returns_of_one_step_are_all_taken_in_before_any_is_paid() -> None:
+    env = wrap([[1.0]], [[4.0]])
+    rewards, _ = play(env, 1)
+    expected = [standardised(1.0, [1.0, 4.0]), standardised(4.0, [1.0, 4.0])]
+    assert rewards[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_equal_returns_are_paid_zero() -> None:
+    rewards, _ = play(wrap([[0.25]]), 4)
+    assert rewards == [[0.0]] * 4
+
+
+def test_episodes_of_different_lengths_are_kept_apart() -> None:
+    env = wrap([[1.0, 1.0, 1.0]], [[5.0], [7.0]])
+    _, summaries = play(env, 3)
+    assert [(summary["r"], summary["l"]) for summary in summaries] == [
+        (5.0, 1),
+        (7.0, 1),
+        (3.0, 3),
+        (5.0, 1),
+    ]
+
+
+def test_unfinished_returns_are_handed_over() -> None:
+    script = [[1.0, 2.0, 4.0]]
+    first, second = wrap(script), wrap(script)
+    play(first, 2)
+    assert first.unfinished() == [(3.0, 2)]
+    play(second, 2)
+    second.reset()
+    assert second.unfinished() == [(0.0, 0)]
+    second.continue_episodes(first.unfinished())
+    second.statistics = first.statistics
+    _, _, _, infos = second.step(np.zeros(1, dtype=np.int64))
+    assert second.unfinished() == [(4.0, 3)]
+    assert "episode" not in infos[0]
