@@ -12,7 +12,7 @@ RunPool = Callable[[Sequence[TrainingJob]], Iterable[TrainingOutcome]]
 
 
 class OutcomeFile:
-    """Remembers outcomes by job, one JSON line each; a line cut off by a crash does not count."""
+    """Remembers outcomes by job, one JSON line each; what a crash left after them is dropped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -23,7 +23,7 @@ class OutcomeFile:
     ) -> list[TrainingOutcome]:
         """Return the outcomes of ``jobs`` in their order; only those not yet known are run."""
         missing = list({_key(job): job for job in jobs if _key(job) not in self._known}.items())
-        for _ in range(sum(_key(job) in self._known for job in jobs)):
+        for _ in range(len(jobs) - len(missing)):
             on_done()
         outcomes = pool([job for _, job in missing])
         for (key, _), outcome in zip(missing, outcomes, strict=True):
@@ -46,13 +46,16 @@ def _read(path: Path) -> dict[str, TrainingOutcome]:
     known: dict[str, TrainingOutcome] = {}
     if not path.exists():
         return known
-    text = path.read_text(encoding="utf-8")
-    complete = text[: text.rfind("\n") + 1]
-    if complete != text:
-        # A crash cut the last line off; without it the file is whole again.
-        path.write_text(complete, encoding="utf-8")
-    for line in complete.splitlines():
-        values = json.loads(line)
-        key, metrics = values.pop("key"), EvalMetrics(**values.pop("metrics"))
-        known[key] = TrainingOutcome(metrics=metrics, **values)
+    content, size = path.read_bytes(), 0
+    for line in content.splitlines(keepends=True):
+        try:
+            values = json.loads(line) if line.endswith(b"\n") else None
+            key, metrics = values.pop("key"), EvalMetrics(**values.pop("metrics"))
+            known[key] = TrainingOutcome(metrics=metrics, **values)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            break
+        size += len(line)
+    if size < len(content):
+        with path.open("r+b") as stream:
+            stream.truncate(size)
     return known

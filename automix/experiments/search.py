@@ -24,7 +24,7 @@ from automix.experiments.progress import ProgressBar
 from automix.experiments.runs import RunFolder, versions
 from automix.experiments.selection import Candidate, Standing, planned_trainings, select
 from automix.random_streams import Stream, derived_seed
-from automix.schedule import Schedule
+from automix.schedule import Schedule, decisions_hash
 from automix.schedule_builders import constant_decisions, constant_schedule
 from automix.training.build import check_model, load_search_data
 from envs.actions import ActionCodec
@@ -223,7 +223,8 @@ def _candidates(
     found: dict[str, Candidate] = {}
 
     def add(name: str, schedule: Schedule, *, is_constant: bool) -> None:
-        key = schedule.decision_hash()
+        # By what is done in each segment: a learned schedule may turn out to be a constant.
+        key = decisions_hash(schedule.decisions(config.environment.num_segments))
         found.setdefault(key, Candidate(name=name, schedule=schedule, is_constant=is_constant))
 
     for decision in constant_decisions(config.environment.operators):

@@ -1,5 +1,6 @@
 """Which schedule is written: learned ones and constants, retrained with fresh seeds."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Standing:
         losses: calibrated NLL on the selection split, one per seed, in nats; lower is better.
         rounds: how many rounds it took part in.
         to_winner: paired difference of its losses to the winner's over the seeds they share,
-            with interval; None for the winner.
+            with interval; None for the winner, for a single seed and where a training diverged.
     """
 
     candidate: Candidate
@@ -125,7 +126,8 @@ def _keep(ranked: list[Candidate], count: int) -> tuple[list[Candidate], list[Ca
 
 
 def _loss(outcome: TrainingOutcome) -> float:
-    return outcome.metrics.calibrated_nll if not outcome.diverged else float("inf")
+    loss = outcome.metrics.calibrated_nll
+    return loss if math.isfinite(loss) and not outcome.diverged else math.inf
 
 
 def _standings(
@@ -139,9 +141,10 @@ def _standings(
     standings = []
     for position, candidate in enumerate(order):
         own = np.array(losses[candidate.name])
+        shared = winner[: len(own)]
         interval = None
-        if position and np.isfinite(own).all():
-            interval = paired_difference(own, winner[: len(own)], seed=seed)
+        if position and len(own) > 1 and np.isfinite([own, shared]).all():
+            interval = paired_difference(own, shared, seed=seed)
         standings.append(
             Standing(
                 candidate=candidate,

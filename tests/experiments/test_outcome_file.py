@@ -1,0 +1,108 @@
+"""Finished trainings are not run again, whatever a crash left in their file."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from automix.experiments.outcomes import OutcomeFile
+from automix.experiments.pool import TrainingJob, TrainingOutcome
+from automix.schedule import Decision
+from automix.schedule_builders import constant_schedule
+from automix.training.metrics import EvalMetrics
+from automix.vocabulary import Operator
+
+SCHEDULE = constant_schedule(Decision(operator=Operator.MIXUP))
+JOBS = [TrainingJob(schedule=SCHEDULE, seed=seed, split="selection") for seed in range(4)]
+
+
+class Pool:
+    """Trains nothing, counts, and may be interrupted."""
+
+    def __init__(self, *, stop_after: int | None = None) -> None:
+        self.seeds: list[int] = []
+        self._stop_after = stop_after
+
+    def __call__(self, jobs: Sequence[TrainingJob]) -> Iterator[TrainingOutcome]:
+        for job in jobs:
+            if len(self.seeds) == self._stop_after:
+                raise KeyboardInterrupt
+            self.seeds.append(job.seed)
+            yield outcome(job.seed)
+
+
+def outcome(seed: int) -> TrainingOutcome:
+    loss = float("nan") if seed == 2 else seed / 3
+    metrics = EvalMetrics(
+        nll=loss, calibrated_nll=loss, accuracy=0.5, temperature=1.0, num_images=10
+    )
+    return TrainingOutcome(metrics=metrics, seconds=0.1, diverged=seed == 2)
+
+
+def run(path: Path, jobs: Sequence[TrainingJob], pool: Pool) -> tuple[list[str], int]:
+    """Return what came back, as text because NaN does not equal NaN, and how much was counted."""
+    done = []
+    outcomes = OutcomeFile(path).run(jobs, pool, on_done=lambda: done.append(1))
+    return [str(each) for each in outcomes], len(done)
+
+
+EXPECTED = [str(outcome(job.seed)) for job in JOBS], 4
+
+
+def test_what_was_interrupted_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "outcomes.jsonl"
+    first, second, third = Pool(stop_after=2), Pool(), Pool()
+    with pytest.raises(KeyboardInterrupt):
+        run(path, JOBS, first)
+    assert run(path, JOBS, second) == EXPECTED
+    assert run(path, JOBS, third) == EXPECTED
+    assert (first.seeds, second.seeds, third.seeds) == ([0, 1], [2, 3], [])
+
+
+def test_order_is_that_of_the_jobs_and_equal_jobs_run_once(tmp_path: Path) -> None:
+    path, pool = tmp_path / "outcomes.jsonl", Pool()
+    run(path, JOBS[2:3], pool)
+    outcomes, count = run(path, [JOBS[3], JOBS[2], JOBS[3], JOBS[0]], pool)
+    assert outcomes == [str(outcome(seed)) for seed in (3, 2, 3, 0)]
+    assert pool.seeds == [2, 3, 0]
+    assert count == 4
+
+
+def test_split_seed_and_schedule_tell_jobs_apart(tmp_path: Path) -> None:
+    other = constant_schedule(Decision(operator=Operator.CUTMIX))
+    jobs = [
+        JOBS[0],
+        TrainingJob(schedule=SCHEDULE, seed=0, split="reward"),
+        TrainingJob(schedule=other, seed=0, split="selection"),
+        TrainingJob(schedule=SCHEDULE, seed=1, split="selection"),
+    ]
+    pool = Pool()
+    run(tmp_path / "outcomes.jsonl", jobs, pool)
+    assert len(pool.seeds) == 4
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"",
+        b'{"key": "abc", "met',
+        b"\x00\x00\x00\x00",
+        b"\xff\xfe\n",
+        b"{}\n",
+        b"[1]\n",
+        b"null\n",
+        b'{"key": "a", "metrics": {"nll": 1}, "seconds": 1, "diverged": false}\n',
+    ],
+)
+def test_what_a_crash_left_is_dropped(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "outcomes.jsonl"
+    run(path, JOBS[:2], Pool())
+    whole = path.read_bytes()
+    path.write_bytes(whole + tail)
+    pool = Pool()
+    assert run(path, JOBS, pool) == EXPECTED
+    assert pool.seeds == [2, 3]
+    lines = path.read_text().splitlines()
+    assert len(lines) == 4
+    assert all(json.loads(line)["key"] for line in lines)
