@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "expected Python 3.11 to 3.13, got " + sys.version.split()[0] + "; set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## search on the digits, replay, compare, report
@@ -27,7 +27,7 @@ demo: $(VENV)/.installed  ## search on the digits, replay, compare, report
 	$(BIN)/automix report $(RUN)
 
 test: $(VENV)/.installed check  ## lint, types, layers, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.installed  ## ruff, mypy --strict, import contract
 	$(BIN)/ruff check .

@@ -151,10 +151,15 @@ def test_an_interrupt_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell lets its background jobs ignore Ctrl-C.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt_when_both_run).start()
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        run_sweep(cells, tmp_path, run_toy, num_workers=2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(cells, tmp_path, run_toy, num_workers=2)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert time.monotonic() - started < 30
     assert not any(is_busy(cell, tmp_path) or is_finished(cell, tmp_path) for cell in cells)
 

@@ -45,7 +45,7 @@ def expected_areas(schedule: Schedule, until: float = 1.0) -> dict[Operator, flo
 def schedules(draw: st.DrawFn) -> Schedule:
     starts = draw(st.sets(st.integers(1, 19), max_size=8))
     segments = [
-        (start / 20, draw(st.sampled_from(Operator)).value, draw(st.floats(0, 1)))
+        (start / 20, draw(st.sampled_from(Operator)).value, draw(st.integers(0, 100)) / 100)
         for start in (0, *sorted(starts))
     ]
     return schedule_of(*segments)
