@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from automix.experiments.pool import TrainingJob, TrainingOutcome
 from automix.training.metrics import EvalMetrics
@@ -48,8 +49,10 @@ def _read(path: Path) -> dict[str, TrainingOutcome]:
         return known
     content, size = path.read_bytes(), 0
     for line in content.splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            break
         try:
-            values = json.loads(line) if line.endswith(b"\n") else None
+            values: dict[str, Any] = json.loads(line)
             key, metrics = values.pop("key"), EvalMetrics(**values.pop("metrics"))
             known[key] = TrainingOutcome(metrics=metrics, **values)
         except (ValueError, TypeError, KeyError, AttributeError):
