@@ -1,8 +1,8 @@
 """Maps that are computed every few steps and kept in between.
 
 A saliency pass every k steps costs 1/k of one every step. A kept map is right as far as the weights
-and the pixels are those it was computed with, and the weights matter: docs/saliency.md has the
-agreement by age. Two ways to use it:
+and the pixels are those it was computed with, and the weights matter: `benchmarks/saliency.py`
+measures the agreement by age. Two ways to use it:
 
 * **Hold the batch.** Train k steps on the same augmented images, mixed anew in each, with a
   cache of one row per image of the batch. Maps are at most k - 1 steps old.
