@@ -27,18 +27,16 @@ class Command:
     """A subcommand; its module is imported only when it runs, so that help is instant.
 
     Attributes:
-        module: module with the function.
-        function: takes the words after the command.
+        module: its function ``run`` takes the words after the command.
         summary: one line for the help.
     """
 
     module: str
-    function: str
     summary: str
 
 
 def _command(name: str, summary: str) -> Command:
-    return Command(module="automix.cli.commands", function=f"run_{name}", summary=summary)
+    return Command(module=f"automix.cli.commands.{name}", summary=summary)
 
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
@@ -101,7 +99,7 @@ def _run(words: Sequence[str]) -> int:
     for package in ("automix", "agents", "envs"):
         logging.getLogger(package).setLevel(logging.INFO)
     with _termination_as_interrupt():
-        getattr(importlib.import_module(command.module), command.function)(words[1:])
+        importlib.import_module(command.module).run(words[1:])
     return 0
 
 

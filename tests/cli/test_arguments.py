@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automix.cli.arguments import read_arguments
-from automix.cli.commands import CONFIGS, REPLAY, SEARCH
+from automix.cli.commands.config import CONFIGS
+from automix.cli.commands.replay import REPLAY
+from automix.cli.commands.search import SEARCH
 from automix.cli.flags import flag_name
 from automix.config import Config
 from automix.errors import ConfigError

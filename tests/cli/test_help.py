@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-from automix.cli import commands
 from automix.cli.arguments import Signature
+from automix.cli.commands import compare, config, replay, report, schedule, search, show
 from automix.cli.flags import flag_name
 from automix.cli.main import COMMANDS
 from tests.cli.running import RunCommand, leaves
 
 ROOT = Path(__file__).parents[2]
 SIGNATURES: list[Signature[Any, Any]] = [
-    commands.SEARCH,
-    commands.REPLAY,
-    commands.COMPARE,
-    commands.REPORT,
-    commands.SHOW,
-    commands.SCHEDULE_SHOW,
-    commands.SCHEDULE_MAKE,
-    *commands.CONFIGS.values(),
+    search.SEARCH,
+    replay.REPLAY,
+    compare.COMPARE,
+    report.REPORT,
+    show.SHOW,
+    schedule.SCHEDULE_SHOW,
+    schedule.SCHEDULE_MAKE,
+    *config.CONFIGS.values(),
 ]
 
 
