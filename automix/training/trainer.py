@@ -121,18 +121,24 @@ class ClassifierTrainer:
         Raises:
             ValueError: the training would run past its end.
         """
+        sums = RunningSums(self.device)
+        self.run(decision, sums, num_steps=num_steps)
+        return sums.read()
+
+    def run(self, decision: Decision, sums: RunningSums, *, num_steps: int) -> None:
+        """Do as `train`, but add to ``sums``: the host does not wait for the device at all.
+
+        Raises:
+            ValueError: the training would run past its end.
+        """
         if self.step + num_steps > self.total_steps:
             left = self.total_steps - self.step
             raise ValueError(f"expected at most {left} more steps, got {num_steps}")
         started = time.perf_counter()
-        sums = RunningSums(self.device)
-        num_mixed = 0
         self.model.train()
         for _ in range(num_steps):
-            num_mixed += self._train_step(decision, sums)
-        return sums.read(
-            mixed_share=num_mixed / max(num_steps, 1), seconds=time.perf_counter() - started
-        )
+            self._train_step(decision, sums)
+        sums.seconds += time.perf_counter() - started
 
     def replay(
         self, schedule: Schedule, *, longest: int | None = None
@@ -211,8 +217,7 @@ class ClassifierTrainer:
         self._previous = _previous_on(self.device, state["previous"])
         self._order = None
 
-    def _train_step(self, decision: Decision, sums: RunningSums) -> bool:
-        """Run one step; return whether its batch was mixed."""
+    def _train_step(self, decision: Decision, sums: RunningSums) -> None:
         images, labels = self._next_batch()
         key = StepKey(seed=self.seed, step=self.step)
         with_mixing = is_mixed(decision, key)
@@ -225,9 +230,8 @@ class ClassifierTrainer:
         loss = soft_cross_entropy(logits, smooth_labels(targets, self.config.label_smoothing))
         torch.autograd.backward(loss)
         self._update_weights()
-        sums.add(loss, logits, labels)
+        sums.add(loss, logits, labels, is_mixed=with_mixing)
         self.step += 1
-        return with_mixing
 
     def _next_batch(self) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(self.step, self.steps_per_epoch)

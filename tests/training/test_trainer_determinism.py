@@ -1,6 +1,7 @@
 """The same numbers, bit for bit, however a training is cut, continued or repeated."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from automix.checkpoints import load_checkpoint, save_checkpoint
 from automix.data.splits import SearchData
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision, Schedule, Segment
+from automix.training.metrics import RunningSums
 from automix.training.trainer import ClassifierTrainer
 from automix.vocabulary import Operator
 from tests.equality import are_same, assert_same, untouched_generators
@@ -152,6 +154,23 @@ def test_where_a_stretch_ends_changes_no_bit(
     assert_same(snapshot(stepped), snapshot(replayed))
     assert sum(train.num_images for _, train in stretches) == TOTAL_STEPS * 8
     assert len(stretches) == {1: 12, 5: 4, None: 3}[longest]
+
+
+def test_sums_that_are_cut_and_continued_are_the_same_to_the_last_bit(
+    make_trainer: MakeTrainer,
+) -> None:
+    whole, cut = make_trainer(), make_trainer()
+    expected = whole.train(MIXUP, num_steps=TOTAL_STEPS)
+    sums = RunningSums(cut.device)
+    for num_steps in (1, 4, 2, 5):
+        cut.run(MIXUP, sums, num_steps=num_steps)
+        continued = RunningSums(cut.device)
+        continued.load_state_dict(sums.state_dict())
+        sums = continued
+    found = sums.read()
+    assert 0 < found.mixed_share < 1
+    assert dataclasses.replace(found, seconds=0) == dataclasses.replace(expected, seconds=0)
+    assert found.seconds > 0
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
