@@ -24,7 +24,6 @@ from automix.data.config import AugmentConfig, DataConfig, DataSource
 from automix.data.loading import load_data
 from automix.models.config import ModelConfig
 from automix.models.registry import build_model
-from automix.saliency.cache import SaliencyCache
 from automix.saliency.config import Statistics
 from automix.saliency.gradient import InputGradient, LayerGradient, ReducedGradient
 from automix.saliency.spectral import SpectralResidual
@@ -33,7 +32,6 @@ from benchmarks.measure import Call, median_seconds
 from benchmarks.saliency_agreement import (
     GRIDS,
     Agreement,
-    Batch,
     Training,
     agreement_of_held_maps,
     agreement_of_old_maps,
@@ -163,11 +161,10 @@ def cost_and_agreement(
     rows = [Row(name=name, share=shares[name], agreement=fresh[name].by_grid) for name in sources]
     held = agreement_of_held_maps(training, num_steps=max(_HOLDS), num_batches=options.num_batches)
     for steps in _HOLDS:
-        share = (shares["input_gradient"] + (steps - 1) * shares["kept map"]) / steps
         rows.append(
             Row(
-                name=f"input_gradient every {steps} steps, batch held",
-                share=share,
+                name=f"input_gradient, refreshed every {steps} steps",
+                share=shares["input_gradient"] / steps,
                 agreement=_mean_over_ages(held[:steps]),
             )
         )
@@ -187,16 +184,8 @@ def cost_shares(
     calls: dict[str, Call] = {STEP: partial(training.step, batch, mixes=False)}
     for name, source in sources.items():
         calls[name] = partial(source, training.model, *batch)
-    calls["kept map"] = _kept_map_call(batch)
     seconds = median_seconds(calls, rounds=rounds, device=batch[0].device)
     return {name: value / seconds[STEP] for name, value in seconds.items()}
-
-
-def _kept_map_call(batch: Batch) -> Call:
-    images, _ = batch
-    height, width = images.shape[2:]
-    cache = SaliencyCache.empty(len(images), height, width)
-    return partial(cache.read, torch.arange(len(images)), height, width)
 
 
 def _mean_over_ages(agreements: list[Agreement]) -> tuple[float, ...]:

@@ -1,72 +1,81 @@
-"""Maps that are computed every few steps and kept in between.
+"""Maps that are computed once for a batch of images and kept while it is trained on again.
 
-A saliency pass every k steps costs 1/k of one every step. A kept map is right as far as the weights
-and the pixels are those it was computed with, and the weights matter: `benchmarks/saliency.py`
-measures the agreement by age. Two ways to use it:
-
-* **Hold the batch.** Train k steps on the same augmented images, mixed anew in each, with a
-  cache of one row per image of the batch. Maps are at most k - 1 steps old.
-* **One row per image of the data set**, refreshed for whole batches every k steps. Maps are about
-  k epochs old, and crop and flip have to be moved: pass the images before them, and
-  transform the maps along.
-
-The cache is a value that the caller holds and saves with a checkpoint, so that a resumed run
-continues with the same maps. Whether to refresh is the caller's choice, made from the step number
-on the host, so nothing has to be read back from the device.
+A kept map is right as far as the weights and the pixels are those it was computed with, and the
+weights matter: `benchmarks/saliency.py` measures how fast maps age. So a batch is held: the same
+augmented images are trained on for k steps in a row, mixed anew in each. A saliency pass every k
+steps costs 1/k of one every step, and no map is older than k - 1 steps. Holding batches is known
+as data echoing (Choi et al., https://arxiv.org/abs/1907.05550).
 """
 
-from dataclasses import dataclass
-from typing import Self
+from typing import TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from automix.saliency.maps import normalised, resized
+from automix.saliency.types import SaliencySource
 
 
-@dataclass(frozen=True, slots=True)
-class SaliencyCache:
-    """The last map of each image.
+class CacheState(TypedDict):
+    """The maps that are kept, (B, H, W), and the number of the batch they belong to."""
 
-    Attributes:
-        maps: (N, rows, columns) float32, all zero for an image that has none yet; may be coarser
-            than the images. Updated in place.
-    """
-
+    batch: int
     maps: Tensor
 
-    @classmethod
-    def empty(
-        cls, num_images: int, rows: int, columns: int, *, device: torch.device | str = "cpu"
-    ) -> Self:
-        """Return a cache without any map.
 
-        Args:
-            num_images: N; 50,000 maps of 32 x 32 take 200 MB.
-            rows: of the kept maps; those of the operator's grid are enough.
-            columns: of the kept maps.
-            device: of the images.
+class CachedSource:
+    """A source that asks another one once for each batch, and keeps its maps in between.
+
+    Example::
+
+        cache = CachedSource(InputGradient(), refresh_every=4)
+        cache.hold(step // cache.refresh_every)
+        maps = cache(model, images, labels)
+
+    Attributes:
+        source: the source that is asked.
+        refresh_every: k, the number of steps that the training loop holds a batch. The loop does
+            the holding; with 1 nothing is kept.
+    """
+
+    def __init__(self, source: SaliencySource, *, refresh_every: int) -> None:
+        """Keep nothing yet.
+
+        Raises:
+            ValueError: ``refresh_every`` is below 1.
         """
-        return cls(torch.zeros(num_images, rows, columns, device=device))
+        if refresh_every < 1:
+            raise ValueError(f"refresh_every: expected 1 step or more, got {refresh_every}")
+        self.source = source
+        self.refresh_every = refresh_every
+        self._batch: int | None = None
+        self._kept: CacheState | None = None
 
-    def store_(self, sample_ids: Tensor, maps_BHW: Tensor) -> None:
-        """Keep the maps of some images, at the resolution of the cache.
+    def hold(self, batch: int) -> None:
+        """Say which images the next calls are about, by a number; maps are kept while it lasts."""
+        self._batch = batch
 
-        Args:
-            sample_ids: (B,) int64 without repetition, the row of each image.
-            maps_BHW: what a source returned.
+    def __call__(self, model: nn.Module, images_BCHW: Tensor, targets: Tensor) -> Tensor:
+        """Return (B, H, W) maps, see `automix.saliency.types.SaliencySource`.
+
+        Until `hold` is called for the first time they are computed in every call.
         """
-        self.maps[sample_ids] = resized(maps_BHW.float(), *self.maps.shape[1:])
+        if self._batch is None or self.refresh_every == 1:
+            return self.source(model, images_BCHW, targets)
+        if self._kept is None or self._kept["batch"] != self._batch:
+            maps = self.source(model, images_BCHW, targets)
+            self._kept = CacheState(batch=self._batch, maps=maps)
+        return self._kept["maps"]
 
-    def read(self, sample_ids: Tensor, height: int, width: int) -> Tensor:
-        """Return (B, height, width) float32 maps that sum to 1; uniform where none is kept.
+    def clear(self) -> None:
+        """Forget maps and batch."""
+        self._batch = self._kept = None
 
-        Read also what was just stored: then an image has the same map in the step that refreshes it
-        and in those after it.
+    def state_dict(self) -> CacheState | None:
+        """Return what a checkpoint has to hold, without copying it; None where nothing is kept."""
+        return self._kept
 
-        Args:
-            sample_ids: (B,) int64, the row of each image.
-            height: of the images.
-            width: of the images.
-        """
-        return normalised(resized(self.maps[sample_ids], height, width))
+    def load_state_dict(self, state: CacheState | None, *, device: torch.device) -> None:
+        """Keep the maps of a checkpoint, on ``device``."""
+        self.clear()
+        if state is not None:
+            self._kept = CacheState(batch=state["batch"], maps=state["maps"].to(device))

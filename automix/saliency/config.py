@@ -44,7 +44,8 @@ class SaliencyConfig(Config):
     """What batch norm normalises with during the pass: batch (as in training) or running."""
 
     refresh_every: int = Field(default=1, ge=1, le=10_000)
-    """Steps between two saliency passes; in between, the maps that the images had last are used."""
+    """Steps from one saliency pass to the next. Above 1 every batch of images is held for so many
+    steps in a row and mixed anew in each, under every operator, so that its maps stay in use."""
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> "SaliencyConfig":

@@ -7,10 +7,9 @@ from automix.saliency.types import SaliencySource
 
 
 def build_source(config: SaliencyConfig) -> SaliencySource:
-    """Return the source that ``config`` names.
+    """Return the source that ``config`` names; it computes maps in every call.
 
-    When to ask it (``refresh_every``) is up to the training loop; what it keeps in between is an
-    `automix.saliency.cache.SaliencyCache`.
+    `automix.saliency.cache.CachedSource` keeps them for ``refresh_every`` steps.
     """
     match config.source:
         case SaliencyKind.INPUT_GRADIENT:

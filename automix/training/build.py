@@ -14,6 +14,7 @@ from automix.errors import ConfigError
 from automix.models.config import ModelConfig
 from automix.models.registry import build_model, reinitialise_
 from automix.random_streams import Stream, stream_generator
+from automix.saliency.cache import CachedSource
 from automix.saliency.registry import build_source
 from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
@@ -74,7 +75,9 @@ def build_trainer(
         data.train,
         BatchPreparer(data.statistics, task.data.augment, device=device),
         initialise=functools.partial(_initialise_, task.model, shape),
-        saliency=build_source(task.saliency),
+        saliency=CachedSource(
+            build_source(task.saliency), refresh_every=task.saliency.refresh_every
+        ),
         config=task.trainer,
         seed=seed,
     )

@@ -15,7 +15,7 @@ from automix.evaluation.calibration import accuracy, fit_temperature, nll
 from automix.mixing import StepKey, is_mixed, mix_step
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, stream_generator
-from automix.saliency.types import SaliencySource
+from automix.saliency.cache import CachedSource, CacheState
 from automix.schedule import Decision, Schedule
 from automix.training.config import TrainerConfig
 from automix.training.loss import smooth_labels, soft_cross_entropy
@@ -40,6 +40,7 @@ class TrainerState(TypedDict):
     average: dict[str, Tensor]
     optimizer: dict[str, Any]
     previous: dict[str, Tensor | None] | None
+    saliency: CacheState | None
 
 
 class ClassifierTrainer:
@@ -56,7 +57,7 @@ class ClassifierTrainer:
         preparer: BatchPreparer,
         *,
         initialise: Callable[[nn.Module, Generator], None],
-        saliency: SaliencySource,
+        saliency: CachedSource,
         config: TrainerConfig,
         seed: int,
     ) -> None:
@@ -67,7 +68,8 @@ class ClassifierTrainer:
             train: training images, on any device.
             preparer: turns uint8 images into augmented, normalised batches.
             initialise: gives the model its initial values in place, from a generator.
-            saliency: where operators that need saliency get it from.
+            saliency: where operators that need saliency get it from; a batch is held for the
+                steps from one refresh to the next.
             config: length, optimiser and averaging.
             seed: names the initialisation, the order and all draws.
         """
@@ -98,6 +100,7 @@ class ClassifierTrainer:
         self.step = 0
         self._order = None
         self._previous = None
+        self._saliency.clear()
         self._initialise(self.model, stream_generator(seed, Stream.INITIALISATION))
         reset_optimizer_(self._optimizer)
         if self._average:
@@ -194,7 +197,7 @@ class ClassifierTrainer:
     def saliency_of(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Return (B, H, W) maps of stored uint8 images under the current weights."""
         images = self._preparer.evaluation(images_BCHW)
-        return self._saliency(self.model, images, labels_B.to(self.device))
+        return self._saliency.source(self.model, images, labels_B.to(self.device))
 
     def state_dict(self) -> TrainerState:
         """Return the state, without copying tensors: copy it before training on."""
@@ -205,6 +208,7 @@ class ClassifierTrainer:
             average=self._average.model.state_dict() if self._average else {},
             optimizer=self._optimizer.state_dict(),
             previous=dataclasses.asdict(self._previous) if self._previous else None,
+            saliency=self._saliency.state_dict(),
         )
 
     def load_state_dict(self, state: TrainerState) -> None:
@@ -215,6 +219,7 @@ class ClassifierTrainer:
         if self._average:
             self._average.model.load_state_dict(state["average"])
         self._previous = _previous_on(self.device, state["previous"])
+        self._saliency.load_state_dict(state["saliency"], device=self.device)
         self._order = None
 
     def _train_step(self, decision: Decision, sums: RunningSums) -> None:
@@ -234,16 +239,16 @@ class ClassifierTrainer:
         self.step += 1
 
     def _next_batch(self) -> tuple[Tensor, Tensor]:
-        epoch, position = divmod(self.step, self.steps_per_epoch)
+        batch = self.step // self._saliency.refresh_every
+        self._saliency.hold(batch)
+        epoch, position = divmod(batch, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             order = epoch_order(
                 len(self._train), seed=self.seed, epoch=epoch, device=self._train.device
             )
             self._order = epoch, order
         indices = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
-        generator = stream_generator(
-            self.seed, Stream.AUGMENTATION, step=self.step, device=self.device
-        )
+        generator = stream_generator(self.seed, Stream.AUGMENTATION, step=batch, device=self.device)
         images, labels = self._train.take(indices)
         return self._preparer.training(images, generator=generator), labels.to(self.device)
 

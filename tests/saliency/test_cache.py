@@ -1,62 +1,89 @@
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from automix.saliency.cache import SaliencyCache
-from automix.saliency.maps import normalised
+from automix.saliency.cache import CachedSource
 
-
-def random_maps(batch_size: int, *, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return normalised(torch.rand(batch_size, 8, 6, generator=generator))
+MODEL = nn.Identity()
+CPU = torch.device("cpu")
 
 
-def test_every_image_has_its_own_last_map() -> None:
-    cache = SaliencyCache.empty(20, 8, 6)
-    first, second = random_maps(3, seed=1), random_maps(2, seed=2)
-    cache.store_(torch.tensor([4, 7, 2]), first)
-    cache.store_(torch.tensor([9, 7]), second)
-    maps = cache.read(torch.tensor([2, 9, 4, 7]), 8, 6)
-    torch.testing.assert_close(maps, torch.stack([first[2], second[0], first[0], second[1]]))
+class Counting:
+    """Returns maps that hold the number of the call."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+
+    def __call__(self, model: nn.Module, images_BCHW: Tensor, targets: Tensor) -> Tensor:
+        self.num_calls += 1
+        return torch.full((images_BCHW.shape[0], 4, 4), float(self.num_calls))
 
 
-def test_an_image_without_a_map_has_a_uniform_one() -> None:
-    cache = SaliencyCache.empty(20, 8, 6)
-    cache.store_(torch.tensor([4]), random_maps(1))
-    maps = cache.read(torch.tensor([4, 11]), 8, 6)
-    assert torch.equal(maps[1], torch.full((8, 6), 1 / 48))
-    assert not torch.equal(maps[0], maps[1])
+def asking(cache: CachedSource) -> Callable[[int], list[float]]:
+    """Return a function that asks for the maps of a batch of so many images."""
+    images = torch.zeros(5, 3, 4, 4)
+    return lambda size: cache(MODEL, images[:size], torch.arange(size))[:, 0, 0].tolist()
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(4, 3), (2, 6), (16, 12)])
-def test_maps_of_another_resolution(rows: int, columns: int) -> None:
-    cache = SaliencyCache.empty(5, rows, columns)
-    # The brightest place stays where it is.
-    stored = torch.zeros(2, 8, 6)
-    stored[0, :4, :3] = 1.0
-    stored[1, 4:, 3:] = 1.0
-    cache.store_(torch.tensor([3, 1]), stored)
-    maps = cache.read(torch.tensor([3, 1]), 8, 6)
-    assert maps.shape == (2, 8, 6)
-    torch.testing.assert_close(maps.sum(dim=(1, 2)), torch.ones(2))
-    assert maps[0, :4, :3].sum() > 0.7
-    assert maps[1, 4:, 3:].sum() > 0.7
+def test_maps_are_kept_while_a_batch_is_held() -> None:
+    cache = CachedSource(Counting(), refresh_every=3)
+    maps_of = asking(cache)
+    seen = []
+    for step in range(7):
+        cache.hold(step // 3)
+        seen.append(maps_of(2))
+    assert seen == [[1, 1]] * 3 + [[2, 2]] * 3 + [[3, 3]]
 
 
-def test_the_value_is_all_there_is_to_save() -> None:
-    cache = SaliencyCache.empty(5, 8, 6)
-    cache.store_(torch.tensor([0, 3]), random_maps(2))
-    restored = SaliencyCache(cache.maps.clone())
-    cache.store_(torch.tensor([0, 3]), random_maps(2, seed=5))
-    ids = torch.arange(5)
-    assert not torch.equal(restored.read(ids, 8, 6), cache.read(ids, 8, 6))
-    restored.store_(torch.tensor([0, 3]), random_maps(2, seed=5))
-    assert torch.equal(restored.read(ids, 8, 6), cache.read(ids, 8, 6))
+def test_a_batch_that_is_not_mixed_at_first_has_maps_of_its_own() -> None:
+    cache = CachedSource(Counting(), refresh_every=3)
+    maps_of = asking(cache)
+    cache.hold(0)
+    assert maps_of(2) == [1, 1]
+    cache.hold(2)  # nothing was asked for while batch 1 was held
+    assert maps_of(1) == [2]
+    assert maps_of(1) == [2]
 
 
-def test_maps_that_are_read_are_copies() -> None:
-    cache = SaliencyCache.empty(5, 8, 6)
-    cache.store_(torch.arange(5), random_maps(5))
-    kept = cache.maps.clone()
-    cache.read(torch.arange(5), 8, 6).zero_()
-    assert torch.equal(cache.maps, kept)
+@pytest.mark.parametrize("refresh_every", [1, 3])
+def test_without_a_batch_or_with_one_step_nothing_is_kept(refresh_every: int) -> None:
+    cache = CachedSource(Counting(), refresh_every=refresh_every)
+    maps_of = asking(cache)
+    if refresh_every == 1:
+        cache.hold(0)
+    assert [maps_of(1), maps_of(1)] == [[1], [2]]
+    assert cache.state_dict() is None
+
+
+def test_the_state_is_all_there_is_to_save() -> None:
+    cache = CachedSource(Counting(), refresh_every=2)
+    cache.hold(4)
+    asking(cache)(3)
+    state = cache.state_dict()
+    source = Counting()
+    other = CachedSource(source, refresh_every=2)
+    other.hold(7)
+    asking(other)(1)
+    other.load_state_dict(state, device=CPU)
+    other.hold(4)
+    assert asking(other)(3) == [1, 1, 1]
+    assert source.num_calls == 1
+    other.load_state_dict(None, device=CPU)
+    other.hold(4)
+    assert asking(other)(3) == [2, 2, 2]
+
+
+def test_clearing_forgets_maps_and_batch() -> None:
+    cache = CachedSource(Counting(), refresh_every=2)
+    cache.hold(4)
+    asking(cache)(1)
+    cache.clear()
+    assert cache.state_dict() is None
+    assert [asking(cache)(1), asking(cache)(1)] == [[2], [3]]
+
+
+def test_refused_number_of_steps() -> None:
+    with pytest.raises(ValueError, match="refresh_every: expected 1 step or more, got 0"):
+        CachedSource(Counting(), refresh_every=0)

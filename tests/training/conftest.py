@@ -7,6 +7,7 @@ import pytest
 from automix.data.config import AugmentConfig, DataConfig
 from automix.data.splits import SearchData
 from automix.models.config import ModelConfig
+from automix.saliency.config import SaliencyConfig
 from automix.training.build import build_trainer, load_search_data
 from automix.training.config import TrainerConfig
 from automix.training.task import TaskConfig
@@ -38,9 +39,12 @@ def search_data() -> SearchData:
 def make_trainer(search_data: SearchData) -> MakeTrainer:
     """Return a trainer of the tiny task with some fields of its `TrainerConfig` replaced."""
 
-    def make(seed: int = 0, **fields: object) -> ClassifierTrainer:
+    def make(
+        seed: int = 0, *, saliency: dict[str, object] | None = None, **fields: object
+    ) -> ClassifierTrainer:
         config = TrainerConfig.model_validate(TASK.trainer.model_dump() | fields)
-        task = TASK.model_copy(update={"trainer": config})
+        source = SaliencyConfig.model_validate(saliency or {})
+        task = TASK.model_copy(update={"trainer": config, "saliency": source})
         return build_trainer(task, search_data, seed=seed)
 
     return make

@@ -93,6 +93,16 @@ def test_reset_allocates_nothing(make_trainer: MakeTrainer) -> None:
     assert [tensor.data_ptr() for tensor in tensors_of(trainer)] == before
 
 
+def test_a_reset_forgets_saliency_maps(make_trainer: MakeTrainer) -> None:
+    decision = Decision(operator=Operator.RMIX)
+    used, fresh = (make_trainer(seed=seed, saliency={"refresh_every": 4}) for seed in (1, 2))
+    used.train(decision, num_steps=2)
+    used.reset(2)
+    for trainer in (used, fresh):
+        trainer.train(decision, num_steps=3)
+    assert_same(snapshot(used), snapshot(fresh))
+
+
 @EVERY_OPERATOR
 def test_a_saved_state_continues_with_the_same_bits(
     make_trainer: MakeTrainer, decision: Decision, tmp_path: Path
@@ -116,6 +126,19 @@ def test_a_saved_state_continues_with_the_same_bits(
 def test_a_state_continues_from_every_step(make_trainer: MakeTrainer, ema_decay: float) -> None:
     decision = Decision(operator=Operator.RECURSIVEMIX, probability=0.5)
     whole, other = make_trainer(ema_decay=ema_decay), make_trainer(seed=9, ema_decay=ema_decay)
+    _assert_continues_from_every_step(whole, other, decision)
+
+
+def test_kept_saliency_maps_continue_from_every_step(make_trainer: MakeTrainer) -> None:
+    # Of the four steps of a batch some are not mixed, in some batches the first.
+    decision = Decision(operator=Operator.RMIX, probability=0.5)
+    whole, other = (make_trainer(seed=seed, saliency={"refresh_every": 4}) for seed in (0, 9))
+    _assert_continues_from_every_step(whole, other, decision)
+
+
+def _assert_continues_from_every_step(
+    whole: ClassifierTrainer, other: ClassifierTrainer, decision: Decision
+) -> None:
     states = []
     for _ in range(TOTAL_STEPS):
         states.append(snapshot(whole))

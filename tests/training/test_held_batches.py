@@ -1,0 +1,92 @@
+"""With `refresh_every` above 1 a batch is trained on for so many steps, under one saliency map."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from automix.data.batches import BatchPreparer
+from automix.data.splits import SearchData
+from automix.saliency.cache import CachedSource
+from automix.saliency.gradient import input_gradient
+from automix.schedule import Decision
+from automix.training.trainer import ClassifierTrainer
+from automix.vocabulary import Operator
+from tests.training.conftest import TOTAL_STEPS, MakeTrainer
+
+RMIX = Decision(operator=Operator.RMIX)
+
+
+class Watched:
+    """The input gradient; keeps the images it was asked about."""
+
+    def __init__(self) -> None:
+        self.images: list[Tensor] = []
+
+    def __call__(self, model: nn.Module, images_BCHW: Tensor, targets: Tensor) -> Tensor:
+        self.images.append(images_BCHW.clone())
+        return input_gradient(model, images_BCHW, targets)
+
+
+def batches_of(trainer: ClassifierTrainer, decision: Decision) -> tuple[list[Tensor], Watched]:
+    """Return the unmixed images of every step, and the source that was asked."""
+    source, prepared = Watched(), []
+    trainer._saliency = CachedSource(source, refresh_every=trainer._saliency.refresh_every)
+    prepare = trainer._preparer.training
+
+    def keep(images: Tensor, *, generator: torch.Generator) -> Tensor:
+        prepared.append(prepare(images, generator=generator))
+        return prepared[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            BatchPreparer, "training", lambda self, *args, **kwargs: keep(*args, **kwargs)
+        )
+        trainer.train(decision, num_steps=TOTAL_STEPS)
+    return prepared, source
+
+
+@pytest.mark.parametrize("refresh_every", [1, 2, 5])
+def test_one_pass_for_each_batch(make_trainer: MakeTrainer, refresh_every: int) -> None:
+    trainer = make_trainer(saliency={"refresh_every": refresh_every})
+    batches, source = batches_of(trainer, RMIX)
+    starts = range(0, TOTAL_STEPS, refresh_every)
+    assert len(source.images) == len(starts)
+    for start, images in zip(starts, source.images, strict=True):
+        for held in batches[start : start + refresh_every]:
+            assert torch.equal(held, images)
+    assert not torch.equal(source.images[0], source.images[1])
+
+
+def test_other_operators_train_on_the_same_batches(make_trainer: MakeTrainer) -> None:
+    runs = [
+        batches_of(make_trainer(saliency={"refresh_every": 4}), decision)
+        for decision in (RMIX, Decision(operator=Operator.NONE))
+    ]
+    for first, second in zip(runs[0][0], runs[1][0], strict=True):
+        assert torch.equal(first, second)
+    assert not runs[1][1].images
+
+
+def test_each_step_of_a_held_batch_mixes_anew(make_trainer: MakeTrainer) -> None:
+    trainer, seen = make_trainer(saliency={"refresh_every": 4}), list[Tensor]()
+    trainer.model.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0].detach().clone()) if module.training else None
+    )
+    trainer._saliency = CachedSource(
+        lambda model, images, targets: images.abs().mean(1), refresh_every=4
+    )
+    trainer.train(RMIX, num_steps=4)
+    assert len(seen) == 4
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_maps_of_stored_images_are_fresh(
+    make_trainer: MakeTrainer, search_data: SearchData
+) -> None:
+    trainer = make_trainer(saliency={"refresh_every": 4})
+    trainer.train(RMIX, num_steps=1)
+    images, labels = search_data.reward.images[:3], search_data.reward.labels[:3]
+    before = trainer.saliency_of(images, labels)
+    assert before.shape == (3, *images.shape[2:])
+    trainer.train(RMIX, num_steps=1)
+    assert not torch.equal(trainer.saliency_of(images, labels), before)
