@@ -4,11 +4,35 @@ Shape suffixes: N images, C channels, H rows, W columns.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from automix.errors import DataError
+
+
+class StoredImages(Protocol):
+    """Images with labels that are read in order, for evaluation; `Split` is one of them."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, 0 to num_classes - 1."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, at least 1."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return images ``start`` to ``stop - 1``, (B, C, H, W) uint8, on any device.
+
+        Successive calls read successive images, so that an implementation may read ahead.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,6 +97,10 @@ class Split:
             indices: (B,) int64 on the device of the split.
         """
         return self.images.index_select(0, indices), self.labels.index_select(0, indices)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return the images from ``start`` up to ``stop``, without a copy."""
+        return self.images[start:stop]
 
     def class_counts(self) -> list[int]:
         """Return the number of images of each class. Synchronises with the device."""

@@ -10,6 +10,7 @@ from automix.data.config import DataConfig
 from automix.data.loading import load_data
 from automix.data.placement import holding_device
 from automix.data.splits import SearchData
+from automix.data.training_batches import BatchLayout, ResidentBatches
 from automix.errors import ConfigError
 from automix.models.config import ModelConfig
 from automix.models.registry import build_model, reinitialise_
@@ -70,16 +71,23 @@ def build_trainer(
     model = build_model(
         task.model, generator=stream_generator(seed, Stream.INITIALISATION), **shape
     )
+    preparer = BatchPreparer(data.statistics, task.data.augment, device=device)
     return ClassifierTrainer(
         model.to(device),
-        data.train,
-        BatchPreparer(data.statistics, task.data.augment, device=device),
+        ResidentBatches(data.train, preparer, _layout(task, len(data.train))),
+        preparer,
         initialise=functools.partial(_initialise_, task.model, shape),
         saliency=CachedSource(
             build_source(task.saliency), refresh_every=task.saliency.refresh_every
         ),
         config=task.trainer,
         seed=seed,
+    )
+
+
+def _layout(task: TaskConfig, num_images: int) -> BatchLayout:
+    return BatchLayout.fitting(
+        num_images, task.trainer.batch_size, accumulation=1, rank=0, world_size=1
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any, TypedDict
 import torch
 from torch import Generator, Tensor, nn
 
-from automix.data.batches import BatchPreparer, epoch_order
-from automix.data.splits import Split
+from automix.data.batches import BatchPreparer
+from automix.data.splits import StoredImages
+from automix.data.training_batches import TrainingBatches
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
 from automix.mixing import StepKey, is_mixed, mix_step
 from automix.operators.types import MixedBatch
@@ -53,7 +54,7 @@ class ClassifierTrainer:
     def __init__(
         self,
         model: nn.Module,
-        train: Split,
+        batches: TrainingBatches,
         preparer: BatchPreparer,
         *,
         initialise: Callable[[nn.Module, Generator], None],
@@ -65,8 +66,8 @@ class ClassifierTrainer:
 
         Args:
             model: maps (B, C, H, W) float32 images to (B, K) logits; on its device already.
-            train: training images, on any device.
-            preparer: turns uint8 images into augmented, normalised batches.
+            batches: training batches on the model's device.
+            preparer: normalises the uint8 images that the model is evaluated on.
             initialise: gives the model its initial values in place, from a generator.
             saliency: where operators that need saliency get it from; a batch is held for the
                 steps from one refresh to the next.
@@ -76,12 +77,12 @@ class ClassifierTrainer:
         self.config = config
         self.model = model
         self.device = next(model.parameters()).device
-        self.batch_size = min(config.batch_size, len(train))
-        self.steps_per_epoch = config.steps_per_epoch(len(train))
-        self.total_steps = config.total_steps(len(train))
-        self._train = train
+        self.batch_size = batches.layout.batch_size
+        self.steps_per_epoch = batches.layout.steps_per_epoch
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self._batches = batches
         self._preparer = preparer
-        self._num_classes = train.num_classes
+        self._num_classes = batches.num_classes
         self._initialise = initialise
         self._saliency = saliency
         self._optimizer = make_optimizer(model, config)
@@ -90,7 +91,6 @@ class ClassifierTrainer:
             if config.ema_decay
             else None
         )
-        self._order: tuple[int, Tensor] | None = None
         self._previous: MixedBatch | None = None
         self.reset(seed)
 
@@ -98,7 +98,6 @@ class ClassifierTrainer:
         """Start over from ``seed`` in place: nothing is reloaded or allocated again."""
         self.seed = seed
         self.step = 0
-        self._order = None
         self._previous = None
         self._saliency.clear()
         self._initialise(self.model, stream_generator(seed, Stream.INITIALISATION))
@@ -163,17 +162,17 @@ class ClassifierTrainer:
             yield decision, self.train(decision, num_steps=stop - self.step)
 
     @torch.no_grad()
-    def logits(self, split: Split) -> Tensor:
+    def logits(self, split: StoredImages) -> Tensor:
         """Return (N, K) float32 logits of the evaluated weights on ``split``, in order."""
         model = self.evaluated_model
         model.eval()
         parts = [
-            model(self._preparer.evaluation(images)).float()
-            for images in torch.split(split.images, _EVALUATION_BATCH)
+            model(self._preparer.evaluation(split.read(start, start + _EVALUATION_BATCH))).float()
+            for start in range(0, len(split), _EVALUATION_BATCH)
         ]
         return torch.cat(parts)
 
-    def evaluate(self, split: Split) -> EvalMetrics:
+    def evaluate(self, split: StoredImages) -> EvalMetrics:
         """Evaluate on ``split``; the host waits for the device once."""
         logits = self.logits(split)
         labels = split.labels.to(self.device)
@@ -220,11 +219,13 @@ class ClassifierTrainer:
             self._average.model.load_state_dict(state["average"])
         self._previous = _previous_on(self.device, state["previous"])
         self._saliency.load_state_dict(state["saliency"], device=self.device)
-        self._order = None
 
     def _train_step(self, decision: Decision, sums: RunningSums) -> None:
-        images, labels = self._next_batch()
-        key = StepKey(seed=self.seed, step=self.step)
+        held = self.step // self._saliency.refresh_every
+        self._saliency.hold(held)
+        batch_key = self._batches.layout.key(self.seed, held)
+        images, labels, _ = self._batches.batch(batch_key)
+        key = StepKey(seed=self.seed, step=self.step, rank=batch_key.share)
         with_mixing = is_mixed(decision, key)
         if with_mixing:
             mixed = self._mix(decision, key, images, labels)
@@ -237,20 +238,6 @@ class ClassifierTrainer:
         self._update_weights()
         sums.add(loss, logits, labels, is_mixed=with_mixing)
         self.step += 1
-
-    def _next_batch(self) -> tuple[Tensor, Tensor]:
-        batch = self.step // self._saliency.refresh_every
-        self._saliency.hold(batch)
-        epoch, position = divmod(batch, self.steps_per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            order = epoch_order(
-                len(self._train), seed=self.seed, epoch=epoch, device=self._train.device
-            )
-            self._order = epoch, order
-        indices = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
-        generator = stream_generator(self.seed, Stream.AUGMENTATION, step=batch, device=self.device)
-        images, labels = self._train.take(indices)
-        return self._preparer.training(images, generator=generator), labels.to(self.device)
 
     def _mix(self, decision: Decision, key: StepKey, images: Tensor, labels: Tensor) -> MixedBatch:
         mixed = mix_step(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from automix.checkpoints import load_checkpoint, save_checkpoint
 from automix.data.splits import SearchData
+from automix.data.training_batches import ResidentBatches
 from automix.errors import ConfigError
 from automix.schedule import Schedule
 from envs.mixing_env import MixingEnv
@@ -273,9 +274,11 @@ def test_skipping_episodes_equals_running_them(make_env: MakeEnv) -> None:
 
 def pointers(env: MixingEnv) -> list[int]:
     trainer = env.trainer
+    batches = trainer._batches
+    assert isinstance(batches, ResidentBatches)
     tensors: list[Tensor] = [*trainer.model.state_dict().values()]
     tensors += trainer.evaluated_model.state_dict().values()
-    tensors += [env.data.train.images, trainer._train.images, env._probe.images]
+    tensors += [env.data.train.images, batches._split.images, env._probe.images]
     return [tensor.data_ptr() for tensor in tensors]
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from automix.data.splits import SearchData
+from automix.data.training_batches import BatchKey
 from automix.errors import ConfigError
 from automix.schedule import Decision
 from automix.training.config import TrainerConfig
@@ -47,21 +48,6 @@ def test_a_training_does_not_run_past_its_end(make_trainer: MakeTrainer) -> None
     assert trainer.step == 10
 
 
-def test_an_epoch_feeds_every_image_at_most_once(
-    make_trainer: MakeTrainer, search_data: SearchData
-) -> None:
-    trainer = make_trainer()
-    trainer.train(NONE, num_steps=1)
-    orders = []
-    for epoch in range(2):
-        while trainer.step < 3 * (epoch + 1):
-            trainer.train(NONE, num_steps=1)
-        assert trainer._order is not None
-        orders.append(trainer._order[1].tolist())
-        assert sorted(orders[-1]) == list(range(len(search_data.train)))
-    assert orders[0] != orders[1]
-
-
 def test_mixed_share_is_the_share_of_mixed_batches(make_trainer: MakeTrainer) -> None:
     decision = Decision(operator=Operator.MIXUP, probability=0.3)
     trainer = make_trainer(epochs=100)
@@ -91,7 +77,7 @@ def test_the_first_loss_is_the_cross_entropy_of_the_first_batch(
     make_trainer: MakeTrainer, search_data: SearchData
 ) -> None:
     trainer, twin = make_trainer(), make_trainer()
-    images, labels = twin._next_batch()
+    images, labels, _ = twin._batches.batch(BatchKey(seed=0, step=0))
     with torch.no_grad():
         logits = twin.model(images)
     metrics = trainer.train(NONE, num_steps=1)

@@ -1,0 +1,120 @@
+"""Batches are functions of their keys; shares of processes and micro-batches cover an epoch."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from automix.data.batches import BatchPreparer, epoch_order
+from automix.data.config import AugmentConfig
+from automix.data.splits import ChannelStatistics, Split
+from automix.data.training_batches import (
+    BatchKey,
+    BatchLayout,
+    ResidentBatches,
+    augmentation_generator,
+)
+from automix.errors import ConfigError
+
+AUGMENT = AugmentConfig(crop_padding=2, horizontal_flip=True)
+
+
+def split_of(num_images: int) -> Split:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (num_images, 1, 6, 6), generator=generator, dtype=torch.uint8)
+    return Split(images=images, labels=torch.arange(num_images) % 3, num_classes=3)
+
+
+def batches(layout: BatchLayout, augment: AugmentConfig = AUGMENT) -> ResidentBatches:
+    preparer = BatchPreparer(ChannelStatistics(mean=(0.5,), std=(0.25,)), augment)
+    return ResidentBatches(split_of(layout.num_images), preparer, layout)
+
+
+def layout_of(
+    num_images: int, batch_size: int, accumulation: int, world_size: int, rank: int = 0
+) -> BatchLayout:
+    return BatchLayout.fitting(
+        num_images, batch_size, accumulation=accumulation, rank=rank, world_size=world_size
+    )
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(0, 30))
+def test_shares_cover_each_step_exactly_once(
+    accumulation: int, world_size: int, share_size: int, extra: int
+) -> None:
+    batch_size = accumulation * world_size * share_size
+    num_images = batch_size + extra
+    seen: list[int] = []
+    for rank in range(world_size):
+        layout = layout_of(num_images, batch_size, accumulation, world_size, rank)
+        key = layout.key(7, 0)
+        while layout.epoch(key) == 0:
+            places = layout.places(key)
+            assert places.stop - places.start == layout.share_size == share_size
+            seen += range(num_images)[places]
+            key = layout.following(key)
+        assert key == layout.key(7, layout.steps_per_epoch)
+    assert sorted(seen) == list(range(num_images // batch_size * batch_size))
+
+
+def test_following_goes_through_micro_batches_then_steps() -> None:
+    layout = layout_of(40, 12, accumulation=3, world_size=2, rank=1)
+    keys = [layout.key(5, 0)]
+    for _ in range(4):
+        keys.append(layout.following(keys[-1]))
+    assert [(key.step, key.share) for key in keys] == [(0, 1), (0, 3), (0, 5), (1, 1), (1, 3)]
+    assert keys[4] == layout.key(5, 1, micro_batch=1)
+
+
+def test_an_epoch_feeds_images_in_its_order() -> None:
+    layout = layout_of(30, 8, accumulation=1, world_size=1)
+    source = batches(layout)
+    for epoch in range(2):
+        steps = range(3 * epoch, 3 * epoch + 3)
+        fed = [source.batch(BatchKey(seed=3, step=step)) for step in steps]
+        order = epoch_order(30, seed=3, epoch=epoch)[:24]
+        assert torch.cat([batch.indices for batch in fed]).equal(order)
+        assert torch.cat([batch.labels for batch in fed]).equal(order % 3)
+
+
+def test_any_order_of_keys_gives_the_same_bits() -> None:
+    layout = layout_of(20, 4, accumulation=2, world_size=1)
+    keys = [
+        layout.key(seed, step, micro) for seed in (0, 1) for step in (6, 0, 9) for micro in (1, 0)
+    ]
+    first, second = batches(layout), batches(layout)
+    forward = [first.batch(key) for key in keys]
+    backward = [second.batch(key) for key in reversed(keys)][::-1]
+    for mine, theirs in zip(forward, backward, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_processes_see_together_what_accumulation_sees() -> None:
+    alone = batches(layout_of(24, 8, accumulation=4, world_size=1))
+    ranks = [batches(layout_of(24, 8, accumulation=2, world_size=2, rank=r)) for r in range(2)]
+    for step in range(6):
+        for micro in range(4):
+            part = ranks[micro % 2]
+            mine = alone.batch(alone.layout.key(0, step, micro))
+            theirs = part.batch(part.layout.key(0, step, micro // 2))
+            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_every_share_of_every_step_draws_for_itself() -> None:
+    keys = [BatchKey(seed=a, step=b, share=c) for a in range(3) for b in range(3) for c in range(3)]
+    draws = {torch.rand(1, generator=augmentation_generator(key)).item() for key in keys}
+    assert len(draws) == 27
+
+
+def test_a_split_smaller_than_a_batch_is_one_step_of_equal_shares() -> None:
+    layout = layout_of(11, 64, accumulation=2, world_size=2)
+    assert (layout.batch_size, layout.share_size, layout.steps_per_epoch) == (8, 2, 1)
+
+
+def test_what_cannot_be_shared_evenly_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"batch_size: expected a multiple of 6 \(3 processes x"):
+        layout_of(100, 50, accumulation=2, world_size=3)
+    with pytest.raises(
+        ConfigError, match=r"task\.data: expected at least 6 training images.*got 5"
+    ):
+        layout_of(5, 60, accumulation=2, world_size=3)
