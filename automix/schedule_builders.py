@@ -1,4 +1,4 @@
-"""Schedules made by hand: constant, random, linear ramp, mix then off, shuffled in time."""
+"""Schedules made by hand: constant, random, linear ramp, mix then off, shuffled in time, drawn."""
 
 import itertools
 from collections.abc import Sequence
@@ -58,9 +58,8 @@ def shuffled_in_time(schedule: Schedule, *, seed: int) -> Schedule:
     Starts stay exact: those of k/n remain multiples of 1/n in whichever order they are added up.
     A segment so short that no float lies between its new start and its end is left out.
     """
-    starts = [_exact(segment.start) for segment in schedule.segments]
-    lengths = [end - start for start, end in itertools.pairwise([*starts, Fraction(1)])]
-    order = np.random.default_rng(seed).permutation(len(starts))
+    lengths = _lengths(schedule)
+    order = np.random.default_rng(seed).permutation(len(lengths))
     ends = list(itertools.accumulate(lengths[index] for index in order))
     spans = itertools.pairwise(map(float, [Fraction(0), *ends]))
     return Schedule(
@@ -70,6 +69,31 @@ def shuffled_in_time(schedule: Schedule, *, seed: int) -> Schedule:
             if start < end
         )
     )
+
+
+def marginal_matched(schedule: Schedule, *, seed: int) -> Schedule:
+    """Return segments as long as those of ``schedule``, each with a decision of its own draw.
+
+    A decision is drawn with the share of the training for which ``schedule`` holds it. Its
+    expected share is then the same, while segments are independent: neither the order in time nor
+    which decisions go together is left.
+    """
+    lengths = np.array([float(length) for length in _lengths(schedule)])
+    drawn = np.random.default_rng(seed).choice(
+        len(lengths), size=len(lengths), p=lengths / lengths.sum()
+    )
+    return Schedule(
+        segments=tuple(
+            Segment(start=segment.start, decision=schedule.segments[index].decision)
+            for segment, index in zip(schedule.segments, drawn, strict=True)
+        )
+    )
+
+
+def _lengths(schedule: Schedule) -> list[Fraction]:
+    """Return the share of the training that each segment takes."""
+    starts = [_exact(segment.start) for segment in schedule.segments]
+    return [end - start for start, end in itertools.pairwise([*starts, Fraction(1)])]
 
 
 def _exact(share: float) -> Fraction:

@@ -103,6 +103,16 @@ def test_shuffling_takes_the_segments_of_a_file(tmp_path: Path) -> None:
         assert {segment.decision for segment in schedule.segments} == set(choices)
 
 
+def test_marginals_are_matched_by_independent_segments(tmp_path: Path) -> None:
+    choices = [Decision(operator=Operator.MIXUP, probability=share / 4) for share in range(4)]
+    text = f"marginal_matched:{save(even_schedule(choices), tmp_path / 'mine.json')}"
+    drawn = [schedules_of(text, index=index)["marginal-matched mine"] for index in range(20)]
+    assert drawn[0] == schedules_of(text)["marginal-matched mine"]
+    assert len({schedule.decision_hash() for schedule in drawn}) > 15
+    # Unlike a shuffle, a draw may repeat a decision.
+    assert any(len({segment.decision for segment in each.segments}) < 4 for each in drawn)
+
+
 def test_one_schedule_by_description() -> None:
     assert build_schedule("constant:mixup", ENVIRONMENT, seed=0) == constant_schedule(MIXUP)
     with pytest.raises(ConfigError, match="expected the description of one schedule, got 4"):
@@ -131,7 +141,12 @@ def test_a_wrong_description_is_one_line(text: str, message: str) -> None:
 
 
 def test_a_file_that_is_no_schedule_is_named(tmp_path: Path) -> None:
-    for text in ("absent.json", "shuffled:absent.json", "shuffled:"):
+    for text in (
+        "absent.json",
+        "shuffled:absent.json",
+        "shuffled:",
+        "marginal_matched:absent.json",
+    ):
         with pytest.raises(ScheduleError, match="expected a readable file, got"):
             parse_entries((text,), ENVIRONMENT, seed=0)
     (tmp_path / "text").write_text("x")

@@ -16,6 +16,7 @@ from automix.schedule_builders import (
     constant_schedule,
     even_schedule,
     linear_ramp,
+    marginal_matched,
     mix_then_off,
     random_schedule,
     shuffled_in_time,
@@ -97,6 +98,32 @@ def test_shuffling_any_schedule_keeps_shares(schedule: Schedule, seed: int) -> N
     assert set(after) <= set(before)
     for decision, share in before.items():
         assert abs(after.get(decision, 0) - share) <= len(schedule.segments) * 2**-52
+
+
+@settings(deadline=None)
+@given(schedule=schedules(), seed=st.integers(0, 2**63 - 1))
+def test_matching_marginals_keeps_the_boundaries(schedule: Schedule, seed: int) -> None:
+    drawn = marginal_matched(schedule, seed=seed)
+    assert starts(drawn) == starts(schedule)
+    assert {s.decision for s in drawn.segments} <= {s.decision for s in schedule.segments}
+    assert marginal_matched(schedule, seed=seed) == drawn
+
+
+def test_matching_marginals_keeps_shares_and_drops_what_goes_together() -> None:
+    # MIXUP for a quarter of the training in one of three segments, so each has it at 1/4.
+    schedule = Schedule(
+        segments=(
+            Segment(start=0, decision=NONE),
+            Segment(start=0.5, decision=MIXUP),
+            Segment(start=0.75, decision=NONE),
+        )
+    )
+    drawn = [marginal_matched(schedule, seed=seed) for seed in range(1600)]
+    is_mixup = np.array([[s.decision == MIXUP for s in each.segments] for each in drawn])
+    # Binomial(1600, 1/4): 400 +- 87 is five standard deviations; 1600/16 both: 100 +- 49.
+    assert all(313 < count < 487 for count in is_mixup.sum(axis=0))
+    for first, second in ((0, 1), (1, 2), (0, 2)):
+        assert 51 < (is_mixup[:, first] & is_mixup[:, second]).sum() < 149
 
 
 def test_shuffling_puts_every_decision_everywhere() -> None:

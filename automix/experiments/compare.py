@@ -1,35 +1,47 @@
 """Compare: several schedules, the same training seeds, intervals of the paired differences."""
 
-import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from automix.data.loading import load_data
-from automix.evaluation.statistics import Interval, interquartile_mean, paired_difference
 from automix.experiments.config import CompareConfig
 from automix.experiments.cost import CostEstimate, estimate_cost
 from automix.experiments.entries import Entry, parse_entries
 from automix.experiments.outcomes import OutcomeFile
-from automix.experiments.pool import TrainingJob, TrainingOutcome, TrainingPool
+from automix.experiments.pool import SplitName, TrainingJob, TrainingOutcome, TrainingPool
 from automix.experiments.progress import ProgressBar
 from automix.experiments.runs import RunFolder
+from automix.experiments.summaries import summarise
+from automix.experiments.text_tables import HEADINGS, align, summary_cells
 from automix.random_streams import Stream, derived_seed
+from automix.reporting.values import Direction
 from automix.training.build import check_model
 
+METRICS: Mapping[str, tuple[str, Direction]] = MappingProxyType(
+    {
+        "calibrated_nll": ("calibrated NLL (nats)", Direction.LOWER),
+        "nll": ("NLL (nats)", Direction.LOWER),
+        "accuracy": ("accuracy", Direction.HIGHER),
+    }
+)
+"""What is compared: name for people, and which way it is better, by name in a result."""
+
 _OUTCOMES_NAME = "outcomes.jsonl"
-# Width of a cell of the text table.
-_CELL = 42
-_METRICS = ("calibrated_nll", "nll", "accuracy")
+_PRINTED = ("calibrated_nll", "accuracy")
 
 
 def compare(config: CompareConfig, output: Path) -> dict[str, Any]:
-    """Train every entry with every seed in ``output``, or continue; return the table.
+    """Train every entry with every seed in ``output``, or continue; return the result.
+
+    Its `splits` hold one row per entry for each split of the configuration: `name`,
+    `num_diverged`, `seconds_per_training`, and a summary for each of `METRICS` with differences
+    to the first entry (`automix.experiments.summaries`).
 
     Raises:
         AutoMixError: schedules, data or folder do not fit.
@@ -44,17 +56,20 @@ def compare(config: CompareConfig, output: Path) -> dict[str, Any]:
         outcomes = _train_all(config, entries, run)
         result = {
             "kind": "compare",
-            "split": config.split,
             "num_seeds": config.num_seeds,
             "baseline": entries[0].name,
             "data": data.fingerprint,
-            "rows": [
-                _row(entry.name, outcomes[entry.name], outcomes[entries[0].name], seed=config.seed)
-                for entry in entries
-            ],
+            "splits": {
+                split: _rows(outcomes, split, seed=config.seed) for split in splits_of(config)
+            },
         }
         run.finish(result)
         return result
+
+
+def splits_of(config: CompareConfig) -> tuple[SplitName, ...]:
+    """Return where classifiers are compared."""
+    return ("selection", "test") if config.split == "both" else (config.split,)
 
 
 def predict_cost(config: CompareConfig) -> CostEstimate:
@@ -65,34 +80,26 @@ def predict_cost(config: CompareConfig) -> CostEstimate:
         load_data(config.task.data).for_search(),
         operators=config.environment.operators,
         num_trainings=len(entries) * config.num_seeds,
-        evaluations_per_training=1,
+        evaluations_per_training=len(splits_of(config)),
         compute=config.compute,
     )
 
 
-def format_table(result: dict[str, Any]) -> str:
+def format_table(result: Mapping[str, Any]) -> str:
     """Return the comparison as plain text, best first; differences are to the baseline."""
-    rows = sorted(result["rows"], key=lambda row: row["calibrated_nll"]["mean"] or math.inf)
-    width = max(len(row["name"]) for row in rows)
-    heads = "  ".join(f"{head:<{_CELL}}" for head in ("calibrated NLL (nats)", "accuracy"))
     lines = [
-        f"{result['num_seeds']} paired seeds, {result['split']} split: mean, interquartile mean, "
-        f"difference of the means to {result['baseline']} with its 95% interval",
-        f"{'schedule':<{width}}  {heads}",
+        f"{result['num_seeds']} paired seeds; mean and interquartile mean (IQM), difference of the "
+        f"means to {result['baseline']}, share of the seeds on which it is better, and p-value of "
+        f"the difference after Holm's correction for the number of schedules"
     ]
-    for row in rows:
-        cells = "  ".join(_cell(row[metric]) for metric in ("calibrated_nll", "accuracy"))
-        lines.append(f"{row['name']:<{width}}  {cells}")
+    for split, rows in result["splits"].items():
+        ranked = sorted(rows, key=lambda row: row["calibrated_nll"]["mean"] or math.inf)
+        for metric in _PRINTED:
+            name, better = METRICS[metric]
+            lines += ["", f"{name} on the {split} split, {better} is better"]
+            cells = [[row["name"], *summary_cells(row[metric])] for row in ranked]
+            lines += align([["schedule", *HEADINGS], *cells])
     return "\n".join(lines)
-
-
-def _cell(summary: dict[str, Any]) -> str:
-    if summary["mean"] is None:
-        return f"{'diverged':<{_CELL}}"
-    text = f"{summary['mean']:.4f} {summary['interquartile_mean']:.4f}"
-    if interval := summary["difference"]:
-        text += f" {interval['estimate']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"
-    return f"{text:<{_CELL}}"
 
 
 def _train_all(
@@ -103,14 +110,14 @@ def _train_all(
         TrainingJob(
             schedule=entry.schedule_for(index),
             seed=derived_seed(config.seed, Stream.COMPARISON, step=index),
-            split=config.split,
+            splits=splits_of(config),
         )
         for index in range(config.num_seeds)
         for entry in entries
     ]
     known = OutcomeFile(run.path / _OUTCOMES_NAME)
     with (
-        TrainingPool(config.task, config.compute, with_test=config.split == "test") as pool,
+        TrainingPool(config.task, config.compute, with_test="test" in splits_of(config)) as pool,
         ProgressBar("compare", len(jobs)) as bar,
     ):
         outcomes = known.run(jobs, pool.run, on_done=bar.advance)
@@ -119,41 +126,22 @@ def _train_all(
     }
 
 
-def _row(
-    name: str,
-    outcomes: Sequence[TrainingOutcome],
-    baseline: Sequence[TrainingOutcome],
-    *,
-    seed: int,
-) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": name,
-        "num_diverged": sum(outcome.diverged for outcome in outcomes),
-        "seconds_per_training": float(np.mean([outcome.seconds for outcome in outcomes])),
-    }
-    for metric in _METRICS:
-        own, other = _values(outcomes, metric), _values(baseline, metric)
-        paired = np.isfinite(own) & np.isfinite(other)
-        row[metric] = {
-            "mean": _finite(float(np.mean(own))),
-            "interquartile_mean": _finite(float(interquartile_mean(own))),
-            "standard_deviation": _finite(float(np.std(own, ddof=1))),
-            "difference": None
-            if outcomes is baseline or paired.sum() < 2
-            else _interval(paired_difference(own[paired], other[paired], seed=seed)),
-            "values": [_finite(float(value)) for value in own],
+def _rows(
+    outcomes: Mapping[str, Sequence[TrainingOutcome]], split: SplitName, *, seed: int
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "num_diverged": sum(outcome.diverged for outcome in own),
+            "seconds_per_training": float(np.mean([outcome.seconds for outcome in own])),
         }
-    return row
-
-
-def _values(outcomes: Sequence[TrainingOutcome], metric: str) -> NDArray[np.float64]:
-    return np.array([getattr(outcome.metrics, metric) for outcome in outcomes], dtype=np.float64)
-
-
-def _interval(interval: Interval) -> dict[str, float]:
-    return dataclasses.asdict(interval)
-
-
-def _finite(value: float) -> float | None:
-    """Return ``value``, or None where JSON has no number: a diverged training."""
-    return value if math.isfinite(value) else None
+        for name, own in outcomes.items()
+    ]
+    for metric, (_, better) in METRICS.items():
+        series = [
+            {index: getattr(each.metrics[split], metric) for index, each in enumerate(own)}
+            for own in outcomes.values()
+        ]
+        for row, summary in zip(rows, summarise(series, better=better, seed=seed), strict=True):
+            row[metric] = summary
+    return rows

@@ -84,8 +84,9 @@ class CompareConfig(Config):
     schedules: Annotated[tuple[str, ...], Field(min_length=1)] = ("none", "constants", "random")
     """What is compared: paths of schedule files, or `none`, `constant:OPERATOR[:STRENGTH[:SHARE]]`,
     `constants` (every operator and strength), `random` (a new one per seed), `shuffled:FILE` (the
-    segments of a file in random order), `ramp:OPERATOR` (strong to weak), `mix_then_off:OPERATOR`.
-    Differences are taken to the first."""
+    segments of a file in random order), `marginal_matched:FILE` (each segment drawn independently,
+    with the shares of a file's decisions), `ramp:OPERATOR` (strong to weak),
+    `mix_then_off:OPERATOR`. Differences are taken to the first."""
 
     num_seeds: Annotated[int, Field(ge=2)] = 20
     """Trainings per schedule; training number i has the same seed for every schedule."""
@@ -93,8 +94,8 @@ class CompareConfig(Config):
     seed: Annotated[int, Field(ge=0)] = 1_000
     """Names the training seeds."""
 
-    split: Literal["selection", "test"] = "test"
-    """Where classifiers are compared."""
+    split: Literal["selection", "test", "both"] = "test"
+    """Where classifiers are compared; both splits cost one set of trainings."""
 
     task: TaskConfig = Field(default_factory=TaskConfig)
     """What is trained, on which images, and how."""

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from automix.errors import ConfigError
 from automix.messages import did_you_mean
@@ -14,6 +15,7 @@ from automix.schedule_builders import (
     constant_decisions,
     constant_schedule,
     linear_ramp,
+    marginal_matched,
     mix_then_off,
     random_schedule,
     shuffled_in_time,
@@ -22,9 +24,18 @@ from automix.vocabulary import Operator
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 
-_NAMES = ("none", "constants", "random", "constant", "shuffled", "ramp", "mix_then_off")
+_NAMES = (
+    "none",
+    "constants",
+    "random",
+    "constant",
+    "shuffled",
+    "marginal_matched",
+    "ramp",
+    "mix_then_off",
+)
 _KINDS = "a schedule file, none, constants, random, constant:OPERATOR[:STRENGTH[:SHARE]], "
-_KINDS += "shuffled:FILE, ramp:OPERATOR or mix_then_off:OPERATOR"
+_KINDS += "shuffled:FILE, marginal_matched:FILE, ramp:OPERATOR or mix_then_off:OPERATOR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +44,16 @@ class Entry:
 
     Attributes:
         name: what it is called in tables; unique.
-        schedule_for: the schedule of training number i; the same for every i but for random and
-            shuffled entries.
+        schedule_for: the schedule of training number i; the same for every i but for random,
+            shuffled and marginal-matched entries.
     """
 
     name: str
     schedule_for: Callable[[int], Schedule]
+
+
+class _Builder(Protocol):
+    def __call__(self, schedule: Schedule, *, seed: int) -> Schedule: ...
 
 
 def parse_entries(
@@ -94,7 +109,9 @@ def _parse(text: str, environment: EnvironmentConfig, *, seed: int) -> list[Entr
         case "mix_then_off", _:
             entries = [_fixed(text, mix_then_off(Decision(operator=_mixing(argument))))]
         case "shuffled", _:
-            entries = [_shuffled(Path(argument), seed)]
+            entries = [_drawn("shuffled", shuffled_in_time, Path(argument), seed)]
+        case "marginal_matched", _:
+            entries = [_drawn("marginal-matched", marginal_matched, Path(argument), seed)]
         case _:
             entries = [_from_file(text)]
     return entries
@@ -118,13 +135,14 @@ def _random(environment: EnvironmentConfig, seed: int) -> Entry:
     return Entry(name="random", schedule_for=draw)
 
 
-def _shuffled(path: Path, seed: int) -> Entry:
+def _drawn(kind: str, builder: _Builder, path: Path, seed: int) -> Entry:
+    """Return an entry that draws from the schedule of a file, anew for each training."""
     schedule = Schedule.load(path)
 
     def draw(index: int) -> Schedule:
-        return shuffled_in_time(schedule, seed=derived_seed(seed, Stream.POLICY, step=index))
+        return builder(schedule, seed=derived_seed(seed, Stream.POLICY, step=index))
 
-    return Entry(name=f"shuffled {_file_name(path)}", schedule_for=draw)
+    return Entry(name=f"{kind} {_file_name(path)}", schedule_for=draw)
 
 
 def _from_file(text: str) -> Entry:

@@ -1,7 +1,7 @@
 """Finished runs, and what their results say: read for the report."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from automix.evaluation.statistics import Interval, paired_difference
 from automix.experiments.runs import CONFIG_NAME, ENVIRONMENT_NAME, RESULT_NAME, read_json
 from automix.reporting.report import Source
 from automix.vocabulary import Operator
+
+Row = dict[str, Any]
+"""One schedule of a comparison, on one split."""
 
 
 class FinishedRun:
@@ -39,25 +42,50 @@ class FinishedRun:
         return Source(command=self.environment["command"], versions=versions)
 
 
-def learned_row(run: FinishedRun) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedSplit:
+    """What a comparison found on one split.
+
+    Attributes:
+        run: the comparison.
+        name: of the split.
+        rows: one per schedule.
+    """
+
+    run: FinishedRun
+    name: str
+    rows: Sequence[Row]
+
+
+def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
+    """Return what the comparisons among ``runs`` found, split by split."""
+    return [
+        ComparedSplit(run=run, name=name, rows=rows)
+        for run in runs
+        if run.kind == "compare"
+        for name, rows in run.result["splits"].items()
+    ]
+
+
+def learned_row(rows: Sequence[Row]) -> Row | None:
     """Return the first row of a comparison that comes from a schedule file."""
-    rows = run.result["rows"]
     return next((row for row in rows if not is_fixed(row) and _is_learned(row["name"])), None)
 
 
 def _is_learned(name: str) -> bool:
-    return name != "random" and not name.startswith(("shuffled", "ramp:", "mix_then_off:"))
+    drawn_or_made = ("shuffled ", "marginal-matched ", "ramp:", "mix_then_off:")
+    return name != "random" and not name.startswith(drawn_or_made)
 
 
-def is_fixed(row: dict[str, Any]) -> bool:
+def is_fixed(row: Row) -> bool:
     """Return whether a row is one operator held constant."""
     return operator_of(row["name"]) is not None
 
 
-def best_fixed(run: FinishedRun) -> dict[str, Any] | None:
+def best_fixed(rows: Sequence[Row]) -> Row | None:
     """Return the constant operator of the lowest mean calibrated NLL."""
-    rows = [row for row in run.result["rows"] if is_fixed(row) and row["calibrated_nll"]["mean"]]
-    return min(rows, key=lambda row: float(row["calibrated_nll"]["mean"]), default=None)
+    fixed = [row for row in rows if is_fixed(row) and row["calibrated_nll"]["mean"] is not None]
+    return min(fixed, key=lambda row: float(row["calibrated_nll"]["mean"]), default=None)
 
 
 def operator_of(name: str) -> Operator | None:
@@ -66,7 +94,7 @@ def operator_of(name: str) -> Operator | None:
     return Operator(first) if first in set(Operator) else None
 
 
-def paired(row: dict[str, Any], other: dict[str, Any], metric: str) -> Interval:
+def paired(row: Row, other: Row, metric: str) -> Interval:
     """Return the paired difference of two rows over the seeds that neither diverged on."""
     pairs = [
         (a, b)
@@ -75,12 +103,6 @@ def paired(row: dict[str, Any], other: dict[str, Any], metric: str) -> Interval:
     ]
     own, best = (np.array(values) for values in zip(*pairs, strict=True))
     return paired_difference(own, best, seed=0)
-
-
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Return the mean of the finite values with its interval."""
-    array = np.array([value for value in values if value is not None and math.isfinite(value)])
-    return paired_difference(array, np.zeros_like(array), seed=0)
 
 
 def interval(values: dict[str, float] | None) -> Interval | None:

@@ -40,7 +40,7 @@ class OutcomeFile:
 
 
 def _key(job: TrainingJob) -> str:
-    return f"{job.schedule.decision_hash()}/{job.seed}/{job.split}"
+    return f"{job.schedule.decision_hash()}/{job.seed}/{'+'.join(job.splits)}"
 
 
 def _read(path: Path) -> dict[str, TrainingOutcome]:
@@ -53,7 +53,8 @@ def _read(path: Path) -> dict[str, TrainingOutcome]:
             break
         try:
             values: dict[str, Any] = json.loads(line)
-            key, metrics = values.pop("key"), EvalMetrics(**values.pop("metrics"))
+            key, by_split = values.pop("key"), values.pop("metrics")
+            metrics = {split: EvalMetrics(**each) for split, each in by_split.items()}
             known[key] = TrainingOutcome(metrics=metrics, **values)
         except (ValueError, TypeError, KeyError, AttributeError):
             break

@@ -1,7 +1,8 @@
 """Many trainings on a few processes, with results that do not depend on how many."""
 
+import math
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,12 +28,12 @@ class TrainingJob:
     Attributes:
         schedule: how its batches are mixed.
         seed: names its initialisation, order and draws.
-        split: where the trained classifier is evaluated.
+        splits: where the trained classifier is evaluated; at least one.
     """
 
     schedule: Schedule
     seed: int
-    split: SplitName
+    splits: tuple[SplitName, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +41,12 @@ class TrainingOutcome:
     """What came of a training.
 
     Attributes:
-        metrics: the trained classifier on the job's split.
+        metrics: the trained classifier on each split of the job.
         seconds: wall-clock time of training alone.
         diverged: whether the loss was not finite at the end; metrics are then not finite either.
     """
 
-    metrics: EvalMetrics
+    metrics: Mapping[SplitName, EvalMetrics]
     seconds: float
     diverged: bool
 
@@ -106,11 +107,11 @@ class _Worker:
         else:
             self._trainer.reset(job.seed)
         seconds = sum(train.seconds for _, train in self._trainer.replay(job.schedule))
-        metrics = self._trainer.evaluate(self._split(job.split))
+        metrics = {name: self._trainer.evaluate(self._split(name)) for name in job.splits}
         return TrainingOutcome(
             metrics=metrics,
             seconds=seconds,
-            diverged=metrics.nll != metrics.nll,
+            diverged=any(math.isnan(each.nll) for each in metrics.values()),
         )
 
     def _split(self, name: SplitName) -> Split:

@@ -6,8 +6,10 @@ from pathlib import Path
 from automix.errors import CheckpointError
 from automix.experiments.config import SearchConfig
 from automix.experiments.finished import (
+    ComparedSplit,
     FinishedRun,
     best_fixed,
+    compared_splits,
     is_fixed,
     learned_row,
     paired,
@@ -36,11 +38,11 @@ def write_report(folder: Path) -> Path:
         raise CheckpointError(f"{folder}: expected finished runs, got none")
     searches = [run for run in runs if run.kind == "search"]
     replays = [run for run in runs if run.kind == "replay"]
-    compares = [run for run in runs if run.kind == "compare"]
+    compares = compared_splits(runs)
     sections: list[Section] = []
     for run in searches:
         sections += [schedule_section(run), learning_section(run), selection_section(run)]
-    sections += [comparison_section(run) for run in compares]
+    sections += [comparison_section(split) for split in compares]
     sections += [replay_section(replays)] if replays else []
     sections += [sheet_section(run, replays) for run in searches]
     data = ReportData(
@@ -54,21 +56,21 @@ def write_report(folder: Path) -> Path:
     return write_report_page(data, folder)
 
 
-def _headline(searches: Sequence[FinishedRun], compares: Sequence[FinishedRun]) -> list[str]:
+def _headline(searches: Sequence[FinishedRun], compares: Sequence[ComparedSplit]) -> list[str]:
     sentences = [
         f"The search selected {run.result['selected']!r} among learned schedules and every "
         f"operator held constant."
         for run in searches
     ]
-    for run in compares:
-        best = best_fixed(run)
-        row = learned_row(run)
+    for split in compares:
+        best = best_fixed(split.rows)
+        row = learned_row(split.rows)
         if best and row:
             difference = paired(row, best, "calibrated_nll")
             verdict = "is better than" if difference.high < 0 else "is not shown to differ from"
             verdict = "is worse than" if difference.low > 0 else verdict
             sentences.append(
-                f"Over {run.result['num_seeds']} paired seeds on the {run.result['split']} split, "
+                f"Over {split.run.result['num_seeds']} paired seeds on the {split.name} split, "
                 f"{row['name']} {verdict} the best constant operator ({best['name']}): "
                 f"calibrated NLL {difference.estimate:+.4f} nats, 95% interval "
                 f"[{difference.low:+.4f}, {difference.high:+.4f}]; lower is better."
@@ -76,7 +78,7 @@ def _headline(searches: Sequence[FinishedRun], compares: Sequence[FinishedRun]) 
     return sentences or ["Results of the runs in this folder."]
 
 
-def _facts(searches: Sequence[FinishedRun], compares: Sequence[FinishedRun]) -> list[Fact]:
+def _facts(searches: Sequence[FinishedRun], compares: Sequence[ComparedSplit]) -> list[Fact]:
     facts = []
     for run in searches:
         cost = run.result["cost"]
@@ -89,20 +91,20 @@ def _facts(searches: Sequence[FinishedRun], compares: Sequence[FinishedRun]) -> 
                 f"one training; {cost['trainings']} trainings were run",
             )
         )
-    for run in compares:
-        row = learned_row(run)
+    for split in compares:
+        row = learned_row(split.rows)
         if row and row["accuracy"]["mean"] is not None:
             facts.append(
                 Fact(
                     label=f"accuracy of {row['name']}",
                     value=f"{row['accuracy']['mean']:.2%}",
-                    note=f"mean of {run.result['num_seeds']} seeds, {run.result['split']} split",
+                    note=f"mean of {split.run.result['num_seeds']} seeds, {split.name} split",
                 )
             )
     return facts
 
 
-def _limits(searches: Sequence[FinishedRun], compares: Sequence[FinishedRun]) -> list[str]:
+def _limits(searches: Sequence[FinishedRun], compares: Sequence[ComparedSplit]) -> list[str]:
     limits = []
     for run in searches:
         config: SearchConfig = run.config(SearchConfig)
@@ -114,16 +116,16 @@ def _limits(searches: Sequence[FinishedRun], compares: Sequence[FinishedRun]) ->
         winner = run.result["standings"][0]
         if winner["is_constant"]:
             limits.append("Selection preferred a constant operator: nothing learned was better.")
-    for run in compares:
+    for split in compares:
+        num_seeds = split.run.result["num_seeds"]
         limits += [
-            f"{row['name']}: {row['num_diverged']} of {run.result['num_seeds']} trainings diverged."
-            for row in run.result["rows"]
+            f"{row['name']}: {row['num_diverged']} of {num_seeds} trainings diverged."
+            for row in split.rows
             if row["num_diverged"]
         ]
         limits.append(
             f"Intervals cover the seeds of the training, not the choice of the "
-            f"{run.result['split']} images. The best constant was picked among "
-            f"{sum(is_fixed(row) for row in run.result['rows'])} on the same seeds, which is in "
-            "its favour."
+            f"{split.name} images. The best constant was picked among "
+            f"{sum(is_fixed(row) for row in split.rows)} on the same seeds, which is in its favour."
         )
     return limits or ["Nothing was compared."]

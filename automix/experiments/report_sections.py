@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import safetensors.torch
 from torch import Tensor
 
-from automix.experiments.config import CompareConfig, ReplayConfig, SearchConfig
-from automix.experiments.finished import FinishedRun, interval, mean_interval, operator_of
+from automix.evaluation.statistics import Interval
+from automix.experiments.compare import METRICS
+from automix.experiments.config import ReplayConfig, SearchConfig
+from automix.experiments.finished import ComparedSplit, FinishedRun, interval, operator_of
 from automix.experiments.sheets import make_sheet, spread_over_classes
 from automix.reporting.contact_sheet import ContactSheet
 from automix.reporting.figure_tables import comparison_table, cost_table, schedule_table
@@ -106,32 +108,30 @@ def selection_section(run: FinishedRun) -> Section:
     return Section(title="Selection", blocks=(table,))
 
 
-def comparison_section(run: FinishedRun) -> Section:
+def comparison_section(split: ComparedSplit) -> Section:
     """Return a comparison as figures and tables, per metric."""
-    config: CompareConfig = run.config(CompareConfig)
+    num_seeds = split.run.result["num_seeds"]
     blocks: list[ReportFigure | Table] = []
-    for metric, name, better in (
-        ("calibrated_nll", "calibrated NLL (nats)", Direction.LOWER),
-        ("accuracy", "accuracy", Direction.HIGHER),
-    ):
-        comparison = _comparison(run, metric, name, better)
-        identifier = f"{run.path.name}-{metric}".replace(".", "-")
+    for metric in ("calibrated_nll", "accuracy"):
+        name, better = METRICS[metric]
+        comparison = _comparison(split, metric, name, better)
+        identifier = f"{split.run.path.name}-{split.name}-{metric}".replace(".", "-")
         blocks.append(
             ReportFigure(
                 name=identifier,
                 title=f"{name}: schedules side by side",
                 description=f"Mean {name} of each schedule and paired differences.",
                 draw=functools.partial(comparison_figure, comparison),
-                caption=f"{config.num_seeds} paired seeds, {config.split} split, 95% intervals.",
-                source=run.source,
+                caption=f"{num_seeds} paired seeds, {split.name} split, 95% intervals.",
+                source=split.run.source,
             )
         )
         blocks.append(comparison_table(comparison, name=identifier, title=name))
-    blocks.append(_summary_table(run))
-    return Section(title=f"Comparison on the {config.split} split", blocks=tuple(blocks))
+    blocks.append(_summary_table(split))
+    return Section(title=f"Comparison on the {split.name} split", blocks=tuple(blocks))
 
 
-def _summary_table(run: FinishedRun) -> Table:
+def _summary_table(split: ComparedSplit) -> Table:
     """Return means, interquartile means and spreads over the seeds."""
     columns = [Column(name="schedule")]
     for name, unit, better in (
@@ -154,30 +154,30 @@ def _summary_table(run: FinishedRun) -> Table:
                 for statistic in statistics
             ),
         )
-        for row in run.result["rows"]
+        for row in split.rows
     )
     return Table(
-        name=f"{run.path.name}-summary",
+        name=f"{split.run.path.name}-{split.name}-summary".replace(".", "-"),
         title="Every metric",
         columns=tuple(columns),
         rows=rows,
-        caption=f"{run.result['num_seeds']} trainings per schedule, {run.result['split']} split.",
+        caption=f"{split.run.result['num_seeds']} trainings per schedule, {split.name} split.",
     )
 
 
-def _comparison(run: FinishedRun, metric: str, name: str, better: Direction) -> Comparison:
+def _comparison(split: ComparedSplit, metric: str, name: str, better: Direction) -> Comparison:
     sign = 1 if better is Direction.LOWER else -1
-    finished = [row for row in run.result["rows"] if row[metric]["mean"] is not None]
+    finished = [row for row in split.rows if row[metric]["mean"] is not None]
     rows = tuple(
         ComparisonRow(
             label=row["name"],
-            value=mean_interval(row[metric]["values"]),
+            value=Interval(**row[metric]["interval"]),
             difference=interval(row[metric]["difference"]),
             operator=operator_of(row["name"]),
         )
         for row in sorted(finished, key=lambda row: sign * row[metric]["mean"])
     )
-    statistic = f"mean of {run.result['num_seeds']} seeds"
+    statistic = f"mean of {split.run.result['num_seeds']} seeds"
     return Comparison(metric=name, statistic=statistic, better=better, rows=rows)
 
 

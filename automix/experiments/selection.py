@@ -87,7 +87,7 @@ def select(
             TrainingJob(
                 schedule=candidate.schedule,
                 seed=derived_seed(seed, Stream.SELECTION, step=index),
-                split="selection",
+                splits=("selection",),
             )
             for candidate in left
             for index in seeds
@@ -126,7 +126,7 @@ def _keep(ranked: list[Candidate], count: int) -> tuple[list[Candidate], list[Ca
 
 
 def _loss(outcome: TrainingOutcome) -> float:
-    loss = outcome.metrics.calibrated_nll
+    loss = outcome.metrics["selection"].calibrated_nll
     return loss if math.isfinite(loss) and not outcome.diverged else math.inf
 
 

@@ -14,7 +14,7 @@ from automix.training.metrics import EvalMetrics
 from automix.vocabulary import Operator
 
 SCHEDULE = constant_schedule(Decision(operator=Operator.MIXUP))
-JOBS = [TrainingJob(schedule=SCHEDULE, seed=seed, split="selection") for seed in range(4)]
+JOBS = [TrainingJob(schedule=SCHEDULE, seed=seed, splits=("selection",)) for seed in range(4)]
 
 
 class Pool:
@@ -37,7 +37,7 @@ def outcome(seed: int) -> TrainingOutcome:
     metrics = EvalMetrics(
         nll=loss, calibrated_nll=loss, accuracy=0.5, temperature=1.0, num_images=10
     )
-    return TrainingOutcome(metrics=metrics, seconds=0.1, diverged=seed == 2)
+    return TrainingOutcome(metrics={"selection": metrics}, seconds=0.1, diverged=seed == 2)
 
 
 def run(path: Path, jobs: Sequence[TrainingJob], pool: Pool) -> tuple[list[str], int]:
@@ -73,9 +73,9 @@ def test_split_seed_and_schedule_tell_jobs_apart(tmp_path: Path) -> None:
     other = constant_schedule(Decision(operator=Operator.CUTMIX))
     jobs = [
         JOBS[0],
-        TrainingJob(schedule=SCHEDULE, seed=0, split="reward"),
-        TrainingJob(schedule=other, seed=0, split="selection"),
-        TrainingJob(schedule=SCHEDULE, seed=1, split="selection"),
+        TrainingJob(schedule=SCHEDULE, seed=0, splits=("reward",)),
+        TrainingJob(schedule=other, seed=0, splits=("selection",)),
+        TrainingJob(schedule=SCHEDULE, seed=1, splits=("selection",)),
     ]
     pool = Pool()
     run(tmp_path / "outcomes.jsonl", jobs, pool)
@@ -93,6 +93,7 @@ def test_split_seed_and_schedule_tell_jobs_apart(tmp_path: Path) -> None:
         b"[1]\n",
         b"null\n",
         b'{"key": "a", "metrics": {"nll": 1}, "seconds": 1, "diverged": false}\n',
+        b'{"key": "a", "metrics": {"test": {"nll": 1}}, "seconds": 1, "diverged": false}\n',
     ],
 )
 def test_what_a_crash_left_is_dropped(tmp_path: Path, tail: bytes) -> None:

@@ -44,7 +44,9 @@ class Trainings:
         metrics = EvalMetrics(
             nll=loss, calibrated_nll=loss, accuracy=0.5, temperature=1.0, num_images=10
         )
-        return TrainingOutcome(metrics=metrics, seconds=1.0, diverged=math.isnan(loss))
+        return TrainingOutcome(
+            metrics={"selection": metrics}, seconds=1.0, diverged=math.isnan(loss)
+        )
 
 
 MEANS = st.lists(st.floats(0.1, 1), min_size=1, max_size=20)
@@ -123,7 +125,7 @@ def test_seeds_are_shared_within_a_round_and_fresh_in_the_next() -> None:
     seeds = [{job.seed for job in jobs} for jobs in (first, second)]
     assert [len(each) for each in seeds] == [2, 4]
     assert not seeds[0] & seeds[1]
-    assert {job.split for job in trainings.jobs} == {"selection"}
+    assert {job.splits for job in trainings.jobs} == {("selection",)}
     for jobs in (first, second):
         pairs = {(job.schedule.decision_hash(), job.seed) for job in jobs}
         assert len(pairs) == len(jobs)

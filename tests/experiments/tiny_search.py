@@ -30,7 +30,7 @@ def outputs(folder: Path) -> dict[str, object]:
     return {
         "schedule": (folder / SCHEDULE_NAME).read_bytes(),
         "policy": (folder / POLICY_NAME / "policy.safetensors").read_bytes(),
-        "result": _without_times(result),
+        "result": without_times(result),
         "metrics": metrics(folder),
     }
 
@@ -38,14 +38,14 @@ def outputs(folder: Path) -> dict[str, object]:
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of `metrics.jsonl` about episodes and losses, without times."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [_without_times(json.loads(line)) for line in lines]
+    return [without_times(json.loads(line)) for line in lines]
 
 
-def _without_times(value: Any) -> Any:
+def without_times(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: _without_times(item)
+            key: without_times(item)
             for key, item in value.items()
             if key.rpartition("/")[2] not in _TIMES
         }
-    return [_without_times(item) for item in value] if isinstance(value, list) else value
+    return [without_times(item) for item in value] if isinstance(value, list) else value

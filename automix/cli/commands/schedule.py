@@ -29,7 +29,8 @@ SCHEDULE_MAKE = Signature(
     flags=NoFlags,
     words={
         "DESCRIPTION": "none, constant:OPERATOR[:STRENGTH[:SHARE]], ramp:OPERATOR (strong to weak),"
-        " mix_then_off:OPERATOR, random, or shuffled:SCHEDULE.json",
+        " mix_then_off:OPERATOR, random, shuffled:SCHEDULE.json, or"
+        " marginal_matched:SCHEDULE.json",
         SCHEDULE_WORD: "file to write",
     },
 )
