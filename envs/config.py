@@ -1,14 +1,61 @@
-"""What an episode is: segments, choices and reward. Free of torch and Gymnasium."""
+"""What an episode is: segments, choices, observation and reward. Free of torch and Gymnasium."""
 
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from automix.config import Config
 from automix.errors import ConfigError
 from automix.vocabulary import Operator
 
-PotentialName = Literal["calibrated_nll", "nll", "accuracy"]
+PotentialName = Literal["calibrated_nll", "nll", "accuracy", "weighted", "gradient_similarity"]
+
+
+class ObservationGroup(StrEnum):
+    """Features of the observation that are switched together."""
+
+    PROGRESS = "progress"
+    """Share of the training done, as a number and in stages; learning rate."""
+
+    LOSSES = "losses"
+    """Losses and accuracies on the reward split and on unmixed training images; the training loss
+    of the last segment; the fitted temperature."""
+
+    GAP = "gap"
+    """Generalisation gap: reward split against unmixed training images, loss and accuracy."""
+
+    SLOPES = "slopes"
+    """Change of the two losses over the last segment."""
+
+    PROBE = "probe"
+    """Loss on a small batch of training images mixed by each operator at its middle strength: what
+    each operator would ask of the network now."""
+
+    LAST_DECISION = "last_decision"
+    """Operator, strength and probability of the last segment."""
+
+
+# Groups that read metrics on unmixed training images.
+CLEAN_GROUPS = frozenset({ObservationGroup.LOSSES, ObservationGroup.GAP, ObservationGroup.SLOPES})
+
+
+class PotentialWeights(Config):
+    """Weights of the potentials in their sum; losses count negatively."""
+
+    calibrated_nll: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the negative calibrated NLL, in nats."""
+
+    nll: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the negative NLL, in nats."""
+
+    accuracy: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the accuracy, from 0 to 1."""
+
+    @property
+    def are_zero(self) -> bool:
+        """Whether nothing is weighted."""
+        return not (self.calibrated_nll or self.nll or self.accuracy)
 
 
 class EnvironmentConfig(Config):
@@ -34,10 +81,25 @@ class EnvironmentConfig(Config):
 
     potential: PotentialName = "calibrated_nll"
     """What a segment's reward is the gain of, on the reward split: the negative NLL after one
-    fitted temperature (in nats), the negative NLL (in nats), or the accuracy."""
+    fitted temperature (in nats), the negative NLL (in nats), the accuracy, or a weighted sum of
+    the three. For comparison only, gradient_similarity: how much the input gradients of a mixed
+    batch are like those of the clean one, on training images, which RL-Mix rewards and which is
+    the highest where nothing is mixed."""
+
+    potential_weights: PotentialWeights = Field(default_factory=PotentialWeights)
+    """The weighted sum; with potential weighted only."""
+
+    observation: Annotated[tuple[ObservationGroup, ...], Field(min_length=1)] = tuple(
+        ObservationGroup
+    )
+    """Groups of features that the policy sees: progress, losses, gap, slopes, probe,
+    last_decision."""
 
     probe_images: Annotated[int, Field(ge=1)] = 500
     """At most this many training images, unmixed, tell the generalisation gap."""
+
+    probe_batch: Annotated[int, Field(ge=2, le=4096)] = 32
+    """At most this many training images, mixed, tell what each operator asks of the network."""
 
     @field_validator("operators")
     @classmethod
@@ -53,6 +115,51 @@ class EnvironmentConfig(Config):
         if any(not 0 < share <= 1 for share in value) or list(value) != sorted(set(value)):
             raise ValueError(f"expected rising shares in (0, 1], got {list(value)}")
         return value
+
+    @field_validator("observation")
+    @classmethod
+    def _groups_in_order(cls, value: tuple[ObservationGroup, ...]) -> tuple[ObservationGroup, ...]:
+        if len(set(value)) < len(value):
+            names = ", ".join(group.value for group in value)
+            raise ValueError(f"expected each group once, got {names}")
+        return tuple(group for group in ObservationGroup if group in value)
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> Self:
+        is_weighted = self.potential == "weighted"
+        if is_weighted and self.potential_weights.are_zero:
+            raise ValueError("expected potential_weights above 0 with potential weighted, got none")
+        if not is_weighted and not self.potential_weights.are_zero:
+            raise ValueError(
+                f"expected no potential_weights with potential {self.potential}, got some"
+            )
+        if not self.needs_clean_metrics:
+            self._refuse_unless_default("probe_images", "losses, gap or slopes in observation")
+        if not self.needs_mixed_probe:
+            self._refuse_unless_default(
+                "probe_batch", "probe in observation or potential gradient_similarity"
+            )
+        return self
+
+    def _refuse_unless_default(self, name: str, needed: str) -> None:
+        value, default = getattr(self, name), type(self).model_fields[name].default
+        if value != default:
+            raise ValueError(f"expected {name} {default} without {needed}, got {value}")
+
+    @property
+    def rewards_similarity(self) -> bool:
+        """Whether the reward is that of RL-Mix instead of a gain on the reward split."""
+        return self.potential == "gradient_similarity"
+
+    @property
+    def needs_mixed_probe(self) -> bool:
+        """Whether a batch is mixed by each operator after each segment."""
+        return ObservationGroup.PROBE in self.observation or self.rewards_similarity
+
+    @property
+    def needs_clean_metrics(self) -> bool:
+        """Whether unmixed training images are evaluated after each segment."""
+        return bool(CLEAN_GROUPS & set(self.observation))
 
     def check_length(self, total_steps: int) -> None:
         """Refuse more segments than a training has optimiser steps: some would be empty.

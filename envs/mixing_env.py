@@ -1,29 +1,28 @@
 """One episode is one training of a classifier; an action decides how its next segment is mixed."""
 
 import copy
-import dataclasses
 from typing import Any, TypedDict
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from automix.data.splits import SearchData, Split
-from automix.random_streams import Stream, derived_seed, stream_generator
+from automix.data.splits import SearchData
+from automix.random_streams import Stream, derived_seed
 from automix.reporting.canvas import rgb_array
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.schedule import Decision, Schedule, Segment
 from automix.training.build import build_trainer, load_search_data
-from automix.training.metrics import EvalMetrics, TrainMetrics
-from automix.training.optimization import learning_rate_at
+from automix.training.metrics import TrainMetrics
 from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer, TrainerState, segment_steps
 from automix.vocabulary import Operator
 from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig
-from envs.observations import Observation, ObservationBuilder, Snapshot
+from envs.measurement import Measurement
+from envs.observations import Observation, ObservationBuilder
 from envs.rewards import diverged_potential, potential_of
+from envs.snapshots import Snapshot
 
 RESET_OPTIONS = ("training_seed",)
 
@@ -50,9 +49,10 @@ class MixingEnv(gym.Env[Observation, Action]):
     the next segment, at which of its levels (weak to strong), and which share of the batches.
 
     ## Observation Space
-    A float32 `Box` of named features that mean the same for any data set: progress, learning
-    rate, losses over log K, accuracies, generalisation gap, slopes, and the last decision. Names,
-    bounds and meanings are in `observation_features`.
+    A float32 `Box` of named features that mean the same for any data set, in groups that are
+    switched by configuration: progress and learning rate; losses over log K and accuracies;
+    generalisation gap; slopes; the loss on a small batch mixed by each operator; the last
+    decision. Names, bounds and meanings are in `observation_features`.
 
     ## Rewards
     The validation gain of the segment: the difference of a potential (by default the negative
@@ -111,16 +111,14 @@ class MixingEnv(gym.Env[Observation, Action]):
         self.config.check_length(self.task.trainer.total_steps(len(self.data.train)))
         self.render_mode = render_mode
         self._actions = ActionCodec(self.config)
-        self._observations = ObservationBuilder(
-            self.config.operators, num_classes=self.data.num_classes
-        )
+        self._observations = ObservationBuilder(self.config, num_classes=self.data.num_classes)
         self.observation_features = self._observations.features
         self.action_space = self._actions.space
         self.observation_space = self._observations.space
         self._seed = seed
         self._episode = -1
         self._trainer: ClassifierTrainer | None = None
-        self._probe = _sample(self.data.train, self.config.probe_images)
+        self._measurement = Measurement(self.task, self.config, self.data)
         self._snapshots: list[Snapshot] = []
         self._seconds = 0.0
 
@@ -146,7 +144,8 @@ class MixingEnv(gym.Env[Observation, Action]):
             training_seed = derived_seed(self._seed, Stream.EPISODE, step=self._episode)
         self._restart_training(int(training_seed))
         self._seconds = 0.0
-        self._snapshots = [self._snapshot(None, None)]
+        self._snapshots = []
+        self._measure(None, None)
         return self._observe(), {"training_seed": self.trainer.seed}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -158,7 +157,7 @@ class MixingEnv(gym.Env[Observation, Action]):
         train = self.trainer.train(decision, num_steps=stop - start)
         before = self._potential()
         self._seconds += train.seconds
-        self._snapshots.append(self._snapshot(train, decision))
+        self._measure(train, decision)
         diverged = not np.isfinite(train.loss)
         reward = (self._diverged_potential() if diverged else self._potential()) - before
         terminated = diverged or len(self._decisions) == self.config.num_segments
@@ -175,7 +174,7 @@ class MixingEnv(gym.Env[Observation, Action]):
             episode=self._episode,
             training_seed=self.trainer.seed,
             seconds=self._seconds,
-            snapshots=[_plain(snapshot) for snapshot in self._snapshots],
+            snapshots=[snapshot.to_plain() for snapshot in self._snapshots],
             trainer=copy.deepcopy(self.trainer.state_dict()) if self._decisions else None,
         )
 
@@ -187,7 +186,7 @@ class MixingEnv(gym.Env[Observation, Action]):
         if state["trainer"] is not None:
             self.trainer.load_state_dict(state["trainer"])
             self._seconds = state["seconds"]
-            self._snapshots = [_snapshot_from(values) for values in state["snapshots"]]
+            self._snapshots = [Snapshot.from_plain(values) for values in state["snapshots"]]
             observation = self._observe()
         return observation
 
@@ -246,16 +245,10 @@ class MixingEnv(gym.Env[Observation, Action]):
     def _segment_steps(self, index: int) -> tuple[int, int]:
         return segment_steps(self.trainer.total_steps, self.config.num_segments, index)
 
-    def _snapshot(self, train: TrainMetrics | None, decision: Decision | None) -> Snapshot:
-        trainer = self.trainer
-        peak = trainer.config.peak_learning_rate
-        return Snapshot(
-            progress=trainer.progress,
-            learning_rate_share=learning_rate_at(trainer.config, trainer.progress) / peak,
-            reward=trainer.evaluate(self.data.reward),
-            clean=trainer.evaluate(self._probe),
-            train=train,
-            decision=decision,
+    def _measure(self, train: TrainMetrics | None, decision: Decision | None) -> None:
+        before = self._snapshots[-1] if self._snapshots else None
+        self._snapshots.append(
+            self._measurement.snapshot(self.trainer, train=train, decision=decision, before=before)
         )
 
     def _observe(self) -> Observation:
@@ -263,12 +256,10 @@ class MixingEnv(gym.Env[Observation, Action]):
         return self._observations.build(self._snapshots[-1], before)
 
     def _potential(self) -> float:
-        return potential_of(
-            self._snapshots[-1].reward, self.config.potential, num_classes=self.data.num_classes
-        )
+        return potential_of(self._snapshots[-1], self.config, num_classes=self.data.num_classes)
 
     def _diverged_potential(self) -> float:
-        return diverged_potential(self.config.potential, num_classes=self.data.num_classes)
+        return diverged_potential(self.config, num_classes=self.data.num_classes)
 
     def _summary(self, *, diverged: bool) -> dict[str, Any]:
         return {
@@ -277,30 +268,3 @@ class MixingEnv(gym.Env[Observation, Action]):
             "training_seed": self.trainer.seed,
             "seconds": self._seconds,
         }
-
-
-def _sample(split: Split, count: int) -> Split:
-    """Return at most ``count`` images, the same ones always, of every class alike on average."""
-    order = torch.randperm(len(split), generator=stream_generator(0, Stream.PROBE))
-    return split.subset(order[:count].to(split.device))
-
-
-def _plain(snapshot: Snapshot) -> dict[str, Any]:
-    """Return ``snapshot`` as nested dicts of numbers and text."""
-    decision = snapshot.decision
-    return dataclasses.asdict(snapshot) | {
-        "decision": decision.model_dump(mode="json") if decision else None
-    }
-
-
-def _snapshot_from(values: dict[str, Any]) -> Snapshot:
-    """Return the snapshot whose `_plain` form is ``values``."""
-    decision, train = values["decision"], values["train"]
-    return Snapshot(
-        progress=values["progress"],
-        learning_rate_share=values["learning_rate_share"],
-        reward=EvalMetrics(**values["reward"]),
-        clean=EvalMetrics(**values["clean"]),
-        train=TrainMetrics(**train) if train else None,
-        decision=Decision.model_validate(decision) if decision else None,
-    )

@@ -1,15 +1,21 @@
-"""The potential whose gain is the reward: pure functions of evaluation metrics."""
+"""The potential whose gain is the reward: pure functions of what is known of a training."""
 
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from automix.training.metrics import EvalMetrics
-from envs.config import PotentialName
+from envs.config import EnvironmentConfig, PotentialWeights
+from envs.snapshots import Snapshot
 
-# A diverged run is worth what a classifier is that predicts every class alike: the largest loss
-# a calibrated classifier can have, and chance accuracy.
-POTENTIALS: Mapping[PotentialName, Callable[[EvalMetrics], float]] = MappingProxyType(
+_SINGLE: Mapping[str, PotentialWeights] = MappingProxyType(
+    {
+        "calibrated_nll": PotentialWeights(calibrated_nll=1.0),
+        "nll": PotentialWeights(nll=1.0),
+        "accuracy": PotentialWeights(accuracy=1.0),
+    }
+)
+_PARTS: Mapping[str, Callable[[EvalMetrics], float]] = MappingProxyType(
     {
         "calibrated_nll": lambda metrics: -metrics.calibrated_nll,
         "nll": lambda metrics: -metrics.nll,
@@ -18,12 +24,46 @@ POTENTIALS: Mapping[PotentialName, Callable[[EvalMetrics], float]] = MappingProx
 )
 
 
-def potential_of(metrics: EvalMetrics, name: PotentialName, *, num_classes: int) -> float:
-    """Return the potential of a classifier; a non-finite one counts as diverged."""
-    value = POTENTIALS[name](metrics)
-    return value if math.isfinite(value) else diverged_potential(name, num_classes=num_classes)
+def potential_of(snapshot: Snapshot, config: EnvironmentConfig, *, num_classes: int) -> float:
+    """Return the potential of a training; a non-finite one counts as diverged.
+
+    A gradient similarity is no property of a classifier but of the decisions so far: its potential
+    is the mean over all segments, those to come counting 0, so that the reward of a segment is its
+    share of the mean.
+    """
+    if config.potential == "gradient_similarity":
+        value = snapshot.similarity / config.num_segments
+    else:
+        value = _weighted(_weights(config), _PARTS, snapshot.reward)
+    return value if math.isfinite(value) else diverged_potential(config, num_classes=num_classes)
 
 
-def diverged_potential(name: PotentialName, *, num_classes: int) -> float:
-    """Return the potential of a run whose loss is not finite: that of chance."""
-    return 1 / num_classes if name == "accuracy" else -math.log(num_classes)
+def diverged_potential(config: EnvironmentConfig, *, num_classes: int) -> float:
+    """Return the potential of a run whose loss is not finite.
+
+    It is worth what a classifier is that predicts every class alike: the largest loss a
+    calibrated classifier can have, and chance accuracy. Its gradients are like nothing.
+    """
+    if config.potential == "gradient_similarity":
+        return 0.0
+    chance = EvalMetrics(
+        nll=math.log(num_classes),
+        calibrated_nll=math.log(num_classes),
+        accuracy=1 / num_classes,
+        temperature=1.0,
+        num_images=0,
+    )
+    return _weighted(_weights(config), _PARTS, chance)
+
+
+def _weights(config: EnvironmentConfig) -> PotentialWeights:
+    return _SINGLE.get(config.potential, config.potential_weights)
+
+
+def _weighted(
+    weights: PotentialWeights,
+    parts: Mapping[str, Callable[[EvalMetrics], float]],
+    metrics: EvalMetrics,
+) -> float:
+    # A part of weight 0 is not read: 0 * infinity is NaN.
+    return math.fsum(weight * parts[name](metrics) for name, weight in weights if weight)

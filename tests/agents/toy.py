@@ -26,11 +26,15 @@ from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
 from automix.vocabulary import OPERATOR_FACTS, Operator
 from envs.actions import ActionCodec
-from envs.config import EnvironmentConfig
+from envs.config import EnvironmentConfig, ObservationGroup
 from envs.mixing_env import MixingEnv
 
 NUM_SEGMENTS = 8
-ENVIRONMENT = EnvironmentConfig(num_segments=NUM_SEGMENTS)
+# There is no network to probe.
+ENVIRONMENT = EnvironmentConfig(
+    num_segments=NUM_SEGMENTS,
+    observation=tuple(group for group in ObservationGroup if group is not ObservationGroup.PROBE),
+)
 TASK = TaskConfig(trainer=TrainerConfig(epochs=NUM_SEGMENTS, batch_size=10))
 
 

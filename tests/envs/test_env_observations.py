@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from automix.errors import ConfigError
 from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics, TrainMetrics
 from automix.vocabulary import Operator
-from envs.observations import ObservationBuilder, Snapshot
+from envs.config import EnvironmentConfig, ObservationGroup
+from envs.observations import ObservationBuilder
+from envs.snapshots import Snapshot
 from tests.envs.conftest import ACTIONS, MakeEnv
 
 OPERATORS = (Operator.NONE, Operator.MIXUP, Operator.GUIDEDMIXUP)
+CONFIG = EnvironmentConfig(operators=OPERATORS)
 LOSSES = st.floats(0, 50) | st.sampled_from([math.nan, math.inf, 0.0])
 SHARES = st.floats(0, 1)
 EVALUATIONS = st.builds(
@@ -49,6 +53,7 @@ SNAPSHOTS = st.builds(
     clean=EVALUATIONS,
     train=st.none() | TRAININGS,
     decision=st.none() | DECISIONS,
+    probe=st.tuples(LOSSES, LOSSES, LOSSES),
 )
 EVALUATION = EvalMetrics(nll=1.0, calibrated_nll=0.8, accuracy=0.6, temperature=1.5, num_images=10)
 START = Snapshot(
@@ -58,6 +63,7 @@ START = Snapshot(
     clean=dataclasses.replace(EVALUATION, nll=0.7, accuracy=0.9),
     train=None,
     decision=None,
+    probe=(0.5, 1.5, 2.0),
 )
 AFTER = dataclasses.replace(
     START,
@@ -73,7 +79,7 @@ AFTER = dataclasses.replace(
 def test_whatever_happens_the_observation_is_in_its_space(
     now: Snapshot, before: Snapshot | None, num_classes: int
 ) -> None:
-    builder = ObservationBuilder(OPERATORS, num_classes=num_classes)
+    builder = ObservationBuilder(CONFIG, num_classes=num_classes)
     observation = builder.build(now, before)
     assert builder.space.contains(observation)
     assert np.isfinite(observation).all()
@@ -86,7 +92,7 @@ def named(builder: ObservationBuilder, now: Snapshot, before: Snapshot | None) -
 
 def test_features_are_what_they_are_called() -> None:
     scale = math.log(10)
-    values = named(ObservationBuilder(OPERATORS, num_classes=10), AFTER, START)
+    values = named(ObservationBuilder(CONFIG, num_classes=10), AFTER, START)
     assert values == pytest.approx(
         {
             "progress": 0.25,
@@ -110,6 +116,9 @@ def test_features_are_what_they_are_called() -> None:
             "stage_2": 0.0,
             "stage_3": 0.0,
             "stage_4": 0.0,
+            "probe_none": 0.5 / scale,
+            "probe_mixup": 1.5 / scale,
+            "probe_guidedmixup": 2.0 / scale,
             "last_is_none": 0.0,
             "last_is_mixup": 1.0,
             "last_is_guidedmixup": 0.0,
@@ -120,7 +129,7 @@ def test_features_are_what_they_are_called() -> None:
 
 @given(SHARES)
 def test_stages_are_nearness_to_points_of_the_training(progress: float) -> None:
-    builder = ObservationBuilder(OPERATORS, num_classes=10)
+    builder = ObservationBuilder(CONFIG, num_classes=10)
     values = named(builder, dataclasses.replace(START, progress=progress), None)
     stages = np.array([values[f"stage_{index}"] for index in range(5)])
     assert stages.sum() == pytest.approx(1, abs=1e-6)
@@ -129,7 +138,7 @@ def test_stages_are_nearness_to_points_of_the_training(progress: float) -> None:
 
 
 def test_before_the_first_decision_there_is_no_last_one() -> None:
-    values = named(ObservationBuilder(OPERATORS, num_classes=10), START, None)
+    values = named(ObservationBuilder(CONFIG, num_classes=10), START, None)
     zero = ["last_strength", "last_probability", "reward_slope", "clean_slope"]
     zero += [f"last_is_{operator.value}" for operator in OPERATORS]
     assert {values[name] for name in zero} == {0.0}
@@ -140,15 +149,15 @@ def test_losses_mean_the_same_for_any_number_of_classes() -> None:
     def chance(num_classes: int) -> list[float]:
         loss = math.log(num_classes)
         metrics = dataclasses.replace(EVALUATION, nll=loss, calibrated_nll=loss)
-        snapshot = dataclasses.replace(START, reward=metrics, clean=metrics)
-        builder = ObservationBuilder(OPERATORS, num_classes=num_classes)
+        snapshot = dataclasses.replace(START, reward=metrics, clean=metrics, probe=(loss,) * 3)
+        builder = ObservationBuilder(CONFIG, num_classes=num_classes)
         return list(named(builder, snapshot, None).values())
 
     assert chance(10) == pytest.approx(chance(1000), abs=1e-6)
 
 
 def test_features_are_documented_and_bound_the_space() -> None:
-    builder = ObservationBuilder(OPERATORS, num_classes=10)
+    builder = ObservationBuilder(CONFIG, num_classes=10)
     names = [feature.name for feature in builder.features]
     assert len(set(names)) == len(names) == builder.space.shape[0]
     assert builder.space.dtype == np.float32
@@ -158,6 +167,46 @@ def test_features_are_documented_and_bound_the_space() -> None:
         assert feature.meaning
         assert (feature.low, feature.high) == (low, high)
         assert feature.low < feature.high
+
+
+@given(st.lists(st.sampled_from(ObservationGroup), min_size=1, unique=True), SNAPSHOTS, SNAPSHOTS)
+def test_groups_are_switched_without_changing_the_features_that_stay(
+    groups: list[ObservationGroup], now: Snapshot, before: Snapshot
+) -> None:
+    config = EnvironmentConfig(operators=OPERATORS, observation=tuple(groups))
+    some = ObservationBuilder(config, num_classes=10)
+    every = ObservationBuilder(CONFIG, num_classes=10)
+    assert named(some, now, before).items() <= named(every, now, before).items()
+    assert {feature.group for feature in some.features} == set(groups)
+    assert [f.name for f in some.features] == [
+        feature.name for feature in every.features if feature.group in groups
+    ]
+
+
+def test_what_is_not_observed_is_not_measured(make_env: MakeEnv) -> None:
+    env = make_env(observation=["progress", "last_decision"], probe_images=500)
+    env.reset()
+    env.step(ACTIONS[1])
+    assert env._snapshots[-1].clean is None
+    assert env._snapshots[-1].probe == ()
+    assert env._measurement._probe is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"observation": ["progress", "progress"]}, "expected each group once"),
+        ({"observation": []}, "expected at least 1"),
+        ({"observation": ["progress"], "probe_images": 5}, "expected probe_images 500 without"),
+        ({"observation": ["losses"], "probe_batch": 5}, "expected probe_batch 32 without probe"),
+        ({"probe_batch": 1}, "expected"),
+    ],
+)
+def test_groups_and_options_without_effect_are_refused(
+    fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EnvironmentConfig.from_mapping(fields, source="here")
 
 
 def test_an_environment_observes_within_its_space_and_hands_out_copies(make_env: MakeEnv) -> None:

@@ -1,7 +1,6 @@
 """What an episode is: rewards, ends, seeds, states, and what it may look at."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +15,6 @@ from automix.errors import ConfigError
 from automix.schedule import Schedule
 from envs.mixing_env import MixingEnv
 from envs.observations import Observation
-from envs.rewards import POTENTIALS, diverged_potential, potential_of
 from tests.envs.conftest import ACTIONS, MakeEnv
 from tests.equality import assert_same, untouched_generators
 
@@ -39,21 +37,6 @@ def comparable(transitions: list[Transition]) -> list[object]:
         )
         for observation, reward, terminated, _, info in transitions
     ]
-
-
-@pytest.mark.parametrize("potential", list(POTENTIALS))
-def test_reward_is_the_gain_of_the_potential(make_env: MakeEnv, potential: Any) -> None:
-    env = make_env(potential=potential)
-    env.reset()
-    before = start = POTENTIALS[potential](env.trainer.evaluate(env.data.reward))
-    total = 0.0
-    for _, reward, _, truncated, info in play(env):
-        after = POTENTIALS[potential](info["metrics"])
-        assert reward == after - before
-        assert not truncated
-        before, total = after, total + reward
-    assert total == pytest.approx(info["potential"] - start, abs=1e-12)
-    assert info["potential"] == POTENTIALS[potential](env.trainer.evaluate(env.data.reward))
 
 
 def test_metrics_are_those_of_the_reward_split(make_env: MakeEnv) -> None:
@@ -94,38 +77,6 @@ def test_the_schedule_holds_the_decisions_taken(make_env: MakeEnv) -> None:
 def test_stepping_before_reset_is_refused(make_env: MakeEnv) -> None:
     with pytest.raises(RuntimeError, match=r"expected reset\(\) before anything else"):
         make_env().step(ACTIONS[0])
-
-
-@pytest.mark.parametrize("potential", list(POTENTIALS))
-def test_a_diverged_training_ends_with_the_potential_of_chance(
-    make_env: MakeEnv, potential: Any
-) -> None:
-    env = make_env(trainer=HUGE, potential=potential)
-    env.reset()
-    start = POTENTIALS[potential](env.trainer.evaluate(env.data.reward))
-    observation, reward, terminated, truncated, info = env.step(ACTIONS[0])
-    chance = diverged_potential(potential, num_classes=10)
-    assert (terminated, truncated, info["diverged"]) == (True, False, True)
-    assert reward == chance - start
-    assert info["potential"] == chance
-    assert env.observation_space.contains(observation)
-    assert [segment.start for segment in info["schedule"].segments] == [0]
-
-
-def test_chance_is_what_the_docstring_says() -> None:
-    assert diverged_potential("accuracy", num_classes=4) == 0.25
-    assert diverged_potential("nll", num_classes=4) == -math.log(4)
-    assert diverged_potential("calibrated_nll", num_classes=4) == -math.log(4)
-
-
-def test_a_potential_that_is_not_finite_is_that_of_chance(make_env: MakeEnv) -> None:
-    env = make_env()
-    env.reset()
-    metrics = env.trainer.evaluate(env.data.reward)
-    for value in (math.nan, math.inf):
-        broken = dataclasses.replace(metrics, calibrated_nll=value, nll=value)
-        for name in ("calibrated_nll", "nll"):
-            assert potential_of(broken, name, num_classes=10) == -math.log(10)
 
 
 def test_an_episode_after_a_diverged_one_is_as_good_as_new(make_env: MakeEnv) -> None:
@@ -278,7 +229,7 @@ def pointers(env: MixingEnv) -> list[int]:
     assert isinstance(batches, ResidentBatches)
     tensors: list[Tensor] = [*trainer.model.state_dict().values()]
     tensors += trainer.evaluated_model.state_dict().values()
-    tensors += [env.data.train.images, batches._split.images, env._probe.images]
+    tensors += [env.data.train.images, batches._split.images, env._measurement._clean.images]
     return [tensor.data_ptr() for tensor in tensors]
 
 

@@ -1,0 +1,157 @@
+"""Rewards: gains of the potential that the configuration names."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from automix.training.metrics import EvalMetrics
+from envs.config import EnvironmentConfig, PotentialWeights
+from envs.mixing_env import MixingEnv
+from envs.rewards import diverged_potential, potential_of
+from envs.snapshots import Snapshot
+from tests.envs.conftest import ACTIONS, MakeEnv
+
+HUGE = {"peak_learning_rate": 1e30}
+WEIGHTS = {"calibrated_nll": 0.5, "nll": 0.0, "accuracy": 2.0}
+# What each potential makes of the metrics on the reward split.
+FORMULAS: dict[str, Any] = {
+    "calibrated_nll": lambda metrics: -metrics.calibrated_nll,
+    "nll": lambda metrics: -metrics.nll,
+    "accuracy": lambda metrics: metrics.accuracy,
+    "weighted": lambda metrics: -0.5 * metrics.calibrated_nll + 2 * metrics.accuracy,
+}
+METRICS = EvalMetrics(nll=1.0, calibrated_nll=0.8, accuracy=0.6, temperature=1.5, num_images=10)
+
+
+def fields_of(potential: str) -> dict[str, Any]:
+    weights = {"potential_weights": WEIGHTS} if potential == "weighted" else {}
+    return {"potential": potential, **weights}
+
+
+def config_of(potential: str) -> EnvironmentConfig:
+    return EnvironmentConfig.model_validate(fields_of(potential))
+
+
+def snapshot(metrics: EvalMetrics, *, similarity: float = 0.0) -> Snapshot:
+    return Snapshot(
+        progress=0.5,
+        learning_rate_share=1.0,
+        reward=metrics,
+        clean=None,
+        train=None,
+        decision=None,
+        similarity=similarity,
+    )
+
+
+@pytest.mark.parametrize("potential", list(FORMULAS))
+def test_reward_is_the_gain_of_the_potential(make_env: MakeEnv, potential: str) -> None:
+    env = make_env(**fields_of(potential))
+    env.reset()
+    formula = FORMULAS[potential]
+    before = start = formula(env.trainer.evaluate(env.data.reward))
+    total = 0.0
+    for action in ACTIONS:
+        _, reward, _, truncated, info = env.step(action)
+        after = formula(info["metrics"])
+        assert reward == pytest.approx(after - before, abs=1e-15)
+        assert not truncated
+        before, total = after, total + reward
+    assert total == pytest.approx(info["potential"] - start, abs=1e-12)
+    assert info["potential"] == formula(env.trainer.evaluate(env.data.reward))
+
+
+@pytest.mark.parametrize("potential", list(FORMULAS))
+def test_a_diverged_training_ends_with_the_potential_of_chance(
+    make_env: MakeEnv, potential: str
+) -> None:
+    env = make_env(trainer=HUGE, **fields_of(potential))
+    env.reset()
+    start = FORMULAS[potential](env.trainer.evaluate(env.data.reward))
+    observation, reward, terminated, truncated, info = env.step(ACTIONS[0])
+    chance = diverged_potential(env.config, num_classes=10)
+    assert (terminated, truncated, info["diverged"]) == (True, False, True)
+    assert reward == pytest.approx(chance - start, abs=1e-12)
+    assert info["potential"] == chance
+    assert env.observation_space.contains(observation)
+    assert [segment.start for segment in info["schedule"].segments] == [0]
+
+
+def test_chance_is_what_the_docstring_says() -> None:
+    expected = {
+        "accuracy": 0.25,
+        "nll": -math.log(4),
+        "calibrated_nll": -math.log(4),
+        "weighted": -0.5 * math.log(4) + 2 * 0.25,
+        "gradient_similarity": 0.0,
+    }
+    for potential, value in expected.items():
+        found = diverged_potential(config_of(potential), num_classes=4)
+        assert found == pytest.approx(value, abs=1e-15)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_potential_that_is_not_finite_is_that_of_chance(value: float) -> None:
+    broken = EvalMetrics(
+        nll=value, calibrated_nll=value, accuracy=0.6, temperature=1.0, num_images=1
+    )
+    for name in ("calibrated_nll", "nll", "weighted"):
+        config = config_of(name)
+        expected = diverged_potential(config, num_classes=10)
+        assert potential_of(snapshot(broken), config, num_classes=10) == expected
+
+
+def test_a_weight_of_zero_reads_nothing() -> None:
+    broken = EvalMetrics(
+        nll=math.inf, calibrated_nll=0.5, accuracy=0.6, temperature=1.0, num_images=1
+    )
+    found = potential_of(snapshot(broken), config_of("weighted"), num_classes=10)
+    assert found == pytest.approx(-0.25 + 1.2)
+
+
+def test_gradient_similarity_is_paid_per_segment_and_highest_without_mixing(
+    make_env: MakeEnv,
+) -> None:
+    def rewards(actions: Any) -> list[float]:
+        env: MixingEnv = make_env(potential="gradient_similarity")
+        env.reset()
+        steps = [env.step(action) for action in actions]
+        assert steps[-1][4]["potential"] == pytest.approx(sum(step[1] for step in steps))
+        return [step[1] for step in steps]
+
+    never = rewards([ACTIONS[0]] * 3)
+    assert never == pytest.approx([1 / 3] * 3)
+    mixed = rewards(ACTIONS)
+    assert mixed[0] == pytest.approx(1 / 3)
+    assert 0 < mixed[1] < 1 / 3
+    assert 0 < mixed[2] < 1 / 3
+
+
+def test_similarity_counts_the_share_of_batches_that_are_mixed(make_env: MakeEnv) -> None:
+    found = []
+    for share in (0, 1):  # 0.5 and 1.0
+        env = make_env(potential="gradient_similarity", observation=["progress"], probe_images=500)
+        env.reset(options={"training_seed": 1})
+        before = {name: value.clone() for name, value in env.trainer.model.state_dict().items()}
+        probe = env._measurement._probe
+        assert probe is not None
+        decision = env._actions.decode(np.array([1, 1, share]))
+        found.append(probe.similarity(env.trainer.evaluated_model.eval(), decision))
+        after = env.trainer.model.state_dict()
+        assert all((after[name] == value).all() for name, value in before.items())
+    assert found[0] == pytest.approx(0.5 * found[1] + 0.5)
+
+
+def test_weights_are_asked_for_only_where_they_count() -> None:
+    assert config_of("weighted").potential_weights == PotentialWeights.model_validate(WEIGHTS)
+    with pytest.raises(ValueError, match="expected potential_weights above 0"):
+        EnvironmentConfig(potential="weighted")
+    with pytest.raises(ValueError, match="expected no potential_weights with potential nll"):
+        EnvironmentConfig(potential="nll", potential_weights=PotentialWeights(accuracy=1.0))
+
+
+def test_the_default_potential_reads_the_reward_split_only() -> None:
+    found = potential_of(snapshot(METRICS, similarity=5.0), EnvironmentConfig(), num_classes=10)
+    assert found == -0.8
