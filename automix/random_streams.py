@@ -19,6 +19,7 @@ class Stream(StrEnum):
     AUGMENTATION = "augmentation"
     MIXING = "mixing"
     MIXING_CHOICE = "mixing choice"
+    NETWORK = "network"
     SPLIT = "split"
     PROBE = "probe"
     EPISODE = "episode"

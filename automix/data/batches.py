@@ -23,7 +23,7 @@ def epoch_order(
         (num_images,) int64, a permutation of 0 to num_images - 1.
     """
     generator = stream_generator(seed, Stream.ORDER, epoch=epoch)
-    return torch.randperm(num_images, generator=generator).to(device)
+    return torch.randperm(num_images, generator=generator).to(device, non_blocking=True)
 
 
 class BatchPreparer:

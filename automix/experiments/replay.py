@@ -110,14 +110,13 @@ def _train(trainer: ClassifierTrainer, schedule: Schedule, run: RunFolder) -> st
 def _log(
     run: RunFolder, trainer: ClassifierTrainer, decision: Decision, metrics: TrainMetrics
 ) -> None:
-    run.log(
-        trainer.step,
-        {
-            "train/loss": metrics.loss,
-            "train/accuracy": metrics.accuracy,
-            "train/mixed_share": metrics.mixed_share,
-            "train/images_per_second": metrics.num_images / metrics.seconds,
-            "train/learning_rate": learning_rate_at(trainer.config, trainer.progress),
-            "decision": decision.label(),
-        },
-    )
+    values: dict[str, float | str | None] = {
+        "train/loss": metrics.loss,
+        "train/clean_accuracy": metrics.clean_accuracy,
+        "train/mixed_accuracy": metrics.mixed_accuracy,
+        "train/mixed_share": metrics.mixed_share,
+        "train/images_per_second": metrics.images_per_second,
+        "train/learning_rate": learning_rate_at(trainer.config, trainer.progress),
+        "decision": decision.label(),
+    }
+    run.log(trainer.step, {name: value for name, value in values.items() if value is not None})

@@ -17,6 +17,8 @@ from automix.models.registry import build_model, reinitialise_
 from automix.random_streams import Stream, stream_generator
 from automix.saliency.cache import CachedSource
 from automix.saliency.registry import build_source
+from automix.training.config import TrainerConfig
+from automix.training.distributed import current_world
 from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
 
@@ -63,7 +65,13 @@ def check_model(task: TaskConfig, data: SearchData) -> None:
 def build_trainer(
     task: TaskConfig, data: SearchData, *, seed: int, device: torch.device | None = None
 ) -> ClassifierTrainer:
-    """Return a trainer of a freshly initialised classifier on the training split of ``data``."""
+    """Return a trainer of a freshly initialised classifier on the training split of ``data``.
+
+    Processes that have joined a world build one each, and train together.
+
+    Raises:
+        ConfigError: the batch cannot be shared by processes and micro-batches.
+    """
     device = device or training_device()
     placement = task.data.placement
     data = data.to(holding_device(data.num_bytes, device=device, placement=placement))
@@ -74,7 +82,7 @@ def build_trainer(
     preparer = BatchPreparer(data.statistics, task.data.augment, device=device)
     return ClassifierTrainer(
         model.to(device),
-        ResidentBatches(data.train, preparer, _layout(task, len(data.train))),
+        ResidentBatches(data.train, preparer, _layout(task.trainer, len(data.train))),
         preparer,
         initialise=functools.partial(_initialise_, task.model, shape),
         saliency=CachedSource(
@@ -85,9 +93,14 @@ def build_trainer(
     )
 
 
-def _layout(task: TaskConfig, num_images: int) -> BatchLayout:
+def _layout(config: TrainerConfig, num_images: int) -> BatchLayout:
+    world = current_world()
     return BatchLayout.fitting(
-        num_images, task.trainer.batch_size, accumulation=1, rank=0, world_size=1
+        num_images,
+        config.batch_size,
+        accumulation=config.accumulation,
+        rank=world.rank,
+        world_size=world.size,
     )
 
 

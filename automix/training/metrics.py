@@ -7,25 +7,38 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from automix.training.distributed import current_world, gather_on_main, sum_over_processes_
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainMetrics:
-    """Means over the steps of a segment.
+    """Means over the steps of a segment, and over all processes.
+
+    Predictions are compared with the images' own classes, never with mixed labels, and those on
+    mixed images are counted apart: there even a perfect classifier is right only in part.
 
     Attributes:
         loss: training loss on the batches as they were fed (mixed or not), in nats.
-        accuracy: share of images whose predicted class is their own label, in [0, 1]; on mixed
-            images the own label is that of the first parent.
-        mixed_share: share of the batches that were mixed, in [0, 1].
+        clean_accuracy: share of the images of unmixed batches that are classified correctly, in
+            [0, 1]; None if all batches were mixed.
+        mixed_accuracy: share of the images of mixed batches whose predicted class is that of the
+            first parent, in [0, 1]; None if no batch was mixed.
+        mixed_share: share of the images that were in mixed batches, in [0, 1].
         num_images: how many images were fed.
         seconds: wall-clock time of the segment.
     """
 
     loss: float
-    accuracy: float
+    clean_accuracy: float | None
+    mixed_accuracy: float | None
     mixed_share: float
     num_images: int
     seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Images fed per second of wall-clock time, by all processes together."""
+        return self.num_images / self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +62,15 @@ class EvalMetrics:
 
 
 class SumsState(TypedDict):
-    """What `RunningSums` continue from."""
+    """What `RunningSums` continue from.
+
+    Attributes:
+        sums: (processes, 5) float64: loss, correct predictions on clean and on mixed images, and
+            the numbers of clean and of mixed images.
+        seconds: wall-clock time so far.
+    """
 
     sums: Tensor
-    num_images: int
-    num_steps: int
-    num_mixed: int
     seconds: float
 
 
@@ -68,50 +84,64 @@ class RunningSums:
     def __init__(self, device: torch.device) -> None:
         """Start at zero on ``device``."""
         self.seconds = 0.0
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self._num_images = 0
-        self._num_steps = 0
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self._num_clean = 0
         self._num_mixed = 0
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor, *, is_mixed: bool) -> None:
-        """Take in the batch of one step; ``loss`` is its mean."""
+        """Take in a batch.
+
+        Args:
+            loss: its mean.
+            logits_BK: (B, K).
+            labels_B: (B,) the images' own classes.
+            is_mixed: whether the images were mixed.
+        """
         batch = len(labels_B)
-        correct = (logits_BK.argmax(dim=1) == labels_B).sum()
-        self._sums += torch.stack((loss.detach().double() * batch, correct.double()))
-        self._num_images += batch
-        self._num_steps += 1
-        self._num_mixed += is_mixed
+        correct = (logits_BK.argmax(dim=1) == labels_B).sum().double()
+        self._sums[0] += loss.detach().double() * batch
+        self._sums[2 if is_mixed else 1] += correct
+        if is_mixed:
+            self._num_mixed += batch
+        else:
+            self._num_clean += batch
 
     def read(self) -> TrainMetrics:
-        """Return the means. This is the segment's one host synchronisation."""
+        """Return the means over all processes, each of which must call this.
+
+        This is the segment's one host synchronisation.
+        """
         started = time.perf_counter()
-        loss, correct = self._sums.tolist()
+        totals = sum_over_processes_(self._row())
+        loss, clean_correct, mixed_correct, num_clean, num_mixed = totals.tolist()
         # On an accelerator the steps end here, not where they were launched.
         self.seconds += time.perf_counter() - started
-        count = max(self._num_images, 1)
+        num_images = num_clean + num_mixed
         return TrainMetrics(
-            loss=loss / count,
-            accuracy=correct / count,
-            mixed_share=self._num_mixed / max(self._num_steps, 1),
-            num_images=self._num_images,
+            loss=loss / max(num_images, 1),
+            clean_accuracy=clean_correct / num_clean if num_clean else None,
+            mixed_accuracy=mixed_correct / num_mixed if num_mixed else None,
+            mixed_share=num_mixed / max(num_images, 1),
+            num_images=int(num_images),
             seconds=self.seconds,
         )
 
     def state_dict(self) -> SumsState:
-        """Return the state, for a checkpoint in the middle of a stretch."""
-        return SumsState(
-            sums=self._sums.clone(),
-            num_images=self._num_images,
-            num_steps=self._num_steps,
-            num_mixed=self._num_mixed,
-            seconds=self.seconds,
-        )
+        """Return the state, for a checkpoint in the middle of a stretch.
+
+        Every process must call this; what rank 0 gets is complete.
+        """
+        rows = gather_on_main(self._row())
+        return SumsState(sums=torch.stack(rows) if rows else torch.empty(0), seconds=self.seconds)
 
     def load_state_dict(self, state: SumsState) -> None:
         """Continue from a state: further additions give the same bits as without the cut."""
-        self._sums = state["sums"].to(self._sums.device, copy=True)
-        self._num_images = state["num_images"]
-        self._num_steps = state["num_steps"]
-        self._num_mixed = state["num_mixed"]
+        row = state["sums"][current_world().rank]
+        self._sums = row[:3].to(self._sums.device, copy=True)
+        self._num_clean, self._num_mixed = (int(count) for count in row[3:].tolist())
         self.seconds = state["seconds"]
+
+    def _row(self) -> Tensor:
+        counts = torch.tensor([self._num_clean, self._num_mixed], dtype=torch.float64)
+        return torch.cat((self._sums, counts.to(self._sums.device)))

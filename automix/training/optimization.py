@@ -7,41 +7,52 @@ from torch import Tensor, nn
 
 from automix.training.config import TrainerConfig
 
-# One-cycle starts at this share of the peak; all schedules but constant end at 0.
+# One-cycle starts at this share of the peak; one_cycle and cosine end at 0.
 _FIRST_SHARE = 0.05
+_MOMENTUM = 0.9
+_BETAS = (0.9, 0.999)
+_MILESTONE_FACTOR = 0.1
 # The average of the first steps must not be dominated by the initial weights.
 _EMA_WARM_UP_STEPS = 10
 
 
 def learning_rate_at(config: TrainerConfig, progress: float) -> float:
     """Return the learning rate at ``progress``, the share of the training done, in [0, 1]."""
-    if config.learning_rate_schedule == "constant":
-        return config.peak_learning_rate
-    if progress < config.warm_up:
-        share = progress / config.warm_up
+    warm_up = config.warm_up_share
+    if progress < warm_up:
+        share = progress / warm_up
         if config.learning_rate_schedule == "one_cycle":
             share = _FIRST_SHARE + (1 - _FIRST_SHARE) * share
         return config.peak_learning_rate * share
-    falling = (progress - config.warm_up) / (1 - config.warm_up)
-    if config.learning_rate_schedule == "one_cycle":
-        return config.peak_learning_rate * (1 - falling)
-    return config.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
+    falling = (progress - warm_up) / (1 - warm_up)
+    match config.learning_rate_schedule:
+        case "one_cycle":
+            return config.peak_learning_rate * (1 - falling)
+        case "cosine":
+            return config.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
+        case "multi_step":
+            factor = config.milestone_factor or _MILESTONE_FACTOR
+            passed = sum(progress >= milestone for milestone in config.milestones or ())
+            return config.peak_learning_rate * factor**passed
+        case "constant":
+            return config.peak_learning_rate
 
 
-def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.SGD:
-    """Return SGD with Nesterov momentum, without weight decay on norms and biases."""
+def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.SGD | torch.optim.AdamW:
+    """Return the optimiser of ``config``, without weight decay on norms and biases.
+
+    It is fused: one kernel for all weights, and no wait for the device with a `GradScaler`.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(
-        groups,
-        lr=learning_rate_at(config, 0.0),
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        fused=True,
-    )
+    rate = learning_rate_at(config, 0.0)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=config.betas or _BETAS, fused=True)
+    momentum = _MOMENTUM if config.momentum is None else config.momentum
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
 def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:

@@ -1,10 +1,8 @@
 """The one training loop: the environment calls it segment by segment, replay from end to end."""
 
-import copy
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,36 +10,41 @@ from torch import Generator, Tensor, nn
 from automix.data.batches import BatchPreparer
 from automix.data.splits import StoredImages
 from automix.data.training_batches import TrainingBatches
+from automix.errors import CheckpointError
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
-from automix.mixing import StepKey, is_mixed, mix_step
-from automix.operators.types import MixedBatch
+from automix.evaluation.inference import evaluation_mode
 from automix.random_streams import Stream, stream_generator
-from automix.saliency.cache import CachedSource, CacheState
+from automix.saliency.cache import CachedSource
 from automix.schedule import Decision, Schedule
 from automix.training.config import TrainerConfig
+from automix.training.distributed import gather_on_main, join_parts, part_of
+from automix.training.feeding import FeedState, MicroBatchFeed
 from automix.training.loss import smooth_labels, soft_cross_entropy
 from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
-from automix.training.optimization import (
-    AveragedWeights,
-    learning_rate_at,
-    make_optimizer,
-    reset_optimizer_,
-)
-from automix.vocabulary import OPERATOR_FACTS
+from automix.training.network import TrainedNetwork
+from automix.training.updates import UpdatesState, WeightUpdates
 
 _EVALUATION_BATCH = 1024
 
 
 class TrainerState(TypedDict):
-    """Everything a training needs to continue bit for bit: tensors and plain values."""
+    """Everything a training needs to continue bit for bit: tensors and plain values.
+
+    Attributes:
+        seed: of the training.
+        step: optimiser steps done.
+        world_size: processes that train together.
+        model: weights and buffers.
+        updates: state of averages, optimiser and loss scale.
+        shares: what each share of a step carries to the next, by number of the share.
+    """
 
     seed: int
     step: int
+    world_size: int
     model: dict[str, Tensor]
-    average: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    previous: dict[str, Tensor | None] | None
-    saliency: CacheState | None
+    updates: UpdatesState
+    shares: list[FeedState]
 
 
 class ClassifierTrainer:
@@ -49,6 +52,9 @@ class ClassifierTrainer:
 
     Every random draw derives from (seed, epoch, step): calling `train` twice with n steps gives
     the same bits as once with 2n, and there is no generator state to save.
+
+    In a world of several processes each of them has a trainer with the same arguments, and calls
+    the same methods in the same order; between calls all hold the same weights.
     """
 
     def __init__(
@@ -80,30 +86,32 @@ class ClassifierTrainer:
         self.batch_size = batches.layout.batch_size
         self.steps_per_epoch = batches.layout.steps_per_epoch
         self.total_steps = config.epochs * self.steps_per_epoch
-        self._batches = batches
+        self._layout = batches.layout
         self._preparer = preparer
-        self._num_classes = batches.num_classes
         self._initialise = initialise
-        self._saliency = saliency
-        self._optimizer = make_optimizer(model, config)
-        self._average = (
-            AveragedWeights(model, copy.deepcopy(model), decay=config.ema_decay)
-            if config.ema_decay
-            else None
-        )
-        self._previous: MixedBatch | None = None
+        self._saliency = saliency.source
+        self._num_classes = batches.num_classes
+        self._network = TrainedNetwork(model, config)
+        self._feeds = [
+            MicroBatchFeed(
+                batches,
+                CachedSource(saliency.source, refresh_every=saliency.refresh_every),
+                self._network,
+                number=number,
+            )
+            for number in range(batches.layout.accumulation)
+        ]
+        self._updates = WeightUpdates(model, config)
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
-        """Start over from ``seed`` in place: nothing is reloaded or allocated again."""
+        """Start over from ``seed`` in place: nothing is reloaded, allocated or compiled again."""
         self.seed = seed
         self.step = 0
-        self._previous = None
-        self._saliency.clear()
+        for feed in self._feeds:
+            feed.reset()
         self._initialise(self.model, stream_generator(seed, Stream.INITIALISATION))
-        reset_optimizer_(self._optimizer)
-        if self._average:
-            self._average.copy_()
+        self._updates.reset()
 
     @property
     def progress(self) -> float:
@@ -113,7 +121,7 @@ class ClassifierTrainer:
     @property
     def evaluated_model(self) -> nn.Module:
         """The module that is evaluated: averaged weights if there are any."""
-        return self._average.model if self._average else self.model
+        return self._updates.average.model if self._updates.average else self.model
 
     def train(self, decision: Decision, *, num_steps: int) -> TrainMetrics:
         """Run ``num_steps`` optimiser steps, mixing as ``decision`` says.
@@ -163,14 +171,21 @@ class ClassifierTrainer:
 
     @torch.no_grad()
     def logits(self, split: StoredImages) -> Tensor:
-        """Return (N, K) float32 logits of the evaluated weights on ``split``, in order."""
-        model = self.evaluated_model
-        model.eval()
-        parts = [
-            model(self._preparer.evaluation(split.read(start, start + _EVALUATION_BATCH))).float()
-            for start in range(0, len(split), _EVALUATION_BATCH)
-        ]
-        return torch.cat(parts)
+        """Return (N, K) float32 logits of the evaluated weights on ``split``, in order.
+
+        Always in 32 bits: what is evaluated is what is saved, whatever it was trained with. Each
+        of several processes passes its part of the images through the network, every image once,
+        and gets the logits of all.
+        """
+        model, count = self.evaluated_model, len(split)
+        here = part_of(count)
+        parts = [torch.empty(0, self._num_classes, device=self.device)]
+        with evaluation_mode(model):
+            for start in range(here.start, here.stop, _EVALUATION_BATCH):
+                stored = split.read(start, min(start + _EVALUATION_BATCH, here.stop))
+                images = self._network.laid_out(self._preparer.evaluation(stored))
+                parts.append(model(images).float())
+        return join_parts(torch.cat(parts), count)
 
     def evaluate(self, split: StoredImages) -> EvalMetrics:
         """Evaluate on ``split``; the host waits for the device once."""
@@ -196,85 +211,55 @@ class ClassifierTrainer:
     def saliency_of(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Return (B, H, W) maps of stored uint8 images under the current weights."""
         images = self._preparer.evaluation(images_BCHW)
-        return self._saliency.source(self.model, images, labels_B.to(self.device))
+        return self._saliency(self.model, images, labels_B.to(self.device))
 
     def state_dict(self) -> TrainerState:
-        """Return the state, without copying tensors: copy it before training on."""
+        """Return the state, without copying tensors: copy it before training on.
+
+        Every process must call this; what rank 0 gets is complete, and all that is to be saved.
+        """
+        own = [feed.state_dict() for feed in self._feeds]
+        by_rank = gather_on_main(own)
         return TrainerState(
             seed=self.seed,
             step=self.step,
+            world_size=self._layout.world_size,
             model=self.model.state_dict(),
-            average=self._average.model.state_dict() if self._average else {},
-            optimizer=self._optimizer.state_dict(),
-            previous=dataclasses.asdict(self._previous) if self._previous else None,
-            saliency=self._saliency.state_dict(),
+            updates=self._updates.state_dict(),
+            shares=[state for of_number in zip(*by_rank, strict=True) for state in of_number],
         )
 
     def load_state_dict(self, state: TrainerState) -> None:
-        """Continue from a state of a trainer with the same configuration and data."""
+        """Continue from a state of a trainer with the same configuration and data.
+
+        Raises:
+            CheckpointError: it is the state of another number of processes.
+        """
+        if state["world_size"] != self._layout.world_size:
+            raise CheckpointError(
+                f"checkpoint: expected a training of {self._layout.world_size} processes, "
+                f"got one of {state['world_size']}; continue it with as many"
+            )
         self.seed, self.step = state["seed"], state["step"]
         self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        if self._average:
-            self._average.model.load_state_dict(state["average"])
-        self._previous = _previous_on(self.device, state["previous"])
-        self._saliency.load_state_dict(state["saliency"], device=self.device)
+        self._updates.load_state_dict(state["updates"])
+        for number, feed in enumerate(self._feeds):
+            share = number * self._layout.world_size + self._layout.rank
+            feed.load_state_dict(state["shares"][share], device=self.device)
 
     def _train_step(self, decision: Decision, sums: RunningSums) -> None:
-        held = self.step // self._saliency.refresh_every
-        self._saliency.hold(held)
-        batch_key = self._batches.layout.key(self.seed, held)
-        images, labels, _ = self._batches.batch(batch_key)
-        key = StepKey(seed=self.seed, step=self.step, rank=batch_key.share)
-        with_mixing = is_mixed(decision, key)
-        if with_mixing:
-            mixed = self._mix(decision, key, images, labels)
-            images, targets = mixed.images, mixed.targets
-        else:
-            targets = nn.functional.one_hot(labels, self._num_classes).float()
-        logits = self.model(images)
-        loss = soft_cross_entropy(logits, smooth_labels(targets, self.config.label_smoothing))
-        torch.autograd.backward(loss)
-        self._update_weights()
-        sums.add(loss, logits, labels, is_mixed=with_mixing)
+        for number, feed in enumerate(self._feeds):
+            fed = feed.next(decision, seed=self.seed, step=self.step)
+            with self._network.accumulating(is_last=number == len(self._feeds) - 1):
+                logits = self._network.logits(fed.images, key=fed.key)
+                targets = smooth_labels(fed.targets, self.config.label_smoothing)
+                loss = soft_cross_entropy(logits, targets)
+                self._updates.backward(loss)
+            sums.add(loss, logits, fed.labels, is_mixed=fed.is_mixed)
+        self._updates.step(progress=self.progress)
+        self._network.share_buffers_()
+        self._updates.take_average(self.step)
         self.step += 1
-
-    def _mix(self, decision: Decision, key: StepKey, images: Tensor, labels: Tensor) -> MixedBatch:
-        mixed = mix_step(
-            decision,
-            images,
-            labels,
-            key=key,
-            num_classes=self._num_classes,
-            model=self.model,
-            saliency=self._saliency,
-            previous=self._previous,
-        )
-        # Kept only as long as the operator that needs it goes on.
-        needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
-        self._previous = mixed if needs_previous else None
-        return mixed
-
-    def _update_weights(self) -> None:
-        if self.config.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
-        rate = learning_rate_at(self.config, self.progress)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        if self._average:
-            self._average.update_(self.step)
-
-
-def _previous_on(
-    device: torch.device, values: dict[str, Tensor | None] | None
-) -> MixedBatch | None:
-    """Return a saved batch on ``device``: checkpoints are read into main memory."""
-    if values is None:
-        return None
-    moved = {name: None if value is None else value.to(device) for name, value in values.items()}
-    return MixedBatch(**moved)  # type: ignore[arg-type]
 
 
 def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:

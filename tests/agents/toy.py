@@ -116,7 +116,14 @@ class ToyTrainer:
         self._harm = self._toy.harm(decision)
         self.step += 1
         loss = math.nan if self._toy.diverges(decision) else self._loss
-        return TrainMetrics(loss=loss, accuracy=0.5, mixed_share=1.0, num_images=1, seconds=0.0)
+        return TrainMetrics(
+            loss=loss,
+            clean_accuracy=None,
+            mixed_accuracy=0.5,
+            mixed_share=1.0,
+            num_images=1,
+            seconds=0.0,
+        )
 
     def evaluate(self, split: Split) -> EvalMetrics:
         del split

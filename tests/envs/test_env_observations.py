@@ -32,7 +32,8 @@ EVALUATIONS = st.builds(
 TRAININGS = st.builds(
     TrainMetrics,
     loss=LOSSES,
-    accuracy=SHARES,
+    clean_accuracy=st.none() | SHARES,
+    mixed_accuracy=st.none() | SHARES,
     mixed_share=SHARES,
     num_images=st.just(5),
     seconds=st.just(1.0),
@@ -70,7 +71,14 @@ AFTER = dataclasses.replace(
     progress=0.25,
     reward=dataclasses.replace(EVALUATION, nll=0.9, calibrated_nll=0.5),
     clean=dataclasses.replace(EVALUATION, nll=0.4),
-    train=TrainMetrics(loss=1.2, accuracy=0.5, mixed_share=1, num_images=8, seconds=1),
+    train=TrainMetrics(
+        loss=1.2,
+        clean_accuracy=None,
+        mixed_accuracy=0.5,
+        mixed_share=1,
+        num_images=8,
+        seconds=1,
+    ),
     decision=Decision(operator=Operator.MIXUP, strength=1.0, probability=0.5),
 )
 

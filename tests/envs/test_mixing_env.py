@@ -225,7 +225,7 @@ def test_skipping_episodes_equals_running_them(make_env: MakeEnv) -> None:
 
 def pointers(env: MixingEnv) -> list[int]:
     trainer = env.trainer
-    batches = trainer._batches
+    batches = trainer._feeds[0]._batches
     assert isinstance(batches, ResidentBatches)
     tensors: list[Tensor] = [*trainer.model.state_dict().values()]
     tensors += trainer.evaluated_model.state_dict().values()

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.data.batches import BatchPreparer
 from automix.data.splits import SearchData
+from automix.data.training_batches import BatchKey, TrainingBatch
 from automix.saliency.cache import CachedSource
 from automix.saliency.gradient import input_gradient
+from automix.saliency.types import SaliencySource
 from automix.schedule import Decision
+from automix.training.feeding import MicroBatchFeed
 from automix.training.trainer import ClassifierTrainer
 from automix.vocabulary import Operator
 from tests.training.conftest import TOTAL_STEPS, MakeTrainer
@@ -29,20 +31,25 @@ class Watched:
 
 def batches_of(trainer: ClassifierTrainer, decision: Decision) -> tuple[list[Tensor], Watched]:
     """Return the unmixed images of every step, and the source that was asked."""
-    source, prepared = Watched(), []
-    trainer._saliency = CachedSource(source, refresh_every=trainer._saliency.refresh_every)
-    prepare = trainer._preparer.training
+    source, fed = Watched(), list[Tensor]()
+    watch(trainer, source)
+    next_batch = MicroBatchFeed._batch
 
-    def keep(images: Tensor, *, generator: torch.Generator) -> Tensor:
-        prepared.append(prepare(images, generator=generator))
-        return prepared[-1]
+    def keep(feed: MicroBatchFeed, key: BatchKey) -> TrainingBatch:
+        batch = next_batch(feed, key)
+        fed.append(batch.images.clone())
+        return batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            BatchPreparer, "training", lambda self, *args, **kwargs: keep(*args, **kwargs)
-        )
+        patch.setattr(MicroBatchFeed, "_batch", keep)
         trainer.train(decision, num_steps=TOTAL_STEPS)
-    return prepared, source
+    return fed, source
+
+
+def watch(trainer: ClassifierTrainer, source: SaliencySource) -> None:
+    """Let ``source`` give the maps of a training."""
+    for feed in trainer._feeds:
+        feed._saliency = CachedSource(source, refresh_every=feed._saliency.refresh_every)
 
 
 @pytest.mark.parametrize("refresh_every", [1, 2, 5])
@@ -72,9 +79,7 @@ def test_each_step_of_a_held_batch_mixes_anew(make_trainer: MakeTrainer) -> None
     trainer.model.register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0].detach().clone()) if module.training else None
     )
-    trainer._saliency = CachedSource(
-        lambda model, images, targets: images.abs().mean(1), refresh_every=4
-    )
+    watch(trainer, lambda model, images, targets: images.abs().mean(1))
     trainer.train(RMIX, num_steps=4)
     assert len(seen) == 4
     assert not torch.equal(seen[0], seen[1])

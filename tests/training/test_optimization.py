@@ -20,8 +20,15 @@ SHARES = st.floats(0, 1)
 CONFIGS = st.builds(
     TrainerConfig,
     peak_learning_rate=st.floats(1e-6, 10),
-    learning_rate_schedule=st.sampled_from(["one_cycle", "cosine", "constant"]),
-    warm_up=st.floats(0, 0.99),
+    learning_rate_schedule=st.sampled_from(["one_cycle", "cosine"]),
+    warm_up=st.none() | st.floats(0, 0.99),
+) | st.builds(
+    TrainerConfig,
+    peak_learning_rate=st.floats(1e-6, 10),
+    learning_rate_schedule=st.just("multi_step"),
+    warm_up=st.none() | st.floats(0, 0.4),
+    milestones=st.lists(st.floats(0.41, 0.99), min_size=1, max_size=4, unique=True).map(sorted),
+    milestone_factor=st.none() | st.floats(0.01, 0.99),
 )
 FALLING = st.sampled_from(["one_cycle", "cosine"])
 
@@ -41,17 +48,17 @@ def test_learning_rate_rises_to_the_peak_and_falls_from_it(
     earlier, later = sorted((first, second))
     rise = learning_rate_at(config, later) - learning_rate_at(config, earlier)
     tolerance = 1e-12 * config.peak_learning_rate
-    if config.learning_rate_schedule == "constant":
-        assert rise == 0
-    elif later <= config.warm_up:
+    if later <= config.warm_up_share:
         assert rise >= -tolerance
-    elif earlier >= config.warm_up:
+    elif earlier >= config.warm_up_share:
         assert rise <= tolerance
 
 
 @given(CONFIGS)
 def test_the_peak_is_reached_at_the_end_of_the_warm_up(config: TrainerConfig) -> None:
-    assert learning_rate_at(config, config.warm_up) == pytest.approx(config.peak_learning_rate)
+    assert learning_rate_at(config, config.warm_up_share) == pytest.approx(
+        config.peak_learning_rate
+    )
 
 
 @given(FALLING, st.floats(0, 0.99))
@@ -62,7 +69,7 @@ def test_one_cycle_and_cosine_end_at_zero(schedule: str, warm_up: float) -> None
 
 def test_published_points_of_the_schedules() -> None:
     def rate(schedule: str, progress: float) -> float:
-        values = {"learning_rate_schedule": schedule, "warm_up": 0.2, "peak_learning_rate": 1.0}
+        values = {"learning_rate_schedule": schedule, "peak_learning_rate": 1.0}
         return learning_rate_at(TrainerConfig.model_validate(values), progress)
 
     assert rate("one_cycle", 0.0) == pytest.approx(0.05)

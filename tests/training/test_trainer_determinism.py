@@ -34,7 +34,7 @@ def snapshot(trainer: ClassifierTrainer) -> dict[str, object]:
 def tensors_of(trainer: ClassifierTrainer) -> list[Tensor]:
     average = trainer.evaluated_model
     assert average is not trainer.model
-    momenta = [state["momentum_buffer"] for state in trainer._optimizer.state.values()]
+    momenta = [state["momentum_buffer"] for state in trainer._updates.optimizer.state.values()]
     return [*trainer.model.state_dict().values(), *average.state_dict().values(), *momenta]
 
 

@@ -1,0 +1,149 @@
+"""Several processes that train one classifier together, as torchrun starts them.
+
+Everything here works alone, too: a process that was not started by torchrun is a world of one, and
+the collective functions then return what they were given. In a larger world, each of them must be
+called by every process, in the same order.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from automix.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The processes that train together.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and talks to people."""
+        return self.rank == 0
+
+
+def current_world() -> World:
+    """Return the world this process has joined; a world of one if none."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return World()
+    return World(rank=dist.get_rank(), size=dist.get_world_size())
+
+
+@contextlib.contextmanager
+def joined_world() -> Iterator[World]:
+    """Join the processes that torchrun started together with this one, for a block.
+
+    Each process of a machine takes the accelerator with its local rank; without accelerators they
+    share the CPU. Collectives on the host go through gloo, those on an accelerator through its own
+    library.
+
+    Raises:
+        ConfigError: torchrun started more processes on this machine than it has accelerators.
+    """
+    if not dist.is_available() or not dist.is_torchelastic_launched():
+        yield World()
+        return
+    backends = "cpu:gloo"
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        local_rank, count = int(os.environ["LOCAL_RANK"]), torch.accelerator.device_count()
+        if local_rank >= count:
+            raise ConfigError(
+                f"torchrun: expected at most {count} processes on this machine, one for each "
+                f"accelerator, got {os.environ['LOCAL_WORLD_SIZE']}"
+            )
+        torch.accelerator.set_device_index(local_rank)
+        backends += f",{accelerator.type}:{dist.get_default_backend_for_device(accelerator)}"
+    dist.init_process_group(backends)
+    yield current_world()
+    # After an exception the others may wait in a collective for this process: it must end, not wait
+    # for them. torchrun then ends them.
+    dist.destroy_process_group()
+
+
+def sum_over_processes_(tensor: Tensor) -> Tensor:
+    """Replace ``tensor`` by its sum over all processes: the same bits in each."""
+    if current_world().size > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def any_process(flag: bool) -> bool:
+    """Return whether ``flag`` is true in some process."""
+    if current_world().size == 1:
+        return flag
+    flags = torch.tensor(flag, dtype=torch.int32)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags)
+
+
+def copy_from_main_(tensors: Sequence[Tensor]) -> None:
+    """Replace ``tensors`` by those of rank 0."""
+    if current_world().size > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def gather_on_main(value: T) -> list[T]:
+    """Return the values of all processes by rank, on rank 0; elsewhere an empty list.
+
+    Args:
+        value: tensors and plain values, in dicts and lists; gathered tensors are on the CPU.
+    """
+    world = current_world()
+    if world.size == 1:
+        return [value]
+    gathered: list[Any] | None = [None] * world.size if world.is_main else None
+    dist.gather_object(_on_host(value), gathered, dst=0)
+    return gathered or []
+
+
+def _on_host(value: Any) -> Any:
+    # A tensor on an accelerator would be unpacked on the accelerator it came from.
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {name: _on_host(entry) for name, entry in value.items()}
+    return [_on_host(entry) for entry in value] if isinstance(value, list) else value
+
+
+def part_of(count: int) -> slice:
+    """Return which of ``count`` items this process works on: neighbours, each item once."""
+    world = current_world()
+    return slice(count * world.rank // world.size, count * (world.rank + 1) // world.size)
+
+
+def join_parts(part: Tensor, count: int) -> Tensor:
+    """Return the rows of all processes in order; no row is sent twice or padded.
+
+    Args:
+        part: (n, ...) rows of this process, as many as `part_of` gives it, perhaps none.
+        count: rows of all processes together.
+    """
+    world = current_world()
+    if world.size == 1:
+        return part
+    rows = part.new_empty(count, *part.shape[1:])
+    for rank in range(world.size):
+        here = rows[count * rank // world.size : count * (rank + 1) // world.size]
+        if len(here):
+            if rank == world.rank:
+                here.copy_(part)
+            dist.broadcast(here, src=rank)
+    return rows
