@@ -104,8 +104,8 @@ CONFIGS = [
     bad_config(
         "unknown choice",
         "task: {trainer: {learning_rate_schedule: cosin}}",
-        ": task.trainer.learning_rate_schedule: expected 'one_cycle', 'cosine' or 'constant', "
-        "got 'cosin' (did you mean 'cosine'?)",
+        ": task.trainer.learning_rate_schedule: expected 'one_cycle', 'cosine', 'multi_step' or "
+        "'constant', got 'cosin' (did you mean 'cosine'?)",
     ),
     bad_config(
         "a value of no alternative",

@@ -1,0 +1,135 @@
+"""What the processes of `test_worlds` do; each function runs in every process of a world."""
+
+import copy
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automix.data.splits import Split
+from automix.saliency.config import SaliencyConfig
+from automix.schedule import Decision
+from automix.training import distributed
+from automix.training.build import build_trainer
+from automix.training.config import TrainerConfig
+from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
+from automix.training.trainer import ClassifierTrainer
+from tests.training.conftest import TASK
+from tests.training.plain_network import digits, plain_trainer
+
+SIZES = range(1, 18)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """A split that notes which of its images are read."""
+
+    split: Split
+    read_images: list[int] = field(default_factory=list)
+
+    @property
+    def labels(self) -> Tensor:
+        return self.split.labels
+
+    @property
+    def num_classes(self) -> int:
+        return self.split.num_classes
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        self.read_images.extend(range(len(self))[start:stop])
+        return self.split.read(start, stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What one process read of a split, and what it found."""
+
+    read_images: list[int]
+    logits: Tensor
+    metrics: EvalMetrics
+
+
+def evaluations() -> list[Evaluation]:
+    """Evaluate an untrained network on splits of each of `SIZES`."""
+    trainer = bn_trainer()
+    found = []
+    for size in SIZES:
+        watched = Watched(split=digits().train.subset(torch.arange(size)))
+        logits = trainer.logits(watched)
+        read_images = list(watched.read_images)
+        metrics = trainer.evaluate(watched)
+        found.append(Evaluation(read_images=read_images, logits=logits, metrics=metrics))
+    return found
+
+
+def bn_trainer(seed: int = 0, **fields: Any) -> ClassifierTrainer:
+    """Return a trainer of a network with batch norm."""
+    saliency = SaliencyConfig(refresh_every=fields.pop("refresh_every", 1))
+    config = TrainerConfig.model_validate(TASK.trainer.model_dump() | {"batch_size": 12} | fields)
+    task = TASK.model_copy(update={"trainer": config, "saliency": saliency})
+    return build_trainer(task, digits(), seed=seed)
+
+
+def plain_run(decisions: list[Decision], fields: dict[str, Any]) -> list[TrainMetrics]:
+    """Train one step by each decision; each metrics are those of one step."""
+    trainer = plain_trainer(**fields)
+    return [trainer.train(decision, num_steps=1) for decision in decisions]
+
+
+def digests(decision: Decision) -> list[str]:
+    """Return a hash of all weights, averages and buffers after each of a few steps."""
+    trainer, found = bn_trainer(), []
+    for _ in range(4):
+        trainer.train(decision, num_steps=1)
+        found.append(digest(trainer))
+    return found
+
+
+def digest(trainer: ClassifierTrainer) -> str:
+    state = hashlib.sha256()
+    for module in (trainer.model, trainer.evaluated_model):
+        for tensor in module.state_dict().values():
+            state.update(tensor.numpy().tobytes())
+    return state.hexdigest()
+
+
+def saved(decision: Decision, fields: dict[str, Any], at: int) -> dict[str, Any]:
+    """Train to the end; return the state after ``at`` steps, sums too, and the final ones."""
+    trainer = bn_trainer(3, **fields)
+    sums = RunningSums(trainer.device)
+    trainer.run(decision, sums, num_steps=at)
+    middle = copy.deepcopy({"trainer": trainer.state_dict(), "sums": sums.state_dict()})
+    trainer.run(decision, sums, num_steps=trainer.total_steps - at)
+    final = copy.deepcopy({"trainer": trainer.state_dict(), "sums": sums.state_dict()})
+    return {"middle": middle, "final": final}
+
+
+def continued(state: dict[str, Any], decision: Decision, fields: dict[str, Any]) -> dict[str, Any]:
+    """Load a state and train to the end; return the final state."""
+    trainer = bn_trainer(9, **fields)
+    trainer.train(decision, num_steps=1)
+    sums = RunningSums(trainer.device)
+    trainer.load_state_dict(state["trainer"])
+    sums.load_state_dict(state["sums"])
+    trainer.run(decision, sums, num_steps=trainer.total_steps - trainer.step)
+    return {"trainer": trainer.state_dict(), "sums": sums.state_dict()}
+
+
+def collectives() -> dict[str, Any]:
+    """Call the functions that concern all processes."""
+    world = distributed.current_world()
+    own = torch.full((2,), float(world.rank))
+    distributed.copy_from_main_([own])
+    return {
+        "world": world,
+        "is_main": world.is_main,
+        "sum": distributed.sum_over_processes_(torch.tensor([1.0, world.rank])).tolist(),
+        "any": [distributed.any_process(world.rank == rank) for rank in range(-1, world.size)],
+        "from_main": own.tolist(),
+        "gathered": distributed.gather_on_main({"ranks": [torch.tensor(world.rank)]}),
+    }
