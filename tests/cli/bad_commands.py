@@ -143,7 +143,7 @@ WORDS = [
     bad_words(
         "compare on an unknown split",
         "compare --split train",
-        "--split: expected 'selection' or 'test', got 'train'",
+        "--split: expected 'selection', 'test' or 'both', got 'train'",
     ),
 ]
 
