@@ -187,7 +187,7 @@ class _RestoreAtFirstRollout(BaseCallback):
         assert starts is not None
         for index, env_state in enumerate(state["environments"]):
             observations[index] = self._env.env_method("set_state", env_state, indices=index)[0]
-            starts[index] = env_state["trainer"] is None
+            starts[index] = env_state["is_start"]
         self._env.continue_episodes(state["unfinished"])
 
     def _on_step(self) -> bool:

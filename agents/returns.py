@@ -24,7 +24,13 @@ class FinalReturn(VecEnvWrapper):
     decision changes about the end, and a critic would have to learn them first. Paid at the end,
     the return varies only by what matters.
 
-    The raw return, its length and its summary stay in ``info["episode"]``.
+    An episode that goes on from a snapshot is paid the gain of its whole run, what the run had
+    gained before included, so that all returns are on one scale and a state is worth the same
+    however it was reached. A truncated episode is paid nothing: its run is not over, and the agent
+    bootstraps from the value of its last observation, which is the return to be expected.
+
+    The raw return, its length and its summary stay in ``info["episode"]``, for truncated episodes
+    in ``info["stopped_episode"]``.
     """
 
     def __init__(self, venv: VecEnv) -> None:
@@ -35,8 +41,10 @@ class FinalReturn(VecEnvWrapper):
 
     def reset(self) -> VecEnvObs:
         """Reset all environments and forget unfinished returns."""
-        self._returns[:], self._lengths[:] = 0, 0
-        return self.venv.reset()
+        observations = self.venv.reset()
+        for index in range(self.num_envs):
+            self._begin(index)
+        return observations
 
     def step_wait(self) -> VecEnvStepReturn:
         """Hold rewards back until the end of each episode."""
@@ -44,13 +52,16 @@ class FinalReturn(VecEnvWrapper):
         self._returns += rewards
         self._lengths += 1
         paid = np.zeros(self.num_envs, dtype=np.float32)
-        ended = [index for index, done in enumerate(dones) if done]
-        for index in ended:
+        stopped = [info.get("TimeLimit.truncated", False) for info in infos]
+        finished = [i for i, done in enumerate(dones) if done and not stopped[i]]
+        for index in finished:
             self._take_in(float(self._returns[index]))
-        for index in ended:
+        for index in finished:
             paid[index] = self._standardised(float(self._returns[index]))
-            infos[index]["episode"] = self._summary(index)
-            self._returns[index], self._lengths[index] = 0, 0
+        for index in np.flatnonzero(dones).tolist():
+            key = "stopped_episode" if stopped[index] else "episode"
+            infos[index][key] = self._summary(index)
+            self._begin(index)
         return observations, paid, dones, infos
 
     def unfinished(self) -> list[tuple[float, int]]:
@@ -64,6 +75,11 @@ class FinalReturn(VecEnvWrapper):
         """Put back what `unfinished` returned."""
         for index, (value, length) in enumerate(unfinished):
             self._returns[index], self._lengths[index] = value, length
+
+    def _begin(self, index: int) -> None:
+        """Start from what the run of a new episode had gained before, see `MixingEnv`."""
+        self._returns[index] = self.venv.reset_infos[index].get("gain_so_far", 0.0)
+        self._lengths[index] = 0
 
     def _summary(self, index: int) -> dict[str, Any]:
         return {"r": float(self._returns[index]), "l": int(self._lengths[index]), "t": 0.0}

@@ -23,6 +23,7 @@ class Stream(StrEnum):
     SPLIT = "split"
     PROBE = "probe"
     EPISODE = "episode"
+    SNAPSHOT = "snapshot"
     POLICY = "policy"
     GREEDY = "greedy"
     SELECTION = "selection"

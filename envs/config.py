@@ -101,6 +101,21 @@ class EnvironmentConfig(Config):
     probe_batch: Annotated[int, Field(ge=2, le=4096)] = 32
     """At most this many training images, mixed, tell what each operator asks of the network."""
 
+    snapshot_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of episodes that go on from a snapshot of an earlier episode, taken after a segment
+    drawn at random: the agent sees late training more often, at less cost."""
+
+    snapshot_capacity: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Snapshots that each environment keeps, of its last episodes; one is the weights, their
+    average and the optimiser's state."""
+
+    halving_rungs: tuple[float, ...] = ()
+    """Shares of the training at which the worst episodes are stopped, each in (0, 1), rising; none:
+    no episode is stopped. Early ones are unsafe: what mixes strongly looks worse at first."""
+
+    stopped_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of episodes that is stopped at each rung, as truncation."""
+
     @field_validator("operators")
     @classmethod
     def _no_operator_twice(cls, value: tuple[Operator, ...]) -> tuple[Operator, ...]:
@@ -133,6 +148,13 @@ class EnvironmentConfig(Config):
             raise ValueError(
                 f"expected no potential_weights with potential {self.potential}, got some"
             )
+        if not self.snapshot_share:
+            self._refuse_unless_default("snapshot_capacity", "snapshot_share above 0")
+        elif self.num_segments < 2:
+            raise ValueError("expected at least 2 segments with snapshot_share, got 1")
+        if not self.halving_rungs:
+            self._refuse_unless_default("stopped_share", "halving_rungs")
+        self._check_rungs()
         if not self.needs_clean_metrics:
             self._refuse_unless_default("probe_images", "losses, gap or slopes in observation")
         if not self.needs_mixed_probe:
@@ -141,10 +163,24 @@ class EnvironmentConfig(Config):
             )
         return self
 
+    def _check_rungs(self) -> None:
+        segments = self.rung_segments
+        is_inside = all(0 < segment < self.num_segments for segment in segments)
+        if not is_inside or list(segments) != sorted(set(segments)):
+            raise ValueError(
+                f"expected halving_rungs at different boundaries of {self.num_segments} segments, "
+                f"rising, got {list(self.halving_rungs)}"
+            )
+
     def _refuse_unless_default(self, name: str, needed: str) -> None:
         value, default = getattr(self, name), type(self).model_fields[name].default
         if value != default:
             raise ValueError(f"expected {name} {default} without {needed}, got {value}")
+
+    @property
+    def rung_segments(self) -> tuple[int, ...]:
+        """How many segments are over at each rung: the boundary nearest to its share."""
+        return tuple(round(share * self.num_segments) for share in self.halving_rungs)
 
     @property
     def rewards_similarity(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from automix.training.metrics import EvalMetrics
 from automix.vocabulary import OPERATOR_FACTS, Operator
 from envs.config import ObservationGroup
-from envs.snapshots import Snapshot
+from envs.readings import Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +24,8 @@ class View:
         scale: log K, the loss of chance.
     """
 
-    now: Snapshot
-    before: Snapshot
+    now: Reading
+    before: Reading
     scale: float
 
     @property

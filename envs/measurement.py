@@ -11,11 +11,11 @@ from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.probe import MixedProbe, fixed_sample
-from envs.snapshots import Snapshot
+from envs.readings import Reading
 
 
 class Measurement:
-    """Takes snapshots of a training: as much as observation and reward need, and no more."""
+    """Takes readings of a training: as much as observation and reward need, and no more."""
 
     def __init__(self, task: TaskConfig, config: EnvironmentConfig, data: SearchData) -> None:
         """Choose the training images that are evaluated, and mix those that are probed."""
@@ -24,25 +24,25 @@ class Measurement:
         self._clean = fixed_sample(data.train, config.probe_images)
         self._probe = _make_probe(task, config, data) if config.needs_mixed_probe else None
 
-    def snapshot(
+    def reading(
         self,
         trainer: ClassifierTrainer,
         *,
         train: TrainMetrics | None,
         decision: Decision | None,
-        before: Snapshot | None,
-    ) -> Snapshot:
+        before: Reading | None,
+    ) -> Reading:
         """Return what is known of a training now.
 
         Args:
             trainer: evaluated with its averaged weights, if it has any.
             train: means over the last segment; None before the first.
             decision: of the last segment; None before the first.
-            before: the snapshot after the segment before.
+            before: the reading after the segment before.
         """
         config = self._config
         rate = learning_rate_at(trainer.config, trainer.progress)
-        return Snapshot(
+        return Reading(
             progress=trainer.progress,
             learning_rate_share=rate / trainer.config.peak_learning_rate,
             reward=trainer.evaluate(self._reward),
@@ -59,7 +59,7 @@ class Measurement:
         return self._probe.losses(trainer.evaluated_model.eval())
 
     def _similarity(
-        self, trainer: ClassifierTrainer, decision: Decision | None, before: Snapshot | None
+        self, trainer: ClassifierTrainer, decision: Decision | None, before: Reading | None
     ) -> float:
         if self._probe is None or not self._config.rewards_similarity:
             return 0.0

@@ -1,7 +1,7 @@
 """One episode is one training of a classifier; an action decides how its next segment is mixed."""
 
 import copy
-from typing import Any, TypedDict
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -11,34 +11,20 @@ from automix.data.splits import SearchData
 from automix.random_streams import Stream, derived_seed
 from automix.reporting.canvas import rgb_array
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
-from automix.schedule import Decision, Schedule, Segment
+from automix.schedule import Decision, Schedule
 from automix.training.build import build_trainer, load_search_data
 from automix.training.metrics import TrainMetrics
 from automix.training.task import TaskConfig
-from automix.training.trainer import ClassifierTrainer, TrainerState, segment_steps
-from automix.vocabulary import Operator
+from automix.training.trainer import ClassifierTrainer, segment_steps
 from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig
+from envs.episodes import EnvState, Halving, KeptRuns, RunState, asked_for, fresh_run, schedule_of
 from envs.measurement import Measurement
 from envs.observations import Observation, ObservationBuilder
-from envs.rewards import diverged_potential, potential_of
-from envs.snapshots import Snapshot
+from envs.readings import Reading
+from envs.rewards import Potential
 
-RESET_OPTIONS = ("training_seed",)
-
-
-class EnvState(TypedDict):
-    """What an episode continues from bit for bit: tensors and plain values.
-
-    Before the first decision of an episode ``trainer`` is None: the training's seed says all.
-    """
-
-    seed: int
-    episode: int
-    training_seed: int
-    seconds: float
-    snapshots: list[dict[str, Any]]
-    trainer: TrainerState | None
+Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
 class MixingEnv(gym.Env[Observation, Action]):
@@ -61,17 +47,23 @@ class MixingEnv(gym.Env[Observation, Action]):
 
     ## Starting State
     A freshly initialised classifier. `reset(seed=s)` starts a reproducible sequence of episodes;
-    `reset(options={"training_seed": s})` sets the seed of this one training.
+    `reset(options={"training_seed": s})` sets the seed of this one training;
+    `reset(options={"snapshot": state})` goes on from a state that `get_state` returned between two
+    segments. With `snapshot_share` above 0, that share of the sequence starts from snapshots that
+    the environment kept of its own earlier episodes. `info["start_segment"]` says how many
+    segments were over, and `info["gain_so_far"]` what the run had gained: its rewards and this sum
+    to the gain of the whole run.
 
     ## Episode End
     Terminates after the last segment, because the training is over. A run whose loss is not
-    finite terminates at once; its potential is then that of a classifier at chance. Never
-    truncates.
+    finite terminates at once; its potential is then that of a classifier at chance. With
+    `halving_rungs`, episodes of the sequence that are among the worst at a rung are truncated:
+    their training is not over, so bootstrap from the value of the last observation.
 
     ## Information
-    `info["decision"]` after each step, `info["metrics"]` (reward-split metrics), and at the end
-    `info["schedule"]`, the whole episode as a `Schedule`, `info["potential"]`,
-    `info["training_seed"]` and `info["seconds"]`.
+    After each step `info["decision"]`, `info["metrics"]` (reward-split metrics),
+    `info["potential"]` and `info["diverged"]`; at the end also `info["schedule"]`, all decisions
+    of the run as a `Schedule`, `info["training_seed"]` and `info["seconds"]` of training.
 
     ## Version History
     * v0: initial version
@@ -108,7 +100,8 @@ class MixingEnv(gym.Env[Observation, Action]):
         self.task = task or TaskConfig()
         self.config = config or EnvironmentConfig()
         self.data = data or load_search_data(self.task.data)
-        self.config.check_length(self.task.trainer.total_steps(len(self.data.train)))
+        self._total_steps = self.task.trainer.total_steps(len(self.data.train))
+        self.config.check_length(self._total_steps)
         self.render_mode = render_mode
         self._actions = ActionCodec(self.config)
         self._observations = ObservationBuilder(self.config, num_classes=self.data.num_classes)
@@ -118,9 +111,15 @@ class MixingEnv(gym.Env[Observation, Action]):
         self._seed = seed
         self._episode = -1
         self._trainer: ClassifierTrainer | None = None
+        self._potential = Potential(self.config, num_classes=self.data.num_classes)
         self._measurement = Measurement(self.task, self.config, self.data)
-        self._snapshots: list[Snapshot] = []
+        self._readings: list[Reading] = []
         self._seconds = 0.0
+        self._kept = KeptRuns(self.config)
+        self._halving = Halving(self.config)
+        self._start = 0
+        self._explores = True
+        self._is_over = False
 
     @property
     def trainer(self) -> ClassifierTrainer:
@@ -132,109 +131,149 @@ class MixingEnv(gym.Env[Observation, Action]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start a new training; see the class docstring for seeds and options."""
-        super().reset(seed=seed)
-        unknown = set(options or ()) - set(RESET_OPTIONS)
-        if unknown:
-            raise ValueError(f"expected options among {RESET_OPTIONS}, got {sorted(unknown)}")
-        self._advance_episode(seed)
-        training_seed = (options or {}).get("training_seed")
-        if training_seed is None:
-            assert self._seed is not None
-            training_seed = derived_seed(self._seed, Stream.EPISODE, step=self._episode)
-        self._restart_training(int(training_seed))
-        self._seconds = 0.0
-        self._snapshots = []
-        self._measure(None, None)
-        return self._observe(), {"training_seed": self.trainer.seed}
+        """Start a new training, or go on from a snapshot; see the class docstring.
 
-    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        Raises:
+            ValueError: an option is unknown, two are given, or the snapshot does not fit.
+        """
+        super().reset(seed=seed)
+        wanted = asked_for(options or {}, self.config, total_steps=self._total_steps)
+        self._advance_episode(seed)
+        assert self._seed is not None
+        run = wanted or self._kept.choose(seed=self._seed, episode=self._episode)
+        training_seed = derived_seed(self._seed, Stream.EPISODE, step=self._episode)
+        self._start_run(run or fresh_run(training_seed))
+        self._start, self._explores = len(self._decisions), wanted is None
+        return self._observe(), {
+            "training_seed": self.trainer.seed,
+            "start_segment": self._start,
+            "gain_so_far": self._gain(self._readings[0], self._readings[-1]),
+        }
+
+    def step(self, action: Action) -> Transition:
         """Train one segment as the action says."""
-        if len(self._decisions) >= self.config.num_segments:
+        decision, num_steps = self.plan_segment(action)
+        return self.finish_segment(decision, self.trainer.train(decision, num_steps=num_steps))
+
+    def plan_segment(self, action: Action) -> tuple[Decision, int]:
+        """Return how the next segment is mixed, and its optimiser steps: the first half of `step`.
+
+        For those who train several classifiers at once.
+        """
+        if self._is_over:
             raise RuntimeError("expected reset() after the end of an episode, got step()")
         decision = self._actions.decode(action)
-        start, stop = self._segment_steps(len(self._decisions))
-        train = self.trainer.train(decision, num_steps=stop - start)
-        before = self._potential()
+        taken = len(self._decisions)
+        start, stop = segment_steps(self._total_steps, self.config.num_segments, taken)
+        return decision, stop - start
+
+    def finish_segment(self, decision: Decision, train: TrainMetrics) -> Transition:
+        """Measure the segment that `plan_segment` planned: the second half of `step`."""
+        before = self._potential.of(self._readings[-1])
         self._seconds += train.seconds
         self._measure(train, decision)
         diverged = not np.isfinite(train.loss)
-        reward = (self._diverged_potential() if diverged else self._potential()) - before
-        terminated = diverged or len(self._decisions) == self.config.num_segments
-        info = {"decision": decision, "metrics": self._snapshots[-1].reward, "diverged": diverged}
-        if terminated:
-            info |= self._summary(diverged=diverged)
-        return self._observe(), float(reward), terminated, False, info
+        potential = self._potential.diverged if diverged else self._potential.of(self._readings[-1])
+        segment = len(self._decisions)
+        terminated = diverged or segment == self.config.num_segments
+        goes_on = self._explores and not terminated
+        truncated = goes_on and self._halving.is_hopeless(segment, potential)
+        self._is_over = terminated or truncated
+        if goes_on and not truncated:
+            self._keep_if_due(segment)
+        info = {
+            "decision": decision,
+            "metrics": self._readings[-1].reward,
+            "potential": potential,
+            "diverged": diverged,
+        }
+        if self._is_over:
+            info |= {
+                "schedule": self.schedule(),
+                "training_seed": self.trainer.seed,
+                "seconds": self._seconds,
+            }
+        return self._observe(), float(potential - before), terminated, truncated, info
 
     def get_state(self) -> EnvState:
-        """Return a copy of the state of the episode in progress."""
+        """Return a copy of the state of the episode in progress; as a snapshot, a start for any."""
         assert self._seed is not None, "reset() sets the seed"
         return EnvState(
+            **self._run_state(),
             seed=self._seed,
             episode=self._episode,
-            training_seed=self.trainer.seed,
-            seconds=self._seconds,
-            snapshots=[snapshot.to_plain() for snapshot in self._snapshots],
-            trainer=copy.deepcopy(self.trainer.state_dict()) if self._decisions else None,
+            start_segment=self._start,
+            explores=self._explores,
+            is_over=self._is_over,
+            is_start=len(self._decisions) == self._start,
+            kept=list(self._kept.runs),
+            rungs=copy.deepcopy(self._halving.rungs),
         )
 
     def set_state(self, state: EnvState) -> Observation:
         """Continue the episode that `get_state` captured; return its last observation."""
-        self._seed = state["seed"]
-        self.skip_to_episode(state["episode"])
-        observation, _ = self.reset(options={"training_seed": state["training_seed"]})
-        if state["trainer"] is not None:
-            self.trainer.load_state_dict(state["trainer"])
-            self._seconds = state["seconds"]
-            self._snapshots = [Snapshot.from_plain(values) for values in state["snapshots"]]
-            observation = self._observe()
-        return observation
+        self._seed, self._episode = state["seed"], state["episode"]
+        self._start_run(state)
+        self._start, self._explores = state["start_segment"], state["explores"]
+        self._is_over = state["is_over"]
+        self._kept.runs = list(state["kept"])
+        self._halving.rungs = copy.deepcopy(state["rungs"])
+        return self._observe()
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return the decisions so far as an (H, W, 3) picture, or None without a render mode."""
         if self.render_mode is None:
             return None
         panel = SchedulePanel(
-            title=f"training {self.trainer.seed}: {-self._potential():.4f}",
+            title=f"training {self.trainer.seed}: {-self._potential.of(self._readings[-1]):.4f}",
             schedules=(self.schedule(),),
             until=self.trainer.progress,
         )
         return rgb_array(schedule_figure([panel]))
 
     def schedule(self) -> Schedule:
-        """Return the decisions of the episode so far as a schedule.
+        """Return the decisions of the run so far as a schedule.
 
-        If the run diverged, its last decision holds to the end; before the first decision nothing
-        is mixed.
+        If it diverged or was stopped, its last decision holds to the end; before the first decision
+        nothing is mixed.
         """
-        count = self.config.num_segments
-        decisions = self._decisions or [Decision(operator=Operator.NONE)]
-        return Schedule(
-            segments=tuple(
-                Segment(start=index / count, decision=decision)
-                for index, decision in enumerate(decisions)
-            )
-        )
-
-    @property
-    def episode(self) -> int:
-        """How many episodes came before this one since the seed was set."""
-        return self._episode
-
-    def skip_to_episode(self, episode: int) -> None:
-        """Make the next `reset` start the episode of that number, as if the others had been run."""
-        self._episode = episode - 1
+        return schedule_of(self._decisions, num_segments=self.config.num_segments)
 
     @property
     def _decisions(self) -> list[Decision]:
-        return [snapshot.decision for snapshot in self._snapshots if snapshot.decision]
+        return [reading.decision for reading in self._readings if reading.decision]
 
     def _advance_episode(self, seed: int | None) -> None:
         if seed is not None:
             self._seed, self._episode = seed, -1
+            self._kept, self._halving = KeptRuns(self.config), Halving(self.config)
         elif self._seed is None:
             self._seed = int(self.np_random.integers(2**31))
         self._episode += 1
+
+    def _start_run(self, run: RunState) -> None:
+        self._restart_training(run["training_seed"])
+        self._seconds, self._is_over = run["seconds"], False
+        if run["trainer"] is None:
+            self._readings = []
+            self._measure(None, None)
+        else:
+            self._readings = [Reading.from_plain(values) for values in run["readings"]]
+            self.trainer.load_state_dict(run["trainer"])
+
+    def _run_state(self) -> RunState:
+        return RunState(
+            training_seed=self.trainer.seed,
+            seconds=self._seconds,
+            readings=[reading.to_plain() for reading in self._readings],
+            trainer=copy.deepcopy(self.trainer.state_dict()) if self._decisions else None,
+        )
+
+    def _keep_if_due(self, segment: int) -> None:
+        assert self._seed is not None
+        name = {"seed": self._seed, "episode": self._episode}
+        if self._kept.is_due(segment, start=self._start, **name):
+            self._kept.add(self._run_state())
 
     def _restart_training(self, training_seed: int) -> None:
         if self._trainer is None:
@@ -242,29 +281,15 @@ class MixingEnv(gym.Env[Observation, Action]):
         else:
             self._trainer.reset(training_seed)
 
-    def _segment_steps(self, index: int) -> tuple[int, int]:
-        return segment_steps(self.trainer.total_steps, self.config.num_segments, index)
+    def _gain(self, first: Reading, last: Reading) -> float:
+        return self._potential.of(last) - self._potential.of(first)
 
     def _measure(self, train: TrainMetrics | None, decision: Decision | None) -> None:
-        before = self._snapshots[-1] if self._snapshots else None
-        self._snapshots.append(
-            self._measurement.snapshot(self.trainer, train=train, decision=decision, before=before)
+        before = self._readings[-1] if self._readings else None
+        self._readings.append(
+            self._measurement.reading(self.trainer, train=train, decision=decision, before=before)
         )
 
     def _observe(self) -> Observation:
-        before = self._snapshots[-2] if len(self._snapshots) > 1 else None
-        return self._observations.build(self._snapshots[-1], before)
-
-    def _potential(self) -> float:
-        return potential_of(self._snapshots[-1], self.config, num_classes=self.data.num_classes)
-
-    def _diverged_potential(self) -> float:
-        return diverged_potential(self.config, num_classes=self.data.num_classes)
-
-    def _summary(self, *, diverged: bool) -> dict[str, Any]:
-        return {
-            "schedule": self.schedule(),
-            "potential": self._diverged_potential() if diverged else self._potential(),
-            "training_seed": self.trainer.seed,
-            "seconds": self._seconds,
-        }
+        before = self._readings[-2] if len(self._readings) > 1 else None
+        return self._observations.build(self._readings[-1], before)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from envs.config import EnvironmentConfig
 from envs.features import View, features_of
-from envs.snapshots import Snapshot
+from envs.readings import Reading
 
 Observation = NDArray[np.float32]
 
@@ -23,7 +23,7 @@ class ObservationBuilder:
         self._high = np.array([feature.high for feature in self.features], dtype=np.float32)
         self.space = spaces.Box(self._low, self._high, dtype=np.float32)
 
-    def build(self, now: Snapshot, before: Snapshot | None) -> Observation:
+    def build(self, now: Reading, before: Reading | None) -> Observation:
         """Return a fresh (F,) float32 vector within `space`; NaN becomes the upper bound."""
         view = View(now=now, before=before or now, scale=self._scale)
         vector = np.array([feature.read(view) for feature in self.features], dtype=np.float64)

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from automix.training.metrics import EvalMetrics
 from envs.config import EnvironmentConfig, PotentialWeights
-from envs.snapshots import Snapshot
+from envs.readings import Reading
 
 _SINGLE: Mapping[str, PotentialWeights] = MappingProxyType(
     {
@@ -24,17 +24,43 @@ _PARTS: Mapping[str, Callable[[EvalMetrics], float]] = MappingProxyType(
 )
 
 
-def potential_of(snapshot: Snapshot, config: EnvironmentConfig, *, num_classes: int) -> float:
+class Potential:
+    """The potential that a configuration names, of readings."""
+
+    def __init__(self, config: EnvironmentConfig, *, num_classes: int) -> None:
+        self._config = config
+        self._num_classes = num_classes
+        self.diverged = diverged_potential(config, num_classes=num_classes)
+
+    def of(self, reading: Reading) -> float:
+        """Return the potential of a training, see `potential_of`."""
+        return potential_of(
+            reading.reward,
+            self._config,
+            num_classes=self._num_classes,
+            similarity=reading.similarity,
+        )
+
+
+def potential_of(
+    metrics: EvalMetrics, config: EnvironmentConfig, *, num_classes: int, similarity: float = 0.0
+) -> float:
     """Return the potential of a training; a non-finite one counts as diverged.
 
     A gradient similarity is no property of a classifier but of the decisions so far: its potential
     is the mean over all segments, those to come counting 0, so that the reward of a segment is its
     share of the mean.
+
+    Args:
+        metrics: on the reward split.
+        config: names the potential.
+        num_classes: K.
+        similarity: sum of the gradient similarities of the segments so far.
     """
     if config.potential == "gradient_similarity":
-        value = snapshot.similarity / config.num_segments
+        value = similarity / config.num_segments
     else:
-        value = _weighted(_weights(config), _PARTS, snapshot.reward)
+        value = _weighted(_weights(config), _PARTS, metrics)
     return value if math.isfinite(value) else diverged_potential(config, num_classes=num_classes)
 
 

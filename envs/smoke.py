@@ -22,6 +22,17 @@ SMOKE_ENVIRONMENT = EnvironmentConfig(
 )
 
 
-def make_smoke_environment(*, seed: int | None = None, render_mode: str | None = None) -> MixingEnv:
-    """Return an environment of the smoke profile; the arguments are those of `MixingEnv`."""
-    return MixingEnv(SMOKE_TASK, SMOKE_ENVIRONMENT, seed=seed, render_mode=render_mode)
+def make_smoke_environment(
+    *, seed: int | None = None, render_mode: str | None = None, **fields: object
+) -> MixingEnv:
+    """Return an environment of the smoke profile.
+
+    Args:
+        seed: as of `MixingEnv`.
+        render_mode: as of `MixingEnv`.
+        fields: fields of `EnvironmentConfig` that replace those of the profile.
+    """
+    config = EnvironmentConfig.from_mapping(
+        SMOKE_ENVIRONMENT.model_dump(mode="json") | fields, source="smoke environment"
+    )
+    return MixingEnv(SMOKE_TASK, config, seed=seed, render_mode=render_mode)

@@ -12,26 +12,33 @@ from agents.returns import FinalReturn
 
 
 class Scripted(gym.Env[Any, Any]):
-    """Pays the rewards of a list, episode after episode, then begins again."""
+    """Pays the rewards of a list, episode after episode, then begins again.
+
+    A list that ends with None is truncated; one that begins with (g,) goes on from a run that had
+    gained g.
+    """
 
     observation_space = spaces.Box(0, 1, shape=(1,))
     action_space = spaces.Discrete(2)
 
-    def __init__(self, episodes: list[list[float]]) -> None:
+    def __init__(self, episodes: list[list[Any]]) -> None:
         self._episodes, self._number, self._step = episodes, -1, 0
 
     def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
         self._number, self._step = (self._number + 1) % len(self._episodes), 0
-        return np.zeros(1, dtype=np.float32), {}
+        first = self._episodes[self._number][0]
+        gained = {"gain_so_far": first[0]} if isinstance(first, tuple) else {}
+        return np.zeros(1, dtype=np.float32), gained
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        rewards = self._episodes[self._number]
+        script = self._episodes[self._number]
+        rewards = [reward for reward in script if isinstance(reward, float)]
         reward, self._step = rewards[self._step], self._step + 1
-        ended = self._step == len(rewards)
-        return np.zeros(1, dtype=np.float32), reward, ended, False, {}
+        ended, is_cut = self._step == len(rewards), script[-1] is None
+        return np.ones(1, dtype=np.float32), reward, ended and not is_cut, ended and is_cut, {}
 
 
-def wrap(*scripts: list[list[float]]) -> FinalReturn:
+def wrap(*scripts: list[list[Any]]) -> FinalReturn:
     makers = [(lambda script=script: Scripted(script)) for script in scripts]
     env = FinalReturn(DummyVecEnv(makers))  # type: ignore[arg-type]
     env.reset()
@@ -100,4 +107,39 @@ def test_unfinished_returns_are_handed_over() -> None:
     second.statistics = first.statistics
     _, _, _, infos = second.step(np.zeros(1, dtype=np.int64))
     assert second.unfinished() == [(4.0, 3)]
+    assert "episode" not in infos[0]
+
+
+def test_a_run_that_goes_on_is_paid_its_whole_gain() -> None:
+    env = wrap([[1.0, 2.0], [(5.0,), -1.0], [(0.5,), 1.0, 1.0]])
+    rewards, summaries = play(env, 5)
+    totals = [3.0, 4.0, 2.5]
+    assert [(summary["r"], summary["l"]) for summary in summaries] == [(3.0, 2), (4.0, 1), (2.5, 2)]
+    assert rewards[2][0] == pytest.approx(standardised(4.0, totals[:2]), abs=1e-6)
+    assert rewards[4][0] == pytest.approx(standardised(2.5, totals), abs=1e-6)
+
+
+def test_a_first_episode_may_go_on_too() -> None:
+    env = wrap([[(2.0,), 1.0]])
+    assert env.unfinished() == [(2.0, 0)]
+    _, summaries = play(env, 1)
+    assert summaries[0]["r"] == 3.0
+
+
+def test_a_truncated_episode_is_paid_nothing_and_not_counted() -> None:
+    env = wrap([[1.0], [9.0, -50.0, None], [4.0]])
+    rewards, summaries = play(env, 4)
+    assert [summary["r"] for summary in summaries] == [1.0, 4.0]
+    assert rewards[1:3] == [[0.0], [0.0]]
+    assert rewards[3][0] == pytest.approx(standardised(4.0, [1.0, 4.0]), abs=1e-6)
+    assert env.statistics["count"] == 2
+
+
+def test_a_truncated_episode_can_be_bootstrapped() -> None:
+    env = wrap([[1.0, None]])
+    _, _, dones, infos = env.step(np.zeros(1, dtype=np.int64))
+    assert dones.tolist() == [True]
+    assert infos[0]["TimeLimit.truncated"] is True
+    assert infos[0]["terminal_observation"].tolist() == [1.0]
+    assert infos[0]["stopped_episode"] == {"r": 1.0, "l": 1, "t": 0.0}
     assert "episode" not in infos[0]

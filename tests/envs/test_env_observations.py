@@ -14,7 +14,7 @@ from automix.training.metrics import EvalMetrics, TrainMetrics
 from automix.vocabulary import Operator
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.observations import ObservationBuilder
-from envs.snapshots import Snapshot
+from envs.readings import Reading
 from tests.envs.conftest import ACTIONS, MakeEnv
 
 OPERATORS = (Operator.NONE, Operator.MIXUP, Operator.GUIDEDMIXUP)
@@ -46,8 +46,8 @@ DECISIONS = st.sampled_from(
         Decision(operator=Operator.GUIDEDMIXUP),
     ]
 )
-SNAPSHOTS = st.builds(
-    Snapshot,
+READINGS = st.builds(
+    Reading,
     progress=SHARES,
     learning_rate_share=SHARES,
     reward=EVALUATIONS,
@@ -57,7 +57,7 @@ SNAPSHOTS = st.builds(
     probe=st.tuples(LOSSES, LOSSES, LOSSES),
 )
 EVALUATION = EvalMetrics(nll=1.0, calibrated_nll=0.8, accuracy=0.6, temperature=1.5, num_images=10)
-START = Snapshot(
+START = Reading(
     progress=0.0,
     learning_rate_share=0.05,
     reward=EVALUATION,
@@ -83,9 +83,9 @@ AFTER = dataclasses.replace(
 )
 
 
-@given(SNAPSHOTS, st.none() | SNAPSHOTS, st.integers(2, 1000))
+@given(READINGS, st.none() | READINGS, st.integers(2, 1000))
 def test_whatever_happens_the_observation_is_in_its_space(
-    now: Snapshot, before: Snapshot | None, num_classes: int
+    now: Reading, before: Reading | None, num_classes: int
 ) -> None:
     builder = ObservationBuilder(CONFIG, num_classes=num_classes)
     observation = builder.build(now, before)
@@ -93,7 +93,7 @@ def test_whatever_happens_the_observation_is_in_its_space(
     assert np.isfinite(observation).all()
 
 
-def named(builder: ObservationBuilder, now: Snapshot, before: Snapshot | None) -> dict[str, float]:
+def named(builder: ObservationBuilder, now: Reading, before: Reading | None) -> dict[str, float]:
     values = builder.build(now, before).tolist()
     return dict(zip([feature.name for feature in builder.features], values, strict=True))
 
@@ -157,9 +157,9 @@ def test_losses_mean_the_same_for_any_number_of_classes() -> None:
     def chance(num_classes: int) -> list[float]:
         loss = math.log(num_classes)
         metrics = dataclasses.replace(EVALUATION, nll=loss, calibrated_nll=loss)
-        snapshot = dataclasses.replace(START, reward=metrics, clean=metrics, probe=(loss,) * 3)
+        reading = dataclasses.replace(START, reward=metrics, clean=metrics, probe=(loss,) * 3)
         builder = ObservationBuilder(CONFIG, num_classes=num_classes)
-        return list(named(builder, snapshot, None).values())
+        return list(named(builder, reading, None).values())
 
     assert chance(10) == pytest.approx(chance(1000), abs=1e-6)
 
@@ -177,9 +177,9 @@ def test_features_are_documented_and_bound_the_space() -> None:
         assert feature.low < feature.high
 
 
-@given(st.lists(st.sampled_from(ObservationGroup), min_size=1, unique=True), SNAPSHOTS, SNAPSHOTS)
+@given(st.lists(st.sampled_from(ObservationGroup), min_size=1, unique=True), READINGS, READINGS)
 def test_groups_are_switched_without_changing_the_features_that_stay(
-    groups: list[ObservationGroup], now: Snapshot, before: Snapshot
+    groups: list[ObservationGroup], now: Reading, before: Reading
 ) -> None:
     config = EnvironmentConfig(operators=OPERATORS, observation=tuple(groups))
     some = ObservationBuilder(config, num_classes=10)
@@ -195,8 +195,8 @@ def test_what_is_not_observed_is_not_measured(make_env: MakeEnv) -> None:
     env = make_env(observation=["progress", "last_decision"], probe_images=500)
     env.reset()
     env.step(ACTIONS[1])
-    assert env._snapshots[-1].clean is None
-    assert env._snapshots[-1].probe == ()
+    assert env._readings[-1].clean is None
+    assert env._readings[-1].probe == ()
     assert env._measurement._probe is None
 
 

@@ -10,7 +10,6 @@ from automix.training.metrics import EvalMetrics
 from envs.config import EnvironmentConfig, PotentialWeights
 from envs.mixing_env import MixingEnv
 from envs.rewards import diverged_potential, potential_of
-from envs.snapshots import Snapshot
 from tests.envs.conftest import ACTIONS, MakeEnv
 
 HUGE = {"peak_learning_rate": 1e30}
@@ -32,18 +31,6 @@ def fields_of(potential: str) -> dict[str, Any]:
 
 def config_of(potential: str) -> EnvironmentConfig:
     return EnvironmentConfig.model_validate(fields_of(potential))
-
-
-def snapshot(metrics: EvalMetrics, *, similarity: float = 0.0) -> Snapshot:
-    return Snapshot(
-        progress=0.5,
-        learning_rate_share=1.0,
-        reward=metrics,
-        clean=None,
-        train=None,
-        decision=None,
-        similarity=similarity,
-    )
 
 
 @pytest.mark.parametrize("potential", list(FORMULAS))
@@ -100,14 +87,14 @@ def test_a_potential_that_is_not_finite_is_that_of_chance(value: float) -> None:
     for name in ("calibrated_nll", "nll", "weighted"):
         config = config_of(name)
         expected = diverged_potential(config, num_classes=10)
-        assert potential_of(snapshot(broken), config, num_classes=10) == expected
+        assert potential_of(broken, config, num_classes=10) == expected
 
 
 def test_a_weight_of_zero_reads_nothing() -> None:
     broken = EvalMetrics(
         nll=math.inf, calibrated_nll=0.5, accuracy=0.6, temperature=1.0, num_images=1
     )
-    found = potential_of(snapshot(broken), config_of("weighted"), num_classes=10)
+    found = potential_of(broken, config_of("weighted"), num_classes=10)
     assert found == pytest.approx(-0.25 + 1.2)
 
 
@@ -153,5 +140,5 @@ def test_weights_are_asked_for_only_where_they_count() -> None:
 
 
 def test_the_default_potential_reads_the_reward_split_only() -> None:
-    found = potential_of(snapshot(METRICS, similarity=5.0), EnvironmentConfig(), num_classes=10)
+    found = potential_of(METRICS, EnvironmentConfig(), num_classes=10, similarity=5.0)
     assert found == -0.8

@@ -9,7 +9,7 @@ from automix.training.metrics import EvalMetrics, TrainMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Reading:
     """What is known of a training after a segment (or before the first).
 
     Attributes:
@@ -41,8 +41,8 @@ class Snapshot:
         }
 
     @classmethod
-    def from_plain(cls, values: dict[str, Any]) -> "Snapshot":
-        """Return the snapshot whose `to_plain` is ``values``."""
+    def from_plain(cls, values: dict[str, Any]) -> "Reading":
+        """Return the reading whose `to_plain` is ``values``."""
         decision, clean, train = values["decision"], values["clean"], values["train"]
         return cls(
             progress=values["progress"],

@@ -1,0 +1,326 @@
+"""Episodes that start from snapshots, and episodes that are stopped early."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env as check_with_gymnasium
+from hypothesis import given
+from hypothesis import strategies as st
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_checker import check_env as check_with_stable_baselines3
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from agents.ppo import isolated_generators
+from agents.returns import FinalReturn
+from automix.checkpoints import load_checkpoint, save_checkpoint
+from automix.errors import ConfigError
+from envs.config import EnvironmentConfig
+from envs.episodes import Halving, KeptRuns, fresh_run
+from envs.mixing_env import MixingEnv
+from tests.envs.conftest import ACTIONS, MakeEnv
+from tests.equality import assert_same
+
+# Everything at once: half of the episodes start from snapshots, one of three is stopped.
+EXPLORING: dict[str, Any] = {
+    "snapshot_share": 0.5,
+    "snapshot_capacity": 3,
+    "halving_rungs": [0.34, 0.67],
+    "stopped_share": 0.4,
+}
+
+
+def choose(number: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the action of a step, a function of its number."""
+    return ACTIONS[(number * 7 + number // 3) % 3]
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_times(item) for key, item in value.items() if key != "seconds"}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def log_of(env: MixingEnv, *, first: int, count: int) -> list[object]:
+    """Take steps, with resets where episodes end; return all that must repeat."""
+    log: list[object] = []
+    for number in range(first, first + count):
+        observation, reward, terminated, truncated, info = env.step(choose(number))
+        info.pop("seconds", None)
+        log.append([observation.tolist(), reward, terminated, truncated, info])
+        if terminated or truncated:
+            observation, info = env.reset()
+            log.append([observation.tolist(), info])
+    return log
+
+
+def test_an_episode_goes_on_from_a_snapshot(make_env: MakeEnv) -> None:
+    env, other = make_env(seed=1), make_env(seed=2)
+    env.reset()
+    start = env.step(ACTIONS[0])
+    snapshot = env.get_state()
+    rest = [env.step(action) for action in ACTIONS[1:]]
+    observation, info = other.reset(options={"snapshot": snapshot})
+    np.testing.assert_array_equal(observation, start[0])
+    assert info == {
+        "training_seed": snapshot["training_seed"],
+        "start_segment": 1,
+        "gain_so_far": start[1],
+    }
+    again = [other.step(action) for action in ACTIONS[1:]]
+    for mine, theirs in zip(again, rest, strict=True):
+        np.testing.assert_array_equal(mine[0], theirs[0])
+        assert mine[1:4] == theirs[1:4]
+    assert again[-1][4]["schedule"] == rest[-1][4]["schedule"]
+    total = info["gain_so_far"] + sum(step[1] for step in again)
+    assert total == pytest.approx(start[1] + sum(step[1] for step in rest), abs=1e-12)
+    assert_same(env.trainer.state_dict(), other.trainer.state_dict())
+
+
+def test_a_snapshot_is_used_again_and_again(make_env: MakeEnv) -> None:
+    env = make_env()
+    env.reset()
+    env.step(ACTIONS[1])
+    snapshot = env.get_state()
+    found = []
+    for _ in range(2):
+        env.reset(options={"snapshot": snapshot})
+        found.append([env.step(action)[1] for action in ACTIONS[1:]])
+    assert found[0] == found[1]
+    env.reset(options={"snapshot": snapshot})
+    assert env.step(ACTIONS[2])[1] != found[0][0]
+
+
+def test_a_snapshot_before_the_first_decision_names_a_training(make_env: MakeEnv) -> None:
+    env, other = make_env(seed=1), make_env(seed=2)
+    first, _ = env.reset()
+    second, info = other.reset(options={"snapshot": env.get_state()})
+    np.testing.assert_array_equal(first, second)
+    assert info["start_segment"] == 0
+
+
+def test_snapshots_that_do_not_fit_are_refused(make_env: MakeEnv) -> None:
+    env = make_env()
+    env.reset()
+    env.step(ACTIONS[0])
+    inner = env.get_state()
+    for action in ACTIONS[1:]:
+        env.step(action)
+    with pytest.raises(ValueError, match="expected a snapshot between two segments"):
+        env.reset(options={"snapshot": env.get_state()})
+    with pytest.raises(ValueError, match="expected a snapshot at step 2 after 1 segments, got"):
+        make_env(num_segments=6).reset(options={"snapshot": inner})
+    with pytest.raises(ValueError, match="expected options among"):
+        env.reset(options={"snapshot": inner, "training_seed": 1})
+    diverging = make_env(trainer={"peak_learning_rate": 1e30})
+    diverging.reset()
+    diverging.step(ACTIONS[0])
+    with pytest.raises(ValueError, match="expected a snapshot with a finite loss"):
+        diverging.reset(options={"snapshot": diverging.get_state()})
+
+
+def test_some_episodes_start_from_snapshots_and_all_rewards_are_gains(make_env: MakeEnv) -> None:
+    env = make_env(**EXPLORING | {"halving_rungs": [], "stopped_share": 0.5})
+    _, info = env.reset()
+    starts, totals, number = [info["start_segment"]], [info["gain_so_far"]], 0
+    while len(starts) < 16:
+        _, reward, terminated, truncated, info = env.step(choose(number))
+        number += 1
+        totals[-1] += reward
+        assert not truncated
+        if terminated:
+            first = env._potential.of(env._readings[0])
+            assert totals[-1] == pytest.approx(info["potential"] - first, abs=1e-12)
+            _, info = env.reset()
+            starts.append(info["start_segment"])
+            totals.append(info["gain_so_far"])
+    assert starts[0] == 0
+    assert {1, 2} <= set(starts)
+    assert 0.25 < np.mean(np.array(starts) > 0) < 0.75
+    assert len(env._kept.runs) == EXPLORING["snapshot_capacity"]
+
+
+def test_hopeless_episodes_are_truncated_and_need_a_reset(make_env: MakeEnv) -> None:
+    env = make_env(halving_rungs=[0.67], stopped_share=0.4)
+    env.reset()
+    outcomes: list[bool] = []
+    number = 0
+    while len(outcomes) < 20:
+        _, _, terminated, truncated, info = env.step(choose(number))
+        number += 1
+        if terminated or truncated:
+            assert not (terminated and truncated)
+            outcomes.append(truncated)
+            assert {"schedule", "potential", "seconds", "training_seed"} <= info.keys()
+            if truncated:
+                assert len(info["schedule"].segments) == 2
+                assert env.trainer.progress < 1
+                with pytest.raises(RuntimeError, match=r"expected reset\(\)"):
+                    env.step(ACTIONS[0])
+            env.reset()
+    assert not any(outcomes[:8])  # too few to compare with
+    assert any(outcomes)
+    assert not all(outcomes[8:])
+
+
+def test_episodes_that_were_asked_for_are_neither_stopped_nor_kept(make_env: MakeEnv) -> None:
+    env = make_env(**EXPLORING)
+    env.reset()
+    env._halving.rungs = [[1e9] * 8, [1e9] * 8]
+    _, info = env.reset(options={"training_seed": 3})
+    assert info["start_segment"] == 0
+    assert [env.step(action)[3] for action in ACTIONS] == [False] * 3
+    assert env._kept.runs == []
+    assert env._halving.rungs == [[1e9] * 8, [1e9] * 8]
+    env.reset()
+    assert env.step(ACTIONS[0])[3]
+
+
+def test_the_same_seed_gives_the_same_sequence(make_env: MakeEnv) -> None:
+    logs = []
+    for env in (make_env(seed=5, **EXPLORING), make_env(seed=6, **EXPLORING)):
+        env.reset()
+        log_of(env, first=3, count=7)  # what was kept before is forgotten
+        env.reset(seed=5)
+        logs.append(log_of(env, first=0, count=24))
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("count", [20, 29, 31])
+def test_a_state_carries_snapshots_and_rungs_through_a_file(
+    make_env: MakeEnv, tmp_path: Path, count: int
+) -> None:
+    env, other = make_env(seed=1, **EXPLORING), make_env(seed=2, **EXPLORING)
+    env.reset()
+    log_of(env, first=0, count=count)
+    state = env.get_state()
+    assert state["kept"]
+    assert any(state["rungs"])
+    save_checkpoint(tmp_path / "env.bin", {"env": state})
+    other.reset()
+    log_of(other, first=1, count=5)
+    loaded = load_checkpoint(tmp_path / "env.bin")
+    assert loaded is not None
+    other.set_state(loaded["env"])
+    assert log_of(other, first=count, count=16) == log_of(env, first=count, count=16)
+    assert_same(without_times(env.get_state()), without_times(other.get_state()))
+
+
+def test_a_state_says_whether_an_episode_begins_and_whether_it_is_over(make_env: MakeEnv) -> None:
+    env, other = make_env(), make_env()
+    env.reset()
+    assert env.get_state()["is_start"]
+    env.step(ACTIONS[0])
+    snapshot = env.get_state()
+    assert not snapshot["is_start"]
+    env.reset(options={"snapshot": snapshot})
+    assert env.get_state()["is_start"]
+    for action in ACTIONS[1:]:
+        env.step(action)
+    other.set_state(env.get_state())
+    with pytest.raises(RuntimeError, match=r"expected reset\(\)"):
+        other.step(ACTIONS[0])
+
+
+def checked_env() -> MixingEnv:
+    env = gym.make("AutoMix/MixSchedule-Smoke-v0", **EXPLORING).unwrapped
+    assert isinstance(env, MixingEnv)
+    return env
+
+
+def test_the_checkers_have_no_complaint() -> None:
+    check_with_gymnasium(checked_env(), skip_render_check=True)
+    check_with_stable_baselines3(checked_env(), skip_render_check=True)
+
+
+class Values(BaseCallback):
+    """Records what the critic says of each last observation, and what was paid in the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[float] = []
+        self.paid: list[float] = []
+
+    def _on_step(self) -> bool:
+        last = torch.as_tensor(self.locals["infos"][0]["terminal_observation"][None])
+        with torch.no_grad():
+            self.values.append(float(self.model.policy.predict_values(last)))  # type: ignore[operator]
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.paid = self.locals["rollout_buffer"].rewards[:, 0].tolist()
+
+
+def test_an_agent_bootstraps_from_the_value_where_an_episode_is_stopped(make_env: MakeEnv) -> None:
+    env = make_env(halving_rungs=[0.34])
+    env._halving.rungs = [[1e9] * 64]  # nothing is ever good enough
+    values = Values()
+    with isolated_generators():
+        venv = FinalReturn(DummyVecEnv([lambda: env]))
+        model = PPO("MlpPolicy", venv, n_steps=4, batch_size=4, gamma=1.0, seed=None, device="cpu")
+        model.learn(4, callback=values)
+    assert values.paid == pytest.approx(values.values, abs=1e-6)
+    assert len({round(value, 6) for value in values.values}) == 4
+
+
+@given(st.integers(2, 12), st.integers(0, 2**40), st.integers(0, 10_000))
+def test_one_inner_boundary_is_kept_of_each_episode(
+    num_segments: int, seed: int, episode: int
+) -> None:
+    config = EnvironmentConfig(num_segments=num_segments, snapshot_share=0.5)
+    kept = KeptRuns(config)
+    for start in range(num_segments):
+        due = [
+            segment
+            for segment in range(start + 1, num_segments + 1)
+            if kept.is_due(segment, start=start, seed=seed, episode=episode)
+        ]
+        assert len(due) == (start < num_segments - 1)
+        assert all(start < segment < num_segments for segment in due)
+
+
+def test_the_oldest_leave_and_shares_are_kept() -> None:
+    kept = KeptRuns(EnvironmentConfig(snapshot_share=0.25, snapshot_capacity=2))
+    assert kept.choose(seed=0, episode=0) is None
+    for seed in range(5):
+        kept.add(fresh_run(seed))
+    assert [run["training_seed"] for run in kept.runs] == [3, 4]
+    drawn = [kept.choose(seed=0, episode=episode) for episode in range(2000)]
+    taken = [run["training_seed"] for run in drawn if run]
+    assert len(taken) / 2000 == pytest.approx(0.25, abs=0.04)
+    assert np.mean(np.array(taken) == 3) == pytest.approx(0.5, abs=0.1)
+
+
+def test_rungs_stop_what_is_below_the_quantile_and_remember_the_last() -> None:
+    halving = Halving(EnvironmentConfig(halving_rungs=(0.5, 0.75), stopped_share=0.25))
+    assert not any(halving.is_hopeless(4, float(value)) for value in range(8))
+    assert halving.rungs == [[float(value) for value in range(8)], []]
+    assert not halving.is_hopeless(3, -1.0)
+    assert halving.is_hopeless(4, 1.0)
+    assert not halving.is_hopeless(4, 2.0)
+    assert not halving.is_hopeless(6, -1.0)
+    for value in range(100):
+        halving.is_hopeless(4, float(value))
+    assert halving.rungs[0] == [float(value) for value in range(36, 100)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"snapshot_capacity": 4}, "expected snapshot_capacity 16 without snapshot_share"),
+        ({"stopped_share": 0.3}, "expected stopped_share 0.5 without halving_rungs"),
+        ({"halving_rungs": [0.01]}, "expected halving_rungs at different boundaries of 8"),
+        ({"halving_rungs": [0.99]}, "expected halving_rungs at different boundaries"),
+        ({"halving_rungs": [0.5, 0.25]}, "expected halving_rungs at different boundaries"),
+        ({"halving_rungs": [0.5, 0.51]}, "expected halving_rungs at different boundaries"),
+        ({"snapshot_share": 1.0}, "snapshot_share: expected"),
+        ({"snapshot_share": 0.5, "num_segments": 1}, "expected at least 2 segments"),
+    ],
+)
+def test_options_without_effect_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EnvironmentConfig.from_mapping(fields, source="here")
