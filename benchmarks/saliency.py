@@ -124,12 +124,12 @@ def trained(options: Options) -> tuple[Training, float]:
     model = build_model(
         options.model,
         num_classes=data.num_classes,
-        channels=data.train.images.shape[1],
+        channels=data.train.image_shape[0],
         generator=generator_of(0),
     )
     training = Training(
         model,
-        data.train,
+        data.train.subset(torch.arange(len(data.train))),
         BatchPreparer(data.statistics, data_config.augment),
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automix.data.splits import Split
+from automix.data.splits import Split, TrainingImages
 from automix.mixing import StepKey, mix_step
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
@@ -22,7 +22,7 @@ from envs.similarity import batch_similarity, gradient_cells
 _SIMILARITY_CELLS = 8
 
 
-def fixed_sample(split: Split, count: int) -> Split:
+def fixed_sample(split: TrainingImages, count: int) -> Split:
     """Return at most ``count`` images, the same ones always, of every class alike on average."""
     order = torch.randperm(len(split), generator=stream_generator(0, Stream.PROBE))
     return split.subset(order[:count].to(split.device))

@@ -1,9 +1,10 @@
-"""Random crop and flip of a whole batch at once, with an explicit generator.
+"""Random crops and flips of a whole batch at once, with an explicit generator.
 
 Draws and their application are separate: the same draws applied twice give the same pixels.
 Shape suffixes: B batch, C channels, H rows, W columns.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from automix.data.config import AugmentConfig, PaddingMode
+
+# After so many boxes that do not fit the image, the largest that does is taken, as in torchvision.
+_BOXES_TRIED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,3 +86,119 @@ def apply_augmentation(
 def _reflected(index: Tensor, size: int) -> Tensor:
     """Mirror indices beyond 0 and size - 1 back inside, without repeating the border."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropBoxes:
+    """A box of each image, in whole pixels and inside of it.
+
+    Attributes:
+        top: (B,) int64, first row.
+        left: (B,) int64, first column.
+        height: (B,) int64, rows, at least 1.
+        width: (B,) int64, columns, at least 1.
+    """
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+def draw_crop_boxes(
+    heights_B: Tensor,
+    widths_B: Tensor,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: Generator,
+) -> CropBoxes:
+    """Draw boxes as torchvision's RandomResizedCrop does, each image on its own.
+
+    A box has a uniform share of the area and a log-uniform aspect ratio; of ten such boxes the
+    first that fits is taken, at a uniform place. Where none fits, the central box of the nearest
+    possible aspect ratio is. Inception's crop: https://arxiv.org/abs/1409.4842.
+
+    Args:
+        heights_B: (B,) int64, rows of each image, on the generator's device.
+        widths_B: (B,) int64, columns of each image.
+        scale: smallest and largest share of the area, in (0, 1].
+        ratio: smallest and largest width over height.
+        generator: advanced by 22 numbers per image, whatever the other arguments.
+    """
+    shape = (2, len(heights_B), _BOXES_TRIED + 1)
+    uniform = torch.rand(shape, generator=generator, device=generator.device)
+    height_B1, width_B1 = heights_B[:, None], widths_B[:, None]
+    area = height_B1 * width_B1 * _between(uniform[0, :, 1:], *scale)
+    aspect = _between(uniform[1, :, 1:], math.log(ratio[0]), math.log(ratio[1])).exp()
+    heights, widths = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
+    fits = (heights >= 1) & (heights <= height_B1) & (widths >= 1) & (widths <= width_B1)
+    # The first that fits: of equal values, argmax may find any.
+    order = torch.arange(_BOXES_TRIED, 0, -1, device=generator.device)
+    first = (fits * order).argmax(dim=1, keepdim=True)
+    found = fits.any(dim=1)
+    height = heights.gather(1, first).squeeze(1).long()
+    width = widths.gather(1, first).squeeze(1).long()
+    central_height = (widths_B / ratio[0]).round().long().clamp(min=1)
+    central_width = (heights_B * ratio[1]).round().long().clamp(min=1)
+    height = torch.where(found, height, torch.minimum(heights_B, central_height))
+    width = torch.where(found, width, torch.minimum(widths_B, central_width))
+    # A central box lies in the middle; the draw of its corner is left unused.
+    corner = torch.where(found, uniform[:, :, 0], 0.5)
+    top = _whole_steps(corner[0], heights_B - height)
+    left = _whole_steps(corner[1], widths_B - width)
+    return CropBoxes(top=top, left=left, height=height, width=width)
+
+
+def apply_resized_crop(images_BCHW: Tensor, boxes: CropBoxes, flip_B: Tensor) -> Tensor:
+    """Cut each image to its box, scale that to the image's size, and mirror it where wanted.
+
+    Bilinear, as torchvision's resize: the box is only ever enlarged, so nothing has to be smoothed.
+
+    Args:
+        images_BCHW: floating point, any device; the other arguments are on the same one.
+        boxes: of B images.
+        flip_B: (B,) bool, whether the cut is mirrored left to right.
+
+    Returns:
+        (B, C, H, W), dtype and device of the input, which is not modified.
+    """
+    height, width = images_BCHW.shape[2:]
+    rows_BH = _sampled(boxes.top, boxes.height, height)
+    columns_BW = _sampled(boxes.left, boxes.width, width)
+    columns_BW = torch.where(flip_B[:, None], columns_BW.flip(1), columns_BW)
+    # grid_sample counts from -1, the centre of the first pixel, to 1, the centre of the last.
+    rows_BH = rows_BH * (2 / max(height - 1, 1)) - 1
+    columns_BW = columns_BW * (2 / max(width - 1, 1)) - 1
+    batch = len(images_BCHW)
+    grid = torch.stack(
+        (
+            columns_BW[:, None, :].expand(batch, height, width),
+            rows_BH[:, :, None].expand(batch, height, width),
+        ),
+        dim=3,
+    )
+    return F.grid_sample(
+        images_BCHW,
+        grid.to(images_BCHW.dtype),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+
+
+def _between(uniform: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * uniform
+
+
+def _whole_steps(uniform_B: Tensor, room_B: Tensor) -> Tensor:
+    """Return uniform whole numbers from 0 to ``room``; 0.5 gives the middle."""
+    return (uniform_B * (room_B + 1)).long().minimum(room_B)
+
+
+def _sampled(start_B: Tensor, length_B: Tensor, count: int) -> Tensor:
+    """Return (B, count) places in an image that enlarging a stretch of it to ``count`` samples."""
+    centres = torch.arange(count, device=start_B.device) + 0.5
+    inside = centres * (length_B[:, None] / count) - 0.5
+    inside = inside.clamp(min=0).minimum(length_B[:, None] - 1)
+    return start_B[:, None] + inside

@@ -6,7 +6,13 @@ Shape suffixes: B batch, C channels, H rows, W columns.
 import torch
 from torch import Generator, Tensor
 
-from automix.data.augment import apply_augmentation, draw_augmentation
+from automix.data.augment import (
+    AugmentDraws,
+    apply_augmentation,
+    apply_resized_crop,
+    draw_augmentation,
+    draw_crop_boxes,
+)
 from automix.data.config import AugmentConfig
 from automix.data.splits import ChannelStatistics
 from automix.random_streams import Stream, stream_generator
@@ -42,7 +48,7 @@ class BatchPreparer:
     ) -> None:
         self.device = torch.device(device)
         self._augment = augment
-        self._is_identity = augment.crop_padding == 0 and not augment.horizontal_flip
+        self._is_identity = augment == AugmentConfig()
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean = torch.tensor(statistics.mean, dtype=torch.float64).view(1, -1, 1, 1)
         std = torch.tensor(statistics.std, dtype=torch.float64).view(1, -1, 1, 1)
@@ -62,12 +68,7 @@ class BatchPreparer:
         images = images_BCHW.to(self.device, non_blocking=True)
         if not self._is_identity:
             draws = draw_augmentation(len(images), self._augment, generator=generator)
-            images = apply_augmentation(
-                images,
-                draws,
-                padding=self._augment.crop_padding,
-                mode=self._augment.padding_mode,
-            )
+            images = self._augmented(images, draws, generator)
         return self._normalised(images)
 
     def evaluation(self, images_BCHW: Tensor) -> Tensor:
@@ -78,6 +79,20 @@ class BatchPreparer:
         """Return normalised images as (B, C, H, W) uint8 again, for display: rounded, clamped."""
         values = (images_BCHW.to(self._scale.device) - self._shift) / self._scale
         return values.round_().clamp_(0, 255).to(torch.uint8)
+
+    def _augmented(self, images: Tensor, draws: AugmentDraws, generator: Generator) -> Tensor:
+        scale = self._augment.resized_crop_scale
+        if scale is None:
+            return apply_augmentation(
+                images,
+                draws,
+                padding=self._augment.crop_padding,
+                mode=self._augment.padding_mode,
+            )
+        heights, widths = (torch.full_like(draws.top, side) for side in images.shape[2:])
+        ratio = self._augment.resized_crop_ratio
+        boxes = draw_crop_boxes(heights, widths, scale=scale, ratio=ratio, generator=generator)
+        return apply_resized_crop(images.float(), boxes, draws.flip)
 
     def _normalised(self, images_BCHW: Tensor) -> Tensor:
         return images_BCHW.float().mul_(self._scale).add_(self._shift)

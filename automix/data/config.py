@@ -12,7 +12,12 @@ from automix.config import Config
 MAX_IMAGE_SIDE = 4096
 _DEFAULT_SHARE = 0.2
 
+# torchvision's RandomResizedCrop.
+DEFAULT_CROP_RATIO = (3 / 4, 4 / 3)
+
 Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
+AreaShare = Annotated[float, Field(gt=0, le=1)]
+AspectRatio = Annotated[float, Field(gt=0)]
 PartSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
 
 
@@ -53,6 +58,14 @@ class Placement(StrEnum):
     HOST = "host"
 
 
+class Loading(StrEnum):
+    """Whether training images are decoded once, or again and again while training."""
+
+    AUTO = "auto"
+    RESIDENT = "resident"
+    STREAMING = "streaming"
+
+
 class AugmentConfig(Config):
     """Random changes of single training images, made before any mixing."""
 
@@ -63,8 +76,42 @@ class AugmentConfig(Config):
     padding_mode: PaddingMode = PaddingMode.ZERO
     """What fills the padding: zero (black) or reflect (the image mirrored at its border)."""
 
+    resized_crop_scale: tuple[AreaShare, AreaShare] | None = Field(
+        default=None, validate_default=True
+    )
+    """Smallest and largest share of an image's area that a random crop keeps before it is scaled to
+    the image size; 0.08 and 1 are usual for ImageNet. Streamed images are cut from the file at full
+    resolution. Default: no such crop."""
+
+    resized_crop_ratio: tuple[AspectRatio, AspectRatio] = DEFAULT_CROP_RATIO
+    """Smallest and largest width over height of that crop."""
+
     horizontal_flip: bool = False
     """Mirror each image left to right with probability 0.5; leave off for digits and text."""
+
+    @field_validator("resized_crop_scale")
+    @classmethod
+    def _crops_once(
+        cls, scale: tuple[float, float] | None, info: ValidationInfo
+    ) -> tuple[float, float] | None:
+        if scale is not None and info.data.get("crop_padding"):
+            raise ValueError(
+                f"expected nothing where crop_padding is above 0, got {_pair(scale)}: two crops "
+                "of one image"
+            )
+        return None if scale is None else _ascending(scale)
+
+    @field_validator("resized_crop_ratio")
+    @classmethod
+    def _ratio_has_effect(
+        cls, ratio: tuple[float, float], info: ValidationInfo
+    ) -> tuple[float, float]:
+        is_preset = ratio == DEFAULT_CROP_RATIO
+        if not is_preset and info.data.get("resized_crop_scale", ()) is None:
+            raise ValueError(
+                f"expected nothing where resized_crop_scale is not given, got {_pair(ratio)}"
+            )
+        return _ascending(ratio)
 
     @field_validator("padding_mode")
     @classmethod
@@ -123,6 +170,20 @@ class DataConfig(Config):
     """Where images are held while training: device (beside the model), host (main memory), or auto:
     on the device when they take at most half of its free memory."""
 
+    loading: Loading = Field(default=Loading.AUTO, validate_default=True)
+    """folder only. resident: all images are decoded once, at image_size. streaming: training images
+    are decoded from their files for every batch by worker processes; reward, selection and test
+    images are decoded once. auto: streaming where image_size is given and all decoded images take
+    more than half of the main memory."""
+
+    loader_workers: int | None = Field(default=None, ge=0, le=1024)
+    """Processes that decode streamed images; the images do not depend on it. 0: the process that
+    trains decodes them. Default: one per CPU core this training may use."""
+
+    evaluation_crop: float = Field(default=1.0, gt=0, le=1)
+    """Share of the shorter side that evaluation keeps of reward, selection and test images, with
+    loading streaming only; 0.875 (224 of 256 pixels) is usual with resized_crop_scale."""
+
     cache: Path | None = None
     """Folder for decoded images and downloads. Default: the user's cache folder."""
 
@@ -171,6 +232,37 @@ class DataConfig(Config):
             raise ValueError(f"expected false for the source '{source}', got true")
         return download
 
+    @field_validator("loading")
+    @classmethod
+    def _can_stream(cls, loading: Loading, info: ValidationInfo) -> Loading:
+        if loading is not Loading.STREAMING:
+            return loading
+        source = info.data.get("source")
+        if source is not None and source is not DataSource.FOLDER:
+            raise ValueError(f"expected no streaming of the source '{source}', got 'streaming'")
+        if info.data.get("image_size", ()) is None:
+            raise ValueError("expected data.image_size beside it, got 'streaming' alone")
+        return loading
+
+    @field_validator("loader_workers")
+    @classmethod
+    def _workers_have_work(cls, workers: int | None, info: ValidationInfo) -> int | None:
+        loading, source = info.data.get("loading"), info.data.get("source")
+        if workers is not None and loading is not None:
+            if loading is Loading.RESIDENT:
+                raise ValueError(f"expected nothing where loading is 'resident', got {workers}")
+            if source is not None and source is not DataSource.FOLDER:
+                raise ValueError(f"expected nothing for the source '{source}', got {workers}")
+        return workers
+
+    @field_validator("evaluation_crop")
+    @classmethod
+    def _crop_has_effect(cls, crop: float, info: ValidationInfo) -> float:
+        loading = info.data.get("loading")
+        if crop != 1 and loading is not None and loading is not Loading.STREAMING:
+            raise ValueError(f"expected 1 where loading is '{loading}', got {crop:g}")
+        return crop
+
     @field_validator("reward_size", "selection_size", "test_size")
     @classmethod
     def _share_or_count(cls, size: int | float | None) -> int | float | None:
@@ -191,3 +283,13 @@ class DataConfig(Config):
                 f"expected nothing for the source '{source}', which has test images, got {size}"
             )
         return size
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"expected the smaller number first, got {_pair(pair)}")
+    return pair
+
+
+def _pair(values: tuple[float, float]) -> str:
+    return f"[{values[0]:g}, {values[1]:g}]"

@@ -6,9 +6,11 @@ Shape suffixes: C channels, H rows, W columns.
 import contextlib
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,17 +54,28 @@ class ImageFormat:
         height: rows, in pixels.
         width: columns, in pixels.
         resize: whether images are scaled and cut to this size, or must have it.
+        crop: where they are, share of the shorter side that is kept, in (0, 1].
     """
 
     channels: int
     height: int
     width: int
     resize: bool
+    crop: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, rows and columns."""
         return self.channels, self.height, self.width
+
+
+class PixelBox(NamedTuple):
+    """A part of an upright image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageFormat:
@@ -101,9 +114,7 @@ def read_header(file: Path) -> Header:
         DataError: the file is not a readable image of 1, 8 or 16 bits, or it is enormous.
     """
     with _naming(file), Image.open(file) as image:
-        width, height = image.size
-        if _orientation(image) in _SWAPS_SIDES:
-            width, height = height, width
+        height, width = _upright_size(image)
         is_grey = image.mode in _GREY_MODES | _DEEP_MODES
         return Header(is_grey=is_grey, height=height, width=width)
 
@@ -130,6 +141,42 @@ def read_image(file: Path, wanted: ImageFormat) -> NDArray[np.uint8]:
         return to_format(_eight_bits(image), wanted)
 
 
+def read_crop(
+    file: Path, wanted: ImageFormat, box_in: Callable[[int, int], PixelBox]
+) -> NDArray[np.uint8]:
+    """Decode an image, upright, and scale a part of it to the wanted format.
+
+    Args:
+        file: the image.
+        wanted: channels and size of the result.
+        box_in: from height and width of the upright image to the part; called once.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        DataError: the file is unreadable, truncated or enormous.
+    """
+    with _naming(file), Image.open(file) as image:
+        height, width = _upright_size(image)
+        box = box_in(height, width)
+        shrink = min(box.height / wanted.height, box.width / wanted.width) / 2
+        if shrink >= 2 and image.format == "JPEG":
+            # As in `read_image`; Pillow takes the nearest of 1/2, 1/4 and 1/8 that is no smaller.
+            image.draft(None, (ceil(image.width / shrink), ceil(image.height / shrink)))
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = _eight_bits(image).convert("L" if wanted.channels == 1 else "RGB")
+        across, down = pixels.width / width, pixels.height / height
+        left, top = int(box.left * across), int(box.top * down)
+        right = max(left + 1, round((box.left + box.width) * across))
+        bottom = max(top + 1, round((box.top + box.height) * down))
+        # Not `resize(box=...)`, whose filter takes in pixels from beyond the box.
+        cut = pixels.crop((left, top, right, bottom)).resize(
+            (wanted.width, wanted.height), Image.Resampling.BILINEAR
+        )
+        return _channels_first(cut)
+
+
 def to_format(image: Image.Image, wanted: ImageFormat) -> NDArray[np.uint8]:
     """Convert a decoded image to (C, H, W) uint8.
 
@@ -138,14 +185,15 @@ def to_format(image: Image.Image, wanted: ImageFormat) -> NDArray[np.uint8]:
     """
     image = image.convert("L" if wanted.channels == 1 else "RGB")
     size = (wanted.width, wanted.height)
-    if wanted.resize and image.size != size:
-        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    if wanted.resize and (image.size != size or wanted.crop != 1):
+        # The border that is left out on each side, as a share of it.
+        bleed = (1 - wanted.crop) / 2
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR, bleed=bleed)
     if image.size != size:
         raise ValueError(
             f"expected {wanted.height} x {wanted.width} pixels, got {image.height} x {image.width}"
         )
-    pixels = np.asarray(image, dtype=np.uint8).reshape(wanted.height, wanted.width, -1)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return _channels_first(image)
 
 
 @contextlib.contextmanager
@@ -178,8 +226,15 @@ def _naming(file: Path) -> Iterator[None]:
         raise DataError(f"{file}: expected a readable image, got: {reason}") from None
 
 
-def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
+    pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return height and width of an image once it is turned as its EXIF orientation says."""
+    orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image.size if orientation in _SWAPS_SIDES else (image.height, image.width)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,14 +83,14 @@ def list_folder(root: Path) -> FolderListing:
     return FolderListing(root=root, class_names=class_names, parts=parts)
 
 
-def folder_pools(config: DataConfig, *, progress: Progress | None = None) -> Pools:
-    """Return the images of ``config.path``, decoded once and kept in the cache folder.
+def folder_pools(
+    config: DataConfig, listing: FolderListing, *, progress: Progress | None = None
+) -> Pools:
+    """Return the images of ``listing``, decoded once and kept in the cache folder.
 
     Raises:
-        DataError: the layout is wrong, or an image is unreadable or has another size.
+        DataError: an image is unreadable or has another size.
     """
-    assert config.path is not None
-    listing = list_folder(config.path.expanduser())
     key = _key(listing, config.target_size)
 
     @functools.cache
@@ -115,6 +115,7 @@ def folder_pools(config: DataConfig, *, progress: Progress | None = None) -> Poo
                 class_names=listing.class_names,
                 read=read,
             ),
+            remedy="a smaller data.image_size or data.loading streaming needs less",
         )
         return packed_images(request, config.cache_folder, progress=progress)[0]
 
@@ -127,16 +128,20 @@ def folder_pools(config: DataConfig, *, progress: Progress | None = None) -> Poo
 
 
 def _key(listing: FolderListing, size: tuple[int, int] | None) -> str:
-    """Return a hash of every file's path below the root, length and time of change, and the size.
+    """Return a key of all parts, because one colour image in test/ makes all images colour."""
+    return files_key([file for part in _PARTS for file in listing.parts.get(part, ())], size)
 
-    It covers all parts, because one colour image in test/ makes all images colour.
+
+def files_key(files: Iterable[LabelledFile], wanted: object) -> str:
+    """Return a hash of every file's path below the root, length and time of change, and ``wanted``.
+
+    Args:
+        files: what is decoded.
+        wanted: what it is decoded to; its ``repr`` counts.
     """
-    lines = [
-        f"{file.name}\0{file.label}\0{file.size}\0{file.modified}"
-        for part in _PARTS
-        for file in listing.parts.get(part, ())
-    ]
-    return sha256_of("\n".join(lines).encode(errors="surrogateescape"), repr(size).encode())[:16]
+    lines = [f"{file.name}\0{file.label}\0{file.size}\0{file.modified}" for file in files]
+    text = "\n".join(lines).encode(errors="surrogateescape")
+    return sha256_of(text, repr(wanted).encode())[:16]
 
 
 def _check_folder(folder: Path) -> None:

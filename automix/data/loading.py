@@ -1,11 +1,14 @@
 """The one entry point: configuration in, seeded splits out."""
 
-from automix.data.config import DataConfig, DataSource
+from automix.data.choice import chosen_loading
+from automix.data.config import DataConfig, DataSource, Loading
+from automix.data.folder import folder_pools, list_folder
 from automix.data.packed import Progress
-from automix.data.pools import Pools
-from automix.data.splits import DataSet, SearchData, Split
-from automix.data.splitting import Labels, stratified_parts
+from automix.data.pools import Pool, Pools
+from automix.data.splits import DataSet, SearchData
+from automix.data.splitting import Labels, assign
 from automix.data.statistics import channel_statistics
+from automix.data.streamed_folder import streamed_data
 from automix.errors import DataError
 from automix.files import sha256_of
 
@@ -21,7 +24,8 @@ def load_data(config: DataConfig, *, progress: Progress | None = None) -> DataSe
     Folders and torchvision sets are decoded once into the cache folder and mapped into memory from
     there. A split that is a whole part of the source stays mapped; one that was cut is a copy. The
     result is a function of the configuration and the source's images alone: equal on every
-    machine, whatever the state of the cache.
+    machine, whatever the state of the cache. The training images of a large folder stay in their
+    files (`DataConfig.loading`), and the splits are the same.
 
     Args:
         config: what to load and how to split it.
@@ -35,62 +39,60 @@ def load_data(config: DataConfig, *, progress: Progress | None = None) -> DataSe
         DataError: images are missing, unreadable, inconsistent or too few; the text names the
             file, the folder or the class.
     """
-    pools = _pools(config, progress)
-    splits, indices_hash = _cut(pools, config)
+    data = _loaded(config, progress)
+    _check_padding(data.seen, config)
+    return data
+
+
+def _loaded(config: DataConfig, progress: Progress | None) -> DataSet:
+    # Imported where they are used: scikit-learn and torchvision take about a second each to load.
+    if config.source is DataSource.DIGITS:
+        from automix.data.digits import digits  # noqa: PLC0415
+
+        return _resident(digits(config.target_size), config)
+    if config.source is DataSource.FOLDER:
+        return _folder(config, progress)
+    from automix.data.torchvision_sets import torchvision_pools  # noqa: PLC0415
+
+    return _resident(torchvision_pools(config, progress=progress), config)
+
+
+def _folder(config: DataConfig, progress: Progress | None) -> DataSet:
+    assert config.path is not None
+    listing = list_folder(config.path.expanduser())
+    if chosen_loading(config, listing) is Loading.STREAMING:
+        return streamed_data(config, listing, progress=progress)
+    return _resident(folder_pools(config, listing, progress=progress), config)
+
+
+def _resident(pools: Pools, config: DataConfig) -> DataSet:
+    """Cut the splits out of decoded images."""
+    assignment = assign(
+        _labels(pools.train, pools.class_names, 0),
+        _labels(pools.val, pools.class_names, 1) if pools.val else None,
+        config,
+        has_test=pools.test is not None,
+    )
+    train = pools.train.split
+    splits = {name: train.subset(part) for name, part in assignment.from_train.items()}
+    if pools.val is not None:
+        val = pools.val.split
+        splits |= {name: val.subset(part) for name, part in assignment.from_val.items()}
+    if pools.test is not None:
+        splits["test"] = pools.test.split
     seen = SearchData(
         train=splits["train"],
         reward=splits["reward"],
         selection=splits["selection"],
         class_names=pools.class_names,
         statistics=channel_statistics(splits["train"], config.normalisation),
-        fingerprint=sha256_of(pools.checksum().encode(), indices_hash.encode())[:16],
+        fingerprint=sha256_of(pools.checksum().encode(), assignment.hash().encode())[:16],
     )
-    _check_padding(seen, config)
     return DataSet(name=config.source.value, seen=seen, test=splits["test"])
 
 
-def _pools(config: DataConfig, progress: Progress | None) -> Pools:
-    # Imported where they are used: scikit-learn and torchvision take about a second each to load.
-    if config.source is DataSource.DIGITS:
-        from automix.data.digits import digits  # noqa: PLC0415
-
-        return digits(config.target_size)
-    if config.source is DataSource.FOLDER:
-        from automix.data.folder import folder_pools  # noqa: PLC0415
-
-        return folder_pools(config, progress=progress)
-    from automix.data.torchvision_sets import torchvision_pools  # noqa: PLC0415
-
-    return torchvision_pools(config, progress=progress)
-
-
-def _cut(pools: Pools, config: DataConfig) -> tuple[dict[str, Split], str]:
-    """Return the splits by name, and a hash of which image went where."""
-    reward_size, selection_size = config.part_sizes(has_val=pools.val is not None)
-    held_out = {"reward": reward_size, "selection": selection_size}
-    sizes: dict[str, int | float] = {}
-    if pools.test is None:
-        sizes["test"] = config.test_part_size
-    if pools.val is None:
-        sizes |= held_out
-    rest: str | None = "train"
-    if config.labels_per_class is not None:
-        sizes["train"], rest = config.labels_per_class, None
-    names, seed = pools.class_names, config.split_seed
-    labels = Labels(labels=pools.train.split.labels, class_names=names, where=pools.train.where)
-    indices = stratified_parts(labels, sizes, rest=rest, seed=seed)
-    splits = {name: pools.train.split.subset(part) for name, part in indices.items()}
-    if pools.val is not None:
-        labels = Labels(
-            labels=pools.val.split.labels, class_names=names, where=pools.val.where, pool=1
-        )
-        from_val = stratified_parts(labels, held_out, rest=None, seed=seed)
-        splits |= {name: pools.val.split.subset(part) for name, part in from_val.items()}
-        indices |= from_val
-    if pools.test is not None:
-        splits["test"] = pools.test.split
-    parts = (name.encode() + part.numpy().tobytes() for name, part in sorted(indices.items()))
-    return splits, sha256_of(*parts)
+def _labels(pool: Pool, class_names: tuple[str, ...], number: int) -> Labels:
+    return Labels(labels=pool.split.labels, class_names=class_names, where=pool.where, pool=number)
 
 
 def _check_padding(seen: SearchData, config: DataConfig) -> None:

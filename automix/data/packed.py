@@ -7,7 +7,6 @@ names, hash). The second is written last: a pack without it does not exist.
 import contextlib
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 
 from automix.config import Config
 from automix.data.decode import refusing_bombs
+from automix.data.memory import main_memory
 from automix.data.parallel import in_order
 from automix.data.pools import ImagesDigest, Pool, images_checksum
 from automix.data.splits import Split
@@ -63,12 +63,14 @@ class PackRequest:
         key: hash of everything the pixels depend on; 16 hex digits.
         where: file or folder the images come from, for messages.
         prepare: looks at the source; only called where the pack has to be made.
+        remedy: what to do where there is no room for it.
     """
 
     name: str
     key: str
     where: str
     prepare: Callable[[], Decoding]
+    remedy: str = "a smaller data.image_size needs less"
 
 
 class _Record(Config):
@@ -161,7 +163,7 @@ def _locked(file: Path) -> Iterator[None]:
 def _write(base: Path, request: PackRequest, progress: Progress | None) -> None:
     decoding = request.prepare()
     shape = (decoding.num_images, *decoding.shape)
-    _check_room(base.parent, request.where, math.prod(shape))
+    _check_room(base.parent, request, math.prod(shape))
     _log.info("%s: decoding %d images into %s.npy", request.where, shape[0], base)
     started = time.monotonic()
     digest = ImagesDigest(shape)
@@ -201,14 +203,14 @@ def _decoded(
             _log.info("%s: decoded %d of %d images", where, done, total)
 
 
-def _check_room(folder: Path, where: str, num_bytes: int) -> None:
+def _check_room(folder: Path, request: PackRequest, num_bytes: int) -> None:
     """Refuse images that fit neither the disk nor, as the training split will, the memory."""
     rooms = {f"free space in {folder}": shutil.disk_usage(folder).free}
-    if hasattr(os, "sysconf"):
-        rooms["main memory"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if (memory := main_memory()) is not None:
+        rooms["main memory"] = memory
     for room, available in rooms.items():
         if num_bytes > available:
             raise DataError(
-                f"{where}: expected decoded images of at most {available / 2**30:.1f} GiB "
-                f"({room}), got {num_bytes / 2**30:.1f} GiB; a smaller data.image_size needs less"
+                f"{request.where}: expected decoded images of at most {available / 2**30:.1f} GiB "
+                f"({room}), got {num_bytes / 2**30:.1f} GiB; {request.remedy}"
             )

@@ -35,6 +35,53 @@ class StoredImages(Protocol):
         ...
 
 
+class TrainingImages(Protocol):
+    """Images with labels to train on: a `Split` in memory, or files that are read when needed."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, 0 to num_classes - 1."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, at least 1."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of every image: (C, H, W)."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the images and labels take, in bytes."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where labels are and indices have to be."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device | str) -> "TrainingImages":
+        """Return the same images on ``device``, if they are held in memory."""
+        ...
+
+    def subset(self, indices: Tensor) -> "Split":
+        """Return the images at ``indices``, (M,) int64, as evaluation sees them."""
+        ...
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (images, labels) at ``indices``, as evaluation sees them."""
+        ...
+
+    def class_counts(self) -> list[int]:
+        """Return the number of images of each class."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Split:
     """Images and their classes, all on one device.
@@ -68,6 +115,12 @@ class Split:
     def device(self) -> torch.device:
         """Where the images are."""
         return self.images.device
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of every image: (C, H, W)."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
 
     @property
     def num_bytes(self) -> int:
@@ -125,10 +178,11 @@ class SearchData:
         selection: images that finished schedules are compared on.
         class_names: name of each class, in label order.
         statistics: what images are normalised with.
-        fingerprint: hash of every pixel, label and split assignment; equal on every machine.
+        fingerprint: hash of every pixel, label and split assignment; equal on every machine. Of
+            images that are read from their files while training, names and sizes count instead.
     """
 
-    train: Split
+    train: TrainingImages
     reward: Split
     selection: Split
     class_names: tuple[str, ...]
@@ -143,8 +197,7 @@ class SearchData:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, rows and columns of every image: (C, H, W)."""
-        _, channels, height, width = self.train.images.shape
-        return channels, height, width
+        return self.train.image_shape
 
     @property
     def num_bytes(self) -> int:
@@ -178,7 +231,7 @@ class DataSet:
     test: Split
 
     @property
-    def train(self) -> Split:
+    def train(self) -> TrainingImages:
         """Images to train on."""
         return self.seen.train
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from automix.data.config import DataConfig
 from automix.errors import DataError
+from automix.files import sha256_of
 from automix.random_streams import Stream, stream_generator
 
 # A share times a count lands just below the whole number it stands for: 0.29 * 100 < 29.
@@ -34,6 +36,52 @@ class Labels:
     class_names: Sequence[str]
     where: str
     pool: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Assignment:
+    """Which image belongs to which split.
+
+    Attributes:
+        from_train: ascending (M,) int64 indices into the training images, by split.
+        from_val: indices into the images of val/, by split; empty where there are none.
+    """
+
+    from_train: Mapping[str, Tensor]
+    from_val: Mapping[str, Tensor]
+
+    def hash(self) -> str:
+        """Return a hash of every split's name and indices."""
+        indices = dict(self.from_train) | dict(self.from_val)
+        return sha256_of(
+            *(name.encode() + part.numpy().tobytes() for name, part in sorted(indices.items()))
+        )
+
+
+def assign(train: Labels, val: Labels | None, config: DataConfig, *, has_test: bool) -> Assignment:
+    """Decide which images are for training, reward, selection and test.
+
+    Args:
+        train: the training images.
+        val: images to cut reward and selection from; None: they are cut from ``train``.
+        config: sizes and seed.
+        has_test: whether there are test images of their own; else they are cut from ``train``.
+
+    Raises:
+        DataError: a class has too few images.
+    """
+    reward_size, selection_size = config.part_sizes(has_val=val is not None)
+    held_out = {"reward": reward_size, "selection": selection_size}
+    sizes: dict[str, int | float] = {} if has_test else {"test": config.test_part_size}
+    if val is None:
+        sizes |= held_out
+    rest: str | None = "train"
+    if config.labels_per_class is not None:
+        sizes["train"], rest = config.labels_per_class, None
+    return Assignment(
+        from_train=stratified_parts(train, sizes, rest=rest, seed=config.split_seed),
+        from_val=stratified_parts(val, held_out, rest=None, seed=config.split_seed) if val else {},
+    )
 
 
 def part_count(size: int | float, num_images: int) -> int:

@@ -5,12 +5,12 @@ import functools
 import torch
 from torch import Generator, nn
 
-from automix.data.batches import BatchPreparer
+from automix.data.batch_sources import training_batches
 from automix.data.config import DataConfig
 from automix.data.loading import load_data
 from automix.data.placement import holding_device
 from automix.data.splits import SearchData
-from automix.data.training_batches import BatchLayout, ResidentBatches
+from automix.data.training_batches import BatchLayout
 from automix.errors import ConfigError
 from automix.models.config import ModelConfig
 from automix.models.registry import build_model, reinitialise_
@@ -79,10 +79,14 @@ def build_trainer(
     model = build_model(
         task.model, generator=stream_generator(seed, Stream.INITIALISATION), **shape
     )
-    preparer = BatchPreparer(data.statistics, task.data.augment, device=device)
+    layout = _layout(task.trainer, len(data.train))
+    num_steps = task.trainer.epochs * layout.steps_per_epoch
+    batches, preparer = training_batches(
+        data, task.data, layout, num_steps=num_steps, device=device
+    )
     return ClassifierTrainer(
         model.to(device),
-        ResidentBatches(data.train, preparer, _layout(task.trainer, len(data.train))),
+        batches,
         preparer,
         initialise=functools.partial(_initialise_, task.model, shape),
         saliency=CachedSource(

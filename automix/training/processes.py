@@ -1,16 +1,14 @@
 """How processes that train behave: quick to start, few threads, deaf to Ctrl-C, no orphans."""
 
 import multiprocessing
-import os
 import signal
-import threading
-from multiprocessing.process import BaseProcess
 from typing import Literal
 
 import torch
 
 from automix.data.config import DataSource
 from automix.training.task import TaskConfig
+from automix.worker_processes import end_with_parent
 
 
 def start_method(task: TaskConfig, *, module: str) -> Literal["forkserver", "spawn"]:
@@ -41,11 +39,4 @@ def prepare_worker(num_threads: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(num_threads)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
+    end_with_parent()

@@ -10,6 +10,7 @@ from automix.data.config import AugmentConfig, DataConfig
 from automix.data.loading import load_data
 from automix.data.splits import DataSet, SearchData, Split
 from automix.errors import DataError
+from tests.resident import resident
 
 
 def flat(split: Split) -> set[bytes]:
@@ -17,7 +18,7 @@ def flat(split: Split) -> set[bytes]:
 
 
 def digits_splits(data: DataSet) -> list[Split]:
-    return [data.train, data.seen.reward, data.seen.selection, data.test]
+    return [resident(data.train), data.seen.reward, data.seen.selection, data.test]
 
 
 def test_a_split_refuses_other_shapes_and_types() -> None:
@@ -48,7 +49,7 @@ def test_what_a_search_sees_has_no_test_images() -> None:
     data = load_data(DataConfig())
     seen = data.for_search()
     assert not hasattr(seen, "test")
-    visible = torch.cat([seen.train.images, seen.reward.images, seen.selection.images])
+    visible = torch.cat([resident(seen.train).images, seen.reward.images, seen.selection.images])
     assert len(visible) == 1797 - len(data.test)
 
 

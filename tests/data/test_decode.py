@@ -16,6 +16,7 @@ from automix.data.config import DataConfig
 from automix.data.decode import ImageFormat, read_header, read_image, refusing_bombs
 from automix.data.loading import load_data
 from automix.errors import DataError
+from tests.resident import resident
 
 Configure = Callable[..., DataConfig]
 WriteFolder = Callable[..., Path]
@@ -49,7 +50,7 @@ def test_one_colour_image_in_test_makes_all_colour(
     Image.new("RGB", (6, 4), (255, 0, 0)).save(root / "test/cat/0.png")
     data = load_data(folder_config(root))
     assert data.seen.image_shape == (3, 4, 6)
-    red, green, blue = data.train.images.unbind(dim=1)
+    red, green, blue = resident(data.train).images.unbind(dim=1)
     assert red.equal(green)
     assert red.equal(blue)
 

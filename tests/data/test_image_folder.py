@@ -14,6 +14,7 @@ from automix.data.config import DataConfig
 from automix.data.loading import load_data
 from automix.data.splits import Split
 from automix.errors import DataError
+from tests.resident import resident
 
 Configure = Callable[..., DataConfig]
 WriteFolder = Callable[..., Path]
@@ -46,7 +47,7 @@ def test_without_val_reward_and_selection_come_from_train(
     assert data.seen.reward.class_counts() == [2, 2]
     assert data.seen.selection.class_counts() == [3, 3]
     assert data.train.class_counts() == [5, 5]
-    seen = (data.train, data.seen.reward, data.seen.selection)
+    seen = (resident(data.train), data.seen.reward, data.seen.selection)
     assert pixels_in(*seen) == pixels_of(root / "train")
     assert pixels_in(data.test) == pixels_of(root / "test")
 
@@ -56,7 +57,7 @@ def test_with_val_reward_and_selection_are_its_halves(
 ) -> None:
     root = write_folder(train=5, val=6)
     data = load_data(folder_config(root))
-    assert pixels_in(data.train) == pixels_of(root / "train")
+    assert pixels_in(resident(data.train)) == pixels_of(root / "train")
     assert pixels_in(data.seen.reward, data.seen.selection) == pixels_of(root / "val")
     assert data.seen.reward.class_counts() == data.seen.selection.class_counts() == [3, 3]
 
@@ -85,7 +86,7 @@ def test_hidden_files_nested_folders_and_other_files(
     shutil.move(root / "train" / "cat" / "7.png", nested / "7.png")
     moved = load_data(folder_config(root))
     assert sum(moved.seen.reward.class_counts()) == 2
-    seen = (moved.train, moved.seen.reward, moved.seen.selection)
+    seen = (resident(moved.train), moved.seen.reward, moved.seen.selection)
     assert pixels_in(*seen) == pixels_of(root / "train")
 
 

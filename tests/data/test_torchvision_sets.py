@@ -16,6 +16,7 @@ from automix.data.config import DataConfig, DataSource
 from automix.data.loading import load_data
 from automix.data.torchvision_sets import TORCHVISION_SETS
 from automix.errors import DataError
+from tests.resident import resident
 
 Configure = Callable[..., DataConfig]
 
@@ -54,7 +55,7 @@ def test_mnist_and_its_relatives(source: str, folder: str, tmp_path: Path) -> No
     assert data.train.class_counts() == [4] * 10
     assert data.test.class_counts() == [6] * 10
     assert list(data.class_names) == getattr(datasets, folder).classes
-    seen = {image.numpy().tobytes() for image in data.train.images}
+    seen = {image.numpy().tobytes() for image in resident(data.train).images}
     assert seen < {image.tobytes() for image in images}
     resized = load_data(config_of(source, tmp_path, image_size=[14, 20]))
     assert resized.seen.image_shape == (1, 14, 20)

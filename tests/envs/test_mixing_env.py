@@ -17,6 +17,7 @@ from envs.mixing_env import MixingEnv
 from envs.observations import Observation
 from tests.envs.conftest import ACTIONS, MakeEnv
 from tests.equality import assert_same, untouched_generators
+from tests.resident import resident
 
 Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
 HUGE = {"peak_learning_rate": 1e30}
@@ -220,7 +221,8 @@ def pointers(env: MixingEnv) -> list[int]:
     assert isinstance(batches, ResidentBatches)
     tensors: list[Tensor] = [*trainer.model.state_dict().values()]
     tensors += trainer.evaluated_model.state_dict().values()
-    tensors += [env.data.train.images, batches._split.images, env._measurement._clean.images]
+    tensors += [resident(env.data.train).images, batches._split.images]
+    tensors.append(env._measurement._clean.images)
     return [tensor.data_ptr() for tensor in tensors]
 
 

@@ -16,6 +16,7 @@ from automix.training.build import load_search_data
 from automix.training.config import TrainerConfig
 from automix.training.distributed import current_world
 from automix.training.trainer import ClassifierTrainer
+from tests.resident import resident
 from tests.training.conftest import TASK
 
 _FIELDS = {"epochs": 4, "batch_size": 8, "peak_learning_rate": 0.05}
@@ -60,7 +61,7 @@ def plain_trainer(
 
     return ClassifierTrainer(
         plain_network(dropout=dropout),
-        ResidentBatches(train, preparer, layout),
+        ResidentBatches(resident(train), preparer, layout),
         preparer,
         initialise=initialise_,
         saliency=CachedSource(InputGradient(), refresh_every=refresh_every),

@@ -1,0 +1,21 @@
+"""What every process that works for another one does."""
+
+import multiprocessing
+import os
+import threading
+from multiprocessing.process import BaseProcess
+
+
+def end_with_parent() -> None:
+    """End this process when its parent ends, however that ends.
+
+    A killed parent cannot end its children, which would wait for work for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
