@@ -16,13 +16,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def continued_by(output: Path, *words: str) -> Iterator[None]:
+def continued_by(output: Path, *words: str, mark: str | None = CONFIG_NAME) -> Iterator[None]:
     """Say how to continue the run in ``output`` when the body is interrupted.
 
     Args:
         output: folder of the run.
         words: the command and the files that start the same run again, such as ``search`` and the
             configuration in the folder.
+        mark: the file in the folder that shows that there is something to continue; None where
+            there always is.
 
     Raises:
         Interrupted: the body was, once there was something to continue.
@@ -33,7 +35,7 @@ def continued_by(output: Path, *words: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if not (output / CONFIG_NAME).exists():
+        if mark is not None and not (output / mark).exists():
             raise
         raise Interrupted(f"continue with: {command}") from None
     except (BrokenExecutor, ConnectionError, EOFError) as error:

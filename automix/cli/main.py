@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "search": _command("search", "learn a mixing schedule: PPO on whole trainings, selection"),
         "replay": _command("replay", "train one classifier with a schedule file"),
         "compare": _command("compare", "train several schedules with paired seeds; intervals"),
+        "ablate": _command("ablate", "run a sweep of experiments; finished cells never again"),
         "report": _command("report", "write one HTML page about the runs in a folder"),
         "show": _command("show", "contact sheets of each operator on your own images"),
         "schedule": _command("schedule", "show, plot or make a schedule file"),

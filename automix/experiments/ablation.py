@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Generic, TypeVar
 
 from automix.config import Config
 from automix.experiments.cells import (
+    LOG_NAME,
     CellRunner,
     CellState,
     is_busy,
@@ -24,6 +26,7 @@ from automix.experiments.cells import (
     run_cell,
 )
 from automix.experiments.sweep import Cell
+from automix.worker_processes import end_with_parent
 
 _POLL_SECONDS = 0.5
 # A runner that hears SIGTERM has ten seconds to put its state away.
@@ -54,6 +57,7 @@ def run_sweep(
     *,
     num_workers: int,
     devices: Sequence[str] = (),
+    preload: Sequence[str] = (),
     on_done: Callable[[Cell[ConfigType], CellState], None] = lambda cell, state: None,
 ) -> SweepOutcome:
     """Run every cell that has no result yet, each in a fresh process, and wait for all.
@@ -69,7 +73,9 @@ def run_sweep(
         num_workers: processes at a time, at least 1.
         devices: values of ``CUDA_VISIBLE_DEVICES``, one of which each process gets while there
             are free ones; with fewer devices than workers, that many processes run.
-        on_done: called for each cell that ended in this call, with FINISHED or FAILED.
+        preload: modules that cells and their workers need, imported once for all of them.
+        on_done: called once for each cell that had no result, with FINISHED or FAILED; cells that
+            others finish are among them.
 
     Raises:
         ValueError: ``num_workers`` is below 1.
@@ -78,7 +84,7 @@ def run_sweep(
     if num_workers < 1:
         raise ValueError(f"num_workers: expected at least 1, got {num_workers}")
     slots = list(devices)[:num_workers] or [""] * num_workers
-    team = _Team(folder=folder, runner=runner, slots=slots)
+    team = _Team(folder=folder, runner=runner, slots=slots, context=_context(preload, devices))
     waiting = [cell for cell in cells if not is_finished(cell, folder)]
     failed: dict[str, str] = {}
     with team.stopped_at_exit():
@@ -92,8 +98,7 @@ def run_sweep(
                 else:
                     failed[cell.identifier] = _reason(cell, folder, code)
                     on_done(cell, CellState.FAILED)
-            # Others on the same folder may have finished some.
-            waiting = [cell for cell in waiting if not is_finished(cell, folder)]
+            waiting = _without_finished(waiting, folder, on_done)
     finished = tuple(cell.identifier for cell in cells if is_finished(cell, folder))
     return SweepOutcome(
         finished=finished,
@@ -101,9 +106,38 @@ def run_sweep(
     )
 
 
+def _without_finished(
+    waiting: Sequence[Cell[ConfigType]],
+    folder: Path,
+    on_done: Callable[[Cell[ConfigType], CellState], None],
+) -> list[Cell[ConfigType]]:
+    """Return the cells that still wait: others on the same folder may have finished some."""
+    left = []
+    for cell in waiting:
+        if is_finished(cell, folder):
+            on_done(cell, CellState.FINISHED)
+        else:
+            left.append(cell)
+    return left
+
+
+def _context(preload: Sequence[str], devices: Sequence[str]) -> BaseContext:
+    """Return how processes are started.
+
+    The fork server imports torch once for all cells and their workers, which takes six seconds
+    each otherwise. Its children have its environment, so it cannot give each cell and the workers
+    of that cell a device of their own.
+    """
+    if devices or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
+
+
 @dataclass(frozen=True, slots=True)
 class _Member(Generic[ConfigType]):
-    process: SpawnProcess
+    process: BaseProcess
     cell: Cell[ConfigType]
     slot: str
 
@@ -115,6 +149,7 @@ class _Team(Generic[ConfigType]):
     folder: Path
     runner: CellRunner[ConfigType]
     slots: list[str]
+    context: BaseContext
     members: list[_Member[ConfigType]] = field(default_factory=list)
 
     def start(self, waiting: Sequence[Cell[ConfigType]]) -> list[Cell[ConfigType]]:
@@ -125,7 +160,7 @@ class _Team(Generic[ConfigType]):
                 left.append(cell)
                 continue
             slot = self.slots.pop()
-            process = multiprocessing.get_context("spawn").Process(
+            process = self.context.Process(  # type: ignore[attr-defined]  # typeshed
                 target=_run_in_process, args=(cell, self.folder, self.runner, slot)
             )
             process.start()
@@ -161,16 +196,26 @@ def _run_in_process(
     cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType], device: str
 ) -> None:
     """Run one cell and tell by the exit code what came of it."""
+    end_with_parent()
     # Ctrl-C reaches the whole group of processes; the parent decides and sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     if device:
         os.environ[_DEVICES_VARIABLE] = device
+    _speak_to(folder / cell.identifier / LOG_NAME)
     try:
         state = run_cell(cell, folder, runner)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGTERM)
     sys.exit(_EXIT_CODES[state])
+
+
+def _speak_to(path: Path) -> None:
+    """Send what this process and its children print to a file: cells would talk at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        for number in (1, 2):
+            os.dup2(stream.fileno(), number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

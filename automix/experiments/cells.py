@@ -1,17 +1,18 @@
 """One cell of a sweep on disk: run at most once at a time, and never again once it is finished.
 
 A cell's folder holds `cell.json` (its settings and result, written by rename: the mark of a
-finished cell), `run/` (the experiment's own folder), `error.txt` (why the last try failed) and
+finished cell), `run/` (the experiment's own folder), `starts.jsonl` (when and where it was begun),
+`error.txt` (why the last try failed), `log.txt` (what it said, unless it ran in the foreground) and
 `lock`. The lock is the operating system's and goes with the process that holds it, so a killed
 process leaves nothing to clean up.
 """
 
-import csv
-import io
 import json
-import math
+import os
+import platform
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ from automix.files import write_json, write_text
 
 RESULT_NAME = "cell.json"
 ERROR_NAME = "error.txt"
+LOG_NAME = "log.txt"
+STARTS_NAME = "starts.jsonl"
 _RUN_NAME = "run"
 _LOCK_NAME = "lock"
 
@@ -78,6 +81,7 @@ def run_cell(cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType
     try:
         if is_finished(cell, folder):
             return CellState.FINISHED
+        _note_start(home / STARTS_NAME)
         result = runner(cell.config, home / _RUN_NAME)
         content = {"cell": cell.identifier, "settings": cell.settings, "result": result}
         write_json(home / RESULT_NAME, content)
@@ -91,6 +95,13 @@ def run_cell(cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType
     finally:
         lock.release()
     return CellState.FINISHED
+
+
+def _note_start(path: Path) -> None:
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {"time": moment, "host": platform.node(), "pid": os.getpid()}
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
 
 
 def read_error(cell: Cell[ConfigType], folder: Path) -> str:
@@ -114,51 +125,3 @@ def read_result(cell: Cell[ConfigType], folder: Path) -> dict[str, Any]:
     if not isinstance(result, dict):
         raise CheckpointError(f"{path}: expected a mapping as result, got {type(result).__name__}")
     return result
-
-
-def build_table(
-    cells: Sequence[Cell[ConfigType]], folder: Path, measures: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return one row for each finished cell in the order of the sweep: settings, then measures.
-
-    Raises:
-        CheckpointError: a result is damaged or does not have one of the measures.
-    """
-    rows = []
-    for cell in cells:
-        if is_finished(cell, folder):
-            result = read_result(cell, folder)
-            values = {measure: _measure(result, measure, cell.identifier) for measure in measures}
-            rows.append({"cell": cell.identifier, **cell.settings, **values})
-    return rows
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table as text: names in the first line, nothing where there is no number."""
-    if not rows:
-        return ""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: "" if _is_missing(value) else value for key, value in row.items()} for row in rows
-    )
-    return stream.getvalue()
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and not math.isfinite(value))
-
-
-def _measure(result: Mapping[str, Any], measure: str, identifier: str) -> Any:
-    value: Any = result
-    for key in measure.split("."):
-        try:
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        except (KeyError, IndexError, TypeError, ValueError):
-            known = ", ".join(value) if isinstance(value, dict) else type(value).__name__
-            raise CheckpointError(
-                f"measures: expected {measure!r} in the result of {identifier}, "
-                f"got no {key!r} among: {known}"
-            ) from None
-    return value

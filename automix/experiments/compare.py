@@ -21,6 +21,7 @@ from automix.experiments.summaries import summarise
 from automix.experiments.text_tables import HEADINGS, align, summary_cells
 from automix.random_streams import Stream, derived_seed
 from automix.reporting.values import Direction
+from automix.schedule import Schedule
 from automix.training.build import check_model
 
 METRICS: Mapping[str, tuple[str, Direction]] = MappingProxyType(
@@ -36,17 +37,25 @@ _OUTCOMES_NAME = "outcomes.jsonl"
 _PRINTED = ("calibrated_nll", "accuracy")
 
 
-def compare(config: CompareConfig, output: Path) -> dict[str, Any]:
+def compare(
+    config: CompareConfig, output: Path, *, named: Mapping[str, Schedule] = MappingProxyType({})
+) -> dict[str, Any]:
     """Train every entry with every seed in ``output``, or continue; return the result.
 
     Its `splits` hold one row per entry for each split of the configuration: `name`,
     `num_diverged`, `seconds_per_training`, and a summary for each of `METRICS` with differences
     to the first entry (`automix.experiments.summaries`).
 
+    Args:
+        config: what is compared.
+        output: folder of the run.
+        named: schedules that the configuration may name where it would name a file; the same ones
+            whenever the run is continued.
+
     Raises:
         AutoMixError: schedules, data or folder do not fit.
     """
-    entries = parse_entries(config.schedules, config.environment, seed=config.seed)
+    entries = parse_entries(config.schedules, config.environment, seed=config.seed, named=named)
     data = load_data(config.task.data)
     check_model(config.task, data.seen)
     torch.set_num_threads(config.compute.threads)

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
@@ -33,6 +34,21 @@ class CostEstimate:
     seconds_per_training: float
     seconds: float
     steps_per_training: int
+
+    def __add__(self, other: Self) -> Self:
+        """Return the cost of one after the other; steps are those of the longer trainings."""
+        count = self.num_trainings + other.num_trainings
+        trained = (
+            self.num_trainings * self.seconds_per_training
+            + other.num_trainings * other.seconds_per_training
+        )
+        return replace(
+            self,
+            num_trainings=count,
+            seconds_per_training=trained / count,
+            seconds=self.seconds + other.seconds,
+            steps_per_training=max(self.steps_per_training, other.steps_per_training),
+        )
 
     def describe(self) -> str:
         """Return one line for people."""

@@ -1,9 +1,10 @@
 """What a comparison compares: schedules by file or by description, one per training seed."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from automix.errors import ConfigError
@@ -52,12 +53,37 @@ class Entry:
     schedule_for: Callable[[int], Schedule]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """What descriptions are read with."""
+
+    environment: EnvironmentConfig
+    seed: int
+    named: Mapping[str, Schedule]
+
+    def load(self, text: str) -> tuple[str, Schedule]:
+        """Return a schedule and what it is called."""
+        if text in self.named:
+            return text, self.named[text]
+        path = Path(text)
+        return _file_name(path), Schedule.load(path)
+
+
 class _Builder(Protocol):
     def __call__(self, schedule: Schedule, *, seed: int) -> Schedule: ...
 
 
+_DRAWN_FROM_FILES: Mapping[str, _Builder] = MappingProxyType(
+    {"shuffled": shuffled_in_time, "marginal_matched": marginal_matched}
+)
+
+
 def parse_entries(
-    texts: Sequence[str], environment: EnvironmentConfig, *, seed: int
+    texts: Sequence[str],
+    environment: EnvironmentConfig,
+    *,
+    seed: int,
+    named: Mapping[str, Schedule] = MappingProxyType({}),
 ) -> list[Entry]:
     """Return the entries that ``texts`` describe; equal names are kept once.
 
@@ -65,14 +91,16 @@ def parse_entries(
         texts: paths of schedule files or descriptions, see `CompareConfig.schedules`.
         environment: decisions and number of segments of random schedules.
         seed: names the draws of random and shuffled schedules.
+        named: schedules that a text may name where it would name a file.
 
     Raises:
         ConfigError: a description does not fit.
         ScheduleError: a file is missing or is not a schedule.
     """
     entries: dict[str, Entry] = {}
+    source = _Source(environment=environment, seed=seed, named=named)
     for text in texts:
-        for entry in _parse(text, environment, seed=seed):
+        for entry in _parse(text, source):
             first = entries.setdefault(entry.name, entry)
             if not _same(first, entry):
                 # Two files in folders of one name: neither is dropped.
@@ -92,15 +120,27 @@ def build_schedule(text: str, environment: EnvironmentConfig, *, seed: int) -> S
     return entries[0].schedule_for(0)
 
 
-def _parse(text: str, environment: EnvironmentConfig, *, seed: int) -> list[Entry]:
+def schedule_files(texts: Sequence[str], *, named: Collection[str] = ()) -> list[Path]:
+    """Return the schedule files that ``texts`` name but for those in ``named``; some may lack."""
+    files = []
+    for text in texts:
+        kind, _, argument = text.partition(":")
+        file = argument if kind in _DRAWN_FROM_FILES else text
+        if file not in named and (kind in _DRAWN_FROM_FILES or kind not in _NAMES):
+            files.append(Path(file))
+    return files
+
+
+def _parse(text: str, source: _Source) -> list[Entry]:
     kind, _, argument = text.partition(":")
+    environment = source.environment
     match kind, argument:
         case "none", "":
             entries = [_constant(Decision(operator=Operator.NONE))]
         case "constants", "":
             entries = [_constant(choice) for choice in constant_decisions(environment.operators)]
         case "random", "":
-            entries = [_random(environment, seed)]
+            entries = [_random(environment, source.seed)]
         case "constant", _:
             entries = [_constant(_decision(argument))]
         case "ramp", _:
@@ -108,12 +148,10 @@ def _parse(text: str, environment: EnvironmentConfig, *, seed: int) -> list[Entr
             entries = [_fixed(text, ramp)]
         case "mix_then_off", _:
             entries = [_fixed(text, mix_then_off(Decision(operator=_mixing(argument))))]
-        case "shuffled", _:
-            entries = [_drawn("shuffled", shuffled_in_time, Path(argument), seed)]
-        case "marginal_matched", _:
-            entries = [_drawn("marginal-matched", marginal_matched, Path(argument), seed)]
+        case (("shuffled" | "marginal_matched"), _):
+            entries = [_drawn(kind, argument, source)]
         case _:
-            entries = [_from_file(text)]
+            entries = [_from_file(text, source)]
     return entries
 
 
@@ -135,22 +173,23 @@ def _random(environment: EnvironmentConfig, seed: int) -> Entry:
     return Entry(name="random", schedule_for=draw)
 
 
-def _drawn(kind: str, builder: _Builder, path: Path, seed: int) -> Entry:
-    """Return an entry that draws from the schedule of a file, anew for each training."""
-    schedule = Schedule.load(path)
+def _drawn(kind: str, argument: str, source: _Source) -> Entry:
+    """Return an entry that draws from a given schedule, anew for each training."""
+    name, schedule = source.load(argument)
+    builder = _DRAWN_FROM_FILES[kind]
 
     def draw(index: int) -> Schedule:
-        return builder(schedule, seed=derived_seed(seed, Stream.POLICY, step=index))
+        return builder(schedule, seed=derived_seed(source.seed, Stream.POLICY, step=index))
 
-    return Entry(name=f"{kind} {_file_name(path)}", schedule_for=draw)
+    return Entry(name=f"{kind.replace('_', '-')} {name}", schedule_for=draw)
 
 
-def _from_file(text: str) -> Entry:
+def _from_file(text: str, source: _Source) -> Entry:
     path = Path(text)
-    if not text or (path.suffix != ".json" and not path.exists()):
+    if text not in source.named and (not text or (path.suffix != ".json" and not path.exists())):
         hint = did_you_mean(text.partition(":")[0], _NAMES)
         raise ConfigError(f"schedules: expected {_KINDS}, got {text!r}{hint}")
-    return _fixed(_file_name(path), Schedule.load(path))
+    return _fixed(*source.load(text))
 
 
 def _file_name(path: Path) -> str:

@@ -82,8 +82,7 @@ def _against(
     if len(pairs) < 2:
         return comparison
     own, other = np.array(pairs, dtype=np.float64).T
-    sign = -1 if better is Direction.LOWER else 1
-    improvement = probability_of_improvement(sign * own, sign * other, paired=True)
+    improvement = probability_of_improvement(better.sign * own, better.sign * other, paired=True)
     return comparison | {
         "difference": _plain(paired_difference(own, other, seed=seed)),
         "probability_of_improvement": _plain(improvement),

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -11,12 +11,31 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import Field
 
 from automix.config import Config
-from automix.errors import ConfigError
+from automix.errors import AutoMixError, ConfigError
 from automix.plain_yaml import read_yaml
+from automix.reporting.values import Direction
 
 MAX_CELLS = 10_000
+VARIANT = "variant"
+"""What the name of a variant is called among the settings of a cell."""
 
 ConfigType = TypeVar("ConfigType", bound=Config)
+
+
+class MeasureConfig(Config):
+    """A number in the result of a cell."""
+
+    key: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """Where it is: keys of mappings, positions in lists, names of the entries of lists, joined by
+    dots. A list of them where one has a dot in it: `[means, test, cutmix 0.2, nll]`."""
+
+    better: Direction = Direction.LOWER
+    """Which way it is better: lower or higher."""
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Return the keys one by one."""
+        return tuple(self.key.split(".")) if isinstance(self.key, str) else self.key
 
 
 class SweepConfig(Config):
@@ -37,8 +56,13 @@ class SweepConfig(Config):
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Lists of values by dotted key; all combinations are run."""
 
-    measures: tuple[str, ...] = ()
-    """Numbers of the result to put in the table, by dotted key; numbers count entries of lists."""
+    seed_key: str = "seed"
+    """Key of the grid whose values repeat an experiment. If it is in the grid, rows of the table
+    are means over it, paired by its values; otherwise each cell has its row."""
+
+    measures: dict[str, MeasureConfig] = Field(default_factory=dict)
+    """Numbers of the result to put in the table, by the name they get there; those of the
+    experiment if there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +81,11 @@ class Cell(Generic[ConfigType]):
 
 
 def expand_sweep(
-    sweep: SweepConfig, model: type[ConfigType], *, source: Path
+    sweep: SweepConfig,
+    model: type[ConfigType],
+    *,
+    source: Path,
+    identify: Callable[[ConfigType], str] = Config.content_hash,
 ) -> tuple[Cell[ConfigType], ...]:
     """Return the cells of a sweep in the order of its file.
 
@@ -65,10 +93,11 @@ def expand_sweep(
         sweep: what `source` holds.
         model: the configuration of the sweep's experiment.
         source: the sweep's file, which the base is relative to and messages name.
+        identify: returns a hash of a configuration, or refuses it.
 
     Raises:
-        ConfigError: the base or a cell does not fit the model, two cells are equal, or there are
-            more than `MAX_CELLS`.
+        ConfigError: the base or a cell does not fit the model or is refused, two cells are equal,
+            or there are more than `MAX_CELLS`.
     """
     num_cells = max(1, len(sweep.variants)) * math.prod(map(len, sweep.grid.values()))
     if num_cells > MAX_CELLS:
@@ -80,7 +109,10 @@ def expand_sweep(
     for settings, values in _combinations(sweep):
         where = f"{source}: cell {_described(settings)}"
         config = model.from_mapping(_overridden(base, values, where), source=where)
-        identifier = f"{sweep.experiment}-{config.content_hash()}"
+        try:
+            identifier = f"{sweep.experiment}-{identify(config)}"
+        except AutoMixError as error:
+            raise ConfigError(f"{where}: {error}") from None
         if identifier in cells:
             raise ConfigError(
                 f"{where}: expected a cell of its own, got the configuration of the cell "
@@ -93,9 +125,13 @@ def expand_sweep(
 def find_cell(cells: Sequence[Cell[ConfigType]], beginning: str) -> Cell[ConfigType]:
     """Return the one cell whose identifier, or the hash in it, begins with ``beginning``.
 
+    ``@3`` is the third cell of the sweep, for the array jobs of schedulers.
+
     Raises:
         ConfigError: none or several do.
     """
+    if beginning.startswith("@"):
+        return _cell_at(cells, beginning.removeprefix("@"))
     found = [
         cell
         for cell in cells
@@ -110,6 +146,12 @@ def find_cell(cells: Sequence[Cell[ConfigType]], beginning: str) -> Cell[ConfigT
     return found[0]
 
 
+def _cell_at(cells: Sequence[Cell[ConfigType]], position: str) -> Cell[ConfigType]:
+    if not position.isdecimal() or not 1 <= int(position) <= len(cells):
+        raise ConfigError(f"cell: expected @1 to @{len(cells)}, got @{position}")
+    return cells[int(position) - 1]
+
+
 def _combinations(sweep: SweepConfig) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield the settings of each cell and all its values by dotted key."""
     variants = sweep.variants or {"": {}}
@@ -117,7 +159,7 @@ def _combinations(sweep: SweepConfig) -> Iterator[tuple[dict[str, Any], dict[str
         variants.items(), itertools.product(*sweep.grid.values())
     ):
         chosen = dict(zip(sweep.grid, values, strict=True))
-        settings = ({"variant": name} if sweep.variants else {}) | chosen
+        settings = ({VARIANT: name} if sweep.variants else {}) | chosen
         yield settings, {**sweep.overrides, **variant, **chosen}
 
 
@@ -135,5 +177,10 @@ def _overridden(base: dict[Any, Any], values: Mapping[str, Any], where: str) -> 
     return result
 
 
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """Return settings in one line, such as ``variant=no cutting, seed=3``."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
 def _described(settings: Mapping[str, Any]) -> str:
-    return "(" + ", ".join(f"{key}={value}" for key, value in settings.items()) + ")"
+    return f"({describe_settings(settings)})"

@@ -10,6 +10,11 @@ class Direction(StrEnum):
     LOWER = "lower"
     HIGHER = "higher"
 
+    @property
+    def sign(self) -> int:
+        """Return what numbers are multiplied with so that more is better: 1 or -1."""
+        return 1 if self is Direction.HIGHER else -1
+
 
 def number_text(value: float, *, digits: int = 3) -> str:
     """Return ``value`` with ``digits`` significant digits, never in exponent form below 10^6."""

@@ -14,14 +14,13 @@ from automix.experiments.ablation import run_sweep
 from automix.experiments.cells import (
     RESULT_NAME,
     CellState,
-    build_table,
     is_busy,
     is_finished,
     read_result,
     run_cell,
-    to_csv,
 )
 from automix.experiments.sweep import Cell
+from automix.experiments.sweep_table import build_table, write_table
 from tests.experiments.toy_experiment import ToyConfig, load_cells, read_starts, run_toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +32,7 @@ def write_sweep(folder: Path, num_seeds: int, *, seconds: float) -> Path:
         "experiment: toy\n"
         f"overrides: {{seconds: {seconds}}}\n"
         f"grid: {{seed: {list(range(num_seeds))}, inner.rate: [0.5, 0.25]}}\n"
-        "measures: [score]\n",
+        "measures: {score: {key: score}}\n",
         encoding="utf-8",
     )
     return path
@@ -49,7 +48,12 @@ def start(path: Path, folder: Path, num_workers: int) -> subprocess.Popen[bytes]
     )
 
 
-def expected_table(path: Path, folder: Path) -> str:
+def read_table(folder: Path) -> list[str]:
+    """Return everything that is written about a sweep, but for versions and times."""
+    return [(folder / name).read_text() for name in ("table.json", "table.csv", "cells.csv")]
+
+
+def expected_table(path: Path, folder: Path) -> list[str]:
     """Run every cell in this process, without time to lose."""
     sweep, cells = load_cells(path)
     for cell in cells:
@@ -59,7 +63,8 @@ def expected_table(path: Path, folder: Path) -> str:
             config=cell.config.model_copy(update={"seconds": 0.0}),
         )
         run_cell(quick, folder, run_toy)
-    return to_csv(build_table(cells, folder, sweep.measures))
+    write_table(build_table(sweep, cells, folder, sweep.measures), folder, name=path.stem)
+    return read_table(folder)
 
 
 def check_each_ran_until_it_was_finished(cells: tuple[Cell[ToyConfig], ...], folder: Path) -> None:
@@ -91,9 +96,9 @@ def test_a_sweep_killed_at_random_ends_with_the_same_table(
     _, cells = load_cells(path)
     interrupt_at_random(path, tmp_path / "killed", num_kills=num_kills, seed=1)
     check_each_ran_until_it_was_finished(cells, tmp_path / "killed")
-    table = (tmp_path / "killed" / "table.csv").read_text(encoding="utf-8")
+    table = read_table(tmp_path / "killed")
     assert table == expected_table(path, tmp_path / "whole")
-    assert len(table.splitlines()) == 1 + 2 * num_seeds
+    assert len(table[2].splitlines()) == 1 + 2 * num_seeds
 
 
 def test_two_processes_share_a_sweep_without_running_a_cell_twice(tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_two_processes_share_a_sweep_without_running_a_cell_twice(tmp_path: Path
     _, cells = load_cells(path)
     counts = Counter(name for name, _ in read_starts(folder))
     assert counts == {cell.identifier: 1 for cell in cells}
-    assert (folder / "table.csv").read_text(encoding="utf-8").count("\n") == 5
+    assert (folder / "cells.csv").read_text(encoding="utf-8").count("\n") == 5
 
 
 def test_failures_of_any_kind_do_not_stop_the_others(tmp_path: Path) -> None:

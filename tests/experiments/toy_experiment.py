@@ -11,9 +11,8 @@ from pydantic import Field
 from automix.config import Config
 from automix.errors import ConfigError
 from automix.experiments.ablation import run_sweep
-from automix.experiments.cells import build_table, to_csv
 from automix.experiments.sweep import Cell, SweepConfig, expand_sweep
-from automix.files import write_text
+from automix.experiments.sweep_table import build_table, write_table
 
 LOG_NAME = "starts.txt"
 
@@ -67,7 +66,7 @@ def load_cells(path: Path) -> tuple[SweepConfig, tuple[Cell[ToyConfig], ...]]:
 def main(path: Path, folder: Path, num_workers: int) -> None:
     sweep, cells = load_cells(path)
     run_sweep(cells, folder, run_toy, num_workers=num_workers)
-    write_text(folder / "table.csv", to_csv(build_table(cells, folder, sweep.measures)))
+    write_table(build_table(sweep, cells, folder, sweep.measures), folder, name=path.stem)
 
 
 if __name__ == "__main__":
