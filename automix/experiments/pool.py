@@ -1,5 +1,6 @@
 """Many trainings on a few processes, with results that do not depend on how many."""
 
+import functools
 import math
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,10 +55,18 @@ class TrainingOutcome:
 class TrainingPool:
     """Runs jobs on worker processes that load the data and build the classifier once.
 
-    Unless ``with_test`` is set, the workers hold no test split: a job that asks for it fails.
+    A single worker is this process itself: another one takes twelve seconds to start, which in a
+    sweep of small cells is longer than they take. Unless ``with_test`` is set, workers hold no test
+    split: a job that asks for it fails.
     """
 
     def __init__(self, task: TaskConfig, compute: ComputeConfig, *, with_test: bool) -> None:
+        self._executor: ProcessPoolExecutor | None = None
+        if compute.workers == 1:
+            self._build_worker = functools.cache(
+                functools.partial(_Worker, task, with_test=with_test)
+            )
+            return
         self._executor = ProcessPoolExecutor(
             max_workers=compute.workers,
             mp_context=multiprocessing.get_context(start_method(task, module=__name__)),
@@ -76,6 +85,8 @@ class TrainingPool:
         trace: TracebackType | None,
     ) -> None:
         """Stop the workers; when interrupted, without waiting for trainings in progress."""
+        if self._executor is None:
+            return
         if kind is not None:
             for process in multiprocessing.active_children():
                 process.kill()
@@ -83,6 +94,8 @@ class TrainingPool:
 
     def run(self, jobs: Sequence[TrainingJob]) -> Iterator[TrainingOutcome]:
         """Yield the outcomes in the order of the jobs, each as soon as it is there."""
+        if self._executor is None:
+            return (self._build_worker().run(job) for job in jobs)
         return self._executor.map(_run_job, jobs)
 
 

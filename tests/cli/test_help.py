@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from automix.cli.arguments import Signature
-from automix.cli.commands import compare, config, replay, report, schedule, search, show
+from automix.cli.commands import ablate, compare, config, replay, report, schedule, search, show
 from automix.cli.flags import flag_name
 from automix.cli.main import COMMANDS
 from tests.cli.running import RunCommand, leaves
@@ -20,6 +20,10 @@ SIGNATURES: list[Signature[Any, Any]] = [
     search.SEARCH,
     replay.REPLAY,
     compare.COMPARE,
+    ablate.ABLATE,
+    ablate.RUN_CELL,
+    ablate.LIST,
+    ablate.TABLE,
     report.REPORT,
     show.SHOW,
     schedule.SCHEDULE_SHOW,
