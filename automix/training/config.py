@@ -118,7 +118,7 @@ class TrainerConfig(Config):
     ) -> tuple[float, ...] | None:
         schedule = info.data.get("learning_rate_schedule")
         if schedule == "multi_step" and milestones is None:
-            raise ValueError("expected shares such as [0.5, 0.75] for the schedule 'multi_step'")
+            raise ValueError("expected shares such as [0.5, 0.75], got none")
         if milestones is None or schedule is None:
             return milestones
         if schedule != "multi_step":

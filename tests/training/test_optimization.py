@@ -81,6 +81,18 @@ def test_published_points_of_the_schedules() -> None:
     assert rate("constant", 0.0) == rate("constant", 1.0) == 1.0
 
 
+def test_steps_of_the_literature() -> None:
+    """R-Mix on CIFAR-100: 0.2, divided by 10 after 100 and 200 of 300 epochs."""
+    config = TrainerConfig(
+        epochs=300, learning_rate_schedule="multi_step", milestones=(1 / 3, 2 / 3)
+    )
+    rates = [learning_rate_at(config, epoch / 300) for epoch in (0, 99, 100, 199, 200, 299)]
+    assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
+    halved = config.model_copy(update={"milestone_factor": 0.5, "warm_up": 0.1})
+    rates = [learning_rate_at(halved, epoch / 300) for epoch in (0, 15, 30, 100, 200)]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.05])
+
+
 def network() -> nn.Sequential:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
     generator = torch.Generator().manual_seed(0)

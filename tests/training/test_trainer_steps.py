@@ -167,9 +167,78 @@ def test_soft_cross_entropy_of_hard_targets_is_cross_entropy() -> None:
         ("label_smoothing", 1),
         ("max_gradient_norm", 0),
         ("learning_rate_schedule", "triangle"),
+        ("milestones", [0.5]),
+        ("milestone_factor", 0.1),
+        ("betas", [0.9, 0.99]),
+        ("accumulation", 3),
+        ("precision", "fp8"),
+        ("compile", 2),
         ("epoch", 3),
     ],
 )
 def test_impossible_configurations_are_refused(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"here: {field}: expected .*, got "):
         TrainerConfig.from_mapping({field: value}, source="here")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"optimizer": "adamw", "momentum": 0.9}, "momentum: expected nothing for the optimizer"),
+        ({"betas": [0.9, 0.99]}, "betas: expected nothing for the optimizer 'sgd', got"),
+        ({"optimizer": "adamw", "betas": [0.9, 1.0]}, "betas"),
+        ({"learning_rate_schedule": "constant", "warm_up": 0.2}, "warm_up: expected nothing for"),
+        (
+            {"learning_rate_schedule": "multi_step"},
+            r"milestones: expected shares such as \[0\.5, 0\.75\], got none",
+        ),
+        (
+            {"learning_rate_schedule": "multi_step", "milestones": [0.5, 0.4]},
+            "milestones: expected rising shares after the warm-up, got",
+        ),
+        (
+            {"learning_rate_schedule": "multi_step", "milestones": [0.5], "warm_up": 0.5},
+            "milestones: expected rising shares after the warm-up, got",
+        ),
+        ({"milestones": [0.5]}, "milestones: expected nothing for the schedule 'one_cycle', got"),
+        (
+            {"learning_rate_schedule": "cosine", "milestone_factor": 0.5},
+            "milestone_factor: expected nothing for the schedule 'cosine', got 0.5",
+        ),
+        (
+            {"batch_size": 50, "accumulation": 4},
+            "accumulation: expected a divisor of batch_size 50",
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^here: {message}"):
+        TrainerConfig.from_mapping(fields, source="here")
+
+
+def test_every_configuration_can_be_written_and_read_again() -> None:
+    for fields in (
+        {},
+        {"optimizer": "adamw", "betas": [0.8, 0.9]},
+        {"learning_rate_schedule": "multi_step", "milestones": [0.25, 0.5]},
+        {"learning_rate_schedule": "constant"},
+    ):
+        config = TrainerConfig.from_mapping(fields, source="here")
+        assert TrainerConfig.from_mapping(config.model_dump(mode="json"), source="x") == config
+
+
+def test_accuracies_are_counted_apart(make_trainer: MakeTrainer) -> None:
+    decision = Decision(operator=Operator.MIXUP, probability=0.5)
+    whole, stepped = make_trainer(), make_trainer()
+    total = whole.train(decision, num_steps=TOTAL_STEPS)
+    steps = [stepped.train(decision, num_steps=1) for _ in range(TOTAL_STEPS)]
+    clean = [step.clean_accuracy for step in steps if step.clean_accuracy is not None]
+    mixed = [step.mixed_accuracy for step in steps if step.mixed_accuracy is not None]
+    assert len(clean) + len(mixed) == TOTAL_STEPS
+    assert total.clean_accuracy == pytest.approx(sum(clean) / len(clean))
+    assert total.mixed_accuracy == pytest.approx(sum(mixed) / len(mixed))
+    assert total.mixed_share == len(mixed) / TOTAL_STEPS
+    for step in steps:
+        assert (step.clean_accuracy is None) == (step.mixed_share == 1)
+        assert (step.mixed_accuracy is None) == (step.mixed_share == 0)
+    assert total.images_per_second == TOTAL_STEPS * 8 / total.seconds

@@ -1,0 +1,46 @@
+"""What is trained does not change unnoticed: 100 losses of every operator against a file."""
+
+import json
+import math
+
+import pytest
+
+from tests.training.golden_losses import NUM_STEPS, ROOT, Losses, with_portable_kernels
+
+GOLDEN = ROOT / "tests" / "golden" / "losses.json"
+ADVICE = (
+    "if the change is meant, say so in CHANGELOG.md and write the file anew: "
+    f"python -m tests.training.golden_losses > {GOLDEN.relative_to(ROOT)}"
+)
+
+
+def read(text: str) -> Losses:
+    values: Losses = json.loads(text)
+    return values
+
+
+def release(version: str) -> str:
+    return version.partition("+")[0]
+
+
+def test_losses_are_those_of_the_file() -> None:
+    golden, found = read(GOLDEN.read_text()), read(with_portable_kernels())
+    assert found["losses"].keys() == golden["losses"].keys(), ADVICE
+    if (release(found["torch"]), found["machine"]) == (release(golden["torch"]), golden["machine"]):
+        for name, expected in golden["losses"].items():
+            assert found["losses"][name] == expected, f"{name}: {ADVICE}"
+    for name, expected in golden["losses"].items():
+        # Another release of torch, or another kind of processor, rounds differently; that grows
+        # from step to step, and decides differently where a solver compares numbers.
+        assert found["losses"][name][:5] == pytest.approx(expected[:5], rel=1e-3), name
+
+
+def test_the_file_holds_different_trainings() -> None:
+    golden = read(GOLDEN.read_text())
+    assert golden["machine"] == "x86_64"
+    rows = [tuple(row) for row in golden["losses"].values()]
+    assert len(set(rows)) == len(rows)
+    for row in rows:
+        assert len(row) == NUM_STEPS
+        assert all(map(math.isfinite, row))
+        assert sum(row[-10:]) < sum(row[:10])
