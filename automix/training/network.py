@@ -4,7 +4,9 @@ Shape suffixes: B batch, C channels, H rows, W columns, K classes.
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,13 @@ from automix.training.config import TrainerConfig
 from automix.training.distributed import copy_from_main_, current_world, sum_over_processes_
 
 _AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# `share_buffers_` does it after the step, for the averaged weights too. Newer releases of PyTorch
+# have a new name for the option, and warn of the old one.
+_DISTRIBUTED_OPTIONS: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}
+)
 # Generators of these devices cannot be addressed by an index.
 _WITHOUT_INDEXED_GENERATORS = ("cpu", "mps")
 
@@ -100,9 +109,8 @@ def _distributed(model: nn.Module, device: torch.device) -> DistributedDataParal
     return DistributedDataParallel(
         model,
         device_ids=None if device.type == "cpu" else [device],
-        # `share_buffers_` does it after the step, for the averaged weights too.
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
+        **_DISTRIBUTED_OPTIONS,
     )
 
 
