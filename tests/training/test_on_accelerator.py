@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from automix.data.splits import SearchData
+from automix.data.splits import SearchData, Split
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision
 from automix.training.metrics import RunningSums
@@ -73,9 +73,12 @@ def test_the_check_sees_what_waits() -> None:
 def test_faster_ways_learn_as_well(
     make_trainer: MakeTrainer, search_data: SearchData, fields: dict[str, object]
 ) -> None:
+    images = search_data.train
+    assert isinstance(images, Split)
+
     def accuracy(trainer: ClassifierTrainer) -> float:
         trainer.train(Decision(operator=Operator.RMIX, probability=0.5), num_steps=TOTAL_STEPS * 5)
-        return trainer.evaluate(search_data.train).accuracy
+        return trainer.evaluate(images).accuracy
 
     plain, fast = make_trainer(epochs=20), make_trainer(epochs=20, **fields)
     assert fast.device.type != "cpu"
