@@ -6,8 +6,6 @@ normalisation, mixing) is done on the device. What an image looks like in an epo
 processes or micro-batches changes it, and any step can be read without those before it.
 """
 
-from torch import Tensor
-
 from automix.data.batches import BatchPreparer
 from automix.data.config import DEFAULT_CROP_RATIO, AugmentConfig
 from automix.data.reading_ahead import ReadingAhead, ShareReader
@@ -66,8 +64,6 @@ class StreamedBatches:
             num_workers=num_workers,
             pin_memory=preparer.device.type != "cpu",
         )
-        # Batches are asked for again where they are held for several steps.
-        self._held: dict[BatchKey, Tensor] = {}
 
     def batch(self, key: BatchKey) -> TrainingBatch:
         """Return the share that ``key`` names, see `TrainingBatches`.
@@ -75,12 +71,7 @@ class StreamedBatches:
         Raises:
             DataError: a file is not a readable image, or the workers ended twice.
         """
-        images = self._held.get(key)
-        if images is None:
-            images = self._loader.share(key)
-            if len(self._held) >= self.layout.accumulation:
-                self._held.pop(next(iter(self._held)))
-            self._held[key] = images
+        images = self._loader.share(key)
         device = self._preparer.device
         indices = self._reader.indices(key)
         return TrainingBatch(

@@ -1,14 +1,16 @@
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
+import torchvision
 from pydantic import ValidationError
 from torch import nn
 
 from automix.errors import ConfigError, MissingExtraError
 from automix.models.config import ModelConfig
-from automix.models.registry import build_model, reinitialise_
+from automix.models.registry import _own_model, build_model, reinitialise_
 
 
 def build(name: str, *, num_classes: int = 5, channels: int = 3, seed: int = 0) -> nn.Module:
@@ -28,6 +30,7 @@ def num_parameters(model: nn.Module) -> int:
         "small_cnn",
         "resnet20",
         "preact_resnet18",
+        "preact_resnet34",
         "preact_resnet50",
         "wide_resnet10_1",
         "wide_resnet16_8",
@@ -36,7 +39,7 @@ def num_parameters(model: nn.Module) -> int:
     ],
 )
 def test_any_size_and_channels(name: str) -> None:
-    for channels, height, width in ((1, 8, 8), (4, 9, 13)):
+    for channels, height, width in ((1, 8, 8), (4, 9, 13), (3, 1, 5)):
         model = build(name, channels=channels)
         logits = model(torch.randn(2, channels, height, width))
         assert logits.shape == (2, 5)
@@ -60,6 +63,28 @@ def test_any_size_and_channels(name: str) -> None:
 )
 def test_number_of_parameters_is_that_of_the_literature(name: str, millions: float) -> None:
     assert num_parameters(build(name, num_classes=100)) / 1e6 == pytest.approx(millions, rel=2e-3)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_convolutions_are_those_of_the_post_activation_networks(depth: int) -> None:
+    """The weights of torchvision's ResNet, with CIFAR's stem: 3x3 in place of 7x7."""
+    ours = build(f"preact_resnet{depth}", num_classes=100)
+    theirs = getattr(torchvision.models, f"resnet{depth}")(num_classes=100)
+    shapes = [tuple(part.weight.shape) for part in ours.modules() if isinstance(part, nn.Conv2d)]
+    published = [
+        tuple(part.weight.shape) for part in theirs.modules() if isinstance(part, nn.Conv2d)
+    ]
+    assert published[0] == (64, 3, 7, 7)
+    assert Counter(shapes) == Counter([(64, 3, 3, 3), *published[1:]])
+
+
+def test_the_widest_network_takes_one_and_four_channels() -> None:
+    with torch.device("meta"):
+        for channels in (1, 4):
+            model = _own_model(
+                ModelConfig(name="wide_resnet28_10"), {"channels": channels, "num_classes": 5}
+            )
+            assert model(torch.empty(2, channels, 33, 17)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "torchvision/resnet18", "torchvision/convnext_tiny"])
