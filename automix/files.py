@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+_TEMPORARY = ".tmp"
+
 
 @contextlib.contextmanager
 def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
@@ -21,7 +23,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         OSError: the folder cannot be written or the disk is full; its ``filename`` says where.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
     try:
         # Not tempfile, whose files only their owner may read: the umask decides, as anywhere.
         with temporary.open("xb") as stream:
@@ -29,6 +31,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+        _synchronise_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -36,6 +39,22 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             # A full disk has no name, and nobody knows the temporary one.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left of files in the writing; nobody else may be writing."""
+    for path in folder.glob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def _synchronise_folder(path: Path) -> None:
+    """Make a renaming in ``path`` outlive a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
