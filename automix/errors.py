@@ -25,5 +25,9 @@ class MissingExtraError(AutoMixError):
     """An optional dependency is not installed; the text names the extra to install."""
 
 
+class OtherProcessError(AutoMixError):
+    """The process of rank 0, of those that train together, failed and says why."""
+
+
 class DivergedError(AutoMixError):
     """Training produced a loss that is not finite."""

@@ -108,6 +108,20 @@ class Schedule(Config):
         """Return the decision of every step of a training of ``num_steps`` steps."""
         return [self.at(step / num_steps) for step in range(num_steps)]
 
+    def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
+        """Return the first step after ``step`` of another decision, or ``limit`` if that is before.
+
+        Args:
+            step: a step of a training.
+            limit: a later one, or the number of steps.
+            num_steps: of the whole training.
+        """
+        decision = self.at(step / num_steps)
+        stop = step + 1
+        while stop < limit and self.at(stop / num_steps) == decision:
+            stop += 1
+        return stop
+
     def decision_hash(self) -> str:
         """Return a hash of the segments; provenance does not count."""
         return sha256_of(json.dumps(self.model_dump(mode="json")["segments"]).encode())[:16]

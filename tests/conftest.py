@@ -1,11 +1,14 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+
+from tests.worlds import RunWorld, world_runner
 
 # The clock of a shared machine says nothing about an example.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -26,3 +29,10 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference outputs and photographs are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_world() -> Iterator[RunWorld]:
+    """Run a function in several processes that have joined one world."""
+    with world_runner() as run:
+        yield run

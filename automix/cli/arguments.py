@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -40,6 +40,7 @@ class Signature(Generic[ConfigType, FlagsType]):
         flags: fields that only flags may set.
         words: what each required word is, by name.
         takes_file: whether a configuration file may follow them.
+        instead: flags with which the words are left out, and whether a file may follow even so.
     """
 
     command: str
@@ -48,6 +49,7 @@ class Signature(Generic[ConfigType, FlagsType]):
     flags: type[FlagsType]
     words: Mapping[str, str]
     takes_file: bool = False
+    instead: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def usage(self) -> str:
@@ -71,11 +73,13 @@ class Arguments(Generic[ConfigType, FlagsType]):
         words: the required words.
         config: file, flags and defaults together.
         flags: the other flags.
+        given: names of the flags that were given.
     """
 
     words: tuple[str, ...]
     config: ConfigType
     flags: FlagsType
+    given: tuple[str, ...]
 
 
 def read_arguments(
@@ -90,21 +94,28 @@ def read_arguments(
     if any(word in ("-h", "--help") for word in argv):
         _print_help(signature, [word for word in argv if word not in ("-h", "--help")])
     words = read_words(argv, signature.every_field, command=signature.command)
-    required, file = _split(words.files, signature)
+    required, file = _split(words, signature)
     return Arguments(
         words=required,
         config=_config(signature, words, file),
         flags=_validated(signature.flags, _only(words.values, signature.flags), words, file=None),
+        given=tuple(sorted(map(flag_name, words.given))),
     )
 
 
-def _split(
-    given: tuple[str, ...], signature: Signature[Any, Any]
-) -> tuple[tuple[str, ...], Path | None]:
+def _split(words: Words, signature: Signature[Any, Any]) -> tuple[tuple[str, ...], Path | None]:
     """Return the required words and the configuration file, if any."""
-    least = len(signature.words)
-    if not least <= len(given) <= least + signature.takes_file:
+    given = words.files
+    flag = next((name for name in signature.instead if words.values.get(name) is not None), None)
+    least = 0 if flag else len(signature.words)
+    takes_file = signature.instead[flag] if flag else signature.takes_file
+    if not least <= len(given) <= least + takes_file:
         wanted = signature.usage.removeprefix(f"{signature.command} ")
+        if flag:
+            wanted = f"{f'[{CONFIG_WORD}]' if takes_file else 'no word'} with {flag_name([flag])}"
+        elif signature.instead:
+            others = " or ".join(flag_name([name]) for name in signature.instead)
+            wanted += f" (or {others} and no {', '.join(signature.words)})"
         got = " ".join(given) or "nothing"
         raise ConfigError(f"{signature.command}: expected {wanted}, got {got}")
     return given[:least], Path(given[least]) if len(given) > least else None
@@ -161,7 +172,7 @@ def _print_help(signature: Signature[Any, Any], argv: Sequence[str]) -> None:
     model = signature.every_field
     try:
         words = read_words(argv, model, command=signature.command)
-        config = _config(signature, words, _split(words.files, signature)[1])
+        config = _config(signature, words, _split(words, signature)[1])
         default = model.model_validate(config.model_dump())
     except ConfigError:
         # Help is most needed by those who do not have it right yet.

@@ -16,22 +16,27 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def continued_by(output: Path, *words: str, mark: str | None = CONFIG_NAME) -> Iterator[None]:
+def continued_by(
+    output: Path, *words: str, mark: str | None = CONFIG_NAME, launcher: str = "automix"
+) -> Iterator[None]:
     """Say how to continue the run in ``output`` when the body is interrupted.
 
     Args:
         output: folder of the run.
         words: the command and the files that start the same run again, such as ``search`` and the
-            configuration in the folder.
+            configuration in the folder; ``--output`` is added, unless they say ``--resume``.
         mark: the file in the folder that shows that there is something to continue; None where
             there always is.
+        launcher: what starts the command.
 
     Raises:
         Interrupted: the body was, once there was something to continue.
         AutoMixError: a worker process ended before its work did.
         OSError: of the body; a nameless one, such as a full disk, gets the name of the folder.
     """
-    command = shlex.join(["automix", *words, "--output", str(output)])
+    if "--resume" not in words:
+        words = (*words, "--output", str(output))
+    command = f"{launcher} {shlex.join(words)}"
     try:
         yield
     except KeyboardInterrupt:

@@ -14,7 +14,8 @@ _SECONDS_BETWEEN_LINES = 10.0
 class ProgressBar:
     """Counts finished units of work on standard error."""
 
-    def __init__(self, title: str, total: int, *, done: int = 0) -> None:
+    def __init__(self, title: str, total: int, *, done: int = 0, is_shown: bool = True) -> None:
+        self._is_shown = is_shown
         self._title, self._total, self._done = title, total, done
         self._first = done
         self._started = self._last_line = time.monotonic()
@@ -22,7 +23,7 @@ class ProgressBar:
 
     def __enter__(self) -> Self:
         """Show the start."""
-        if sys.stderr.isatty():
+        if self._is_shown and sys.stderr.isatty():
             self._live = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}"),
                 rich.progress.BarColumn(),
@@ -55,6 +56,8 @@ class ProgressBar:
             self._live.update(self._task, advance=count, note=note)
             return
         now = time.monotonic()
+        if not self._is_shown:
+            return
         if now - self._last_line >= _SECONDS_BETWEEN_LINES or self._done >= self._total:
             self._last_line = now
             sys.stderr.write(self._line(now, note) + "\n")

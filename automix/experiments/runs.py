@@ -40,6 +40,7 @@ class RunFolder:
         self._config = config
         self._lock = filelock.FileLock(path / _LOCK_NAME)
         self._board: SummaryWriter | None = None
+        self._purge_from: int | None = None
 
     def __enter__(self) -> Self:
         """Create the folder or continue in it.
@@ -88,7 +89,7 @@ class RunFolder:
         with (self.path / METRICS_NAME).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **values}) + "\n")
         if self._board is None:
-            self._board = SummaryWriter(str(self.path / "tensorboard"))
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_from)
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)
@@ -98,6 +99,25 @@ class RunFolder:
         """Bytes in `metrics.jsonl`, to cut it back to when a run continues from a checkpoint."""
         path = self.path / METRICS_NAME
         return path.stat().st_size if path.exists() else 0
+
+    @property
+    def metrics_lines(self) -> int:
+        """Lines in `metrics.jsonl`, for `keep_metrics`; unlike bytes, the same in every run."""
+        path = self.path / METRICS_NAME
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def keep_metrics(self, num_lines: int, *, next_step: int = 0) -> None:
+        """Keep the first lines that an interrupted run wrote: those before its checkpoint.
+
+        Args:
+            num_lines: how many are kept.
+            next_step: TensorBoard shows nothing that was logged from this step on.
+        """
+        self._purge_from = next_step
+        path = self.path / METRICS_NAME
+        if path.exists():
+            lines = path.read_bytes().splitlines(keepends=True)
+            self.cut_metrics(sum(map(len, lines[:num_lines])))
 
     def cut_metrics(self, size: int) -> None:
         """Drop the lines that an interrupted run wrote after its last checkpoint."""

@@ -7,15 +7,15 @@ called by every process, in the same order.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from automix.errors import ConfigError
+from automix.errors import ConfigError, OtherProcessError
 
 T = TypeVar("T")
 
@@ -84,13 +84,14 @@ def sum_over_processes_(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def any_process(flag: bool) -> bool:
-    """Return whether ``flag`` is true in some process."""
+def highest_of_processes(*values: int) -> list[int]:
+    """Return the largest of each of the values over all processes. Goes through the host."""
     if current_world().size == 1:
-        return flag
-    flags = torch.tensor(flag, dtype=torch.int32)
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    return bool(flags)
+        return list(values)
+    tensor = torch.tensor(values)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    found: list[int] = tensor.tolist()
+    return found
 
 
 def copy_from_main_(tensors: Sequence[Tensor]) -> None:
@@ -98,6 +99,34 @@ def copy_from_main_(tensors: Sequence[Tensor]) -> None:
     if current_world().size > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
+
+
+def on_main(action: Callable[[], T]) -> T:
+    """Do something on rank 0 alone, and return its result in every process.
+
+    Args:
+        action: returns tensors on the CPU and plain values.
+
+    Raises:
+        Exception: whatever ``action`` raised, on rank 0.
+        OtherProcessError: ``action`` failed on rank 0, elsewhere.
+    """
+    world = current_world()
+    if world.size == 1:
+        return action()
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
+    if world.is_main:
+        try:
+            outcome[0] = action()
+        except Exception as error:
+            failure, outcome[1] = error, str(error)
+    dist.broadcast_object_list(outcome, src=0)
+    if failure is not None:
+        raise failure
+    if outcome[1] is not None:
+        raise OtherProcessError(outcome[1])
+    return cast("T", outcome[0])
 
 
 def gather_on_main(value: T) -> list[T]:

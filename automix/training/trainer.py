@@ -164,9 +164,7 @@ class ClassifierTrainer:
         while self.step < self.total_steps:
             decision = schedule.at(self.progress)
             limit = min(self.total_steps, self.step + (longest or self.total_steps))
-            stop = self.step + 1
-            while stop < limit and schedule.at(stop / self.total_steps) == decision:
-                stop += 1
+            stop = schedule.holds_until(self.step, limit=limit, num_steps=self.total_steps)
             yield decision, self.train(decision, num_steps=stop - self.step)
 
     @torch.no_grad()

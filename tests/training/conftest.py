@@ -1,6 +1,6 @@
 """One tiny task for all tests of training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -12,7 +12,6 @@ from automix.training.build import build_trainer, load_search_data
 from automix.training.config import TrainerConfig
 from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
-from tests.worlds import RunWorld, world_runner
 
 MakeTrainer = Callable[..., ClassifierTrainer]
 
@@ -49,10 +48,3 @@ def make_trainer(search_data: SearchData) -> MakeTrainer:
         return build_trainer(task, search_data, seed=seed)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def run_world() -> Iterator[RunWorld]:
-    """Run a function in several processes that have joined one world."""
-    with world_runner() as run:
-        yield run

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from automix.data.splits import Split
+from automix.errors import AutoMixError
 from automix.saliency.config import SaliencyConfig
 from automix.schedule import Decision
 from automix.training import distributed
@@ -120,6 +121,20 @@ def continued(state: dict[str, Any], decision: Decision, fields: dict[str, Any])
     return {"trainer": trainer.state_dict(), "sums": sums.state_dict()}
 
 
+def failing_on_main() -> tuple[str, int]:
+    """Fail on rank 0 alone; return what each process heard of it, and go on together."""
+
+    def fail() -> None:
+        assert distributed.current_world().is_main
+        raise OSError(28, "No space left on device", "there")
+
+    try:
+        distributed.on_main(fail)
+    except (AutoMixError, OSError) as error:
+        heard = f"{type(error).__name__}: {error}"
+    return heard, distributed.on_main(lambda: 7)
+
+
 def collectives() -> dict[str, Any]:
     """Call the functions that concern all processes."""
     world = distributed.current_world()
@@ -129,7 +144,8 @@ def collectives() -> dict[str, Any]:
         "world": world,
         "is_main": world.is_main,
         "sum": distributed.sum_over_processes_(torch.tensor([1.0, world.rank])).tolist(),
-        "any": [distributed.any_process(world.rank == rank) for rank in range(-1, world.size)],
+        "highest": distributed.highest_of_processes(world.rank, -world.rank, False),
+        "of_main": distributed.on_main(lambda: {"rank": [world.rank]}),
         "from_main": own.tolist(),
         "gathered": distributed.gather_on_main({"ranks": [torch.tensor(world.rank)]}),
     }

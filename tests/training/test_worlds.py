@@ -6,7 +6,13 @@ import torch
 from automix.errors import CheckpointError, ConfigError
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision
-from automix.training.distributed import World, any_process, current_world, joined_world
+from automix.training.distributed import (
+    World,
+    current_world,
+    highest_of_processes,
+    joined_world,
+    on_main,
+)
 from automix.training.metrics import TrainMetrics
 from automix.vocabulary import Operator
 from tests.equality import are_same, assert_same
@@ -120,7 +126,8 @@ def test_collectives(run_world: RunWorld, size: int) -> None:
             "world": World(rank=rank, size=size),
             "is_main": rank == 0,
             "sum": [size, sum(range(size))],
-            "any": [False] + [True] * size,
+            "highest": [size - 1, 0, 0],
+            "of_main": {"rank": [0]},
             "from_main": [0.0, 0.0],
             "gathered": [{"ranks": [other]} for other in range(size)] if rank == 0 else [],
         }
@@ -129,5 +136,13 @@ def test_collectives(run_world: RunWorld, size: int) -> None:
 def test_a_process_that_torchrun_did_not_start_is_a_world_of_one() -> None:
     with joined_world() as world:
         assert world == current_world() == World(rank=0, size=1)
-        assert any_process(True)
-        assert not any_process(False)
+        assert highest_of_processes(3, True) == [3, True]
+        assert on_main(lambda: "done") == "done"
+
+
+def test_what_fails_on_rank_0_fails_everywhere(run_world: RunWorld) -> None:
+    text = "[Errno 28] No space left on device: 'there'"
+    assert run_world(2, in_worlds.failing_on_main) == [
+        (f"OSError: {text}", 7),
+        (f"OtherProcessError: {text}", 7),
+    ]
