@@ -89,8 +89,10 @@ def estimate_cost(
         metrics = trainer.train(Decision(operator=operator), num_steps=count)
         per_step.append(metrics.seconds / count)
     started = time.perf_counter()
-    # A replay may do without these two splits, and the training split has the same images.
-    trainer.evaluate(next(filter(len, (data.reward, data.selection, data.train))))
+    # A replay may do without one of these splits, or without both.
+    for split in filter(len, (data.reward, data.selection)):
+        trainer.evaluate(split)
+        break
     per_evaluation = time.perf_counter() - started
     per_training = trainer.total_steps * sum(per_step) / len(per_step)
     per_training += evaluations_per_training * per_evaluation

@@ -14,7 +14,7 @@ from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 from envs.measurement import Measurement
 from envs.observations import ObservationBuilder
-from envs.snapshots import Snapshot
+from envs.readings import Reading
 
 
 class PolicyDecider:
@@ -49,7 +49,7 @@ class PolicyDecider:
         self._observations = ObservationBuilder(environment, num_classes=data.num_classes)
         self._measurement = Measurement(task, environment, data)
         self._decisions: list[Decision] = []
-        self._snapshots: list[Snapshot] = []
+        self._readings: list[Reading] = []
         self._stretches: list[TrainMetrics] = []
 
     def decide(self, trainer: ClassifierTrainer) -> Decision:
@@ -81,19 +81,19 @@ class PolicyDecider:
         """Return decisions, what was seen of the last two segments, and of the one under way."""
         return {
             "decisions": [decision.model_dump(mode="json") for decision in self._decisions],
-            "snapshots": [snapshot.to_plain() for snapshot in self._snapshots],
+            "readings": [reading.to_plain() for reading in self._readings],
             "stretches": [dataclasses.asdict(metrics) for metrics in self._stretches],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self._decisions = [Decision.from_plain(values) for values in state["decisions"]]
-        self._snapshots = [Snapshot.from_plain(values) for values in state["snapshots"]]
+        self._readings = [Reading.from_plain(values) for values in state["readings"]]
         self._stretches = [TrainMetrics(**values) for values in state["stretches"]]
 
     def _ask(self, trainer: ClassifierTrainer) -> None:
-        before = self._snapshots[-1] if self._snapshots else None
-        now = self._measurement.snapshot(
+        before = self._readings[-1] if self._readings else None
+        now = self._measurement.reading(
             trainer,
             train=_means(self._stretches) if self._stretches else None,
             decision=self._decisions[-1] if self._decisions else None,
@@ -103,7 +103,7 @@ class PolicyDecider:
         # One process decides for all: the last bits of an observation may differ between machines.
         action = on_main(lambda: self._policy.act(observation))
         self._decisions.append(self._actions.decode(action))
-        self._snapshots = [snapshot for snapshot in (before, now) if snapshot]
+        self._readings = [reading for reading in (before, now) if reading]
         self._stretches = []
 
 

@@ -21,6 +21,7 @@ from automix.experiments.cost import CostEstimate
 from automix.experiments.entries import build_schedule, parse_entries, schedule_files
 from automix.experiments.replay import predict_cost as predict_replay_cost
 from automix.experiments.replay import replay
+from automix.experiments.replay_source import ScheduleSource
 from automix.experiments.search import predict_cost as predict_search_cost
 from automix.experiments.search import search
 from automix.experiments.search_and_compare import parse_outcome, search_and_compare
@@ -76,11 +77,11 @@ def run_compare(config: CompareConfig, output: Path) -> Mapping[str, Any]:
 
 def run_replay(config: ReplayOfConfig, output: Path) -> Mapping[str, Any]:
     """Replay the schedule that the configuration names."""
-    return replay(_replay_config(config), _schedule(config), output)
+    return replay(_replay_config(config), ScheduleSource(_schedule(config)), output)
 
 
 def _predict_replay_cost(config: ReplayOfConfig) -> CostEstimate:
-    return predict_replay_cost(_replay_config(config), _schedule(config))
+    return predict_replay_cost(_replay_config(config), ScheduleSource(_schedule(config)))
 
 
 def _replay_config(config: ReplayOfConfig) -> ReplayConfig:
