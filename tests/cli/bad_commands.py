@@ -16,14 +16,89 @@ WORDS = [
     bad_words(
         "unknown command",
         "serach",
-        "automix: expected one of search, replay, compare, report, show, schedule, config, "
-        "got 'serach' (did you mean 'search'?)",
+        "automix: expected one of search, replay, compare,... got 'serach' "
+        "(did you mean 'search'?)",
     ),
     bad_words("a flag before the command", "--seed 1", "automix: expected one of search,..."),
     bad_words(
         "no schedule",
         "replay",
-        "automix replay: expected SCHEDULE.json [CONFIG.yaml], got nothing",
+        "automix replay: expected SCHEDULE.json [CONFIG.yaml] (or --policy or --resume and no "
+        "SCHEDULE.json), got nothing",
+    ),
+    bad_words(
+        "resume and a schedule",
+        "replay good.json --resume run",
+        "automix replay: expected no word with --resume, got good.json",
+    ),
+    bad_words(
+        "resume and other flags",
+        "replay --resume run --seed 3 --output there",
+        "--resume: expected nothing else beside it, got --output --seed",
+    ),
+    bad_words(
+        "resume nothing",
+        "replay --resume nowhere",
+        "nowhere: expected the folder of a replay, got nothing there",
+    ),
+    BadInput(
+        name="words: resume another folder",
+        words="replay --resume photos",
+        files={"photos": None},
+        message="photos: expected the folder of a replay, got one without a schedule and a policy",
+    ),
+    BadInput(
+        name="words: resume a run without its configuration",
+        words="replay --resume run",
+        files={"run/schedule.json": GOOD_SCHEDULE},
+        message="run/config.yaml: expected a readable file, got: no such file or directory",
+    ),
+    bad_words(
+        "a policy and a schedule",
+        "replay good.json my.yaml --policy run",
+        "automix replay: expected [CONFIG.yaml] with --policy, got good.json my.yaml",
+    ),
+    bad_words(
+        "a policy that is not there",
+        "replay --policy nowhere",
+        "nowhere: expected the folder of a search, or of a policy, got one without policy.json",
+    ),
+    BadInput(
+        name="words: a policy without the environment it was learned in",
+        words="replay --policy alone/policy",
+        files={"alone/policy/policy.json": "{}"},
+        message="alone/config.yaml: expected a readable file, got: no such file or directory",
+    ),
+    BadInput(
+        name="words: a policy that is damaged",
+        words="replay --policy run",
+        files={"run/policy/policy.json": "{", "run/config.yaml": "seed: 1"},
+        message="run/policy/policy.json: expected JSON, got text that does not parse",
+    ),
+    BadInput(
+        name="words: the best of no validation",
+        words="replay good.json --weights best --validations 0",
+        files={"good.json": GOOD_SCHEDULE},
+        message="command line: expected validations of at least 1 with weights best, got 0",
+    ),
+    BadInput(
+        name="words: the best on no image",
+        words="replay good.json --weights best --task.data.selection-size 0",
+        files={"good.json": GOOD_SCHEDULE},
+        message="weights: expected last without a selection split (task.data.selection-size 0), "
+        "got best",
+    ),
+    BadInput(
+        name="words: no checkpoint at all",
+        words="replay good.json --checkpoints.keep 0",
+        files={"good.json": GOOD_SCHEDULE},
+        message="--checkpoints.keep: expected greater than or equal to 1, got 0",
+    ),
+    BadInput(
+        name="words: a batch that cannot be accumulated",
+        words="replay good.json --task.trainer.accumulation 3",
+        files={"good.json": GOOD_SCHEDULE},
+        message="--task.trainer.accumulation: expected a divisor of batch_size 50, got 3",
     ),
     bad_words(
         "too many files",

@@ -59,9 +59,9 @@ def begin(monkeypatch: pytest.MonkeyPatch, experiment: object, name: str, stop: 
 @pytest.mark.parametrize(
     ("experiment", "words", "command"),
     [
-        (search, [], "search 'my run/config.yaml'"),
-        (replay, ["s.json"], "replay s.json 'my run/config.yaml'"),
-        (compare, [], "compare 'my run/config.yaml'"),
+        (search, [], "search 'my run/config.yaml' --output 'my run'"),
+        (replay, ["s.json"], "replay --resume 'my run'"),
+        (compare, [], "compare 'my run/config.yaml' --output 'my run'"),
     ],
     ids=["search", "replay", "compare"],
 )
@@ -78,7 +78,7 @@ def test_an_interrupted_command_says_how_to_continue(
     begin(monkeypatch, experiment, name, stop)
     outcome = run_command(name, *words, "--output", "my run")
     assert outcome.code == 130
-    assert outcome.err == (f"interrupted; continue with: automix {command} --output 'my run'\n")
+    assert outcome.err == f"interrupted; continue with: automix {command}\n"
 
 
 def test_the_command_that_continues_is_one_that_runs(
