@@ -67,7 +67,7 @@ class TrainedNetwork:
             key: names what the network itself draws.
         """
         seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
-        with _seeded(self._device, seed), self._autocast():
+        with _seeded(self._device, seed), self.autocast():
             return self._forward(images_BCHW)
 
     @contextlib.contextmanager
@@ -97,7 +97,8 @@ class TrainedNetwork:
                 tensor.copy_(part.view_as(tensor))
         copy_from_main_(self._other_buffers)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Run a block in the precision of the training."""
         if self._dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)

@@ -18,7 +18,7 @@ from automix.saliency.cache import CachedSource
 from automix.schedule import Decision, Schedule
 from automix.training.config import TrainerConfig
 from automix.training.distributed import gather_on_main, join_parts, part_of
-from automix.training.feeding import FeedState, MicroBatchFeed
+from automix.training.feeding import FedBatch, FeedState, MicroBatchFeed
 from automix.training.loss import smooth_labels, soft_cross_entropy
 from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
 from automix.training.network import TrainedNetwork
@@ -91,12 +91,12 @@ class ClassifierTrainer:
         self._initialise = initialise
         self._saliency = saliency.source
         self._num_classes = batches.num_classes
-        self._network = TrainedNetwork(model, config)
+        self.network = TrainedNetwork(model, config)
         self._feeds = [
             MicroBatchFeed(
                 batches,
                 CachedSource(saliency.source, refresh_every=saliency.refresh_every),
-                self._network,
+                self.network,
                 number=number,
             )
             for number in range(batches.layout.accumulation)
@@ -181,7 +181,7 @@ class ClassifierTrainer:
         with evaluation_mode(model):
             for start in range(here.start, here.stop, _EVALUATION_BATCH):
                 stored = split.read(start, min(start + _EVALUATION_BATCH, here.stop))
-                images = self._network.laid_out(self._preparer.evaluation(stored))
+                images = self.network.laid_out(self._preparer.evaluation(stored))
                 parts.append(model(images).float())
         return join_parts(torch.cat(parts), count)
 
@@ -245,19 +245,47 @@ class ClassifierTrainer:
             share = number * self._layout.world_size + self._layout.rank
             feed.load_state_dict(state["shares"][share], device=self.device)
 
-    def _train_step(self, decision: Decision, sums: RunningSums) -> None:
-        for number, feed in enumerate(self._feeds):
-            fed = feed.next(decision, seed=self.seed, step=self.step)
-            with self._network.accumulating(is_last=number == len(self._feeds) - 1):
-                logits = self._network.logits(fed.images, key=fed.key)
-                targets = smooth_labels(fed.targets, self.config.label_smoothing)
-                loss = soft_cross_entropy(logits, targets)
-                self._updates.backward(loss)
-            sums.add(loss, logits, fed.labels, is_mixed=fed.is_mixed)
+    def fed_batch(self, decision: Decision, *, micro_batch: int = 0) -> FedBatch:
+        """Return a micro-batch of the next step, mixed as ``decision`` says."""
+        return self._feeds[micro_batch].next(decision, seed=self.seed, step=self.step)
+
+    def train_on(self, fed: FedBatch) -> Tensor:
+        """Do the next step on a batch that someone else has mixed; with accumulation 1 only.
+
+        Returns:
+            The loss, a scalar on the device; the host does not wait for it.
+        """
+        self.model.train()
+        _, loss = self._pass(fed)
+        self.finish_step()
+        return loss.detach()
+
+    def loss(self, logits_BK: Tensor, fed: FedBatch) -> Tensor:
+        """Return the training loss of a micro-batch, a float32 scalar."""
+        targets = smooth_labels(fed.targets, self.config.label_smoothing)
+        return soft_cross_entropy(logits_BK, targets)
+
+    def finish_step(self) -> None:
+        """Change the weights by the gradients that they have, and go on to the next step."""
         self._updates.step(progress=self.progress)
-        self._network.share_buffers_()
+        self.network.share_buffers_()
         self._updates.take_average(self.step)
         self.step += 1
+
+    def _train_step(self, decision: Decision, sums: RunningSums) -> None:
+        for number in range(len(self._feeds)):
+            fed = self.fed_batch(decision, micro_batch=number)
+            with self.network.accumulating(is_last=number == len(self._feeds) - 1):
+                logits, loss = self._pass(fed)
+            sums.add(loss, logits, fed.labels, is_mixed=fed.is_mixed)
+        self.finish_step()
+
+    def _pass(self, fed: FedBatch) -> tuple[Tensor, Tensor]:
+        """Add the gradients of a micro-batch; return its logits and loss."""
+        logits = self.network.logits(fed.images, key=fed.key)
+        loss = self.loss(logits, fed)
+        self._updates.backward(loss)
+        return logits, loss
 
 
 def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:

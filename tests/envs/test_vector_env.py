@@ -1,17 +1,22 @@
 """Environments side by side: in this process and in worker processes."""
 
+import functools
+import logging
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+import torch
+import torch._dynamo
+import torch._dynamo.utils
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from automix.data.splits import SearchData
 from automix.training.config import TrainerConfig
 from automix.training.task import TaskConfig
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
-from envs.vector import VecEnvKind, make_vec_env, stop_vec_env
+from envs.vector import VecEnvKind, choose_kind, make_vec_env, stop_vec_env
 
 ACTIONS = [np.array([[1, 1, 0], [2, 0, 1]]), np.array([[0, 0, 0], [1, 0, 1]])]
 
@@ -99,3 +104,66 @@ def test_stopping_in_this_process_closes() -> None:
     env = make("in_process", num_envs=1)
     env.reset()
     stop_vec_env(env)
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "num_envs", "expected"),
+    [
+        ("cpu", 2, 1, "in_process"),
+        ("cpu", 1, 4, "in_process"),
+        ("cpu", 2, 4, "subprocess"),
+        ("cuda", 8, 4, "lockstep"),
+        ("cuda", 8, 1, "in_process"),
+    ],
+)
+def test_the_kind_is_chosen_by_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, device: str, cores: int, num_envs: int, expected: str
+) -> None:
+    monkeypatch.setattr("envs.vector.training_device", lambda: torch.device(device))
+    monkeypatch.setattr("envs.vector._usable_cores", lambda: set(range(cores)))
+    kind, reason = choose_kind(num_envs)
+    assert kind == expected
+    assert reason
+
+
+def test_the_choice_is_reported(smoke_data: SearchData, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="envs.vector"):
+        env = make_vec_env(
+            SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=1, kind="auto", seed=0, data=smoke_data
+        )
+    assert isinstance(env, DummyVecEnv)
+    messages = [record.message for record in caplog.records if record.name == "envs.vector"]
+    assert messages == ["environments: in_process (one environment)"]
+
+
+def test_splits_that_are_given_stay_in_this_process(
+    smoke_data: SearchData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("envs.vector._usable_cores", lambda: {0, 1})
+    monkeypatch.setattr("envs.vector.training_device", lambda: torch.device("cpu"))
+    env = make_vec_env(
+        SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=2, kind="auto", seed=0, data=smoke_data
+    )
+    assert type(env) is DummyVecEnv
+
+
+def test_compiled_steps_survive_resets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graphs of the first episodes serve all others."""
+    # The back end does not matter here, and compiling with the default one takes half a minute.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    trainer = TrainerConfig.model_validate(SMOKE_TASK.trainer.model_dump() | {"compile": True})
+    task = SMOKE_TASK.model_copy(update={"trainer": trainer})
+    env = make_vec_env(task, SMOKE_ENVIRONMENT, num_envs=1, kind="in_process", seed=0)
+    env.reset()
+
+    def graphs_after(num_steps: int, first: int) -> int:
+        for step in range(first, first + num_steps):
+            env.step(np.array([[step % 3, 1, 0]]))
+        return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+    torch._dynamo.utils.counters.clear()
+    after_first = graphs_after(3, 0)
+    assert after_first > 0
+    assert graphs_after(6, 3) == after_first
+    torch._dynamo.reset()
