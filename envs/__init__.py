@@ -4,6 +4,8 @@ Importing this package registers them; the classes themselves are imported when 
 
 * ``AutoMix/MixSchedule-v0``: the digits, with the defaults of every configuration.
 * ``AutoMix/MixSchedule-Smoke-v0``: the same on a few images for a few steps, to try things out.
+* ``AutoMix/RLMix-v0``: one percentile per image of each mini-batch, as in Random-Mixup.
+* ``AutoMix/RLMix-Smoke-v0``: the same on a few images for a few steps.
 """
 
 import gymnasium
@@ -12,3 +14,5 @@ gymnasium.register(id="AutoMix/MixSchedule-v0", entry_point="envs.mixing_env:Mix
 gymnasium.register(
     id="AutoMix/MixSchedule-Smoke-v0", entry_point="envs.smoke:make_smoke_environment"
 )
+gymnasium.register(id="AutoMix/RLMix-v0", entry_point="envs.rlmix_env:RLMixEnv")
+gymnasium.register(id="AutoMix/RLMix-Smoke-v0", entry_point="envs.smoke:make_smoke_rlmix")

@@ -101,8 +101,8 @@ class MixedProbe:
         if OPERATOR_FACTS[decision.operator].needs_saliency:
             maps = self._saliency(model, self._images, self._labels)
         mixed = self._mix(decision, maps)
-        clean = gradient_cells(model, self._images, self._labels, cells=_SIMILARITY_CELLS)
-        other = gradient_cells(model, mixed.images, mixed.targets, cells=_SIMILARITY_CELLS)
+        clean, _ = gradient_cells(model, self._images, self._labels, cells=_SIMILARITY_CELLS)
+        other, _ = gradient_cells(model, mixed.images, mixed.targets, cells=_SIMILARITY_CELLS)
         cosine = float(batch_similarity(clean, other))
         return decision.probability * cosine + (1 - decision.probability)
 

@@ -7,6 +7,8 @@ from automix.training.task import TaskConfig
 from automix.vocabulary import Operator
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
+from envs.rlmix_config import RLMixConfig
+from envs.rlmix_env import RLMixEnv
 
 SMOKE_TASK = TaskConfig(
     data=DataConfig(labels_per_class=3, test_size=2, reward_size=3, selection_size=3),
@@ -36,3 +38,14 @@ def make_smoke_environment(
         SMOKE_ENVIRONMENT.model_dump(mode="json") | fields, source="smoke environment"
     )
     return MixingEnv(SMOKE_TASK, config, seed=seed, render_mode=render_mode)
+
+
+def make_smoke_rlmix(*, seed: int | None = None, **fields: object) -> RLMixEnv:
+    """Return RL-Mix on the smoke profile.
+
+    Args:
+        seed: as of `RLMixEnv`.
+        fields: fields of `RLMixConfig`.
+    """
+    config = RLMixConfig.from_mapping(fields, source="smoke environment")
+    return RLMixEnv(SMOKE_TASK, config, seed=seed)
