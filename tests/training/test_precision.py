@@ -192,7 +192,7 @@ def test_what_the_network_draws_is_named_by_the_step() -> None:
     def logits(seed: int, step: int, rank: int) -> Tensor:
         with untouched_generators():
             key = StepKey(seed=seed, step=step, rank=rank)
-            return trainer._network.logits(images, key=key).detach()
+            return trainer.network.logits(images, key=key).detach()
 
     keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
     found = []
