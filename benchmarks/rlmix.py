@@ -73,8 +73,8 @@ class Published:
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4
         )
-        self.images = data.train.images[: options.batch_size].float() / 255
-        self.labels = data.train.labels[: options.batch_size]
+        images, self.labels = data.train.take(torch.arange(options.batch_size))
+        self.images = images.float() / 255
         self.targets = F.one_hot(self.labels, NUM_CLASSES).float()
         self.generator = np.random.default_rng(0)
         self.actions: list[int] = []
