@@ -12,7 +12,14 @@ from automix.schedule import MAX_SCHEDULE_BYTES, MAX_SEGMENTS, Schedule
 from automix.vocabulary import OPERATOR_FACTS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs/schedule.md"]
+DOCUMENTS = [
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "docs/schedule.md",
+    "docs/environment.md",
+    "docs/rlmix.md",
+]
 
 
 def read(name: str) -> str:

@@ -15,15 +15,19 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_checker import check_env as check_with_stable_baselines3
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents.ppo import isolated_generators
+from agents.callbacks import RolloutCheckpoint
+from agents.config import AgentConfig
+from agents.ppo import AgentState, isolated_generators, train_ppo
 from agents.returns import FinalReturn
 from automix.checkpoints import load_checkpoint, save_checkpoint
 from automix.errors import ConfigError
 from envs.config import EnvironmentConfig
 from envs.episodes import Halving, KeptRuns, fresh_run
 from envs.mixing_env import MixingEnv
+from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
+from envs.vector import make_vec_env
 from tests.envs.conftest import ACTIONS, MakeEnv
-from tests.equality import assert_same
+from tests.equality import are_same, assert_same
 
 # Everything at once: half of the episodes start from snapshots, one of three is stopped.
 EXPLORING: dict[str, Any] = {
@@ -324,3 +328,32 @@ def test_rungs_stop_what_is_below_the_quantile_and_remember_the_last() -> None:
 def test_options_without_effect_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EnvironmentConfig.from_mapping(fields, source="here")
+
+
+def learn(states: list[AgentState], *, state: AgentState | None = None) -> dict[str, Any]:
+    """Learn for three rollouts, or go on; return the weights of the agent."""
+    config = EnvironmentConfig.model_validate(SMOKE_ENVIRONMENT.model_dump() | EXPLORING)
+    model = train_ppo(
+        make_vec_env(SMOKE_TASK, config, num_envs=2, kind="in_process", seed=2),
+        AgentConfig(episodes=24, episodes_per_rollout=8, num_environments=2),
+        num_segments=config.num_segments,
+        seed=1,
+        state=state,
+        callbacks=[RolloutCheckpoint(states.append)],
+    )
+    return dict(model.policy.state_dict())
+
+
+def test_learning_with_snapshots_and_halving_continues_bit_for_bit(tmp_path: Path) -> None:
+    states: list[AgentState] = []
+    whole = learn(states)
+    assert len(states) == 3
+    assert any(env["kept"] for env in states[-1]["environments"])
+    save_checkpoint(tmp_path / "agent.bin", {"agent": states[2]})
+    loaded = load_checkpoint(tmp_path / "agent.bin")
+    assert loaded is not None
+    assert_same(whole, learn([], state=loaded["agent"]))
+    changed = loaded["agent"]
+    for env in changed["environments"]:
+        env["kept"] = []
+    assert not are_same(whole, learn([], state=changed))

@@ -1,0 +1,160 @@
+"""What the environment costs beyond training, and what several trainings at once gain.
+
+    python -m benchmarks.environment --json environment.json
+
+A segment of the digits search is timed part by part: the training, the evaluation passes (reward
+split, clean training images, probe), and everything else that the environment does. Then the same
+number of trainings is run by one environment and by two: in a process each, and in lock-step.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from stable_baselines3.common.vec_env import VecEnv
+
+from automix.experiments.config import SearchConfig
+from automix.training.trainer import ClassifierTrainer
+from envs.measurement import Measurement
+from envs.mixing_env import MixingEnv
+from envs.vector import ChosenKind, make_vec_env, stop_vec_env
+
+_PARTS = ("training", "evaluation", "probe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Cost of the environment beyond training, and speed of several trainings at once."""
+
+    config: Path = Path("configs/search/digits.yaml")
+    """Search whose task and environment are timed."""
+    episodes: int = 6
+    """Trainings of the timing by parts; the first is not counted."""
+    segments: int = 24
+    """Segments that each environment trains in the comparison of one and two."""
+    rounds: int = 3
+    """Times that one and two environments are compared, alternately; the median counts."""
+    snapshots: bool = False
+    """Start episodes from snapshots and stop hopeless ones, too."""
+    json: Path | None = None
+    """File for the figures."""
+
+
+class Clock:
+    """Adds up the time that is spent inside functions, by part."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(_PARTS, 0.0)
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function``, whose time counts for ``part``."""
+
+        def run(*args: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                self.seconds[part] += time.perf_counter() - started
+
+        return run
+
+
+def shares_of_a_step(config: SearchConfig, options: Options) -> dict[str, float]:
+    """Return the time of each part of the environment as a share of the training time."""
+    env = MixingEnv(config.task, config.environment, seed=0)
+    env.reset()
+    clock = Clock()
+    _instrument(clock, env.trainer, env._measurement)
+    generator, sizes = np.random.default_rng(0), env.action_space.nvec  # type: ignore[attr-defined]
+    total = 0.0
+    for episode in range(options.episodes):
+        if episode == 1:
+            clock.seconds, total = dict.fromkeys(_PARTS, 0.0), 0.0
+        started = time.perf_counter()
+        env.reset()
+        is_over = False
+        while not is_over:
+            _, _, terminated, truncated, _ = env.step(generator.integers(sizes))
+            is_over = terminated or truncated
+        total += time.perf_counter() - started
+    parts = dict(clock.seconds)
+    parts["everything else"] = total - sum(parts.values())
+    return {name: seconds / parts["training"] for name, seconds in parts.items()}
+
+
+def _instrument(clock: Clock, trainer: ClassifierTrainer, measurement: Measurement) -> None:
+    # Set on the instances: what is timed is the code that a search runs.
+    for owner, name, part in (
+        (trainer, "train", "training"),
+        (trainer, "evaluate", "evaluation"),
+        (measurement, "_losses", "probe"),
+    ):
+        setattr(owner, name, clock.timed(part, getattr(owner, name)))
+
+
+def seconds_of(env: VecEnv, *, segments: int) -> float:
+    """Return the time in which every environment trains ``segments`` segments, unmixed."""
+    action = np.zeros((env.num_envs, 3), dtype=np.int64)
+    started = time.perf_counter()
+    for _ in range(segments):
+        env.step(action)
+    return time.perf_counter() - started
+
+
+def speed_of_two(config: SearchConfig, options: Options) -> dict[str, float]:
+    """Return how many times as many segments two environments train in the time of one."""
+    kinds: Mapping[str, tuple[ChosenKind, int]] = {
+        "one": ("subprocess", 1),
+        "two processes": ("subprocess", 2),
+        "two in lock-step": ("lockstep", 2),
+    }
+    environments = {
+        name: make_vec_env(config.task, config.environment, num_envs=count, kind=kind, seed=0)
+        for name, (kind, count) in kinds.items()
+    }
+    try:
+        times: dict[str, list[float]] = {name: [] for name in kinds}
+        for env in environments.values():
+            env.reset()
+            seconds_of(env, segments=2)
+        for _ in range(options.rounds):
+            for name, env in environments.items():
+                times[name].append(seconds_of(env, segments=options.segments))
+    finally:
+        for env in environments.values():
+            stop_vec_env(env)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {name: kinds[name][1] * medians["one"] / value for name, value in medians.items()}
+
+
+def main(options: Options) -> None:
+    """Measure, print, and write the figures."""
+    torch.set_num_threads(1)
+    config = SearchConfig.from_yaml(options.config)
+    if options.snapshots:
+        update = {"snapshot_share": 0.5, "halving_rungs": (0.75,)}
+        environment = config.environment.model_copy(update=update)
+        config = config.model_copy(update={"environment": environment})
+    shares = shares_of_a_step(config, options)
+    print(f"{options.config}, one thread per training, torch {torch.__version__}\n")
+    print("| part of an episode | share of the training time |\n|---|---:|")
+    for name, share in shares.items():
+        print(f"| {name} | {100 * share:.1f}% |")
+    speeds = speed_of_two(config, options)
+    print("\n| environments | segments per second, times that of one |\n|---|---:|")
+    for name, speed in speeds.items():
+        print(f"| {name} | {speed:.2f} |")
+    if options.json:
+        figures = {"shares": shares, "speeds": speeds}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
