@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, H rows, W columns, K classes.
 
 import contextlib
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from automix.errors import ConfigError
 from automix.mixing import StepKey
 from automix.random_streams import Stream, derived_seed
 from automix.training.config import TrainerConfig
@@ -39,10 +41,15 @@ class TrainedNetwork:
     """
 
     def __init__(self, model: nn.Module, config: TrainerConfig) -> None:
-        """Wrap ``model``, which is on its device, as ``config`` and the processes ask for."""
+        """Wrap ``model``, which is on its device, as ``config`` and the processes ask for.
+
+        Raises:
+            ConfigError: the device cannot compute in the precision that is asked for.
+        """
         self.model = model
         self._device = next(model.parameters()).device
         self._dtype = _AUTOCAST_TYPES[config.precision]
+        self._check_precision(config.precision)
         self._format = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(memory_format=self._format)
         self._distributed = _distributed(model, self._device)
@@ -102,6 +109,20 @@ class TrainedNetwork:
         if self._dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)
+
+    def _check_precision(self, precision: str) -> None:
+        # Of some devices torch says so by an exception, of others by a warning and float32.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            try:
+                with self.autocast():
+                    return
+            except (RuntimeError, UserWarning) as error:
+                reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"task.trainer.precision: expected a precision of {self._device}, got {precision!r}: "
+            f"{reason}"
+        )
 
 
 def _distributed(model: nn.Module, device: torch.device) -> DistributedDataParallel | None:

@@ -1,14 +1,16 @@
 """Lower precision, memory format and compilation: what they change, and what they must not."""
 
 import math
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from automix.data.splits import SearchData
+from automix.errors import ConfigError
 from automix.mixing import StepKey
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision
@@ -91,6 +93,20 @@ def test_same_seed_same_bits_and_states_continue(
     other.load_state_dict(cut.state_dict())
     other.train(RMIX, num_steps=TOTAL_STEPS - 5)
     assert_same({**whole.state_dict()}, {**other.state_dict()})
+
+
+@pytest.mark.parametrize("problem", [RuntimeError, UserWarning])
+def test_a_precision_that_the_device_lacks_is_refused(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, problem: type[Exception]
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
+        if issubclass(problem, Warning):
+            warnings.warn("no bfloat16 here", problem, stacklevel=2)
+        raise RuntimeError("no bfloat16 here")
+
+    monkeypatch.setattr(torch, "autocast", refuse)
+    with pytest.raises(ConfigError, match=r"precision: expected .* of cpu, got 'bf16': no bfloat"):
+        make_trainer(precision="bf16")
 
 
 def test_a_float16_step_that_overflows_changes_only_the_scale(make_trainer: MakeTrainer) -> None:
