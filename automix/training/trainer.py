@@ -231,12 +231,19 @@ class ClassifierTrainer:
         """Continue from a state of a trainer with the same configuration and data.
 
         Raises:
-            CheckpointError: it is the state of another number of processes.
+            CheckpointError: it is the state of another number of processes or micro-batches; this
+                trainer is as it was.
         """
-        if state["world_size"] != self._layout.world_size:
+        processes, found = self._layout.world_size, state["world_size"]
+        if found != processes:
             raise CheckpointError(
-                f"checkpoint: expected a training of {self._layout.world_size} processes, "
-                f"got one of {state['world_size']}; continue it with as many"
+                f"checkpoint: expected a training of {processes} process"
+                f"{'es' if processes > 1 else ''}, got one of {found}; continue it with as many"
+            )
+        if len(state["shares"]) != processes * len(self._feeds):
+            raise CheckpointError(
+                f"checkpoint: expected a training with accumulation {len(self._feeds)}, "
+                f"got {len(state['shares']) / processes:g}"
             )
         self.seed, self.step = state["seed"], state["step"]
         self.model.load_state_dict(state["model"])

@@ -75,6 +75,7 @@ class WeightUpdates:
 
     def reset(self) -> None:
         """Start over in place, averages from the current weights."""
+        self.optimizer.zero_grad()
         reset_optimizer_(self.optimizer)
         self._scaler.load_state_dict(self._first_scaler)
         if self.average:
@@ -90,6 +91,7 @@ class WeightUpdates:
 
     def load_state_dict(self, state: UpdatesState) -> None:
         """Continue from a state of the same configuration."""
+        self.optimizer.zero_grad()
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._scaler.load_state_dict(state["scaler"])
         if self.average:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from automix.errors import CheckpointError
 from automix.schedule import Decision
 from automix.training.trainer import ClassifierTrainer, TrainerState
 from automix.vocabulary import Operator
@@ -90,3 +91,30 @@ def test_states_continue_from_every_step(make_trainer: MakeTrainer, operator: Op
         other.load_state_dict(state)
         other.train(decision, num_steps=8 - other.step)
         assert_same({**whole.state_dict()}, {**other.state_dict()})
+
+
+def test_a_state_of_another_accumulation_is_refused(make_trainer: MakeTrainer) -> None:
+    state, trainer = make_trainer(accumulation=4).state_dict(), make_trainer(1, accumulation=2)
+    before = weights(trainer)
+    with pytest.raises(CheckpointError, match="expected a training with accumulation 2, got 4"):
+        trainer.load_state_dict(state)
+    assert torch.equal(weights(trainer), before)
+
+
+def test_gradients_of_a_step_that_failed_are_forgotten(make_trainer: MakeTrainer) -> None:
+    failed, fresh = make_trainer(1, accumulation=2), make_trainer(2, accumulation=2)
+    calls: list[int] = []
+
+    def fail_second(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError
+
+    handle = failed.model.register_forward_hook(fail_second)
+    with pytest.raises(MemoryError):
+        failed.train(NONE, num_steps=1)
+    handle.remove()
+    failed.reset(2)
+    for trainer in (failed, fresh):
+        trainer.train(NONE, num_steps=2)
+    assert_same({**failed.state_dict()}, {**fresh.state_dict()})

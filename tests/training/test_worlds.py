@@ -109,7 +109,7 @@ def test_a_state_of_another_number_of_processes_is_refused(run_world: RunWorld) 
     whole, _ = run_world(2, in_worlds.saved, NONE, {}, 3)
     trainer = in_worlds.bn_trainer()
     before = in_worlds.digest(trainer)
-    with pytest.raises(CheckpointError, match="expected a training of 1 processes, got one of 2"):
+    with pytest.raises(CheckpointError, match="expected a training of 1 process, got one of 2"):
         trainer.load_state_dict(whole["middle"]["trainer"])
     assert in_worlds.digest(trainer) == before
 
