@@ -130,6 +130,27 @@ class MicroBatchFeed:
         return self._held[1]
 
 
+def micro_batch_feeds(
+    batches: TrainingBatches, saliency: CachedSource, network: TrainedNetwork
+) -> list[MicroBatchFeed]:
+    """Return the feeds of all micro-batches of a step of this process.
+
+    Args:
+        batches: where images come from.
+        saliency: names the source and how often it is asked; each feed keeps maps of its own.
+        network: what is fed.
+    """
+    return [
+        MicroBatchFeed(
+            batches,
+            CachedSource(saliency.source, refresh_every=saliency.refresh_every),
+            network,
+            number=number,
+        )
+        for number in range(batches.layout.accumulation)
+    ]
+
+
 def _previous_on(
     device: torch.device, values: dict[str, Tensor | None] | None
 ) -> MixedBatch | None:

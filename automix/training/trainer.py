@@ -18,7 +18,7 @@ from automix.saliency.cache import CachedSource
 from automix.schedule import Decision, Schedule
 from automix.training.config import TrainerConfig
 from automix.training.distributed import gather_on_main, join_parts, part_of
-from automix.training.feeding import FedBatch, FeedState, MicroBatchFeed
+from automix.training.feeding import FedBatch, FeedState, micro_batch_feeds
 from automix.training.loss import smooth_labels, soft_cross_entropy
 from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
 from automix.training.network import TrainedNetwork
@@ -92,15 +92,7 @@ class ClassifierTrainer:
         self._saliency = saliency.source
         self._num_classes = batches.num_classes
         self.network = TrainedNetwork(model, config)
-        self._feeds = [
-            MicroBatchFeed(
-                batches,
-                CachedSource(saliency.source, refresh_every=saliency.refresh_every),
-                self.network,
-                number=number,
-            )
-            for number in range(batches.layout.accumulation)
-        ]
+        self._feeds = micro_batch_feeds(batches, saliency, self.network)
         self._updates = WeightUpdates(model, config)
         self.reset(seed)
 
