@@ -38,8 +38,7 @@ def median_seconds(
     is timed by its own clock, which stands still while another process has the core: on a busy
     machine the wall clock charges that to the slow functions alone.
     """
-    is_one_thread = device.type == "cpu" and torch.get_num_threads() == 1
-    clock = time.thread_time if is_one_thread else time.perf_counter
+    clock = clock_for(device)
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -54,19 +53,26 @@ def median_seconds(
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
+def clock_for(device: torch.device) -> Callable[[], float]:
+    """Return the clock of this thread where it does all the work, else that of the wall."""
+    is_one_thread = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if is_one_thread else time.perf_counter
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until an accelerator has done what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def _seconds(call: Call, device: torch.device, clock: Callable[[], float]) -> float:
-    _wait_for(device)
+    wait_for(device)
     start = clock()
     result = call()
-    _wait_for(device)
+    wait_for(device)
     elapsed = clock() - start
     del result  # freed after the clock has stopped
     return elapsed
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def peak_bytes(call: Call, device: torch.device) -> int:

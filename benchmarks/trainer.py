@@ -1,6 +1,6 @@
 """Images per second of `ClassifierTrainer` against a loop written by hand.
 
-    python -m benchmarks.trainer --threads 2 --batch-size 32 --json trainer.json
+    python -m benchmarks.trainer --batch-size 64 --json trainer.json
     python -m benchmarks.trainer --only "no mixing" mixup cutmix --batch-size 128 --rounds 5
     python -m benchmarks.trainer --batch-size 1024 --precision bf16 --channels-last --compile
 
@@ -14,7 +14,6 @@ loop by hand in the same round.
 import dataclasses
 import json
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ import torch
 import tyro
 
 from automix.training.build import training_device
-from benchmarks.measure import keep_freed_memory
+from benchmarks.measure import clock_for, keep_freed_memory, wait_for
 from benchmarks.trainer_loops import (
     Options,
     Steps,
@@ -31,7 +30,6 @@ from benchmarks.trainer_loops import (
     flops_per_step,
     matmul_rate,
     trainer_of,
-    wait_for,
 )
 
 BARE = "loop by hand"
@@ -106,16 +104,17 @@ def interleaved_seconds(
     periods: Mapping[str, int],
 ) -> dict[str, list[float]]:
     """Time all rows in turn, round by round; the first round is for warming up."""
+    clock = clock_for(device)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(options.rounds + 1):
         for name, steps in calls.items():
             count = options.steps * periods.get(name, 1)
             wait_for(device)
-            started = time.perf_counter()
+            started = clock()
             steps(count)
             wait_for(device)
             if number:
-                seconds[name].append((time.perf_counter() - started) / count)
+                seconds[name].append((clock() - started) / count)
     return seconds
 
 

@@ -70,6 +70,46 @@ def test_a_cache_folder_may_start_at_home(tmp_path: Path, monkeypatch: pytest.Mo
             {"augment": {"padding_mode": "reflect"}},
             "augment.padding_mode: expected 'zero' where crop_padding is 0, got 'reflect'",
         ),
+        (
+            {"augment": {"crop_padding": 4, "resized_crop_scale": [0.1, 1]}},
+            "augment.resized_crop_scale: expected nothing where crop_padding is above 0, got "
+            "[0.1, 1]",
+        ),
+        (
+            {"augment": {"resized_crop_scale": [1, 0.1]}},
+            "augment.resized_crop_scale: expected the smaller number first, got [1, 0.1]",
+        ),
+        ({"augment": {"resized_crop_scale": [0, 1]}}, "augment.resized_crop_scale"),
+        ({"augment": {"resized_crop_scale": [0.5, 1.5]}}, "augment.resized_crop_scale"),
+        (
+            {"augment": {"resized_crop_ratio": [0.5, 2]}},
+            "resized_crop_ratio: expected nothing where resized_crop_scale is not given, got "
+            "[0.5, 2]",
+        ),
+        (
+            {"augment": {"resized_crop_scale": [0.5, 1], "resized_crop_ratio": [2, 1]}},
+            "resized_crop_ratio: expected the smaller number first, got [2, 1]",
+        ),
+        (
+            {"loading": "streaming", "image_size": 32},
+            "loading: expected no streaming of the source 'digits', got 'streaming'",
+        ),
+        (
+            {"source": "folder", "path": "x", "loading": "streaming"},
+            "loading: expected data.image_size beside it, got 'streaming' alone",
+        ),
+        (
+            {"source": "folder", "path": "x", "loading": "resident", "loader_workers": 2},
+            "loader_workers: expected nothing where loading is 'resident', got 2",
+        ),
+        (
+            {"loader_workers": 2},
+            "loader_workers: expected nothing for the source 'digits', got 2",
+        ),
+        (
+            {"source": "folder", "path": "x", "image_size": 32, "evaluation_crop": 0.875},
+            "evaluation_crop: expected 1 where loading is 'auto', got 0.875",
+        ),
     ],
 )
 def test_a_wrong_value_is_one_line(values: dict[str, object], expected: str) -> None:
