@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and isinstance(_output_error(), BrokenPipeError):
             return EXIT_CLOSED_PIPE
-        return _complain(os_error_line(error))
+        return _complain(os_error_line(error), is_of_all=False)
     except SystemExit as end:
         # Only help ends this way.
         return int(end.code or 0)
@@ -120,13 +120,16 @@ def _help() -> str:
     )
 
 
-def _complain(text: str) -> int:
-    _say(text)
+def _complain(text: str, *, is_of_all: bool = True) -> int:
+    _say(text, is_of_all=is_of_all)
     return EXIT_USAGE
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(" ".join(text.split()) + "\n")
+def _say(text: str, *, is_of_all: bool = True) -> None:
+    """Write one line; of the processes that torchrun starts on a machine, one speaks for all."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if rank == "0" or not is_of_all:
+        sys.stderr.write(" ".join(text.split()) + "\n")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Protocol
 
+from gymnasium import spaces
+
 from agents.learned import FACTS_NAME, WEIGHTS_NAME, LearnedPolicy
 from automix.data.splits import SearchData
 from automix.errors import CheckpointError, ConfigError, DataError
@@ -172,12 +174,21 @@ class PolicySource:
         observations = ObservationBuilder(self.environment, num_classes=data.num_classes)
         actions = ActionCodec(self.environment)
         network = self.policy.network
+        assert isinstance(network.observation_space, spaces.Box)
+        assert isinstance(network.action_space, spaces.MultiDiscrete)
         if (network.observation_space, network.action_space) != (observations.space, actions.space):
             raise CheckpointError(
-                f"{self.where}: expected a policy of {observations.space} and {actions.space}, got "
-                f"one of {network.observation_space} and {network.action_space}"
+                f"{self.where}: expected a policy of "
+                f"{_described(observations.space, actions.space)} within the bounds of its "
+                f"environment, got one of "
+                f"{_described(network.observation_space, network.action_space)}"
             )
         return PolicyDecider(self.policy, task, self.environment, data, num_steps=num_steps)
+
+
+def _described(observations: spaces.Box, actions: spaces.MultiDiscrete) -> str:
+    choices = " x ".join(map(str, actions.nvec.tolist()))
+    return f"{observations.shape[0]} features and {choices} choices"
 
 
 def source_in(run: Path) -> ReplaySource:

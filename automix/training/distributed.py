@@ -63,7 +63,7 @@ def joined_world() -> Iterator[World]:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is not None:
         local_rank, count = int(os.environ["LOCAL_RANK"]), torch.accelerator.device_count()
-        if local_rank >= count:
+        if int(os.environ["LOCAL_WORLD_SIZE"]) > count:
             raise ConfigError(
                 f"torchrun: expected at most {count} processes on this machine, one for each "
                 f"accelerator, got {os.environ['LOCAL_WORLD_SIZE']}"

@@ -75,9 +75,9 @@ def schedule_of(operator: Operator) -> ScheduleSource:
     )
 
 
-def outputs(folder: Path) -> dict[str, Any]:
+def outputs(folder: Path, *, last_step: int = TOTAL_STEPS) -> dict[str, Any]:
     """Return everything a finished replay left, without wall-clock times."""
-    checkpoint = read_checkpoint(folder / f"checkpoints/step-{TOTAL_STEPS:09d}.ckpt")
+    checkpoint = read_checkpoint(folder / f"checkpoints/step-{last_step:09d}.ckpt")
     result = json.loads((folder / "result.json").read_text())
     return {
         "checkpoint": _without_seconds(checkpoint),
