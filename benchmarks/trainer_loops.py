@@ -32,6 +32,7 @@ PLAIN_LIMIT, RANDOM_LIMIT, CHEAP_LIMIT, FULL_LIMIT = 1.03, 1.05, 1.25, 1.75
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCHES_HELD = 4
 _MATMUL_SIDE = {"cpu": 1024}
+_MATMUL_ROUNDS, _MATMUL_CALLS = 7, 4
 
 Steps = Callable[[int], object]
 """Trains for so many steps."""
@@ -225,11 +226,11 @@ def matmul_rate(options: Options, device: torch.device) -> float:
     side = _MATMUL_SIDE.get(device.type, 8192)
     matrix = torch.randn(side, side, device=device, dtype=_AUTOCAST[options.precision])
     clock, times = clock_for(device), []
-    for _ in range(10):
+    for _ in range(_MATMUL_ROUNDS):
         wait_for(device)
         started = clock()
-        for _ in range(10):
+        for _ in range(_MATMUL_CALLS):
             matrix @ matrix
         wait_for(device)
-        times.append((clock() - started) / 10)
+        times.append((clock() - started) / _MATMUL_CALLS)
     return 2 * side**3 / statistics.median(times)

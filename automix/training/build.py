@@ -52,7 +52,10 @@ def check_model(task: TaskConfig, data: SearchData) -> None:
     try:
         # Dropout draws from the global generator.
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(torch.zeros(batch, *data.image_shape))
+            logits = model(torch.zeros(batch, *data.image_shape))
+        if getattr(logits, "shape", None) != (batch, data.num_classes):
+            got = getattr(logits, "shape", type(logits).__name__)
+            raise ValueError(f"its output is no logits of {data.num_classes} classes, but {got}")
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         shape = " x ".join(map(str, data.image_shape))

@@ -1,0 +1,50 @@
+"""A network that cannot be trained on the data is refused before anything is written."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from automix.errors import ConfigError
+from automix.training import build
+from automix.training.build import check_model, load_search_data
+from tests.training.conftest import TASK
+
+
+class WithAuxiliaryOutput(nn.Module):
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images.flatten(1)[:, :10], images.flatten(1)[:, :10]
+
+
+class Features(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+class TooSmall(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("Kernel size can't be greater than actual input size\nand more")
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (WithAuxiliaryOutput(), "its output is no logits of 10 classes, but tuple"),
+        (Features(), r"its output is no logits of 10 classes, but torch\.Size\(\[2, 1, 8, 8\]\)"),
+        (TooSmall(), "Kernel size can't be greater than actual input size"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_one_line_says_why(
+    network: nn.Module, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "build_model", lambda *_, **__: network)
+    data = load_search_data(TASK.data)
+    expected = r"task\.model\.name: expected a classifier that trains on batches of 2 images of "
+    with pytest.raises(ConfigError, match=f"^{expected}1 x 8 x 8, got '[a-z_]+': {reason}$"):
+        check_model(TASK, data)
+
+
+def test_dropout_draws_nothing_that_counts() -> None:
+    state = torch.get_rng_state()
+    check_model(TASK, load_search_data(TASK.data))
+    assert torch.get_rng_state().equal(state)
