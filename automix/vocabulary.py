@@ -77,12 +77,12 @@ class OperatorFacts:
     needs_previous: bool = False
 
 
-def _alpha(*levels: float, default: float = 1.0) -> StrengthFacts:
+def _alpha(*levels: float) -> StrengthFacts:
     return StrengthFacts(
         low=0.01,
         high=10.0,
         levels=levels,
-        default=default,
+        default=1.0,
         meaning="alpha of Beta(alpha, alpha); larger mixes more evenly",
     )
 
@@ -147,7 +147,13 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
         Operator.COMIXUP: OperatorFacts(
             family=Family.SALIENCY_MAX,
             needs_saliency=True,
-            strength=_alpha(0.5, 2.0, 4.0, default=2.0),
+            strength=StrengthFacts(
+                low=0.01,
+                high=10.0,
+                levels=(0.5, 2.0, 4.0),
+                default=2.0,
+                meaning="alpha of Dirichlet(alpha, .., alpha); larger shows images more evenly",
+            ),
             summary="optimises the cells of a whole group of images jointly",
             paper="https://arxiv.org/abs/2102.03065",
         ),

@@ -33,8 +33,11 @@ def median_seconds(
 ) -> dict[str, float]:
     """Return the median time of each function.
 
-    Each round runs all of them once, so whatever else the machine does hits all alike: compare
-    the figures of one run with one another, not with those of another run. One thread on a CPU
+    Each round runs all of them, so whatever else the machine does hits all alike: compare the
+    figures of one run with one another, not with those of another run. A function is called
+    twice in a round and the second call is timed: its inputs are then in the cache, whichever
+    function came before. (Otherwise the functions that do least, such as the floor, mostly wait
+    for memory, and all ratios look half as large.) One thread on a CPU
     is timed by its own clock, which stands still while another process has the core: on a busy
     machine the wall clock charges that to the slow functions alone.
     """
@@ -47,6 +50,7 @@ def median_seconds(
     try:
         for _ in range(rounds):
             for name, call in calls.items():
+                call()
                 times[name].append(_seconds(call, device, clock))
     finally:
         gc.enable()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
@@ -33,7 +34,13 @@ class Agreement:
 
 
 class Training:
-    """Trains a network with Mixup, the constant rate reached after a warm-up."""
+    """Trains a network.
+
+    Attributes:
+        model: the network.
+        rate: learning rate, reached after a warm-up.
+        num_steps: optimiser steps so far.
+    """
 
     def __init__(
         self,
@@ -42,18 +49,17 @@ class Training:
         preparer: BatchPreparer,
         *,
         batch_size: int,
-        learning_rate: float,
     ) -> None:
         self.model = model.train()
         self.generator = torch.Generator().manual_seed(0)
         self._split = split
         self._preparer = preparer
         self._batch_size = batch_size
-        self._rate = learning_rate
+        self.rate = 0.0
+        self.num_steps = 0
         self._optimizer = torch.optim.SGD(
-            model.parameters(), lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4
+            model.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
-        self._num_steps = 0
         self._batches = self._endless_batches()
 
     def next_batch(self) -> Batch:
@@ -70,12 +76,29 @@ class Training:
             images, targets = mixed.images, mixed.targets
         else:
             targets = nn.functional.one_hot(labels, self._split.num_classes).float()
-        self._num_steps += 1
+        self.num_steps += 1
         for group in self._optimizer.param_groups:
-            group["lr"] = self._rate * min(1.0, self._num_steps / _WARM_UP_STEPS)
+            group["lr"] = self.rate * min(1.0, self.num_steps / _WARM_UP_STEPS)
         self._optimizer.zero_grad()
         torch.autograd.backward(soft_cross_entropy(self.model(images), targets))
         self._optimizer.step()
+
+    def save(self, path: Path) -> None:
+        """Write what `load` needs."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "num_steps": self.num_steps,
+        }
+        torch.save(state, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a file, on batches that were not drawn before."""
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.num_steps = state["num_steps"]
+        self.generator.manual_seed(self.num_steps)
 
     @torch.no_grad()
     def accuracy(self, split: Split) -> float:

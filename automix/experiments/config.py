@@ -150,8 +150,9 @@ class ShowConfig(Config):
     pairs: Annotated[int, Field(ge=1, le=64)] = 6
     """Pairs of images per sheet."""
 
-    size: Annotated[int, Field(ge=8, le=512)] = 128
-    """Height and width images are scaled to, in pixels."""
+    size: Annotated[int, Field(ge=8, le=512)] | None = None
+    """Height and width images are scaled to and mixed at, in pixels; none: as they are, that is the
+    shortest side among them, from 8 up to 128."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Names the choice of images and all draws."""

@@ -30,14 +30,16 @@ def make_sheet(
         images_BCHW: uint8.
         labels_B: int64 classes.
         class_names: name of each class.
-        saliency_BHW: maps for operators that need them; spectral residual if None.
+        saliency_BHW: maps for operators that need them; the squared spectral residual if None.
         seed: names the draws.
     """
     spec = OPERATORS[decision.operator]
     pixels = images_BCHW.float() / 255
     saliency = None
     if spec.facts.needs_saliency:
-        saliency = spectral_residual(pixels) if saliency_BHW is None else saliency_BHW
+        # Squared, as in the paper of the spectral residual: cells then differ as much as those
+        # of a trained network's maps, and without that the solvers have little to choose.
+        saliency = spectral_residual(pixels).square() if saliency_BHW is None else saliency_BHW
     mixed = _mix(decision, pixels, labels_B, len(class_names), saliency, None, seed)
     partners = None
     if spec.facts.needs_previous:

@@ -14,6 +14,8 @@ from automix.reporting.contact_sheet_html import write_contact_sheets
 from automix.schedule import Decision
 from automix.vocabulary import OPERATOR_FACTS, Operator
 
+_SMALLEST_SIDE = 8
+_LARGEST_SIDE = 128
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 
 
@@ -28,7 +30,7 @@ def show(folder: Path, config: ShowConfig) -> list[Path]:
     """
     mixing = [operator for operator in OPERATOR_FACTS if operator is not Operator.NONE]
     paths = _image_paths(folder, config.pairs, seed=config.seed)
-    images = torch.stack([_read(path, config.size) for path in paths])
+    images = _read_all(paths, config.size)
     names = sorted({_class_name(path, folder) for path in paths})
     labels = torch.tensor([names.index(_class_name(path, folder)) for path in paths])
     sheets = [
@@ -58,15 +60,24 @@ def _image_paths(folder: Path, count: int, *, seed: int) -> list[Path]:
     return chosen
 
 
-def _read(path: Path, size: int) -> Tensor:
+def _read_all(paths: list[Path], size: int | None) -> Tensor:
+    """Return the middle squares of all images, (N, 3, size, size) uint8."""
+    photographs = [_read(path) for path in paths]
+    if size is None:
+        # Small images are mixed as they are: enlarged, all that is salient in them is the border.
+        shortest = min(min(photograph.size) for photograph in photographs)
+        size = max(_SMALLEST_SIDE, min(shortest, _LARGEST_SIDE))
+    fitted = [ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC) for image in photographs]
+    return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in fitted])
+
+
+def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-        fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+            return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: expected a readable image, got: {reason}") from None
-    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
 
 
 def _class_name(path: Path, folder: Path) -> str:

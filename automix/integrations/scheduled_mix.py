@@ -1,10 +1,16 @@
-"""A schedule as a callable that mixes the batches of any training loop."""
+"""A schedule as a callable that mixes the batches of any training loop.
 
-from torch import Tensor, nn
+Shape suffixes: B batch, C channels, H rows, W columns, K classes.
+"""
+
+import dataclasses
+from typing import TypedDict
+
+from torch import Generator, Tensor, nn
 
 from automix.mixing import StepKey, is_mixed, mix_step
-from automix.operators.targets import soft_targets
-from automix.operators.types import MixedBatch
+from automix.operators.basic import apply_none, draw_none
+from automix.operators.types import BatchShape, MixedBatch
 from automix.saliency.gradient import InputGradient
 from automix.saliency.types import SaliencySource
 from automix.schedule import Schedule
@@ -12,14 +18,22 @@ from automix.training.loss import smooth_labels
 from automix.vocabulary import OPERATOR_FACTS
 
 
+class MixState(TypedDict):
+    """What a `ScheduledMix` needs to continue with the same batches."""
+
+    step: int
+    mixup_enabled: bool
+    previous: dict[str, Tensor | None] | None
+
+
 class ScheduledMix:
     """Mixes one batch after the other as a schedule says; stands in for ``timm.data.Mixup``.
 
     Attributes:
-        step: number of the next batch. It is the whole state: save it with a checkpoint, and set
-            it to continue.
+        step: number of the next batch.
         mixup_enabled: set to False to mix nothing from now on, as timm's training script does
             with ``--mixup-off-epoch``.
+        num_classes: K.
     """
 
     def __init__(
@@ -77,30 +91,87 @@ class ScheduledMix:
         """Return mixed images and soft targets of the next batch; the inputs stay as they are.
 
         Args:
-            images_BCHW: floating point, normalised or not, on any device.
+            images_BCHW: floating point, normalised or not, on any device. Not bytes: in timm's
+                training script this goes with ``--no-prefetcher``, and it cannot replace
+                ``FastCollateMixup``, because there is no model in a loader's worker.
             targets: (B,) int64 classes or (B, K) floating-point targets.
 
         Returns:
             Images of the same shape and dtype, and (B, K) float32 targets.
         """
+        mixed = self.mixed(images_BCHW, targets)
+        return mixed.images, smooth_labels(mixed.targets, self._label_smoothing)
+
+    def mixed(self, images_BCHW: Tensor, targets: Tensor) -> MixedBatch:
+        """Return all there is to know of the next batch, before labels are smoothed.
+
+        For a loss that is not linear in the target, take ``own_targets``, ``partner_targets`` and
+        ``lam`` to `automix.training.loss.interpolated_loss`. (Co-Mixup has more than two parents:
+        its ``partner_targets`` are None.)
+
+        Args:
+            images_BCHW: as in a call.
+            targets: as in a call.
+        """
         progress = min(self.step / self._total_steps, 1.0)
         decision = self._schedule.at(progress)
         seed, rank = self._key
         key = StepKey(seed=seed, rank=rank, step=self.step)
-        self.step += 1
         if not self.mixup_enabled or not is_mixed(decision, key):
-            plain = soft_targets(targets, len(images_BCHW), self.num_classes)
-            return images_BCHW, smooth_labels(plain, self._label_smoothing)
-        mixed = mix_step(
-            decision,
-            images_BCHW,
-            targets,
-            key=key,
-            num_classes=self.num_classes,
-            model=self._model,
-            saliency=self._saliency,
-            previous=self._previous,
+            mixed = _unmixed(images_BCHW, targets, self.num_classes)
+        else:
+            mixed = mix_step(
+                decision,
+                images_BCHW,
+                targets,
+                key=key,
+                num_classes=self.num_classes,
+                model=self._model,
+                saliency=self._saliency,
+                previous=_on_device_of(images_BCHW, self._previous),
+            )
+            needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
+            self._previous = mixed if needs_previous else None
+        # A batch that is refused is not counted.
+        self.step += 1
+        return mixed
+
+    def state_dict(self) -> MixState:
+        """Return what a checkpoint has to hold: plain values and tensors, not copied."""
+        return MixState(
+            step=self.step,
+            mixup_enabled=self.mixup_enabled,
+            previous=None if self._previous is None else _tensors_of(self._previous),
         )
-        needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
-        self._previous = mixed if needs_previous else None
-        return mixed.images, smooth_labels(mixed.targets, self._label_smoothing)
+
+    def load_state_dict(self, state: MixState) -> None:
+        """Continue after the batch before which ``state`` was taken.
+
+        The tensors of a state may be on another device than the batches: the next call moves them.
+        """
+        self.step = state["step"]
+        self.mixup_enabled = state["mixup_enabled"]
+        previous = state["previous"]
+        self._previous = None
+        if previous is not None:
+            self._previous = MixedBatch(**previous)  # type: ignore[arg-type]
+
+
+def _unmixed(images_BCHW: Tensor, targets: Tensor, num_classes: int) -> MixedBatch:
+    shape = BatchShape(len(images_BCHW), *images_BCHW.shape[-2:])
+    draws = draw_none(shape, strength=0.0, generator=Generator(images_BCHW.device))
+    return apply_none(images_BCHW, targets, draws, num_classes=num_classes)
+
+
+def _tensors_of(mixed: MixedBatch) -> dict[str, Tensor | None]:
+    return {field.name: getattr(mixed, field.name) for field in dataclasses.fields(mixed)}
+
+
+def _on_device_of(images_BCHW: Tensor, batch: MixedBatch | None) -> MixedBatch | None:
+    if batch is None or batch.images.device == images_BCHW.device:
+        return batch
+    moved = {
+        name: None if value is None else value.to(images_BCHW.device)
+        for name, value in _tensors_of(batch).items()
+    }
+    return MixedBatch(**moved)  # type: ignore[arg-type]

@@ -130,24 +130,29 @@ def _darkest(grey_MHW: Tensor, lam_M: Tensor, coin_M: Tensor) -> Tensor:
     share_M = lam_M * grey_MN.shape[1]
     kept_M = torch.where(coin_M > 0.5, share_M.ceil(), share_M.floor())
     threshold_M1 = _threshold(grey_MN, grey_MN.shape[1] - kept_M)
-    return (threshold_M1 - grey_MN).sign_().clamp_(min=0).view_as(grey_MHW)
+    return _is_less(grey_MN, threshold_M1).view_as(grey_MHW)
 
 
 def _threshold(grey_MN: Tensor, num_below_M: Tensor) -> Tensor:
     """Return, for each row, a number with so many values of the row below it, (M, 1).
 
-    By bisection: a fifth of the time of sorting the rows on a CPU. (`kthvalue` takes one rank for
+    By bisection: a tenth of the time of sorting the rows on a CPU. (`kthvalue` takes one rank for
     all rows; counting by digits is held up by neighbouring pixels in the same bin.)
     """
     low_M1 = grey_MN.amin(1, keepdim=True)
-    step_M1 = (grey_MN.amax(1, keepdim=True) - low_M1) * 1.001  # reaches above the largest
-    # Values above a trial less those below it; signs take half the time of comparisons. One
-    # value may be equal to the trial: the balance is then odd, the wanted one even, or the other
-    # way round, hence the bound between the two.
-    least_balance_M1 = (grey_MN.shape[1] - 2 * num_below_M - 1.5).unsqueeze(1)
-    for _ in range(_HALVINGS):
-        step_M1 = step_M1 / 2
+    width_M1 = (grey_MN.amax(1, keepdim=True) - low_M1) * 1.001  # reaches above the largest
+    halving_K = torch.arange(1, _HALVINGS + 1, device=grey_MN.device)
+    step_KM1 = width_M1 * torch.exp2(-halving_K).view(-1, 1, 1)
+    for step_M1 in step_KM1.unbind():
         trial_M1 = low_M1 + step_M1
-        balance_M1 = (grey_MN - trial_M1).sign_().sum(1, keepdim=True)
-        low_M1 = torch.where(balance_M1 > least_balance_M1, trial_M1, low_M1)
+        num_less_M1 = _is_less(grey_MN, trial_M1).sum(1, keepdim=True)
+        low_M1 = torch.where(num_less_M1 <= num_below_M.unsqueeze(1), trial_M1, low_M1)
     return low_M1
+
+
+def _is_less(values_MN: Tensor, bound_M1: Tensor) -> Tensor:
+    """Return 1 for values below the bound and 0 for the others, as float32.
+
+    Comparing into floats is vectorised on a CPU: a sixth of the time of comparing into booleans.
+    """
+    return torch.lt(values_MN, bound_M1, out=torch.empty_like(values_MN))

@@ -64,6 +64,25 @@ OPERATORS: Mapping[Operator, OperatorSpec[Any]] = MappingProxyType(
 )
 
 
+def checked_strength(operator: Operator | str, strength: float | None) -> float:
+    """Return the strength of an operator, its default where None.
+
+    Raises:
+        ValueError: an unknown operator, or a strength outside its range.
+    """
+    if operator not in OPERATORS:
+        known = ", ".join(OPERATORS)
+        raise ValueError(f"operator: expected one of {known}, got {operator!r}")
+    facts = OPERATORS[Operator(operator)].facts.strength
+    strength = facts.default if strength is None else strength
+    if not facts.low <= strength <= facts.high:
+        raise ValueError(
+            f"strength: expected {facts.low} to {facts.high} for {operator} ({facts.meaning}), "
+            f"got {strength}"
+        )
+    return strength
+
+
 def mix(
     operator: Operator | str,
     images: Tensor,
@@ -91,17 +110,8 @@ def mix(
         TypeError: images, targets or saliency are of a wrong type.
         ValueError: an unknown operator, a strength outside its range, or a wrong shape.
     """
-    if operator not in OPERATORS:
-        known = ", ".join(OPERATORS)
-        raise ValueError(f"operator: expected one of {known}, got {operator!r}")
+    strength = checked_strength(operator, strength)
     spec = OPERATORS[Operator(operator)]
-    facts = spec.facts.strength
-    strength = facts.default if strength is None else strength
-    if not facts.low <= strength <= facts.high:
-        raise ValueError(
-            f"strength: expected {facts.low} to {facts.high} for {operator} ({facts.meaning}), "
-            f"got {strength}"
-        )
     if images.dim() != 4:
         raise ValueError(f"images: expected shape (B, C, H, W), got {tuple(images.shape)}")
     batch, _, height, width = images.shape

@@ -127,8 +127,9 @@ def _row(mixed: MixedBatch, originals: Originals, index: int) -> ContactRow:
     partner = int(mixed.partner[index])
     names = originals.class_names
     own_name = label_text(_one_hot(mixed.own_targets[index], len(names)), names)
-    partner_name = ""
-    if mixed.partner_targets is not None:
+    if mixed.partner_targets is None:  # one of several parents, all in this batch
+        partner_name = label_text(_one_hot(mixed.own_targets[partner], len(names)), names)
+    else:
         partner_name = label_text(_one_hot(mixed.partner_targets[index], len(names)), names)
     if originals.partners is None:
         image_b, saliency_b = originals.images[partner], _saliency(originals, partner)

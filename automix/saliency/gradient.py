@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automix.saliency.config import Statistics
-from automix.saliency.isolation import raw_module, without_trace
+from automix.saliency.isolation import pass_dtype, raw_module, without_trace
 from automix.saliency.maps import gradient_magnitude, normalised, resized
 
 
@@ -30,7 +30,7 @@ def input_gradient(
 
     One forward pass and the half of a backward pass that does not concern the weights: about
     two thirds of a training step. In float32 whatever autocast says, because bfloat16 changes
-    which cells are the most salient.
+    which cells are the most salient; a model whose weights are of another type gets images of it.
 
     Args:
         model: a classifier, (B, C, H, W) to logits (B, K). Its raw module is used, and nothing
@@ -46,7 +46,7 @@ def input_gradient(
     """
     raw = raw_module(model)
     with without_trace(raw, device=images_BCHW.device, statistics=statistics):
-        images = images_BCHW.detach().float().requires_grad_()
+        images = images_BCHW.detach().to(pass_dtype(raw)).requires_grad_()
         gradient = _loss_gradient(raw(images), targets, images)
     return normalised(gradient_magnitude(gradient))
 
@@ -83,7 +83,7 @@ def layer_gradient(
         without_trace(raw, device=images_BCHW.device, statistics=statistics),
         _cut_at(raw, layer) as outputs,
     ):
-        logits = raw(images_BCHW.detach().float())
+        logits = raw(images_BCHW.detach().to(pass_dtype(raw)))
         if not outputs:
             raise ValueError(f"expected a layer that the model calls, got {layer!r}")
         gradient = _loss_gradient(logits, targets, outputs[-1])

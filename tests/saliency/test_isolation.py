@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +159,50 @@ def test_works_without_gradients_and_under_autocast_in_float32() -> None:
     assert torch.equal(plain, again)
     assert dtypes == [torch.float32, torch.float32]
     assert input_gradient(model, images.half(), targets).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_type_gets_images_of_its_type(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5))
+    images, targets = batch()
+    expected = input_gradient(model, images, targets)
+    maps = input_gradient(model.to(dtype), images, targets)
+    assert maps.dtype == torch.float32
+    torch.testing.assert_close(maps, expected, rtol=0.1, atol=2e-3)
+
+
+def test_the_gradient_scaler_stays() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5))
+    scaler = torch.amp.GradScaler("cpu")
+    images, targets = batch()
+    loss = nn.functional.cross_entropy(model(images), targets)
+    torch.autograd.backward(scaler.scale(loss))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = scaler.state_dict()
+    with unchanged(model):
+        input_gradient(model, images, targets)
+    assert scaler.state_dict() == before
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.state_dict()["scale"] == before["scale"]
+
+
+def test_a_distributed_wrapper_is_taken_off(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5))
+    images, targets = batch()
+    expected = input_gradient(model, images, targets)
+    torch.distributed.init_process_group(
+        "gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1
+    )
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        torch.autograd.backward(nn.functional.cross_entropy(wrapped(images), targets))
+        with unchanged(model):
+            assert torch.equal(input_gradient(wrapped, images, targets), expected)
+        # The reducer of the wrapper still works.
+        torch.autograd.backward(nn.functional.cross_entropy(wrapped(images), targets))
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_wrappers_are_taken_off() -> None:

@@ -1,0 +1,106 @@
+"""An operator as a torchvision transform of whole batches, for ``collate_fn`` or after the loader.
+
+Shape suffixes: B batch, C channels, H rows, W columns, K classes.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+from torchvision.transforms import v2
+
+from automix.operators.registry import OPERATORS, checked_strength
+from automix.operators.types import BatchShape
+from automix.random_streams import Stream, stream_generator
+from automix.vocabulary import OPERATOR_FACTS, Operator
+
+
+class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is not typed
+    """Mixes a batch where ``v2.MixUp`` and ``v2.CutMix`` do: ``transform(images, labels)``.
+
+    As in ``v2.Transform``, `make_params` draws all randomness and `transform` applies it. The draws
+    do not come from the global generators but from the seed, the number of the call, and in a
+    loader's worker from that worker's own seed, which the loader draws anew for each epoch.
+
+    Attributes:
+        num_classes: K; None where labels are (B, K) already.
+    """
+
+    def __init__(
+        self,
+        operator: Operator | str,
+        *,
+        num_classes: int | None,
+        strength: float | None = None,
+        seed: int = 0,
+        rank: int = 0,
+    ) -> None:
+        """Take an operator that needs nothing but the batch.
+
+        Args:
+            operator: its name.
+            num_classes: K.
+            strength: the operator's one knob; its default where None.
+            seed: names the draws.
+            rank: number of this process among those that train together.
+
+        Raises:
+            ValueError: an unknown operator, a strength outside its range, or an operator that
+                reads saliency or the batch before.
+        """
+        super().__init__()
+        self._strength = checked_strength(operator, strength)
+        self._operator = Operator(operator)
+        facts = OPERATOR_FACTS[self._operator]
+        if facts.needs_saliency or facts.needs_previous:
+            needed = "a model" if facts.needs_saliency else "the batch before"
+            raise ValueError(
+                f"operator: expected one that needs the batch alone, got {self._operator.value}, "
+                f"which needs {needed}; a loader's worker has none. Mix after the loader, with "
+                "automix.integrations.ScheduledMix"
+            )
+        self.num_classes = num_classes
+        self._key = seed, rank
+        self._num_calls = 0
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return ``images, targets`` in the form they came in: two arguments, a tuple or a list.
+
+        Args:
+            inputs: images (B, C, H, W) floating point, and labels (B,) int64 or (B, K).
+        """
+        batch = inputs if len(inputs) > 1 else inputs[0]
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            got = type(batch).__name__
+            got += f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+            raise TypeError(f"batch: expected images and labels, got {got}")
+        mixed: tuple[Tensor, Tensor] = self.transform(batch, self.make_params(list(batch)))
+        return list(mixed) if isinstance(batch, list) else mixed
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Return what is drawn for a batch, under the key ``draws``."""
+        images_BCHW: Tensor = flat_inputs[0]
+        worker = get_worker_info()
+        seed, rank = self._key
+        generator = stream_generator(
+            seed,
+            Stream.MIXING,
+            rank=rank,
+            epoch=0 if worker is None else worker.seed,
+            step=self._num_calls,
+            device=images_BCHW.device,
+        )
+        self._num_calls += 1
+        shape = BatchShape(len(images_BCHW), *images_BCHW.shape[-2:])
+        draw = OPERATORS[self._operator].draw
+        return {"draws": draw(shape, strength=self._strength, generator=generator)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Apply what `make_params` drew to (images, labels)."""
+        images_BCHW, targets = inpt
+        with torch.no_grad():
+            mixed = OPERATORS[self._operator].apply(
+                images_BCHW, targets, params["draws"], num_classes=self.num_classes
+            )
+        return mixed.images, mixed.targets
