@@ -163,9 +163,11 @@ def named_function(path: str) -> Callable[[Tensor, Tensor], object]:
     module, _, name = path.partition(":")
     if not module or not name:
         raise ValueError(f"against: expected module:function, got {path!r}")
-    function: Callable[[Tensor, Tensor], object] | None = getattr(
-        importlib.import_module(module), name, None
-    )
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"against: expected a module of Python, got {module!r}: {error}") from None
+    function: Callable[[Tensor, Tensor], object] | None = getattr(imported, name, None)
     if not callable(function):
         raise ValueError(f"against: expected a function in {module}, got {name!r}")
     return function

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import statistics
 import sys
 import time
@@ -92,6 +93,8 @@ def peak_bytes(call: Call, device: torch.device) -> int:
         call()
         torch.accelerator.synchronize(device)
         return torch.accelerator.max_memory_allocated(device) - before
+    # The profiler reports each start, stop and missing GPU otherwise.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = call()
     del result

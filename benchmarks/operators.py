@@ -8,6 +8,7 @@ saliency map is given. Memory is the largest extra amount in use during a call, 
 """
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -127,6 +128,9 @@ def contenders(
     batch: Batch, options: Options, generator: torch.Generator
 ) -> tuple[dict[str, Call], dict[str, float]]:
     """Return the functions to time, and the multiples that some of them must keep."""
+    known = [*all_variants(), PAIRING]
+    if unknown := sorted(set(options.only) - set(known)):
+        raise ValueError(f"only: expected names among {', '.join(known)}; got {unknown[0]!r}")
     calls: dict[str, Call] = {FLOOR: floor(batch)}
     limits: dict[str, float] = {}
     for name, variant in all_variants().items():
@@ -158,4 +162,8 @@ def print_table(rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    try:
+        main(tyro.cli(Options))
+    except (ImportError, ValueError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from automix.operators.blend import blend, pair_batch, take
+from automix.operators.blend import blend, pair_batch, paste, take
 from automix.operators.boxes import BoxRule, box_lam, box_mask, centred_box
 from automix.operators.checks import check_images
 from automix.operators.sampling import Per, draw_beta, draw_index, draw_partner
@@ -166,5 +166,5 @@ def apply_cutmix(
     height, width = images_BCHW.shape[2:]
     mask_B1HW = box_mask(draws.box, (height, width))
     lam_B = box_lam(draws.box, (height, width)) if label == "area" else draws.lam
-    mixed_BCHW = blend(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
+    mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
     return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)

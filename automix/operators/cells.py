@@ -33,10 +33,16 @@ def pool_cells(maps_BHW: Tensor, grid: int) -> Tensor:
 def enlarge_cells(cells_BPP: Tensor, size: tuple[int, int]) -> Tensor:
     """Return each cell's value at its pixels: (B, 1, H, W).
 
-    Two selections: three times as fast on a CPU as expanding the cells and copying, and for any
-    size. ``interpolate`` computes cell indices in floating point, which is off by one for some.
+    Rows of cells are widened first and repeated then: a third of the time of copying both at once
+    on a CPU. Where the grid does not divide the image, two selections, which take twice as long.
+    ``interpolate`` computes cell indices in floating point, which is off by one for some sizes.
     """
+    batch, grid, _ = cells_BPP.shape
     height, width = size
+    if height % grid == 0 and width % grid == 0:
+        wide = cells_BPP.unsqueeze(3).expand(-1, -1, -1, width // grid)
+        rows = wide.reshape(batch, grid, 1, width).expand(-1, -1, height // grid, -1)
+        return rows.reshape(batch, 1, height, width)
     rows_H = columns_W = _cell_of_pixel(height, cells_BPP)
     if width != height:
         columns_W = _cell_of_pixel(width, cells_BPP)

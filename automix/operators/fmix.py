@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from automix.operators.blend import blend, mask_lam, pair_batch, take
+from automix.operators.blend import mask_lam, pair_batch, paste, take
 from automix.operators.checks import check_images
 from automix.operators.sampling import Per, draw_beta, draw_partner, draw_uniform
 from automix.operators.types import BatchShape, MixedBatch
@@ -94,7 +94,7 @@ def apply_fmix(
     grey_MHW = low_frequency_images(draws.noise, (height, width), decay=decay, spectrum=spectrum)
     mask_M1HW = _darkest(grey_MHW, draws.lam, draws.coin).unsqueeze(1)
     mask_B1HW = mask_M1HW.expand(batch, 1, height, width)
-    mixed_BCHW = blend(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
+    mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
     lam_B = mask_lam(mask_M1HW).expand(batch)
     return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)
 

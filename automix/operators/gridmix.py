@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from automix.operators.blend import blend, mask_lam, pair_batch, take
+from automix.operators.blend import mask_lam, pair_batch, paste, take
 from automix.operators.checks import check_images
 from automix.operators.sampling import Per, draw_beta, draw_index, draw_partner, draw_uniform
 from automix.operators.types import BatchShape, MixedBatch
@@ -93,7 +93,7 @@ def apply_gridmix(
     """
     check_images(images_BCHW, draws.partner)
     mask_B1HW = _lattice(draws, (images_BCHW.shape[2], images_BCHW.shape[3]), clamp_holes)
-    mixed_BCHW = blend(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
+    mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
     lam_B = mask_lam(mask_B1HW)
     return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from automix.operators.blend import blend, is_channels_last, take
+from automix.operators.blend import is_channels_last, paste
 from automix.operators.boxes import box_lam, box_mask, centred_box
 from automix.operators.checks import check_images
 from automix.operators.resize import Interpolation, resize_into_box
@@ -93,11 +93,12 @@ def apply_recursivemix(
     _check_previous(previous, images_BCHW, own_BK)
     slot_B = slot_B % previous.images.shape[0]
     previous_BK = previous.targets.index_select(0, slot_B)
-    source_BCHW = take(previous.images, slot_B).to(images_BCHW.dtype)
+    pasted_BCHW = resize_into_box(
+        previous.images, slot_B, draws.box, (height, width), interpolation
+    ).to(images_BCHW.dtype)
     if is_channels_last(images_BCHW):
-        source_BCHW = source_BCHW.contiguous(memory_format=torch.channels_last)
-    pasted_BCHW = resize_into_box(source_BCHW, draws.box, (height, width), interpolation)
-    mixed_BCHW = blend(images_BCHW, pasted_BCHW, box_mask(draws.box, (height, width)))
+        pasted_BCHW = pasted_BCHW.contiguous(memory_format=torch.channels_last)
+    mixed_BCHW = paste(images_BCHW, pasted_BCHW, box_mask(draws.box, (height, width)))
     lam_B = box_lam(draws.box, (height, width))
     return _recursive(mixed_BCHW, own_BK, targets, (slot_B, lam_B, previous_BK))
 

@@ -1,6 +1,6 @@
 """Whole images resized into boxes: a box of its own size for each image, without a loop.
 
-Shape suffixes: B batch, C channels, H rows, W columns (of the source and of the result).
+Shape suffixes: N sources, B batch, C channels, H rows, W columns (of source and result).
 """
 
 from typing import Literal
@@ -9,47 +9,57 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from automix.operators.blend import is_channels_last
+from automix.operators.blend import is_channels_last, take
 
 Interpolation = Literal["nearest", "bilinear"]
 
 
 def resize_into_box(
-    images_BCHW: Tensor,
+    images_NCHW: Tensor,
+    index_B: Tensor,
     box_B4: Tensor,
     size: tuple[int, int],
     interpolation: Interpolation = "nearest",
 ) -> Tensor:
-    """Return images whose box shows the whole source image; outside the box they mean nothing.
+    """Return images whose box shows a whole source image; outside the box they mean nothing.
 
     Args:
-        images_BCHW: (B, C, H, W) sources.
+        images_NCHW: (N, C, H, W) sources.
+        index_B: (B,) int64, source of each image.
         box_B4: (B, 4) int64, (y0, y1, x0, x1).
         size: rows and columns of the result; may differ from the source's.
         interpolation: ``nearest`` shows source row floor(i H / n) in row i of n;
             ``bilinear`` samples at (i + 1/2) H / n - 1/2, clamped, without antialiasing.
 
     Returns:
-        (B, C, *size), in the dtype of the sources.
+        (B, C, *size), in the dtype and memory format of the sources; a copy.
     """
     if interpolation == "bilinear":
-        return _bilinear(images_BCHW, box_B4, size)
-    return _nearest(images_BCHW, box_B4, size)
+        return _bilinear(take(images_NCHW, index_B), box_B4, size)
+    return _nearest(images_NCHW, index_B, box_B4, size)
 
 
-def _nearest(images_BCHW: Tensor, box_B4: Tensor, size: tuple[int, int]) -> Tensor:
-    batch, channels, height, width = images_BCHW.shape
+def _nearest(images_NCHW: Tensor, index_B: Tensor, box_B4: Tensor, size: tuple[int, int]) -> Tensor:
+    batch, (_, channels, height, width) = index_B.shape[0], images_NCHW.shape
     row_BH = _source_index(box_B4[:, 0:1], box_B4[:, 1:2], height, size[0])
     column_BW = _source_index(box_B4[:, 2:3], box_B4[:, 3:4], width, size[1])
-    pixel_BN = (row_BH.unsqueeze(2) * width + column_BW.unsqueeze(1)).flatten(1)
-    # One gather over flat pixels: a third of the time of indexing with rows and columns.
-    if is_channels_last(images_BCHW):
-        flat_BNC = images_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
-        shown_BNC = flat_BNC.gather(1, pixel_BN.unsqueeze(2).expand(-1, -1, channels))
-        return shown_BNC.view(batch, *size, channels).permute(0, 3, 1, 2)
-    flat_BCN = images_BCHW.flatten(2)
-    shown_BCN = flat_BCN.gather(2, pixel_BN.unsqueeze(1).expand(-1, channels, -1))
-    return shown_BCN.view(batch, channels, *size)
+    channel_C = torch.arange(channels, device=index_B.device)
+    first_B1 = (index_B * (channels * height * width)).unsqueeze(1)
+    # One index into all elements, in 32 bits where they do and without its columns up to the last
+    # sum: on a CPU four fifths of the time of copying the sources and gathering from the copies.
+    kind = torch.int64 if images_NCHW.numel() >= 2**31 else torch.int32
+    if is_channels_last(images_NCHW):
+        stored, shape = images_NCHW.permute(0, 2, 3, 1), (batch, *size, channels)
+        line_BH = (row_BH * (width * channels) + first_B1).to(kind)
+        pixel_BHW = line_BH.unsqueeze(2) + (column_BW * channels).to(kind).unsqueeze(1)
+        place = pixel_BHW.unsqueeze(3) + channel_C.to(kind)
+    else:
+        stored, shape = images_NCHW, (batch, channels, *size)
+        line_BH = row_BH * width + first_B1
+        line_BCH = line_BH.unsqueeze(1) + (channel_C * (height * width)).unsqueeze(1)
+        place = line_BCH.to(kind).unsqueeze(3) + column_BW.to(kind).view(batch, 1, 1, -1)
+    shown = stored.flatten().index_select(0, place.flatten()).view(shape)
+    return shown.permute(0, 3, 1, 2) if is_channels_last(images_NCHW) else shown
 
 
 def _source_index(low_B1: Tensor, high_B1: Tensor, source: int, length: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from automix.operators.blend import blend, pair_batch, take
+from automix.operators.blend import pair_batch, paste
 from automix.operators.boxes import box_lam, box_mask, centred_box
 from automix.operators.checks import check_images
 from automix.operators.resize import Interpolation, resize_into_box
@@ -101,9 +101,8 @@ def apply_resizemix(
     """
     check_images(images_BCHW, draws.partner)
     size = (images_BCHW.shape[2], images_BCHW.shape[3])
-    partner_BCHW = take(images_BCHW, draws.partner)
-    pasted_BCHW = resize_into_box(partner_BCHW, draws.box, size, interpolation)
+    pasted_BCHW = resize_into_box(images_BCHW, draws.partner, draws.box, size, interpolation)
     mask_B1HW = box_mask(draws.box, size)
-    mixed_BCHW = blend(images_BCHW, pasted_BCHW, mask_B1HW)
+    mixed_BCHW = paste(images_BCHW, pasted_BCHW, mask_B1HW)
     lam_B = box_lam(draws.box, size)
     return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)

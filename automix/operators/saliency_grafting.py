@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from automix.operators.blend import blend, pair_batch, take
+from automix.operators.blend import pair_batch, paste, take
 from automix.operators.cells import enlarge_cells, pool_cells, shares
 from automix.operators.checks import check_images, required_saliency
 from automix.operators.sampling import draw_partner
@@ -107,7 +107,7 @@ def apply_saliency_grafting(
         cells_BN = _without_lowest_of_all(cells_BN, partner_BN)
     mask_B1HW = enlarge_cells(cells_BN.view_as(draws.uniform), _size(images_BCHW))
     lam_B = _importance_ratio(own_BN, partner_BN, cells_BN, norm)
-    mixed_BCHW = blend(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
+    mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
     return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from automix.operators.blend import blend, pair_batch, take
+from automix.operators.blend import pair_batch, paste, take
 from automix.operators.boxes import BoxRule, box_lam, box_mask, centred_box
 from automix.operators.checks import check_images, required_saliency
 from automix.operators.sampling import Per, draw_beta, draw_index, draw_partner
@@ -82,7 +82,7 @@ def apply_saliencymix(
     if box == "per_batch":
         box_B4 = box_B4[:1].expand_as(box_B4)
     mask_B1HW = box_mask(box_B4, (height, width))
-    mixed_BCHW = blend(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
+    mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
     lam_B = box_lam(box_B4, (height, width))
     return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)
 

@@ -258,3 +258,25 @@ def test_gradients_reach_the_images(operator: Operator) -> None:
 @every_operator
 def test_the_table_has_the_facts(operator: Operator) -> None:
     assert OPERATORS[operator].facts is OPERATOR_FACTS[operator]
+
+
+@every_operator
+@every_scenario
+@pytest.mark.parametrize("seed", [0, 1])
+def test_images_with_a_lam_of_one_are_given_back(
+    operator: Operator, scenario: Scenario, seed: int
+) -> None:
+    """Whatever was drawn, of the pairs with themselves and of the strengths that mix least."""
+    spec, images = OPERATORS[operator], random_images(scenario, seed)
+    draws = spec.draw(shape_of(images), strength=spec.facts.strength.low, generator=seeded(seed))
+    mixed = apply(operator, scenario, images, draws)
+    for image, result, lam in zip(images, mixed.images, mixed.lam, strict=True):
+        assert lam < 1 or torch.equal(image, result)
+
+
+@pytest.mark.parametrize("operator", sorted(set(ALL) - {Operator.RESIZEMIX, Operator.RECURSIVEMIX}))
+def test_a_batch_of_one_is_given_back(operator: Operator) -> None:
+    images = random_images(Scenario(1))
+    mixed = apply(operator, Scenario(1), images, draw(operator, images))
+    assert torch.equal(mixed.images, images)
+    assert torch.equal(mixed.targets, torch.eye(NUM_CLASSES)[:1])
