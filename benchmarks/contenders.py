@@ -49,7 +49,7 @@ VARIANTS: Mapping[str, Variant] = {
     "cutmix, one box": Variant(operator=Operator.CUTMIX, draw={"per": "batch"}),
     "resizemix": Variant(operator=Operator.RESIZEMIX, limit=4),
     "fmix": Variant(operator=Operator.FMIX, limit=8),
-    "fmix, one mask": Variant(operator=Operator.FMIX, draw={"per": "batch"}),
+    "fmix, one mask": Variant(operator=Operator.FMIX, draw={"per": "batch"}, limit=2.5),
     "gridmix": Variant(operator=Operator.GRIDMIX),
     "saliencymix": Variant(operator=Operator.SALIENCYMIX, limit=3),
     "puzzlemix 4x4, still": Variant(

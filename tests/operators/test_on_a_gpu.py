@@ -1,6 +1,7 @@
 """On a GPU: the same results as on a CPU, and the host never waits."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from automix.operators.registry import OPERATORS
+from automix.operators.types import MixedBatch
 from automix.vocabulary import Operator
 from tests.operators.cases import (
     ALL,
@@ -27,24 +29,27 @@ pytestmark = [
 SCENARIO = Scenario(24)
 
 
-@pytest.fixture
-def _waiting_is_an_error() -> Iterator[None]:
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def on_gpu(value: Any) -> Any:
     """Return draws with their tensors on the GPU."""
     if isinstance(value, Tensor):
         return value.cuda()
-    return type(value)(*map(on_gpu, value)) if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    moved = [on_gpu(part) for part in value]
+    return value._make(moved) if hasattr(value, "_make") else tuple(moved)
 
 
 @pytest.mark.parametrize("operator", ALL)
-@pytest.mark.usefixtures("_waiting_is_an_error")
 def test_applying_does_not_wait(operator: Operator) -> None:
-    torch.cuda.set_sync_debug_mode("default")
     spec = OPERATORS[operator]
     images, saliency = random_images(SCENARIO).cuda(), random_saliency(SCENARIO).cuda()
     targets = classes(SCENARIO).remainder(NUM_CLASSES).cuda()
@@ -53,19 +58,19 @@ def test_applying_does_not_wait(operator: Operator) -> None:
         strength=spec.facts.strength.default,
         generator=torch.Generator(images.device).manual_seed(0),
     )
-    previous = None
+    previous: MixedBatch | None = None
     for _ in range(2):  # RecursiveMix has a batch before in the second round
-        torch.cuda.set_sync_debug_mode("error")
-        previous = spec.apply(
-            images,
-            targets,
-            draws,
-            num_classes=NUM_CLASSES,
-            saliency_BHW=saliency,
-            previous=previous,
-        )
-        torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(previous.targets.sum(1).cpu(), torch.ones(24))
+        with waiting_is_an_error():
+            mixed = spec.apply(
+                images,
+                targets,
+                draws,
+                num_classes=NUM_CLASSES,
+                saliency_BHW=saliency,
+                previous=previous,
+            )
+        previous = mixed
+        torch.testing.assert_close(mixed.targets.sum(1).cpu(), torch.ones(24))
 
 
 @pytest.mark.parametrize("operator", ALL)
@@ -73,15 +78,10 @@ def test_the_result_is_that_of_a_cpu(operator: Operator) -> None:
     spec = OPERATORS[operator]
     images, saliency = random_images(SCENARIO), random_saliency(SCENARIO)
     targets, draws = classes(SCENARIO).remainder(NUM_CLASSES), draw(operator, images)
+    given = images, targets, draws, saliency
     expected, mixed = (
-        spec.apply(
-            move(images),
-            move(targets),
-            move(draws),
-            num_classes=NUM_CLASSES,
-            saliency_BHW=move(saliency),
-        )
-        for move in (lambda value: value, on_gpu)
+        spec.apply(*batch[:3], num_classes=NUM_CLASSES, saliency_BHW=batch[3])
+        for batch in (given, on_gpu(given))
     )
     # Sums in another order may tip single cells of a choice.
     is_close = torch.isclose(mixed.images.cpu(), expected.images, atol=1e-4).float()

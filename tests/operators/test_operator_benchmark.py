@@ -74,11 +74,13 @@ def test_median_of_the_rounds() -> None:
 
 
 def test_unknown_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="only: expected names among none, mixup.*got 'mixupp'"):
+    with pytest.raises(ValueError, match=r"only: expected names.*got 'mixupp'"):
         main(Options(batches=(4,), only=("mixup", "mixupp")))
 
 
-@pytest.mark.parametrize("path", ["math", "math:", ":sin", "math:nothing", "math:pi", "no.module:x"])
+@pytest.mark.parametrize(
+    "path", ["math", "math:", ":sin", "math:nothing", "math:pi", "no.module:x"]
+)
 def test_refused_functions(path: str) -> None:
     with pytest.raises(ValueError, match="against: expected"):
         named_function(path)
