@@ -1,6 +1,7 @@
 """Finished runs, and what their results say: read for the report."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,15 @@ Row = dict[str, Any]
 class FinishedRun:
     """A finished run: its folder, result and configuration."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, slug: str | None = None) -> None:
+        """Read the run in ``path``.
+
+        Args:
+            path: folder of the run.
+            slug: what its figures and tables are called after; by default the name of the folder.
+        """
         self.path = path
+        self.slug = slug or slug_of(path.name)
         self.result = read_json(path / RESULT_NAME)
         self.environment = read_json(path / ENVIRONMENT_NAME)
 
@@ -36,10 +44,21 @@ class FinishedRun:
     @property
     def source(self) -> Source:
         """Return how to get the result again."""
-        packages = {str(k): str(v) for k, v in self.environment["packages"].items()}
-        versions = {"automix": self.environment["automix"], **packages}
-        versions |= {"device": self.environment["device"]}
-        return Source(command=self.environment["command"], versions=versions)
+        return source_of(self.environment)
+
+
+def slug_of(name: str) -> str:
+    """Return ``name`` as it may be the stem of a file and an identifier of a page."""
+    slug = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")
+    return slug if slug[:1].isalpha() else f"run-{slug}".rstrip("-")
+
+
+def source_of(environment: Mapping[str, Any]) -> Source:
+    """Return how to get a result again, from what its run wrote about versions and command."""
+    packages = {str(name): str(version) for name, version in environment["packages"].items()}
+    versions = {"automix": environment["automix"], "python": environment["python"], **packages}
+    versions |= {"device": environment["device"], "threads": str(environment["threads"])}
+    return Source(command=environment["command"], versions=versions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +74,11 @@ class ComparedSplit:
     run: FinishedRun
     name: str
     rows: Sequence[Row]
+
+    @property
+    def slug(self) -> str:
+        """What its figures and tables are called after."""
+        return f"{self.run.slug}-{self.name}"
 
 
 def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 import safetensors.torch
 from torch import Tensor
 
-from automix.evaluation.statistics import Interval
-from automix.experiments.compare import METRICS
+from automix.errors import DataError
 from automix.experiments.config import ReplayConfig, SearchConfig
-from automix.experiments.finished import ComparedSplit, FinishedRun, interval, operator_of
+from automix.experiments.search import SCHEDULE_NAME
+from automix.experiments.finished import FinishedRun, interval
 from automix.experiments.sheets import make_sheet, spread_over_classes
 from automix.reporting.contact_sheet import ContactSheet
-from automix.reporting.figure_tables import comparison_table, cost_table, schedule_table
-from automix.reporting.figures.comparison import Comparison, ComparisonRow, comparison_figure
+from automix.reporting.figure_tables import cost_table, schedule_table
 from automix.reporting.figures.cost import Cost, cost_figure
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
@@ -26,21 +25,38 @@ from automix.training.task import TaskConfig
 from automix.vocabulary import Operator
 
 _SHEET_ROWS = 6
+# Schedules drawn one by one; more would not be looked at.
+_MOST_PANELS = 6
 
 
-def schedule_section(run: FinishedRun) -> Section:
-    """Return the selected schedule as a figure and a table."""
-    schedule = Schedule.load(run.path / "schedule.json")
-    panel = SchedulePanel(title="selected", schedules=(schedule,))
+def schedule_section(runs: Sequence[FinishedRun]) -> Section:
+    """Return the schedules that searches selected, which differ in their seed alone.
+
+    Several are drawn one by one and as a whole: means over them, with quartiles.
+    """
+    schedules = [Schedule.load(run.path / SCHEDULE_NAME) for run in runs]
+    panels = [
+        SchedulePanel(title=f"selected by {run.path.name}", schedules=(schedule,))
+        for run, schedule in zip(runs, schedules, strict=True)
+    ]
+    caption = ""
+    if len(runs) > 1:
+        whole = SchedulePanel(title=f"all {len(runs)} seeds", schedules=tuple(schedules))
+        panels = [whole, *panels[: _MOST_PANELS - 1]]
+        caption = "All seeds: means; whiskers and bands are quartiles over the searches."
     figure = ReportFigure(
-        name="schedule",
-        title="The selected schedule",
+        name=f"{runs[0].slug}-schedule",
+        title="The selected schedule" if len(runs) == 1 else "The selected schedules",
         description="Share of batches mixed by each operator over the training.",
-        draw=functools.partial(schedule_figure, [panel]),
-        source=run.source,
+        draw=functools.partial(schedule_figure, panels),
+        caption=caption,
+        source=runs[0].source,
     )
-    table = schedule_table(schedule, name="schedule", title="Segments")
-    return Section(title="Schedule", blocks=(figure, table))
+    tables = [
+        schedule_table(schedule, name=f"{run.slug}-schedule", title=f"Segments of {run.path.name}")
+        for run, schedule in zip(runs, schedules, strict=True)
+    ]
+    return Section(title="Schedule", blocks=(figure, *tables))
 
 
 def learning_section(run: FinishedRun) -> Section:
@@ -57,23 +73,25 @@ def learning_section(run: FinishedRun) -> Section:
         training_seconds=cost["seconds_per_training"],
     )
     return Section(
-        title="Search",
+        title=f"Search: {run.path.name}",
         blocks=(
             ReportFigure(
-                name="learning",
+                name=f"{run.slug}-learning",
                 title="What the agent learned",
                 description="Final potential of the episodes of each rollout.",
                 draw=functools.partial(learning_curve_figure, curve),
                 caption=f"{config.environment.potential} on the reward split at the end of each "
                 "training, with the sign that makes higher better; quartiles per rollout.",
+                source=run.source,
             ),
             ReportFigure(
-                name="cost",
+                name=f"{run.slug}-cost",
                 title="What it cost",
                 description="Seconds of learning and selection.",
                 draw=functools.partial(cost_figure, stages),
+                source=run.source,
             ),
-            cost_table(stages, name="cost", title="Cost"),
+            cost_table(stages, name=f"{run.slug}-cost", title="Cost"),
         ),
     )
 
@@ -91,7 +109,7 @@ def selection_section(run: FinishedRun) -> Section:
         for standing in run.result["standings"]
     )
     table = Table(
-        name="selection",
+        name=f"{run.slug}-selection",
         title="Selection",
         columns=(
             Column(name="schedule"),
@@ -105,80 +123,7 @@ def selection_section(run: FinishedRun) -> Section:
         "halving; 95% intervals of the paired difference. Means over different numbers of seeds "
         "are not comparable to the last digit.",
     )
-    return Section(title="Selection", blocks=(table,))
-
-
-def comparison_section(split: ComparedSplit) -> Section:
-    """Return a comparison as figures and tables, per metric."""
-    num_seeds = split.run.result["num_seeds"]
-    blocks: list[ReportFigure | Table] = []
-    for metric in ("calibrated_nll", "accuracy"):
-        name, better = METRICS[metric]
-        comparison = _comparison(split, metric, name, better)
-        identifier = f"{split.run.path.name}-{split.name}-{metric}".replace(".", "-")
-        blocks.append(
-            ReportFigure(
-                name=identifier,
-                title=f"{name}: schedules side by side",
-                description=f"Mean {name} of each schedule and paired differences.",
-                draw=functools.partial(comparison_figure, comparison),
-                caption=f"{num_seeds} paired seeds, {split.name} split, 95% intervals.",
-                source=split.run.source,
-            )
-        )
-        blocks.append(comparison_table(comparison, name=identifier, title=name))
-    blocks.append(_summary_table(split))
-    return Section(title=f"Comparison on the {split.name} split", blocks=tuple(blocks))
-
-
-def _summary_table(split: ComparedSplit) -> Table:
-    """Return means, interquartile means and spreads over the seeds."""
-    columns = [Column(name="schedule")]
-    for name, unit, better in (
-        ("calibrated NLL", "nats", Direction.LOWER),
-        ("NLL", "nats", Direction.LOWER),
-        ("accuracy", "", Direction.HIGHER),
-    ):
-        columns += [
-            Column(name=f"{name}, mean", unit=unit, better=better),
-            Column(name=f"{name}, interquartile mean", unit=unit, better=better),
-            Column(name=f"{name}, standard deviation", unit=unit),
-        ]
-    statistics = ("mean", "interquartile_mean", "standard_deviation")
-    rows = tuple(
-        (
-            row["name"],
-            *(
-                row[metric][statistic]
-                for metric in ("calibrated_nll", "nll", "accuracy")
-                for statistic in statistics
-            ),
-        )
-        for row in split.rows
-    )
-    return Table(
-        name=f"{split.run.path.name}-{split.name}-summary".replace(".", "-"),
-        title="Every metric",
-        columns=tuple(columns),
-        rows=rows,
-        caption=f"{split.run.result['num_seeds']} trainings per schedule, {split.name} split.",
-    )
-
-
-def _comparison(split: ComparedSplit, metric: str, name: str, better: Direction) -> Comparison:
-    sign = 1 if better is Direction.LOWER else -1
-    finished = [row for row in split.rows if row[metric]["mean"] is not None]
-    rows = tuple(
-        ComparisonRow(
-            label=row["name"],
-            value=Interval(**row[metric]["interval"]),
-            difference=interval(row[metric]["difference"]),
-            operator=operator_of(row["name"]),
-        )
-        for row in sorted(finished, key=lambda row: sign * row[metric]["mean"])
-    )
-    statistic = f"mean of {split.run.result['num_seeds']} seeds"
-    return Comparison(metric=name, statistic=statistic, better=better, rows=rows)
+    return Section(title=f"Selection: {run.path.name}", blocks=(table,))
 
 
 def replay_section(replays: Sequence[FinishedRun]) -> Section:
@@ -212,11 +157,15 @@ def replay_section(replays: Sequence[FinishedRun]) -> Section:
 def sheet_section(run: FinishedRun, replays: Sequence[FinishedRun]) -> Section:
     """Return a contact sheet per operator, on training images of the search."""
     config: SearchConfig = run.config(SearchConfig)
-    data = load_search_data(config.task.data)
+    try:
+        data = load_search_data(config.task.data)
+    except DataError as error:
+        # The runs may have come from another machine, without the images.
+        return Section(title="What the operators do", text=(f"Not shown: {error}.",))
     indices = spread_over_classes(data.train.labels, _SHEET_ROWS, seed=config.seed)
     images, labels = data.train.take(indices)
     saliency, origin = _saliency(config.task, replays, images, labels)
-    schedule = Schedule.load(run.path / "schedule.json")
+    schedule = Schedule.load(run.path / SCHEDULE_NAME)
     sheets: list[ContactSheet] = []
     decisions = {segment.decision.operator: segment.decision for segment in schedule.segments}
     for operator in config.environment.operators:

@@ -1,13 +1,14 @@
 """A report as one page: what was found, how surely, at what cost, and how to get it again.
 
 `ReportData` holds finished results only; this module decides how they look. Beside the page lie
-each table as CSV and JSON, and each picture as PNG.
+everything it says as JSON, each table as CSV and JSON, and each picture as PNG.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from automix.files import write_bytes, write_json, write_text
 from automix.reporting.canvas import INLINE, NARROW, WIDE, FigureFunction, inline_svg, light_png
@@ -56,6 +57,10 @@ class ReportFigure:
         check_name(self.name)
 
 
+Block = ReportFigure | Table | ContactSheet
+"""What a section is made of."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
     """One number a reader should take away.
@@ -82,7 +87,7 @@ class Section:
     """
 
     title: str
-    blocks: tuple[ReportFigure | Table | ContactSheet, ...] = ()
+    blocks: tuple[Block, ...] = ()
     text: tuple[str, ...] = ()
 
 
@@ -143,7 +148,7 @@ def report_html(data: ReportData) -> str:
 
 
 def write_report(data: ReportData, folder: Path) -> Path:
-    """Write ``report.html``, ``tables/*.csv``, ``tables/*.json`` and ``figures/*.png``.
+    """Write ``report.html``, ``report.json``, ``tables/*.csv`` and ``*.json``, ``figures/*.png``.
 
     The page is written last: where it exists, everything else does.
 
@@ -167,9 +172,52 @@ def write_report(data: ReportData, folder: Path) -> Path:
                 write_bytes(folder / "figures" / f"{block.name}.png", light_png(block.draw))
             case ContactSheet():
                 write_bytes(folder / "figures" / f"{block.name}.png", contact_sheet_png(block))
+    write_json(folder / "report.json", report_json(data))
     path = folder / "report.html"
     write_text(path, text)
     return path
+
+
+def report_json(data: ReportData) -> dict[str, Any]:
+    """Return a report as a value for JSON: tables with their cells, pictures by their file."""
+    return {
+        "title": data.title,
+        "headline": list(data.headline),
+        "facts": [
+            {"label": fact.label, "value": fact.value, "note": fact.note} for fact in data.facts
+        ],
+        "sections": [
+            {
+                "title": section.title,
+                "text": list(section.text),
+                "blocks": [_block_json(block) for block in section.blocks],
+            }
+            for section in data.sections
+        ],
+        "limits": list(data.limits),
+        "source": _source_json(data.source),
+    }
+
+
+def _block_json(block: Block) -> dict[str, Any]:
+    match block:
+        case Table():
+            return {"kind": "table", "file": f"tables/{block.name}.csv", **table_json(block)}
+        case ContactSheet():
+            return {"kind": "contact sheet", "file": f"figures/{block.name}.png"}
+        case ReportFigure():
+            return {
+                "kind": "figure",
+                "file": f"figures/{block.name}.png",
+                "title": block.title,
+                "description": block.description,
+                "caption": block.caption,
+                "source": None if block.source is None else _source_json(block.source),
+            }
+
+
+def _source_json(source: Source) -> dict[str, Any]:
+    return {"command": source.command, "versions": dict(source.versions)}
 
 
 def _facts_html(facts: tuple[Fact, ...]) -> Html:
@@ -185,7 +233,7 @@ def _section_body(section: Section) -> Html:
     return tag("div", *paragraphs, *(_block_html(block) for block in section.blocks))
 
 
-def _block_html(block: ReportFigure | Table | ContactSheet) -> Html:
+def _block_html(block: Block) -> Html:
     match block:
         case Table():
             return table_html(block)

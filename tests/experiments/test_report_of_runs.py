@@ -1,0 +1,114 @@
+"""The report of a folder with two searches, a comparison, replays and a sweep."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from automix.errors import CheckpointError
+from automix.experiments.ablate import load_sweep, save_table
+from automix.experiments.cells import run_cell
+from automix.experiments.compare import METRICS, compare
+from automix.experiments.config import ReplayConfig
+from automix.experiments.replay import replay
+from automix.experiments.replay_source import ScheduleSource
+from automix.experiments.report import write_report
+from automix.schedule import Schedule
+from envs.smoke import SMOKE_TASK
+from tests.cli.sweeps import TINY_TASK, write_sweep
+from tests.experiments.test_compare import BOTH
+from tests.experiments.tiny_search import TINY
+from tests.reporting.parsing import Document, parse
+
+
+@pytest.fixture(scope="module")
+def folder(finished_search: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with runs and its report."""
+    folder = tmp_path_factory.mktemp("runs")
+    for number in (1, 2):
+        path = folder / f"search {number}"
+        shutil.copytree(finished_search, path)
+        (path / "config.yaml").write_text(TINY.model_copy(update={"seed": number}).to_yaml())
+    found = folder / "search 1" / "schedule.json"
+    schedules = (*BOTH.schedules, str(found), f"shuffled:{found}")
+    compare(BOTH.model_copy(update={"schedules": schedules}), folder / "compare.1")
+    replay(ReplayConfig(task=SMOKE_TASK), ScheduleSource(Schedule.load(found)), folder / "replay")
+    sweep = load_sweep(
+        write_sweep(folder / "widths.yaml", TINY_TASK, seeds=3), folder / "ablate-widths"
+    )
+    for cell in sweep.cells[:-1]:
+        run_cell(cell, sweep.folder, sweep.experiment.run)
+    save_table(sweep)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def document(folder: Path) -> Document:
+    return parse((folder / "report.html").read_text())
+
+
+def test_every_part_is_there_and_cells_of_a_sweep_are_not_runs(document: Document) -> None:
+    assert [name for name, _ in document.elements].count("section") == 11
+    for part in (
+        "all 2 seeds",
+        "Search: search 1",
+        "Selection: search 2",
+        "Comparison on the selection split",
+        "Comparison on the test split",
+        "Ablation: widths",
+        "5 of 6 cells are finished; a cell is one compare.",
+        "widths: 1 cells have no result.",
+        "Gain over none, and what it cost",
+        "Replayed trainings",
+        "What the operators do",
+    ):
+        assert part in document.text, part
+    ids = document.attributes("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_every_figure_has_its_command_and_versions(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    figures = [
+        block
+        for section in report["sections"]
+        for block in section["blocks"]
+        if block["kind"] == "figure"
+    ]
+    assert len(figures) > 8
+    for figure in figures:
+        assert figure["source"]["command"].startswith("automix")
+        assert {"automix", "torch", "python"} <= set(figure["source"]["versions"])
+        assert (folder / figure["file"]).stat().st_size > 1000
+
+
+def test_tables_lie_beside_the_page_with_intervals_and_corrected_values(folder: Path) -> None:
+    with (folder / "tables" / "compare-1-test-summary.csv").open() as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0].count("p-value after Holm") == len(METRICS)
+    assert len(rows) == 1 + 5
+    result = json.loads((folder / "compare.1" / "result.json").read_text())
+    mixup = result["splits"]["test"][1]
+    assert mixup["name"] == rows[2][0] == "mixup 1"
+    assert float(rows[2][1]) == mixup["calibrated_nll"]["mean"]
+    with (folder / "tables" / "ablate-widths-cells.csv").open() as stream:
+        assert len(list(csv.reader(stream))) == 1 + 5
+    report = json.loads((folder / "report.json").read_text())
+    tables = [b for section in report["sections"] for b in section["blocks"] if "rows" in b]
+    assert all((folder / table["file"]).exists() for table in tables)
+
+
+def test_a_sweep_alone_has_a_report(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "ablate-widths", tmp_path / "ablate-widths")
+    page = write_report(tmp_path / "ablate-widths")
+    assert "Ablation: widths" in page.read_text()
+    assert write_report(tmp_path / "ablate-widths") == page, "its own files are no runs"
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected finished runs or sweeps, got none"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
