@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test figures check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,6 +28,14 @@ demo: $(VENV)/.installed  ## search on the digits, replay, compare, report
 
 test: $(VENV)/.installed check  ## lint, types, layers, tests
 	$(BIN)/python -m pytest -n auto
+
+figures: $(VENV)/.installed  ## the picture and the table of the README
+	$(BIN)/automix schedule show docs/schedules/digits.json --plot docs/schedule.png
+	$(BIN)/automix compare configs/compare/digits.yaml --num-seeds 100 --split both \
+		--output runs/figures --schedules docs/schedules/digits.json none random \
+		shuffled:docs/schedules/digits.json marginal_matched:docs/schedules/digits.json \
+		constant:saliency_grafting:0.5 constant:cutmix:0.2 constant:mixup:0.2
+	$(BIN)/automix report runs/figures
 
 check: $(VENV)/.installed  ## ruff, mypy --strict, import contract
 	$(BIN)/ruff check .

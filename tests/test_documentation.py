@@ -19,6 +19,8 @@ DOCUMENTS = [
     "docs/schedule.md",
     "docs/environment.md",
     "docs/rlmix.md",
+    "docs/ablation.md",
+    "docs/report.md",
 ]
 
 

@@ -63,7 +63,6 @@ def load_sweep(path: Path, folder: Path) -> Sweep:
 
 def run_all(sweep: Sweep, *, num_workers: int, devices: Sequence[str]) -> SweepOutcome:
     """Run every cell that has no result."""
-    write_json(sweep.folder / ENVIRONMENT_NAME, describe_environment())
     write_text(sweep.folder / SWEEP_NAME, sweep.config.to_yaml())
     finished = sum(is_finished(cell, sweep.folder) for cell in sweep.cells)
     with ProgressBar("ablate", len(sweep.cells), done=finished) as bar:
@@ -109,6 +108,8 @@ def save_table(sweep: Sweep) -> str:
     measures = sweep.config.measures or sweep.experiment.measures
     table = build_table(sweep.config, sweep.cells, sweep.folder, measures)
     write_table(table, sweep.folder, name=sweep.path.stem)
+    if not (sweep.folder / ENVIRONMENT_NAME).exists():
+        write_json(sweep.folder / ENVIRONMENT_NAME, describe_environment())
     return format_table(table)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from automix.errors import DataError
 from automix.experiments.config import ReplayConfig, SearchConfig
-from automix.experiments.search import SCHEDULE_NAME
 from automix.experiments.finished import FinishedRun, interval
+from automix.experiments.search import SCHEDULE_NAME
 from automix.experiments.sheets import make_sheet, spread_over_classes
 from automix.reporting.contact_sheet import ContactSheet
 from automix.reporting.figure_tables import cost_table, schedule_table

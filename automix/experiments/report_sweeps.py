@@ -93,10 +93,10 @@ def _effect(sweep: FinishedSweep, measure: Mapping[str, Any]) -> str:
     tested = {_label(row): row["measures"][measure["name"]]["p_value_holm"] for row in others}
     tested = {label: value for label, value in tested.items() if value is not None}
     surely = [label for label, value in tested.items() if value <= _ALPHA]
-    found = f"these do at 5%: {', '.join(surely)}" if surely else "none is shown to"
+    found = f"{', '.join(surely)} differ" if surely else "none is shown to differ"
     return (
-        f"{measure['name']}: of {len(tested)} rows that may differ from {_label(first)!r}, {found} "
-        "(after Holm's correction)."
+        f"{measure['name']}: of {len(tested)} rows compared with {_label(first)!r}, {found} at 5% "
+        "after Holm's correction."
     )
 
 

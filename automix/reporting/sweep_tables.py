@@ -14,7 +14,7 @@ def cells_table(sweep: Mapping[str, Any], *, name: str = "cells") -> Table:
     keys = _setting_keys(sweep, "cells")
     columns = [Column(name="cell"), *(Column(name=key) for key in keys)]
     columns += [
-        Column(name=measure["name"], better=Direction(measure["better"]))
+        Column(name=measure["name"], better=Direction(measure["better"]), digits=4)
         for measure in sweep["measures"]
     ]
     rows = tuple(

@@ -155,7 +155,8 @@ def _json_cell(cell: Cell) -> object:
 
 def _heading(table: Table, index: int) -> Html:
     column = table.columns[index]
-    is_number = any(not isinstance(row[index], str | None) for row in table.rows)
+    # The first column names the row, and stands on the left even where it is a number.
+    is_number = index > 0 and any(not isinstance(row[index], str | None) for row in table.rows)
     label = [tag("span", column.name)]
     if column.unit:
         label.append(tag("span", column.unit, class_="unit"))

@@ -31,7 +31,9 @@ DIGITS_TASK = """
 """
 
 
-def write_sweep(path: Path, task: str, *, seeds: int, variants: str = "thin: {}, wide: {}") -> Path:
+def write_sweep(
+    path: Path, task: str, *, seeds: int, variants: str = "thin: {}, wide: {task.model.width: 3}"
+) -> Path:
     path.write_text(
         "experiment: compare\n"
         "overrides:\n"

@@ -168,11 +168,20 @@ def test_everything_is_written_beside_the_page(tmp_path: Path) -> None:
         "figures/cost.png",
         "figures/cutmix.png",
         "report.html",
+        "report.json",
         "tables/comparison.csv",
         "tables/comparison.json",
         "tables/schedule.csv",
         "tables/schedule.json",
     ]
+    report = json.loads((path.parent / "report.json").read_text())
+    assert report["headline"] == [HOSTILE, "Second sentence."]
+    assert [block["kind"] for block in report["sections"][1]["blocks"]] == [
+        "figure",
+        "table",
+        "contact sheet",
+    ]
+    assert report["sections"][0]["blocks"][0]["source"]["command"] == SOURCE.command
     table = json.loads((path.parent / "tables/comparison.json").read_text())
     assert len(table["rows"]) == len(COMPARISON.rows)
     assert path.read_text() == report_html(a_report())
