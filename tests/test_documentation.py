@@ -21,6 +21,9 @@ DOCUMENTS = [
     "docs/rlmix.md",
     "docs/ablation.md",
     "docs/report.md",
+    "docs/saliency.md",
+    "docs/integrations.md",
+    "docs/benchmarks.md",
 ]
 
 
@@ -77,7 +80,9 @@ def test_the_limits_are_ours() -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_files_that_a_document_names_are_there(name: str) -> None:
-    paths = re.findall(r"`((?:automix|tests|docs|envs|agents)/[\w/.-]+)`", read(name))
+    paths = re.findall(
+        r"`((?:automix|tests|docs|envs|agents|examples|benchmarks)/[\w/.-]+)`", read(name)
+    )
     for path in paths:
         assert "NAME" in path or (ROOT / path).exists(), path
 
