@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval, paired_difference
 from automix.experiments.runs import CONFIG_NAME, ENVIRONMENT_NAME, RESULT_NAME, read_json
 from automix.reporting.report import Source
@@ -82,7 +83,17 @@ class ComparedSplit:
 
 
 def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
-    """Return what the comparisons among ``runs`` found, split by split."""
+    """Return what the comparisons among ``runs`` found, split by split.
+
+    Raises:
+        CheckpointError: one was written by a version that compared on one split only.
+    """
+    for run in runs:
+        if run.kind == "compare" and "splits" not in run.result:
+            raise CheckpointError(
+                f"{run.path / RESULT_NAME}: expected splits, got the result of an earlier version; "
+                "compare again, in another folder"
+            )
     return [
         ComparedSplit(run=run, name=name, rows=rows)
         for run in runs

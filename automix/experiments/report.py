@@ -38,10 +38,9 @@ def write_report(folder: Path) -> Path:
     Raises:
         CheckpointError: there is neither, or one is damaged.
     """
-    sweeps = [
-        FinishedSweep.read(path.parent, _slug(path.parent, folder))
-        for path in sorted(folder.rglob(TABLE_NAME))
-    ]
+    tables = (path.parent for path in sorted(folder.rglob(TABLE_NAME)))
+    read = (FinishedSweep.read(path, _slug(path, folder)) for path in tables)
+    sweeps = [sweep for sweep in read if sweep is not None]
     inside = {sweep.path for sweep in sweeps}
     runs = [
         FinishedRun(path.parent, slug=_slug(path.parent, folder))

@@ -12,7 +12,7 @@ from automix.experiments.finished import source_of
 from automix.experiments.runs import ENVIRONMENT_NAME, read_json
 from automix.experiments.search import SCHEDULE_NAME
 from automix.experiments.sweep import describe_settings
-from automix.experiments.sweep_table import TABLE_NAME
+from automix.experiments.sweep_table import TABLE_KIND, TABLE_NAME
 from automix.reporting.figures.comparison import Comparison, ComparisonRow, comparison_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.reporting.report import Block, ReportFigure, Section, Source
@@ -42,16 +42,19 @@ class FinishedSweep:
     source: Source
 
     @classmethod
-    def read(cls, path: Path, slug: str) -> "FinishedSweep":
-        """Read the table in the folder of a sweep.
+    def read(cls, path: Path, slug: str) -> "FinishedSweep | None":
+        """Read the table in the folder of a sweep; None if it is no sweep's.
 
         Raises:
             CheckpointError: a file is damaged.
         """
+        table = read_json(path / TABLE_NAME)
+        if table.get("kind") != TABLE_KIND:
+            return None
         environment = path / ENVIRONMENT_NAME
         known = read_json(environment) if environment.exists() else None
         source = Source(command="automix ablate table") if known is None else source_of(known)
-        return cls(path=path, slug=slug, table=read_json(path / TABLE_NAME), source=source)
+        return cls(path=path, slug=slug, table=table, source=source)
 
     @property
     def is_seeded(self) -> bool:

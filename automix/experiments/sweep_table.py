@@ -19,6 +19,9 @@ from automix.reporting.tables import table_csv
 TABLE_NAME = "table.json"
 """In the folder of a sweep: what marks it as one."""
 
+TABLE_KIND = "sweep"
+"""The `kind` in that file."""
+
 Measures = Mapping[str, MeasureConfig]
 
 
@@ -72,7 +75,7 @@ def write_table(table: Mapping[str, Any], folder: Path, *, name: str) -> None:
         folder: of the sweep.
         name: what the sweep is called in a report.
     """
-    content = {"name": name, **table}
+    content = {"kind": TABLE_KIND, "name": name, **table}
     write_text(folder / "cells.csv", table_csv(cells_table(content)))
     write_text(folder / "table.csv", table_csv(rows_table(content)))
     write_json(folder / TABLE_NAME, content)

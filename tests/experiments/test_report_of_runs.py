@@ -112,3 +112,18 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected finished runs or sweeps, got none"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_ours_is_left_alone_and_what_is_old_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "table.json").write_text('{"legs": 4}')
+    with pytest.raises(CheckpointError, match="expected finished runs or sweeps, got none"):
+        write_report(tmp_path)
+    shutil.copytree(folder / "compare.1", tmp_path / "compare")
+    result = json.loads((tmp_path / "compare" / "result.json").read_text())
+    result["rows"] = result.pop("splits")["test"]
+    (tmp_path / "compare" / "result.json").write_text(json.dumps(result))
+    with pytest.raises(CheckpointError, match="expected splits, got the result of an earlier"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()

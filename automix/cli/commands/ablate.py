@@ -44,7 +44,8 @@ class SweepFlags(FolderFlags):
 
 ABLATE = Signature(
     command="automix ablate",
-    summary="Run every cell of a sweep that has no result yet, and print its table.",
+    summary="Run every cell of a sweep that has no result yet, and print its table. Parts of a "
+    "sweep have commands of their own: automix ablate list, run-cell and table.",
     config=NoFlags,
     flags=SweepFlags,
     words=_SWEEP,
@@ -91,7 +92,8 @@ def _run_all(argv: Sequence[str]) -> None:
     from automix.experiments import ablate as experiment
 
     if flags.dry_run:
-        for line in experiment.predict(sweep, num_workers=len(flags.devices) or flags.workers):
+        num_workers = min(flags.workers, len(flags.devices) or flags.workers)
+        for line in experiment.predict(sweep, num_workers=num_workers):
             print(line, flush=True)
         return
     words = [str(sweep.path), f"--workers={flags.workers}"]
