@@ -38,6 +38,9 @@ def read_text(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> str:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(f"{path}: expected a readable file, got: {reason}") from None
+    except ValueError as error:
+        # What no file can be called: a name with a NUL in it.
+        raise ConfigError(f"{str(path)!r}: expected the name of a file, got: {error}") from None
     if len(content) > limit:
         raise ConfigError(f"{path}: expected at most {limit} bytes, got more")
     try:

@@ -32,6 +32,7 @@ class Stream(StrEnum):
     COMPARISON = "comparison"
     BOOTSTRAP = "bootstrap"
     CORRUPTION = "corruption"
+    EVALUATION = "evaluation"
 
 
 def derived_seed(seed: int, stream: Stream, *, rank: int = 0, epoch: int = 0, step: int = 0) -> int:

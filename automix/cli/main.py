@@ -45,6 +45,8 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "replay": _command("replay", "train one classifier with a schedule file"),
         "compare": _command("compare", "train several schedules with paired seeds; intervals"),
         "ablate": _command("ablate", "run a sweep of experiments; finished cells never again"),
+        "evaluate": _command("evaluate", "measure a trained classifier: calibration, robustness"),
+        "card": _command("card", "write a model card for a classifier or a policy"),
         "report": _command("report", "write one HTML page about the runs in a folder"),
         "show": _command("show", "contact sheets of each operator on your own images"),
         "schedule": _command("schedule", "show, plot or make a schedule file"),

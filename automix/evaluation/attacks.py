@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automix.evaluation.counter_random import SampleRandom
+from automix.evaluation.inference import EvaluationImages
 from automix.saliency.config import Statistics
 from automix.saliency.isolation import without_trace
-
-_BATCH = 250
 
 
 class PixelModel(nn.Module):
@@ -69,22 +68,20 @@ class PgdSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttackReport:
-    """Accuracy with and without attack.
+class AttackCounts:
+    """How many images are classified correctly with and without attack.
 
     Attributes:
         num_images: how many were attacked.
-        settings: of PGD; FGSM has the same epsilon.
-        clean: share of correct predictions on the images as they are, in [0, 1].
-        fgsm: on images moved by one step of size epsilon.
-        pgd: on images that no restart of PGD managed to have misclassified.
+        clean: correct on the images as they are.
+        fgsm: correct on images that one step of size epsilon moved.
+        pgd: correct on whatever PGD found, so that no restart managed to have them misclassified.
     """
 
     num_images: int
-    settings: PgdSettings
-    clean: float
-    fgsm: float
-    pgd: float
+    clean: int
+    fgsm: int
+    pgd: int
 
 
 def fgsm(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, *, epsilon: float) -> Tensor:
@@ -116,7 +113,8 @@ def pgd(
     """Return for each image the strongest of several projected gradient searches.
 
     The strongest is the one with the largest margin of a wrong class over the label; the clean
-    image takes part, so an attack never helps. The model is left as it was.
+    image takes part, so an attack never helps. A margin of 0 is a tie, which `torch.argmax` may
+    give to either. The model is left as it was.
 
     Args:
         model: takes float images in [0, 1].
@@ -149,48 +147,36 @@ def pgd(
     return best
 
 
-def report_attacks(
-    model: nn.Module,
-    images_NCHW: Tensor,
-    labels_N: Tensor,
-    *,
-    settings: PgdSettings,
-    seed: int,
-) -> AttackReport:
-    """Attack every image by FGSM and PGD and return the accuracies.
+def count_survivors(
+    model: nn.Module, images: EvaluationImages, *, settings: PgdSettings, seed: int
+) -> AttackCounts:
+    """Attack every image by FGSM and PGD, a batch at a time, and count correct predictions.
 
     Args:
-        model: takes float images in [0, 1] on the device of the images.
-        images_NCHW: uint8.
-        labels_N: (N,) integer class numbers.
+        model: takes float images in [0, 1] on the device of the batches.
+        images: the images; a random start belongs to the number of an image.
         settings: of PGD; FGSM has the same epsilon.
         seed: names the random starts.
-
-    Raises:
-        ValueError: there is no image, or the images are not bytes.
     """
-    if not len(images_NCHW) or images_NCHW.dtype != torch.uint8:
-        raise ValueError(
-            f"images: expected at least one of dtype uint8, got {len(images_NCHW)} of dtype "
-            f"{images_NCHW.dtype}"
-        )
-    correct = torch.zeros(3, dtype=torch.int64, device=images_NCHW.device)
-    indices_N = torch.arange(len(images_NCHW), device=images_NCHW.device)
-    for start in range(0, len(images_NCHW), _BATCH):
-        part = slice(start, start + _BATCH)
-        images, labels = images_NCHW[part].float() / 255, labels_N[part]
+    correct = torch.zeros(3, dtype=torch.int64, device=images.device)
+    for batch in images.batches():
+        pixels, labels = batch.images.float() / 255, batch.labels
         attacked = (
-            images,
-            fgsm(model, images, labels, epsilon=settings.epsilon),
-            pgd(model, images, labels, settings=settings, seed=seed, indices=indices_N[part]),
+            pixels,
+            fgsm(model, pixels, labels, epsilon=settings.epsilon),
+            pgd(model, pixels, labels, settings=settings, seed=seed, indices=batch.indices),
         )
-        with without_trace(model, device=images.device, statistics=Statistics.RUNNING):
-            wins = [(_margin(model, moved, labels) <= 0).sum() for moved in attacked]
-        correct += torch.stack(wins)
-    clean, one_step, many_steps = (count / len(images_NCHW) for count in correct.tolist())
-    return AttackReport(
-        num_images=len(images_NCHW), settings=settings, clean=clean, fgsm=one_step, pgd=many_steps
-    )
+        with without_trace(model, device=pixels.device, statistics=Statistics.RUNNING):
+            correct += torch.stack([_count_correct(model, moved, labels) for moved in attacked])
+    clean, one_step, many_steps = correct.tolist()
+    return AttackCounts(num_images=len(images), clean=clean, fgsm=one_step, pgd=many_steps)
+
+
+@torch.no_grad()
+def _count_correct(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+    logits_BK = model(images_BCHW).float()
+    hits_B: Tensor = (logits_BK.argmax(dim=1) == labels_B) & logits_BK.isfinite().all(dim=1)
+    return hits_B.sum()
 
 
 def _loss_gradient(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:

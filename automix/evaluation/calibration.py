@@ -64,6 +64,9 @@ def nll(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
 def accuracy(logits_NK: Tensor, labels_N: Tensor, *, k: int = 1) -> Tensor:
     """Return the share of images whose label is among the ``k`` largest logits, in [0, 1].
 
+    Of equal logits those of the lower class numbers come first, as in `torch.argmax`; a label
+    whose logit is not a number is never among them.
+
     Raises:
         TypeError: the labels are soft targets.
         ValueError: the shapes do not fit, there is no image, or ``k`` is not in [1, K].
@@ -71,8 +74,11 @@ def accuracy(logits_NK: Tensor, labels_N: Tensor, *, k: int = 1) -> Tensor:
     logits_NK = _checked(logits_NK, labels_N)
     if not 1 <= k <= logits_NK.shape[1]:
         raise ValueError(f"k: expected 1 to {logits_NK.shape[1]} (the classes), got {k}")
-    best_Nk = logits_NK.topk(k, dim=1).indices
-    return (best_Nk == labels_N[:, None]).any(dim=1).to(logits_NK.dtype).mean()
+    # Which of several equal logits `topk` returns is not defined, so ranks are counted.
+    own_N1 = logits_NK.gather(1, labels_N.long()[:, None])
+    is_ahead = torch.arange(logits_NK.shape[1], device=logits_NK.device) < labels_N[:, None]
+    precedes_NK = ~(logits_NK <= own_N1) | ((logits_NK == own_N1) & is_ahead)
+    return (precedes_NK.sum(dim=1) < k).to(logits_NK.dtype).mean()
 
 
 def brier(logits_NK: Tensor, labels_N: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ Shape suffixes: N images, B batch, C channels, H rows, W columns, K classes.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,89 @@ from torch import Tensor, nn
 Preparation = Callable[[Tensor], Tensor]
 """Makes what the network takes, (B, C, H, W) float32, of stored images, (B, C, H, W) uint8."""
 
+Predictor = Callable[[Tensor], Tensor]
+"""Returns (B, K) logits of (B, C, H, W) uint8 images."""
+
 EVALUATION_BATCH = 500
 """Images at a time: enough to keep a device busy, 100 MB of activations for 32-pixel images."""
+
+
+class ImageBatch(NamedTuple):
+    """A part of `EvaluationImages`, on its device: images, labels and numbers in the data set."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+Change = Callable[[ImageBatch], Tensor]
+"""Returns the images of a batch, changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvaluationImages:
+    """Labelled images that are looked at a batch at a time.
+
+    Attributes:
+        images: (N, C, H, W) uint8; may be a file mapped into memory.
+        labels: (N,) int64 class numbers.
+        indices: (N,) int64 number of each image in its data set; draws for an image depend on it,
+            so that a part of a data set meets the same ones as the whole.
+        batch_size: images at a time, at least 1; it does not change any result.
+        device: where batches go.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    batch_size: int = EVALUATION_BATCH
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+            raise ValueError(
+                "images: expected uint8 of shape (N, C, H, W), "
+                f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
+            )
+        shapes = (self.labels.shape, self.indices.shape)
+        if set(shapes) != {self.images.shape[:1]} or not len(self.images):
+            raise ValueError(
+                f"expected one label and one index for each of at least one image, "
+                f"got {len(self.images)} images, {shapes[0].numel()} and {shapes[1].numel()}"
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
+
+    @classmethod
+    def whole(cls, images_NCHW: Tensor, labels_N: Tensor) -> "EvaluationImages":
+        """Return a whole data set, numbered from 0."""
+        return cls(images=images_NCHW, labels=labels_N, indices=torch.arange(len(images_NCHW)))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self) -> Iterator[ImageBatch]:
+        """Yield all images in order."""
+        for start in range(0, len(self), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            rows = (self.images[part], self.labels[part], self.indices[part])
+            yield ImageBatch(*(row.to(self.device) for row in rows))
+
+    def part(self, start: int, stop: int) -> "EvaluationImages":
+        """Return the images from position ``start`` to before ``stop``, without a copy."""
+        rows = slice(start, stop)
+        return replace(
+            self, images=self.images[rows], labels=self.labels[rows], indices=self.indices[rows]
+        )
+
+    def subset(self, positions_M: Tensor) -> "EvaluationImages":
+        """Return a copy of the images at positions, (M,) int64, which keep their numbers."""
+        return replace(
+            self,
+            images=self.images[positions_M],
+            labels=self.labels[positions_M],
+            indices=self.indices[positions_M],
+        )
 
 
 @contextmanager
@@ -58,3 +141,22 @@ def predict_logits(
             for start in range(0, len(images_NCHW), batch_size)
         ]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def count_correct(
+    predict: Predictor,
+    images: EvaluationImages,
+    *,
+    change: Change = lambda batch: batch.images,
+) -> int:
+    """Return how many images are classified correctly once ``change`` was made to them.
+
+    Only a batch at a time is changed. Logits that are not numbers are never correct.
+    """
+    correct = 0
+    for batch in images.batches():
+        logits_BK = predict(change(batch))
+        hits = logits_BK.argmax(dim=1) == batch.labels.to(logits_BK.device)
+        correct += int((hits & logits_BK.isfinite().all(dim=1)).sum())
+    return correct

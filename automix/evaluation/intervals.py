@@ -116,6 +116,23 @@ def widened_level(confidence: float, num_runs: int, num_tasks: int = 1) -> float
     return min(level, _HIGHEST_LEVEL)
 
 
+def student_interval(columns: Floats, *, confidence: float) -> Interval:
+    """Return the mean of each column's runs, averaged over columns, with Student's interval.
+
+    Args:
+        columns: (num_runs, num_tasks), at least 2 runs.
+        confidence: nominal coverage in (0, 1).
+    """
+    check_confidence(confidence)
+    num_runs, num_tasks = columns.shape
+    estimate = float(columns.mean())
+    error = np.sqrt(columns.var(axis=0, ddof=1).sum() / num_runs) / num_tasks
+    half = float(stats.t.ppf((1 + confidence) / 2, (num_runs - 1) * num_tasks) * error)
+    return Interval(
+        estimate=estimate, low=estimate - half, high=estimate + half, confidence=confidence
+    )
+
+
 def score_interval(
     estimate: float, variance: Callable[[float], float], confidence: float
 ) -> Interval:
@@ -142,3 +159,11 @@ def score_interval(
     if estimate < 1:
         high = float(optimize.brentq(excess, estimate + _INSIDE * (1 - estimate), 1))
     return Interval(estimate=estimate, low=low, high=high, confidence=confidence)
+
+
+def share_interval(share: float, num_images: int, *, confidence: float = 0.95) -> Interval:
+    """Return a share of ``num_images`` independent images with Wilson's interval.
+
+    It covers the choice of the images, not the seed of a training.
+    """
+    return score_interval(share, lambda p: p * (1 - p) / num_images, confidence)

@@ -4,6 +4,7 @@ Shape suffixes: N images, B batch, C channels, H rows, W columns, K classes, T t
 Boxes are (left, top, right, lower edge) in pixels, the last two exclusive.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,7 @@ NUM_THRESHOLDS = 100
 _FLAT = 1e-5
 
 Floats = NDArray[np.float64]
+Boxes = NDArray[np.float64] | NDArray[np.int64]
 
 
 def class_activation_maps(
@@ -88,7 +90,7 @@ def boxes_of(map_HW: NDArray[np.floating], threshold: float) -> NDArray[np.int64
     return np.array(boxes, dtype=np.int64).reshape(-1, 4)
 
 
-def box_overlaps(first: NDArray[np.int64], second: NDArray[np.int64]) -> Floats:
+def box_overlaps(first: Boxes, second: Boxes) -> Floats:
     """Return (A, B): intersection over union of each box of (A, 4) with each of (B, 4)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
@@ -96,30 +98,29 @@ def box_overlaps(first: NDArray[np.int64], second: NDArray[np.int64]) -> Floats:
     shared = np.clip(high - low, 0, None).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
     union = areas[0][:, None] + areas[1][None, :] - shared
-    return np.asarray(shared / np.maximum(union, 1), dtype=np.float64)
+    overlaps = np.zeros(union.shape)
+    np.divide(shared, union, out=overlaps, where=union > 0)
+    return overlaps
 
 
-def localisation_accuracy(
+def best_overlaps(
     maps_NHW: NDArray[np.floating],
-    boxes: Sequence[NDArray[np.int64]],
+    boxes: Sequence[Boxes],
     *,
     num_thresholds: int = NUM_THRESHOLDS,
-    is_right: NDArray[np.bool_] | None = None,
 ) -> Floats:
-    """Return the share of images localised, at each threshold of the map and level of overlap.
+    """Return the best overlap of a box read off each map with a true box, at each threshold.
 
-    An image is localised when any box of a connected region overlaps any of its true boxes enough
+    Every connected region above the threshold gives a box; any of them and any true box count
     (the second version of https://arxiv.org/abs/2007.04178; the first takes one region only).
 
     Args:
         maps_NHW: in [0, 1].
-        boxes: for each image its true boxes, (M, 4).
+        boxes: for each image its true boxes, (M, 4), at least one.
         num_thresholds: evenly spaced from 0, exclusive of 1.
-        is_right: (N,) whether the predicted class is the label; others then count as not
-            localised. Without it the class is taken as known.
 
     Returns:
-        (T, 3): one row per threshold, one column for each of `IOU_LEVELS`.
+        (N, T) intersection over union in [0, 1].
 
     Raises:
         ValueError: there is no image, or numbers of maps and boxes differ.
@@ -130,15 +131,27 @@ def localisation_accuracy(
             f"got {len(maps_NHW)} and {len(boxes)}"
         )
     thresholds = np.arange(num_thresholds) / num_thresholds
-    best_NT = np.array(
+    return np.array(
         [
             [box_overlaps(boxes_of(image, t), true).max(initial=0) for t in thresholds]
             for image, true in zip(maps_NHW, boxes, strict=True)
         ]
     )
-    is_localised = best_NT[..., None] >= np.array(IOU_LEVELS)
-    if is_right is not None:
-        is_localised &= is_right[:, None, None]
+
+
+def localisation_accuracy(overlaps_NT: Floats, *, is_right: NDArray[np.bool_]) -> Floats:
+    """Return the share of images localised, at each threshold of the map and level of overlap.
+
+    Args:
+        overlaps_NT: from `best_overlaps`.
+        is_right: (N,) images that may count; True for all where the class is taken as known, else
+            whether the predicted class is the label.
+
+    Returns:
+        (T, 3): one row per threshold, one column for each of `IOU_LEVELS`.
+    """
+    is_localised = overlaps_NT[..., None] >= np.array(IOU_LEVELS)
+    is_localised &= is_right[:, None, None]
     return np.asarray(is_localised.mean(axis=0), dtype=np.float64)
 
 
@@ -152,3 +165,42 @@ def max_box_accuracy(accuracy_T3: Floats, *, tuned_on: Floats | None = None) -> 
     """
     chosen = (accuracy_T3 if tuned_on is None else tuned_on).argmax(axis=0)
     return float(accuracy_T3[chosen, np.arange(len(IOU_LEVELS))].mean())
+
+
+def last_feature_layer(model: nn.Module, images_BCHW: Tensor) -> str | None:
+    """Return the name of the last module that gives a map of features, None if there is none.
+
+    What follows it must be pooled: a network that turns its map into a row of tokens, such as a
+    vision transformer, has none. The model is left as it was.
+
+    Args:
+        model: takes ``images_BCHW``.
+        images_BCHW: one image is enough.
+    """
+    order: list[tuple[str, int, bool]] = []
+    names = {module: name for name, module in model.named_modules() if name}
+    runs = Counter[str]()
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        if isinstance(output, Tensor):
+            runs[names[module]] += 1
+            has_place = output.ndim == 4 and output.shape[-2:] != (1, 1)
+            order.append((names[module], output.ndim, has_place))
+
+    handles = [module.register_forward_hook(note) for module in names]
+    try:
+        with (
+            torch.no_grad(),
+            without_trace(model, device=images_BCHW.device, statistics=Statistics.RUNNING),
+        ):
+            model(images_BCHW)
+    finally:
+        for handle in handles:
+            handle.remove()
+    last = None
+    for name, num_dimensions, has_place in order:
+        if has_place and runs[name] == 1:
+            last = name
+        elif num_dimensions == 3:
+            last = None
+    return last

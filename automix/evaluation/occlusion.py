@@ -1,27 +1,24 @@
 """Accuracy while more and more of the image, or of its object, is hidden.
 
-The same draws serve all fractions: what is hidden at one fraction is hidden at every larger one.
+What is hidden at one fraction is hidden at every larger one.
 
 Shape suffixes: N images, C channels, H rows, W columns, K classes, P patches.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from automix.evaluation.calibration import accuracy
 from automix.evaluation.counter_random import SampleRandom
+from automix.evaluation.inference import EvaluationImages, ImageBatch, Predictor, count_correct
 
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
-Predictor = Callable[[Tensor], Tensor]
-"""Returns (N, K) logits of (N, C, H, W) uint8 images."""
-
-Occluder = Callable[[float], Tensor]
-"""Returns the images with a fraction of something hidden."""
+Occluder = Callable[[ImageBatch, float], Tensor]
+"""Returns the images of a batch with a fraction of something hidden."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +43,7 @@ def occlude_patches(
     patch_size: int,
     fill: Sequence[float],
     seed: int,
+    indices: Tensor | None = None,
 ) -> Tensor:
     """Return images with a random ``fraction`` of the patches of a grid filled.
 
@@ -58,21 +56,56 @@ def occlude_patches(
         patch_size: side of a patch in pixels.
         fill: value per channel, in [0, 1].
         seed: names the order in which each image's patches are hidden.
+        indices: (N,) int64 number of each image in its data set; 0 to N - 1 by default.
 
     Raises:
         ValueError: a value is out of range.
     """
     _check(images_NCHW, fraction, fill)
-    if patch_size < 1:
-        raise ValueError(f"patch_size: expected at least 1, got {patch_size}")
-    num_images, _, height, width = images_NCHW.shape
-    rows, columns = -(-height // patch_size), -(-width // patch_size)
-    random = SampleRandom(seed=seed, indices=torch.arange(num_images, device=images_NCHW.device))
-    ranks_NP = random.uniform("patches", (rows * columns,)).argsort(dim=1).argsort(dim=1)
-    is_hidden_NP = ranks_NP < round(fraction * rows * columns)
-    is_hidden = is_hidden_NP.view(num_images, 1, rows, columns)
-    is_hidden = is_hidden.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
-    return _filled(images_NCHW, is_hidden[..., :height, :width], fill)
+    rows, columns = _grid(images_NCHW, patch_size)
+    if indices is None:
+        indices = torch.arange(len(images_NCHW), device=images_NCHW.device)
+    random = SampleRandom(seed=seed, indices=indices)
+    order_NP = random.uniform("patches", (rows * columns,)).argsort(dim=1, stable=True)
+    return _with_patches_filled(images_NCHW, order_NP, fraction, patch_size, fill)
+
+
+def occlude_salient_patches(
+    images_NCHW: Tensor,
+    fraction: float,
+    *,
+    patch_size: int,
+    fill: Sequence[float],
+    saliency_NHW: Tensor,
+) -> Tensor:
+    """Return images with the most salient ``fraction`` of the patches of a grid filled.
+
+    "Salient PatchDrop" of https://arxiv.org/abs/2105.10497: what a saliency map takes for the
+    object goes first. Equally salient patches go from the upper left to the lower right.
+
+    Args:
+        images_NCHW: uint8.
+        fraction: share of the patches to hide, rounded to whole patches, in [0, 1].
+        patch_size: side of a patch in pixels.
+        fill: value per channel, in [0, 1].
+        saliency_NHW: not negative; a patch counts by its mean.
+
+    Raises:
+        ValueError: a value is out of range, or there is not one map per image.
+    """
+    _check(images_NCHW, fraction, fill)
+    _grid(images_NCHW, patch_size)
+    if saliency_NHW.shape != (len(images_NCHW), *images_NCHW.shape[-2:]):
+        raise ValueError(
+            f"saliency: expected shape ({len(images_NCHW)}, {images_NCHW.shape[-2]}, "
+            f"{images_NCHW.shape[-1]}), got {tuple(saliency_NHW.shape)}"
+        )
+    # A cut patch at the border counts by the pixels that it has.
+    means_N1RC = F.avg_pool2d(
+        saliency_NHW[:, None].float(), patch_size, ceil_mode=True, count_include_pad=False
+    )
+    order_NP = means_N1RC.flatten(1).argsort(dim=1, descending=True, stable=True)
+    return _with_patches_filled(images_NCHW, order_NP, fraction, patch_size, fill)
 
 
 def occlude_objects(
@@ -82,6 +115,7 @@ def occlude_objects(
     boxes: Tensor,
     fill: Sequence[float],
     seed: int,
+    indices: Tensor | None = None,
 ) -> Tensor:
     """Return images with a random rectangle of ``fraction`` of the object's box filled.
 
@@ -93,6 +127,7 @@ def occlude_objects(
         boxes: (N, 4) left, top, right and lower edge in pixels; the last two are exclusive.
         fill: value per channel, in [0, 1].
         seed: names the place of the rectangle in each image.
+        indices: (N,) int64 number of each image in its data set; 0 to N - 1 by default.
 
     Raises:
         ValueError: a value is out of range, or there is not one box per image.
@@ -102,7 +137,9 @@ def occlude_objects(
         raise ValueError(f"boxes: expected shape ({len(images_NCHW)}, 4), got {tuple(boxes.shape)}")
     height, width = images_NCHW.shape[-2:]
     device = images_NCHW.device
-    random = SampleRandom(seed=seed, indices=torch.arange(len(boxes), device=device))
+    if indices is None:
+        indices = torch.arange(len(images_NCHW), device=device)
+    random = SampleRandom(seed=seed, indices=indices)
     low_N2, high_N2 = boxes[:, :2].to(device).float(), boxes[:, 2:].to(device).float()
     size_N2 = (high_N2 - low_N2) * fraction**0.5
     start_N2 = low_N2 + random.uniform("place", (2,)) * (high_N2 - low_N2 - size_N2)
@@ -115,41 +152,18 @@ def occlude_objects(
     return _filled(images_NCHW, is_hidden, fill)
 
 
-def patch_occlusion_curve(
-    predict: Predictor,
-    images_NCHW: Tensor,
-    labels_N: Tensor,
-    *,
-    patch_size: int,
-    fill: Sequence[float],
-    seed: int,
+def occlusion_curve(
+    predict: Predictor, occlude: Occluder, images: EvaluationImages
 ) -> OcclusionCurve:
-    """Return the accuracy while more and more patches are hidden; see `occlude_patches`."""
-    occlude = partial(occlude_patches, images_NCHW, patch_size=patch_size, fill=fill, seed=seed)
-    return _curve(predict, occlude, labels_N)
+    """Return the accuracy while ``occlude`` hides more and more, a batch at a time."""
+    accuracies = []
+    for fraction in FRACTIONS:
 
+        def change(batch: ImageBatch, fraction: float = fraction) -> Tensor:
+            return occlude(batch, fraction)
 
-def object_occlusion_curve(
-    predict: Predictor,
-    images_NCHW: Tensor,
-    labels_N: Tensor,
-    *,
-    boxes: Tensor,
-    fill: Sequence[float],
-    seed: int,
-) -> OcclusionCurve:
-    """Return the accuracy while more and more of the object is hidden; see `occlude_objects`."""
-    occlude = partial(occlude_objects, images_NCHW, boxes=boxes, fill=fill, seed=seed)
-    return _curve(predict, occlude, labels_N)
-
-
-@torch.no_grad()
-def _curve(predict: Predictor, occlude: Occluder, labels_N: Tensor) -> OcclusionCurve:
-    accuracies = tuple(
-        accuracy(predict(occlude(fraction)).cpu().double(), labels_N.cpu()).item()
-        for fraction in FRACTIONS
-    )
-    return OcclusionCurve(num_images=len(labels_N), fractions=FRACTIONS, accuracies=accuracies)
+        accuracies.append(count_correct(predict, images, change=change) / len(images))
+    return OcclusionCurve(num_images=len(images), fractions=FRACTIONS, accuracies=tuple(accuracies))
 
 
 def _check(images_NCHW: Tensor, fraction: float, fill: Sequence[float]) -> None:
@@ -169,3 +183,22 @@ def _check(images_NCHW: Tensor, fraction: float, fill: Sequence[float]) -> None:
 def _filled(images_NCHW: Tensor, is_hidden: Tensor, fill: Sequence[float]) -> Tensor:
     levels = torch.tensor([round(255 * value) for value in fill], dtype=torch.uint8)
     return torch.where(is_hidden, levels.to(images_NCHW.device).view(1, -1, 1, 1), images_NCHW)
+
+
+def _grid(images_NCHW: Tensor, patch_size: int) -> tuple[int, int]:
+    if patch_size < 1:
+        raise ValueError(f"patch_size: expected at least 1, got {patch_size}")
+    height, width = images_NCHW.shape[-2:]
+    return -(-height // patch_size), -(-width // patch_size)
+
+
+def _with_patches_filled(
+    images_NCHW: Tensor, order_NP: Tensor, fraction: float, patch_size: int, fill: Sequence[float]
+) -> Tensor:
+    """Fill the first ``fraction`` of the patches in ``order_NP``, numbered row by row."""
+    height, width = images_NCHW.shape[-2:]
+    rows, columns = _grid(images_NCHW, patch_size)
+    is_hidden_NP = order_NP.argsort(dim=1) < round(fraction * rows * columns)
+    is_hidden = is_hidden_NP.view(len(images_NCHW), 1, rows, columns)
+    is_hidden = is_hidden.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
+    return _filled(images_NCHW, is_hidden[..., :height, :width], fill)

@@ -20,6 +20,7 @@ from automix.evaluation.intervals import (
     bootstrap_interval,
     check_confidence,
     score_interval,
+    student_interval,
     widened_level,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
 Statistic = Literal["mean", "iqm"]
 
 _FEWEST_ITEMS = 4
+_FEW_VALUES = 20
 
 
 def interquartile_mean(values: ArrayLike) -> float:
@@ -66,12 +68,14 @@ def paired_difference(
     The interval is a bias-corrected and accelerated bootstrap (BCa) of the runs, within each task
     separately. A bootstrap of n runs is too narrow by sqrt((n - 1) / n) and ignores that the
     spread is estimated, so its level is widened as in https://arxiv.org/abs/1411.5279 (section
-    "expanded"). Measured coverage of the mean at a nominal 95% over 2,000 synthetic experiments:
-    5 normal runs 92% (84% without the widening), 10 runs 94% (89%), 20 runs 94%; 20 exponential
-    runs 93%. Below five runs the interval is too narrow, whatever is done.
+    "expanded"). It cannot reach beyond the runs seen, which of five normal runs covers 92% and of
+    three 75% at a nominal 95%; the interval of the mean of fewer than 20 values is therefore the
+    hull of that and Student's. Measured coverage of the mean over 2,000 synthetic
+    experiments: normal runs 96% (3 runs), 94% (5), 97% (10), 95% (20); exponential runs,
+    which are skewed, 89% (3), 88% (5), 93% (10 and 20).
 
-    Where BCa is undefined, the interval is the percentile interval at the same level; where
-    all differences are equal, it has no width.
+    Where BCa is undefined, the percentile interval at the same level takes its place; where all
+    differences are equal, the interval has no width.
 
     Args:
         a: (num_runs,) or (num_runs, num_tasks), finite.
@@ -97,6 +101,8 @@ def paired_difference(
     interval = bootstrap_interval(
         tuple(differences.T), pool, confidence=level, num_bootstrap=num_bootstrap, seed=seed
     )
+    if differences.size < _FEW_VALUES and statistic == "mean":
+        interval = _hull(interval, student_interval(differences, confidence=confidence))
     return replace(interval, confidence=confidence)
 
 
@@ -232,6 +238,10 @@ def rank_correlation(first: Floats, second: Floats, *, axis: int = -1) -> Floats
     product = norms[0] * norms[1]
     covariance = (centred[0] * centred[1]).sum(axis=axis)
     return np.asarray(np.where(product > 0, covariance / np.where(product > 0, product, 1), 0.0))
+
+
+def _hull(first: Interval, second: Interval) -> Interval:
+    return replace(first, low=min(first.low, second.low), high=max(first.high, second.high))
 
 
 def _pooled_mean(*tasks: Floats, axis: int = -1) -> Floats:

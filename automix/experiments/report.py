@@ -5,6 +5,7 @@ from pathlib import Path
 
 from automix.errors import CheckpointError
 from automix.experiments.config import SearchConfig
+from automix.experiments.evaluation_section import evaluation_section
 from automix.experiments.finished import (
     ComparedSplit,
     FinishedRun,
@@ -58,6 +59,8 @@ def write_report(folder: Path) -> Path:
     sections += [comparison_section(split, searches) for split in compares]
     sections += [sweep_section(sweep) for sweep in sweeps]
     sections += [replay_section(replays)] if replays else []
+    evaluations = (run for run in runs if run.kind == "evaluation")
+    sections += [evaluation_section(run, number) for number, run in enumerate(evaluations, 1)]
     # One of the searches: what an operator does to an image does not depend on the seed.
     sections += [sheet_section(run, replays) for run in searches[:1]]
     data = ReportData(

@@ -16,8 +16,7 @@ WORDS = [
     bad_words(
         "unknown command",
         "serach",
-        "automix: expected one of search, replay, compare,... got 'serach' "
-        "(did you mean 'search'?)",
+        "automix: expected one of search, replay,... got 'serach' (did you mean 'search'?)",
     ),
     bad_words("a flag before the command", "--seed 1", "automix: expected one of search,..."),
     bad_words(
@@ -105,6 +104,53 @@ WORDS = [
         "search one.yaml two.yaml",
         "automix search: expected [CONFIG.yaml], got one.yaml two.yaml",
     ),
+    bad_words(
+        "evaluate nothing",
+        "evaluate",
+        "automix evaluate: expected RUN [CONFIG.yaml], got nothing",
+    ),
+    bad_words(
+        "evaluate what is no run",
+        "evaluate nowhere",
+        "nowhere/result.json: expected a readable file, got: no such file or directory",
+    ),
+    bad_words(
+        "evaluate an unknown task",
+        "evaluate nowhere --tasks corruption",
+        "--tasks: expected 'classification', 'corruptions',... got 'corruption' "
+        "(did you mean 'corruptions'?)",
+    ),
+    bad_words(
+        "evaluate with boxes for nothing",
+        "evaluate nowhere --tasks attacks --boxes boxes.csv",
+        "command line: expected no boxes without the tasks 'localisation' or 'object_occlusion', "
+        "got 'boxes.csv'",
+    ),
+    BadInput(
+        name="words: evaluate a search",
+        words="evaluate run",
+        files={"run/result.json": '{"kind": "search"}'},
+        message="run: expected the run of a replay, which has a classifier, got one of 'search'",
+    ),
+    bad_words("a card of nothing", "card", "automix card: expected RUN, got nothing"),
+    bad_words(
+        "a card with a licence that is none",
+        "card nowhere --license MIT",
+        "--license: expected... got 'MIT'",
+    ),
+    bad_words(
+        "a card with half a licence",
+        "card nowhere --license other",
+        "command line: expected license_name and license_link with the license 'other', got none "
+        "of both",
+    ),
+    BadInput(
+        name="words: a card of a comparison",
+        words="card run",
+        files={"run/result.json": '{"kind": "compare"}', "run/environment.json": "{}"},
+        message="run: expected the run of a replay, which has a classifier, or of a search, which "
+        "has a policy, got one of 'compare'",
+    ),
     bad_words("report on nothing", "report", "automix report: expected FOLDER, got nothing"),
     bad_words(
         "report with flags",
@@ -147,8 +193,7 @@ WORDS = [
     bad_words(
         "configuration of an unknown command",
         "config serch",
-        "automix config: expected one of search, replay, compare, got 'serch' "
-        "(did you mean 'search'?)",
+        "automix config: expected one of search, replay,... got 'serch' (did you mean 'search'?)",
     ),
     bad_words(
         "compare with an unknown schedule",

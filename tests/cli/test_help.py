@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 
 from automix.cli.arguments import Signature
-from automix.cli.commands import ablate, compare, config, replay, report, schedule, search, show
+from automix.cli.commands import (
+    ablate,
+    card,
+    compare,
+    config,
+    evaluate,
+    replay,
+    report,
+    schedule,
+    search,
+    show,
+)
 from automix.cli.flags import flag_name
 from automix.cli.main import COMMANDS
 from tests.cli.running import RunCommand, leaves
@@ -24,6 +35,8 @@ SIGNATURES: list[Signature[Any, Any]] = [
     ablate.RUN_CELL,
     ablate.LIST,
     ablate.TABLE,
+    evaluate.EVALUATE,
+    card.CARD,
     report.REPORT,
     show.SHOW,
     schedule.SCHEDULE_SHOW,

@@ -1,10 +1,13 @@
 import copy
+import dataclasses
+import itertools
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.evaluation.attacks import PgdSettings, PixelModel, fgsm, pgd, report_attacks
+from automix.evaluation.attacks import PgdSettings, PixelModel, count_survivors, fgsm, pgd
+from automix.evaluation.inference import EvaluationImages
 from tests.evaluation.photos import make_photos
 
 
@@ -123,8 +126,8 @@ def test_the_start_of_an_image_does_not_depend_on_its_batch() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     model = convolutional_model().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    images = (photos() * 255).byte()
-    report_attacks(model, images, torch.arange(12) % 5, settings=PgdSettings(num_steps=2), seed=0)
+    images = EvaluationImages.whole((photos() * 255).byte(), torch.arange(12) % 5)
+    count_survivors(model, images, settings=PgdSettings(num_steps=2), seed=0)
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -132,23 +135,59 @@ def test_the_model_is_left_as_it_was() -> None:
         assert torch.equal(tensor, before[name]), name
 
 
-def test_report_agrees_with_attacks_by_hand() -> None:
+def test_counts_agree_with_attacks_by_hand_whatever_the_batches() -> None:
     model = convolutional_model().eval()
-    pixels = make_photos(260, height=8, width=8, seed=2)
+    pixels = make_photos(60, height=8, width=8, seed=2)
     images = pixels.float() / 255
     labels = model(images).argmax(1)
     labels[:20] = (labels[:20] + 1) % 5
     settings = PgdSettings(epsilon=4 / 255, step_size=1 / 255, num_steps=6, num_restarts=2)
-    report = report_attacks(model, pixels, labels, settings=settings, seed=4)
+    whole = EvaluationImages.whole(pixels, labels)
+    counts = count_survivors(model, whole, settings=settings, seed=4)
     one_step = fgsm(model, images, labels, epsilon=settings.epsilon)
     many_steps = pgd(model, images, labels, settings=settings, seed=4)
-    assert report.num_images == 260
-    assert report.clean == pytest.approx(240 / 260)
-    expected = (model(one_step).argmax(1) == labels).float().mean().item()
-    assert report.fgsm == pytest.approx(expected)
-    expected = (model(many_steps).argmax(1) == labels).float().mean().item()
-    assert report.pgd == pytest.approx(expected)
-    assert max(report.pgd, report.fgsm) < report.clean
+    assert (counts.num_images, counts.clean) == (60, 40)
+    assert counts.fgsm == (model(one_step).argmax(1) == labels).sum()
+    assert counts.pgd == (model(many_steps).argmax(1) == labels).sum()
+    assert max(counts.pgd, counts.fgsm) < counts.clean
+    for parts in ((0, 25, 60), (0, 1, 31, 60)):
+        found = [
+            count_survivors(
+                model,
+                dataclasses.replace(whole.part(start, stop), batch_size=11),
+                settings=settings,
+                seed=4,
+            )
+            for start, stop in itertools.pairwise(parts)
+        ]
+        assert sum(part.pgd for part in found) == counts.pgd
+        assert sum(part.fgsm for part in found) == counts.fgsm
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 3])
+def test_ties_and_few_classes(num_classes: int) -> None:
+    """A network that answers the same for everything is right for class 0 alone."""
+
+    class Constant(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return 0 * images.mean(dim=(1, 2, 3))[:, None].expand(-1, num_classes)
+
+    labels = torch.arange(12) % num_classes
+    pixels = make_photos(12, height=5, width=9, channels=1)
+    counts = count_survivors(
+        Constant(), EvaluationImages.whole(pixels, labels), settings=PgdSettings(), seed=0
+    )
+    assert counts.clean == counts.fgsm == counts.pgd == (labels == 0).sum()
+
+
+def test_what_is_not_a_number_does_not_count_as_robust() -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.full((len(images), 3), torch.nan) * images.mean(dim=(1, 2, 3))[:, None]
+
+    whole = EvaluationImages.whole(make_photos(4), torch.zeros(4, dtype=torch.int64))
+    counts = count_survivors(Broken(), whole, settings=PgdSettings(num_steps=1), seed=0)
+    assert (counts.clean, counts.fgsm, counts.pgd) == (0, 0, 0)
 
 
 def test_impossible_settings_are_refused() -> None:
@@ -156,7 +195,3 @@ def test_impossible_settings_are_refused() -> None:
         PgdSettings(epsilon=-0.1)
     with pytest.raises(ValueError, match="expected at least one step and one restart"):
         PgdSettings(num_restarts=0)
-    with pytest.raises(ValueError, match="images: expected at least one of dtype uint8"):
-        report_attacks(
-            linear_model(), photos(), torch.zeros(12).long(), settings=PgdSettings(), seed=0
-        )

@@ -9,9 +9,11 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from automix.evaluation.localisation import (
+    best_overlaps,
     box_overlaps,
     boxes_of,
     class_activation_maps,
+    last_feature_layer,
     localisation_accuracy,
     max_box_accuracy,
 )
@@ -129,13 +131,14 @@ def test_accuracy_by_threshold_and_overlap() -> None:
     image[3:7, 3:7] = 1.0
     maps = np.stack([image, image])
     boxes = [np.array([[1, 1, 9, 9]]), np.array([[0, 0, 1, 1], [3, 3, 7, 7]])]
-    table = localisation_accuracy(maps, boxes, num_thresholds=10)
+    overlaps = best_overlaps(maps, boxes, num_thresholds=10)
+    table = localisation_accuracy(overlaps, is_right=np.array([True, True]))
     assert table.shape == (10, 3)
     # Below 0.5 the first image fits exactly and the second overlaps by 16/64; above, the reverse.
     assert table[0].tolist() == [0.5, 0.5, 0.5]
     assert table[5].tolist() == [0.5, 0.5, 0.5]
     assert max_box_accuracy(table) == 0.5
-    wrong = localisation_accuracy(maps, boxes, num_thresholds=10, is_right=np.array([True, False]))
+    wrong = localisation_accuracy(overlaps, is_right=np.array([True, False]))
     assert wrong[0].tolist() == [0.5] * 3
     assert wrong[9].tolist() == [0.0] * 3
 
@@ -152,8 +155,84 @@ def test_several_regions_and_no_region() -> None:
     image[1:4, 1:4] = 1
     image[2:5, 8:11] = 1
     second = [np.array([[8, 2, 11, 5]])]
-    assert localisation_accuracy(image[None], second, num_thresholds=2).tolist() == [[1] * 3] * 2
-    nothing = localisation_accuracy(np.zeros((1, 6, 12)), second, num_thresholds=2)
-    assert nothing.tolist() == [[0] * 3] * 2
+    assert best_overlaps(image[None], second, num_thresholds=2).tolist() == [[1, 1]]
+    nothing = best_overlaps(np.zeros((1, 6, 12)), second, num_thresholds=2)
+    assert nothing.tolist() == [[0, 0]]
     with pytest.raises(ValueError, match="expected at least one map and as many sets of boxes"):
-        localisation_accuracy(image[None], [])
+        best_overlaps(image[None], [])
+
+
+def test_boxes_may_be_fractions_of_a_pixel_and_empty_ones_overlap_nothing() -> None:
+    overlaps = box_overlaps(
+        np.array([[0, 0, 1, 1]]), np.array([[0.5, 0, 1, 1], [0.2, 0.2, 0.2, 1]])
+    )
+    assert overlaps.tolist() == [[0.5, 0.0]]
+    assert box_overlaps(np.zeros((0, 4)), np.array([[0.0, 0.0, 1.0, 1.0]])).shape == (0, 1)
+    assert box_overlaps(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [[0.0]]
+
+
+def published_max_box_acc_v2(
+    maps: NDArray[np.float64], boxes: list[NDArray[np.int64]], num_thresholds: int
+) -> float:
+    """Loops over images, thresholds, regions, boxes and levels of overlap, pixel by pixel."""
+    per_level = []
+    for level in (0.3, 0.5, 0.7):
+        per_threshold = []
+        for step in range(num_thresholds):
+            hits = 0
+            for image, true in zip(maps, boxes, strict=True):
+                found = slow_boxes(image > step / num_thresholds)
+                pairs = [(f, t) for f in found for t in true.tolist()]
+                hits += any(slow_overlap(f, t, image.shape) >= level for f, t in pairs)
+            per_threshold.append(hits / len(maps))
+        per_level.append(max(per_threshold))
+    return float(np.mean(per_level))
+
+
+def slow_overlap(first: tuple[int, ...], second: tuple[int, ...], shape: tuple[int, ...]) -> float:
+    painted = np.zeros((2, *shape), dtype=bool)
+    for canvas, (left, top, right, bottom) in zip(painted, (first, second), strict=True):
+        canvas[top:bottom, left:right] = True
+    return float((painted[0] & painted[1]).sum() / (painted[0] | painted[1]).sum())
+
+
+def test_max_box_accuracy_agrees_with_loops_over_pixels() -> None:
+    generator = np.random.default_rng(3)
+    smooth = generator.random((5, 4, 5)).repeat(4, axis=1).repeat(4, axis=2)
+    maps = (smooth + 0.2 * generator.random(smooth.shape)) / 1.2
+    boxes = []
+    for count in (1, 2, 1, 3, 1):
+        low = generator.integers(0, 10, (count, 2))
+        boxes.append(np.concatenate((low, low + generator.integers(3, 8, (count, 2))), axis=1))
+    for image, (left, top, right, bottom) in zip(maps, (true[0] for true in boxes), strict=True):
+        # Bright where the first object is, but for its upper row.
+        image[top + 1 : bottom, left:right] += 0.6
+    overlaps = best_overlaps(maps, boxes, num_thresholds=12)
+    found = max_box_accuracy(localisation_accuracy(overlaps, is_right=np.ones(5, dtype=bool)))
+    assert found == pytest.approx(published_max_box_acc_v2(maps, boxes, 12))
+    assert 0 < found < 1
+
+
+class Tokens(nn.Module):
+    """A map of patches that becomes a row of tokens, as in a vision transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 6, 4, stride=4)
+        self.block = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.block(self.patches(images).flatten(2).transpose(1, 2))
+        result: torch.Tensor = self.head(tokens.mean(1))
+        return result
+
+
+def test_the_last_map_of_features_is_found_where_there_is_one() -> None:
+    assert last_feature_layer(Pooled(), images(1)) == "activation"
+    assert last_feature_layer(Tokens(), images(1)) is None
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 15 * 19, 4))
+    assert last_feature_layer(flat, images(1)) is None
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert last_feature_layer(pooled, images(1)) == "0"
+    assert not any(module._forward_hooks for module in pooled.modules())

@@ -1,13 +1,16 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 
+from automix.evaluation.inference import EvaluationImages, ImageBatch
 from automix.evaluation.occlusion import (
     FRACTIONS,
-    object_occlusion_curve,
     occlude_objects,
     occlude_patches,
-    patch_occlusion_curve,
+    occlude_salient_patches,
+    occlusion_curve,
 )
 from tests.evaluation.photos import make_photos
 
@@ -76,25 +79,69 @@ def test_objects_are_hidden_by_a_nested_rectangle_of_the_share() -> None:
     assert not torch.equal(half[0], half[1])
 
 
-def test_curves_fall_from_the_clean_accuracy() -> None:
-    images = make_photos(50, height=16, width=16).clamp(min=1)
+def test_curves_fall_from_the_clean_accuracy_whatever_the_batches() -> None:
+    stored = make_photos(50, height=16, width=16).clamp(min=1)
+    whole = EvaluationImages.whole(stored, torch.zeros(50, dtype=torch.int64))
 
-    def predict(stored: Tensor) -> Tensor:
-        return torch.stack(((stored == images).float().mean((1, 2, 3)), torch.full((50,), 0.55)), 1)
+    def predict(changed: Tensor) -> Tensor:
+        # What is hidden is 0, which no stored pixel is.
+        shown = (changed > 0).float().mean((1, 2, 3))
+        return torch.stack((shown, torch.full((len(changed),), 0.55)), 1)
 
-    labels = torch.zeros(50, dtype=torch.int64)
-    by_patches = patch_occlusion_curve(
-        predict, images, labels, patch_size=2, fill=(0, 0, 0), seed=0
-    )
-    assert by_patches.fractions == FRACTIONS
+    def hide_patches(batch: ImageBatch, fraction: float) -> Tensor:
+        return occlude_patches(
+            batch.images, fraction, patch_size=2, fill=(0, 0, 0), seed=0, indices=batch.indices
+        )
+
+    def hide_objects(batch: ImageBatch, fraction: float) -> Tensor:
+        boxes = torch.tensor([[0, 0, 16, 16]]).repeat(len(batch.images), 1)
+        return occlude_objects(
+            batch.images, fraction, boxes=boxes, fill=(0, 0, 0), seed=0, indices=batch.indices
+        )
+
+    by_patches = occlusion_curve(predict, hide_patches, whole)
+    assert (by_patches.num_images, by_patches.fractions) == (50, FRACTIONS)
     assert list(by_patches.accuracies) == [1] * 5 + [0] * 5
-    boxes = torch.tensor([[0, 0, 16, 16]]).repeat(50, 1)
-    by_objects = object_occlusion_curve(
-        predict, images, labels, boxes=boxes, fill=(0, 0, 0), seed=0
+    by_objects = occlusion_curve(predict, hide_objects, whole)
+    assert (by_objects.accuracies[0], by_objects.accuracies[-1]) == (1, 0)
+    small = dataclasses.replace(whole, batch_size=7)
+    assert occlusion_curve(predict, hide_objects, small) == by_objects
+
+
+def test_an_image_loses_the_same_patches_in_any_batch() -> None:
+    images = plain(9, 16, 16)
+    whole = occlude_patches(images, 0.4, patch_size=4, fill=FILL, seed=1)
+    part = occlude_patches(
+        images[:2], 0.4, patch_size=4, fill=FILL, seed=1, indices=torch.tensor([6, 3])
     )
-    assert by_objects.num_images == 50
-    assert by_objects.accuracies[0] == 1
-    assert by_objects.accuracies[-1] == 0
+    assert torch.equal(part, whole[[6, 3]])
+
+
+@pytest.mark.parametrize(("height", "width", "patch_size"), [(16, 24, 4), (10, 7, 4), (3, 2, 5)])
+def test_salient_patches_go_first(height: int, width: int, patch_size: int) -> None:
+    images = plain(6, height, width)
+    source = torch.Generator().manual_seed(0)
+    saliency = torch.rand(6, height, width, generator=source)
+    last = torch.zeros(6, height, width, dtype=torch.bool)
+    for fraction in (0, 0.25, 0.5, 0.75, 1):
+        result = occlude_salient_patches(
+            images, fraction, patch_size=patch_size, fill=FILL, saliency_NHW=saliency
+        )
+        now = hidden_pixels(images, result)
+        assert (last <= now).all()
+        for image, hidden in zip(saliency, now, strict=True):
+            means = {
+                (row, column): image[row : row + patch_size, column : column + patch_size]
+                .mean()
+                .item()
+                for row in range(0, height, patch_size)
+                for column in range(0, width, patch_size)
+            }
+            gone = {place for place in means if hidden[place]}
+            assert len(gone) == round(fraction * len(means))
+            kept = [value for place, value in means.items() if place not in gone]
+            assert all(means[place] >= max(kept, default=0) - 1e-6 for place in gone)
+        last = now
 
 
 def test_wrong_arguments_are_refused() -> None:
@@ -107,5 +154,9 @@ def test_wrong_arguments_are_refused() -> None:
         occlude_patches(images, 0.5, patch_size=2, fill=(0.5,), seed=0)
     with pytest.raises(ValueError, match="images: expected uint8"):
         occlude_patches(images.float(), 0.5, patch_size=2, fill=FILL, seed=0)
+    with pytest.raises(ValueError, match=r"saliency: expected shape \(2, 8, 8\)"):
+        occlude_salient_patches(
+            images, 0.5, patch_size=2, fill=FILL, saliency_NHW=torch.zeros(2, 8, 7)
+        )
     with pytest.raises(ValueError, match=r"boxes: expected shape \(2, 4\)"):
         occlude_objects(images, 0.5, boxes=torch.zeros(1, 4), fill=FILL, seed=0)

@@ -9,6 +9,7 @@ from automix.evaluation.intervals import (
     Interval,
     bootstrap_interval,
     score_interval,
+    student_interval,
     widened_level,
 )
 from automix.evaluation.statistics import (
@@ -123,16 +124,31 @@ def test_where_bca_is_undefined_the_percentile_interval_is_returned() -> None:
     assert interval.low < 0 < interval.high
 
 
-@pytest.mark.parametrize("num_runs", [2, 3])
-def test_very_few_runs_give_at_most_the_range_of_the_differences(num_runs: int) -> None:
-    differences = np.array([0.1, 0.4, 0.2])[:num_runs]
-    interval = paired_difference(differences, np.zeros(num_runs), num_bootstrap=999, seed=0)
-    assert (interval.low, interval.high) == pytest.approx((0.1, differences.max()))
+@pytest.mark.parametrize("num_runs", [2, 3, 5, 19])
+def test_few_runs_give_at_least_students_interval(num_runs: int) -> None:
+    a, b = make_pair(6, (num_runs,))
+    interval = paired_difference(a, b, num_bootstrap=999, seed=0)
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert interval.low <= expected.low + 1e-12
+    assert interval.high >= expected.high - 1e-12
+    assert interval.high - interval.low < 1.5 * (expected.high - expected.low)
+
+
+def test_students_interval_of_several_tasks_is_that_of_the_mean_of_means() -> None:
+    table = np.random.default_rng(2).normal(size=(4, 3)) + np.array([0.0, 50.0, 100.0])
+    interval = student_interval(table, confidence=0.9)
+    error = np.sqrt(table.var(axis=0, ddof=1).sum() / 4) / 3
+    half = stats.t.ppf(0.95, 9) * error
+    assert interval.estimate == pytest.approx(table.mean())
+    assert interval.high - interval.estimate == pytest.approx(half)
 
 
 @pytest.mark.parametrize(
     ("statistic", "kind", "num_runs"),
     [
+        ("mean", "normal", 5),
+        pytest.param("mean", "normal", 3, marks=pytest.mark.slow),
+        pytest.param("mean", "normal", 10, marks=pytest.mark.slow),
         ("mean", "normal", 20),
         pytest.param("mean", "tasks", 5, marks=pytest.mark.slow),
         pytest.param("iqm", "normal", 20, marks=pytest.mark.slow),

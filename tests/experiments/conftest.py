@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from automix.experiments.config import ReplayConfig
+from automix.experiments.evaluate import evaluate
+from automix.experiments.replay import replay
+from automix.experiments.replay_source import ScheduleSource
 from automix.experiments.search import search
+from automix.schedule import Decision
+from automix.schedule_builders import constant_schedule
+from automix.vocabulary import Operator
+from envs.smoke import SMOKE_TASK
+from tests.experiments.quick_evaluation import QUICK
 from tests.experiments.tiny_search import TINY
 
 
@@ -13,4 +22,30 @@ def finished_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the finished tiny search; read only."""
     folder = tmp_path_factory.mktemp("finished") / "search"
     search(TINY, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished replay on the digits; read only."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    schedule = constant_schedule(Decision(operator=Operator.CUTMIX))
+    replay(ReplayConfig(seed=1, task=SMOKE_TASK), ScheduleSource(schedule), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with boxes of every other of the first 18 test images."""
+    path = tmp_path_factory.mktemp("boxes") / "boxes.csv"
+    rows = "".join(f"{number},1,1,7,{4 + number % 4}\n" for number in range(0, 18, 2))
+    path.write_text("image,left,top,right,bottom\n" + rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def evaluated(trained: Path, boxes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished evaluation with every task; read only."""
+    folder = tmp_path_factory.mktemp("evaluated") / "evaluation"
+    evaluate(QUICK.model_copy(update={"boxes": boxes}), trained, folder)
     return folder

@@ -19,6 +19,7 @@ from automix.reporting.figures.evaluation import (
     reliability_figure,
 )
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
+from automix.reporting.figures.robustness import ShareCurve, attacks_figure, occlusion_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.reporting.values import Direction
 from automix.schedule import Decision, Schedule, Segment
@@ -95,6 +96,15 @@ HEATMAP = Heatmap(
     better=Direction.LOWER,
     column_title="severity",
 )
+CURVES = (
+    ShareCurve(name="random patches", shares=(0, 0.5, 0.9), accuracies=(0.95, 0.4, 0.11)),
+    ShareCurve(name=HOSTILE[:30], shares=(0, 0.5, 0.9), accuracies=(0.95, 0.3, 0.1)),
+)
+ATTACKS = (
+    ("no attack", interval(1.0, 0.0)),
+    ("FGSM", interval(0.4, 0.05)),
+    ("PGD", interval(0.0, 0.0)),
+)
 PANELS = (
     SchedulePanel(title="learned", schedules=(LEARNED,)),
     SchedulePanel(title="every operator", schedules=(CROWDED,)),
@@ -109,6 +119,8 @@ FIGURES: dict[str, FigureFunction] = {
     "gain": partial(gain_figure, GAINS, metric="calibrated NLL", better=Direction.LOWER),
     "reliability": partial(reliability_figure, [RELIABILITY, RELIABILITY]),
     "heatmap": partial(heatmap_figure, HEATMAP),
+    "occlusion": partial(occlusion_figure, CURVES, chance=0.1),
+    "attacks": partial(attacks_figure, ATTACKS),
 }
 
 

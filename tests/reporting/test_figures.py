@@ -10,12 +10,15 @@ from automix.reporting.figures.comparison import Comparison, ComparisonRow, comp
 from automix.reporting.figures.cost import Cost, cost_figure, gain_figure
 from automix.reporting.figures.evaluation import Heatmap, heatmap_figure, reliability_figure
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
+from automix.reporting.figures.robustness import ShareCurve, attacks_figure, occlusion_figure
 from automix.reporting.palette import DARK, LIGHT
 from automix.reporting.values import Direction, duration_text, number_text
 from tests.reporting.examples import (
+    ATTACKS,
     COMPARISON,
     COST,
     CURVE,
+    CURVES,
     FIGURES,
     GAINS,
     HEATMAP,
@@ -189,3 +192,29 @@ def test_numbers_are_written_with_three_digits(value: float, text: str) -> None:
 )  # fmt: skip
 def test_durations_are_written_in_the_unit_a_reader_would_choose(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_occlusion_curves_are_drawn_as_given_and_named() -> None:
+    figure = occlusion_figure(CURVES, chance=0.1, width=WIDE, theme=LIGHT)
+    (axes,) = figure.axes
+    chance, *lines = axes.lines
+    assert np.asarray(chance.get_ydata()).tolist() == [0.1, 0.1]
+    for line, curve in zip(lines, CURVES, strict=True):
+        assert np.asarray(line.get_xdata()).tolist() == list(curve.shares)
+        assert np.asarray(line.get_ydata()).tolist() == list(curve.accuracies)
+    assert len({str(line.get_linestyle()) for line in lines}) == len(CURVES)
+    with pytest.raises(ValueError, match="expected 1 to 3 curves, got 0"):
+        occlusion_figure([], chance=0.1)
+    with pytest.raises(ValueError, match="expected one accuracy for each of at least one share"):
+        ShareCurve(name="x", shares=(0, 1), accuracies=(1,))
+
+
+def test_attacks_are_bars_from_zero_with_their_intervals() -> None:
+    (axes,) = attacks_figure(ATTACKS, width=WIDE, theme=LIGHT).axes
+    bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert [bar.get_x() for bar in bars] == [0, 0, 0]
+    assert [bar.get_width() for bar in bars] == [1.0, 0.4, 0.0]
+    ends = [np.asarray(line.get_xdata()).tolist() for line in axes.lines]
+    assert ends[1] == pytest.approx([0.35, 0.45])
+    with pytest.raises(ValueError, match="expected at least one attack"):
+        attacks_figure([])

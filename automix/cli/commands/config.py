@@ -7,6 +7,7 @@ from typing import Any
 from automix.cli.arguments import NoFlags, Signature, read_arguments
 from automix.cli.commands.common import dispatch
 from automix.cli.commands.compare import COMPARE
+from automix.cli.commands.evaluate import EVALUATE
 from automix.cli.commands.replay import REPLAY
 from automix.cli.commands.search import SEARCH
 
@@ -20,7 +21,7 @@ CONFIGS: Mapping[str, Signature[Any, NoFlags]] = MappingProxyType(
             words={},
             takes_file=True,
         )
-        for signature in (SEARCH, REPLAY, COMPARE)
+        for signature in (SEARCH, REPLAY, COMPARE, EVALUATE)
     }
 )
 

@@ -3,22 +3,22 @@
 Shape suffixes: N images, C channels, H rows, W columns, K classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from automix.evaluation.calibration import accuracy
 from automix.evaluation.corruptions.published import read_published
 from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, corrupt
-
-Predictor = Callable[[Tensor], Tensor]
-"""Returns (N, K) logits of (N, C, H, W) uint8 images."""
-
-_Cell = tuple[Corruption, Tensor, Tensor]
+from automix.evaluation.inference import (
+    EVALUATION_BATCH,
+    EvaluationImages,
+    ImageBatch,
+    Predictor,
+    count_correct,
+)
 
 
 class CorruptionSource(StrEnum):
@@ -29,73 +29,98 @@ class CorruptionSource(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CorruptionErrors:
+    """Share of wrong predictions under one corruption.
+
+    Attributes:
+        num_images: images at each severity.
+        errors: at severities 1 to 5, in [0, 1].
+    """
+
+    num_images: int
+    errors: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptionReport:
-    """Share of wrong predictions under corruption.
+    """Share of wrong predictions under every corruption.
 
     Attributes:
         source: where the corrupted images come from.
         num_images: images per corruption and severity.
         errors: for each corruption its errors at severities 1 to 5, in [0, 1].
-        mean_error: the plain mean over all corruptions and severities, which is what the
-            literature calls mCE on CIFAR-C (on ImageNet-C it divides by AlexNet's errors).
+        unnormalised_mean_corruption_error: the plain mean over all corruptions and severities,
+            which the literature calls mCE on CIFAR-C; on ImageNet-C that name means something
+            else: there each corruption is divided by AlexNet's error.
     """
 
     source: CorruptionSource
     num_images: int
     errors: Mapping[Corruption, tuple[float, ...]]
-    mean_error: float
+    unnormalised_mean_corruption_error: float
 
 
-def report_own_corruptions(
-    predict: Predictor, images_NCHW: Tensor, labels_N: Tensor, *, seed: int
-) -> CorruptionReport:
-    """Corrupt the images in all 75 ways and count wrong predictions.
+def own_corruption_errors(
+    predict: Predictor, images: EvaluationImages, corruption: Corruption, *, seed: int
+) -> CorruptionErrors:
+    """Corrupt the images at each severity, a batch at a time, and count wrong predictions.
 
     Args:
         predict: the classifier, with its preparation of stored images.
-        images_NCHW: clean test images, uint8, any size and device.
-        labels_N: (N,) integer class numbers.
-        seed: names the draws of the corruptions.
-
-    Raises:
-        ValueError: there is no image, or shapes do not fit.
+        images: clean test images.
+        corruption: which one.
+        seed: names the draws of the corruption.
     """
-    cells = (
-        (corruption, corrupt(images_NCHW, corruption, severity, seed=seed), labels_N)
-        for corruption in Corruption
-        for severity in SEVERITIES
-    )
-    return _report(predict, cells, CorruptionSource.OWN)
+    errors = []
+    for severity in SEVERITIES:
+
+        def change(batch: ImageBatch, severity: int = severity) -> Tensor:
+            return corrupt(batch.images, corruption, severity, seed=seed, indices=batch.indices)
+
+        wrong = len(images) - count_correct(predict, images, change=change)
+        errors.append(wrong / len(images))
+    return CorruptionErrors(num_images=len(images), errors=tuple(errors))
 
 
-def report_published_corruptions(predict: Predictor, folder: Path) -> CorruptionReport:
-    """Count wrong predictions on the published arrays in ``folder``.
+def published_corruption_errors(
+    predict: Predictor,
+    folder: Path,
+    corruption: Corruption,
+    *,
+    batch_size: int = EVALUATION_BATCH,
+) -> CorruptionErrors:
+    """Count wrong predictions on one of the published arrays in ``folder``.
 
     Raises:
         DataError: a file is missing or does not have the published layout.
     """
-    cells = (
-        (corruption, *read_published(folder, corruption, severity))
-        for corruption in Corruption
-        for severity in SEVERITIES
-    )
-    return _report(predict, cells, CorruptionSource.PUBLISHED)
+    errors, num_images = [], 0
+    for severity in SEVERITIES:
+        images = EvaluationImages.whole(*read_published(folder, corruption, severity))
+        images = replace(images, batch_size=batch_size)
+        errors.append((len(images) - count_correct(predict, images)) / len(images))
+        num_images = len(images)
+    return CorruptionErrors(num_images=num_images, errors=tuple(errors))
 
 
-@torch.no_grad()
-def _report(
-    predict: Predictor, cells: Iterator[_Cell], source: CorruptionSource
+def report_corruptions(
+    errors: Mapping[Corruption, CorruptionErrors], source: CorruptionSource
 ) -> CorruptionReport:
-    errors: dict[Corruption, list[float]] = {corruption: [] for corruption in Corruption}
-    num_images = 0
-    for corruption, images_NCHW, labels_N in cells:
-        hits = accuracy(predict(images_NCHW).cpu().double(), labels_N.cpu())
-        errors[corruption].append(1 - hits.item())
-        num_images = len(labels_N)
-    values = [value for row in errors.values() for value in row]
+    """Return the report on all corruptions.
+
+    Raises:
+        ValueError: a corruption is missing, or they are not of as many images each.
+    """
+    counts = {found.num_images for found in errors.values()}
+    if set(errors) != set(Corruption) or len(counts) != 1:
+        raise ValueError(
+            f"errors: expected all {len(Corruption)} corruptions of the same number of images, "
+            f"got {len(errors)} of {sorted(counts)} images"
+        )
+    values = [value for found in errors.values() for value in found.errors]
     return CorruptionReport(
         source=source,
-        num_images=num_images,
-        errors={name: tuple(row) for name, row in errors.items()},
-        mean_error=sum(values) / len(values),
+        num_images=counts.pop(),
+        errors={corruption: errors[corruption].errors for corruption in Corruption},
+        unnormalised_mean_corruption_error=sum(values) / len(values),
     )

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,13 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from automix.errors import DataError
-from automix.evaluation.corruptions.published import read_published
+from automix.evaluation.corruptions.published import (
+    PUBLISHED_SUMS,
+    read_published,
+    verify_published,
+)
 from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, corrupt
 from automix.evaluation.corruptions.report import (
+    CorruptionErrors,
     CorruptionSource,
-    report_own_corruptions,
-    report_published_corruptions,
+    own_corruption_errors,
+    published_corruption_errors,
+    report_corruptions,
 )
+from automix.evaluation.inference import EvaluationImages
 from tests.evaluation.photos import make_photos
 
 
@@ -61,28 +69,102 @@ def test_published_report_counts_errors_per_cell(tmp_path: Path) -> None:
         answer = torch.where(is_frost & (severity == 5), 1, answer)
         return F.one_hot(answer, 2).float()
 
-    report = report_published_corruptions(predict, tmp_path)
+    found = {
+        corruption: published_corruption_errors(predict, tmp_path, corruption, batch_size=3)
+        for corruption in Corruption
+    }
+    report = report_corruptions(found, CorruptionSource.PUBLISHED)
     assert report.source is CorruptionSource.PUBLISHED
     assert report.num_images == 4
     assert report.errors[Corruption.FOG] == (1, 1, 1, 1, 1)
     assert report.errors[Corruption.FROST] == (0, 0, 0, 0, 0.5)
-    assert report.mean_error == pytest.approx(5.5 / 75)
+    assert report.unnormalised_mean_corruption_error == pytest.approx(5.5 / 75)
 
 
-def test_own_report_corrupts_with_the_seed() -> None:
-    images = make_photos(30)
-    labels = predict_brightness(images).argmax(1)
-    report = report_own_corruptions(predict_brightness, images, labels, seed=9)
+def test_own_report_corrupts_with_the_seed_whatever_the_batches() -> None:
+    stored = make_photos(30)
+    labels = predict_brightness(stored).argmax(1)
+    images = EvaluationImages.whole(stored, labels)
+    found = {
+        corruption: own_corruption_errors(predict_brightness, images, corruption, seed=9)
+        for corruption in Corruption
+    }
+    report = report_corruptions(found, CorruptionSource.OWN)
     assert report.source is CorruptionSource.OWN
     for corruption in (Corruption.BRIGHTNESS, Corruption.SNOW):
         for severity in SEVERITIES:
-            corrupted = corrupt(images, corruption, severity, seed=9)
+            corrupted = corrupt(stored, corruption, severity, seed=9)
             wrong = (predict_brightness(corrupted).argmax(1) != labels).double().mean().item()
             assert report.errors[corruption][severity - 1] == pytest.approx(wrong)
+    small = dataclasses.replace(images, batch_size=7)
+    again = own_corruption_errors(predict_brightness, small, Corruption.SNOW, seed=9)
+    assert again == found[Corruption.SNOW]
     assert report.errors[Corruption.BRIGHTNESS][4] > report.errors[Corruption.CONTRAST][4]
     content = json.loads(json.dumps(dataclasses.asdict(report)))
     assert len(content["errors"]) == 15
-    assert content["mean_error"] == pytest.approx(np.mean(list(report.errors.values())))
+    assert content["unnormalised_mean_corruption_error"] == pytest.approx(
+        np.mean(list(report.errors.values()))
+    )
+
+
+def test_a_part_of_the_images_meets_the_same_corruption_as_in_the_whole() -> None:
+    stored = make_photos(12)
+    labels = torch.arange(12) % 2
+    seen: list[Tensor] = []
+
+    def predict(images: Tensor) -> Tensor:
+        seen.append(images)
+        return torch.zeros(len(images), 2)
+
+    whole = EvaluationImages.whole(stored, labels)
+    own_corruption_errors(predict, whole, Corruption.GAUSSIAN_NOISE, seed=1)
+    chosen = torch.tensor([2, 9])
+    own_corruption_errors(predict, whole.subset(chosen), Corruption.GAUSSIAN_NOISE, seed=1)
+    assert all(
+        torch.equal(part, all_[chosen]) for all_, part in zip(seen[:5], seen[5:], strict=True)
+    )
+
+
+def test_a_report_needs_every_corruption_of_as_many_images() -> None:
+    whole = CorruptionErrors(num_images=4, errors=(0.0,) * 5)
+    found = dict.fromkeys(Corruption, whole)
+    with pytest.raises(ValueError, match=r"expected all 15 corruptions .* got 15 of \[3, 4\]"):
+        report_corruptions(
+            found | {Corruption.FOG: dataclasses.replace(whole, num_images=3)},
+            CorruptionSource.OWN,
+        )
+    del found[Corruption.FOG]
+    with pytest.raises(ValueError, match="expected all 15 corruptions"):
+        report_corruptions(found, CorruptionSource.OWN)
+
+
+def test_published_files_are_checked_against_their_sums(tmp_path: Path) -> None:
+    write_arrays(tmp_path)
+    files = {path.stem: hashlib.md5(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
+    sums = {"another": dict.fromkeys(files, "0" * 32), "ours": files}
+    assert verify_published(tmp_path, sums=sums) == "ours"
+    with pytest.raises(
+        DataError, match=r"labels\.npy: expected the published file of CIFAR-10-C or"
+    ):
+        verify_published(tmp_path)
+    with (tmp_path / "snow.npy").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(DataError, match=r"snow\.npy: expected the published file of ours \(MD5"):
+        verify_published(tmp_path, sums=sums)
+    (tmp_path / "fog.npy").unlink()
+    (tmp_path / "snow.npy").unlink()
+    with pytest.raises(
+        DataError, match=r"snow\.npy: expected a readable NumPy array, got: no such"
+    ):
+        verify_published(tmp_path, sums=sums)
+
+
+def test_sums_are_known_of_every_published_file() -> None:
+    for files in PUBLISHED_SUMS.values():
+        assert set(files) == {*(corruption.value for corruption in Corruption), "labels"}
+    every = [value for files in PUBLISHED_SUMS.values() for value in files.values()]
+    assert len(set(every)) == 32
+    assert all(len(value) == 32 for value in every)
 
 
 def test_damaged_archives_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from automix.experiments.evaluation_section import evaluation_section
+from automix.experiments.finished import FinishedRun
+from automix.experiments.report import write_report
+from automix.reporting.canvas import NARROW, WIDE
+from automix.reporting.palette import LIGHT
+from automix.reporting.report import ReportFigure
+from automix.reporting.tables import Table
+
+
+def tables_of(run: FinishedRun) -> dict[str, Table]:
+    blocks = evaluation_section(run, 1).blocks
+    return {block.name: block for block in blocks if isinstance(block, Table)}
+
+
+def test_every_task_has_its_figures_and_tables(evaluated: Path) -> None:
+    run = FinishedRun(evaluated)
+    section = evaluation_section(run, 1)
+    figures = [block for block in section.blocks if isinstance(block, ReportFigure)]
+    assert [figure.name.rpartition("-")[2] for figure in figures] == [
+        "reliability",
+        "corruptions",
+        "occlusion",
+        "attacks",
+    ]
+    for figure in figures:
+        assert figure.source is not None
+        for width in (WIDE, NARROW):
+            assert figure.draw(width=width, theme=LIGHT).axes
+    corruptions = next(figure for figure in figures if figure.name.endswith("corruptions"))
+    assert "Unnormalised mean corruption error" in corruptions.caption
+    assert "do not compare with errors on the published arrays" in corruptions.caption
+    occlusion = next(figure for figure in figures if figure.name.endswith("occlusion"))
+    assert "from boxes (the largest of each image)" in occlusion.caption
+
+
+def test_tables_hold_the_numbers_of_the_result(evaluated: Path) -> None:
+    run = FinishedRun(evaluated)
+    tables, result = tables_of(run), run.result
+    classes = tables["evaluation-1-class"]
+    assert [row[2] for row in classes.rows] == result["classification"]["classes"]["values"]
+    assert f"{result['classification']['classes']['worst']:.4f}" in classes.caption
+    corruptions = tables["evaluation-1-corruptions"]
+    assert len(corruptions.rows) == 15
+    means = [float(str(row[-1])) for row in corruptions.rows]
+    overall = result["corruptions"]["unnormalised_mean_corruption_error"]
+    assert math.isclose(sum(means) / 15 / 100, overall)
+    scores = {str(row[0]): row for row in tables["evaluation-1-scores"].rows}
+    before = result["classification"]["as_trained"]
+    assert scores["ECE, 15 equal-width bins"][1] == before["ece"]
+    located = tables["evaluation-1-localisation"]
+    assert located.rows[0][1] == result["localisation"]["max_box_acc_v2"]
+
+
+def copied(evaluated: Path, folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("config.yaml", "environment.json", "result.json"):
+        (folder / name).write_bytes((evaluated / name).read_bytes())
+    content = json.loads((folder / "result.json").read_text()) | changes
+    kept = {key: value for key, value in content.items() if value is not None}
+    (folder / "result.json").write_text(json.dumps(kept))
+    return folder
+
+
+def test_published_images_are_named(evaluated: Path, tmp_path: Path) -> None:
+    found = json.loads((evaluated / "result.json").read_text())["corruptions"]
+    changed = found | {"archive": "CIFAR-10-C", "source": "published arrays"}
+    run = FinishedRun(copied(evaluated, tmp_path / "run", corruptions=changed))
+    figures = [
+        block for block in evaluation_section(run, 1).blocks if isinstance(block, ReportFigure)
+    ]
+    caption = next(figure.caption for figure in figures if figure.name.endswith("corruptions"))
+    assert "CIFAR-10-C" in caption
+    assert "do not compare" not in caption
+
+
+@pytest.mark.parametrize("task", ["attacks", "localisation", "patch_occlusion"])
+def test_a_report_of_two_evaluations_is_one_page(
+    evaluated: Path, tmp_path: Path, task: str
+) -> None:
+    copied(evaluated, tmp_path / "runs" / "one")
+    copied(evaluated, tmp_path / "runs" / "two", run="<b>other</b>", **{task: None})
+    page = write_report(tmp_path / "runs").read_text()
+    assert "Evaluation of &lt;b&gt;other&lt;/b&gt;" in page
+    assert "<b>other" not in page
+    assert len(re.findall(r'id="figure-evaluation-1-attacks"', page)) == 1
+    names = {path.name for path in (tmp_path / "runs" / "tables").iterdir()}
+    assert "evaluation-2-class.csv" in names
+    assert ("evaluation-2-attacks.csv" in names) == (task != "attacks")
