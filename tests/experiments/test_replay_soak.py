@@ -73,7 +73,8 @@ def test_a_replay_that_is_killed_again_and_again_ends_in_the_same_bits(
     file = tmp_path / "schedule.json"
     mix_then_off(Decision(operator=operator)).save(file)
     words = [
-        str(file), "configs/replay/digits.yaml", "--task.trainer.epochs", "200",
+        str(file), "configs/replay/digits.yaml", "--task.trainer.epochs", "160",
+        "--task.trainer.batch-size", "40",
         "--task.trainer.precision", "bf16", "--task.trainer.accumulation", "2",
         "--checkpoints.every-steps", "7", "--output",
     ]  # fmt: skip
