@@ -17,6 +17,7 @@ DOCUMENTS = [
     "SECURITY.md",
     "CHANGELOG.md",
     "docs/schedule.md",
+    "docs/evaluation.md",
     "docs/environment.md",
     "docs/rlmix.md",
     "docs/ablation.md",
