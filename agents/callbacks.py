@@ -1,6 +1,6 @@
 """What happens during learning: episodes are recorded, checkpoints written, progress shown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ class Episode:
         potential: the potential at its end; comparable between episodes.
         training_seed: names its initialisation, order and draws.
         seconds: wall-clock time spent training.
+        observations: what was observed before each decision, if it is known.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Episode:
     potential: float
     training_seed: int
     seconds: float
+    observations: tuple[tuple[float, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; `from_dict` is the inverse."""
@@ -41,12 +43,39 @@ class Episode:
             "potential": self.potential,
             "training_seed": self.training_seed,
             "seconds": self.seconds,
+            "observations": [list(row) for row in self.observations],
         }
+
+    @classmethod
+    def from_info(
+        cls,
+        info: dict[str, Any],
+        *,
+        number: int,
+        total_reward: float,
+        observations: Sequence[Sequence[float]] = (),
+    ) -> "Episode":
+        """Return the episode that the last ``info`` of an environment tells of."""
+        return cls(
+            number=number,
+            schedule=info["schedule"],
+            total_reward=total_reward,
+            potential=info["potential"],
+            training_seed=info["training_seed"],
+            seconds=info["seconds"],
+            observations=tuple(tuple(map(float, row)) for row in observations),
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Episode":
         """Return the episode whose `to_dict` is ``values``."""
-        return cls(**values | {"schedule": Schedule.model_validate(values["schedule"])})
+        return cls(
+            **values
+            | {
+                "schedule": Schedule.model_validate(values["schedule"]),
+                "observations": tuple(tuple(row) for row in values["observations"]),
+            }
+        )
 
 
 class EpisodeRecorder(BaseCallback):
@@ -66,18 +95,24 @@ class EpisodeRecorder(BaseCallback):
         self._on_episode = on_episode
         self._per_rollout = episodes_per_rollout
         self._patience = patience
+        self._observations: list[list[Any]] = []
+
+    def _on_rollout_start(self) -> None:
+        # What an episode saw in an earlier rollout is forgotten: a search that is continued here
+        # does not know it. Episodes are cut by rollouts only after one that diverged.
+        self._observations = [[] for _ in range(self.training_env.num_envs)]
 
     def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
+        for index, info in enumerate(self.locals["infos"]):
+            self._observations[index].append(self.locals["obs_tensor"][index].tolist())
             if "episode" in info:
-                episode = Episode(
+                episode = Episode.from_info(
+                    info,
                     number=len(self._episodes),
-                    schedule=info["schedule"],
                     total_reward=info["episode"]["r"],
-                    potential=info["potential"],
-                    training_seed=info["training_seed"],
-                    seconds=info["seconds"],
+                    observations=self._observations[index],
                 )
+                self._observations[index] = []
                 self._episodes.append(episode)
                 self._on_episode(episode)
         return not self._has_stalled()

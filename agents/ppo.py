@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import AgentConfig
-from agents.learned import LearnedPolicy, network_arguments
+from agents.learned import LearnedPolicy, network_arguments, recurrent_ppo
 from agents.returns import FinalReturn, ReturnStatistics
 from automix.errors import ConfigError
 from automix.random_streams import Stream, derived_seed
@@ -31,6 +31,7 @@ class AgentState(TypedDict):
     returns: ReturnStatistics
     unfinished: list[tuple[float, int]]
     environments: list[dict[str, Any]]
+    memory: list[torch.Tensor]
     torch_generator: torch.Tensor
     numpy_generator: list[Any]
 
@@ -148,9 +149,16 @@ def capture(model: PPO) -> AgentState:
         returns=env.statistics,
         unfinished=env.unfinished(),
         environments=env.env_method("get_state"),
+        memory=[part.clone() for part in _memory_of(model)],
         torch_generator=torch.get_rng_state(),
         numpy_generator=[kind, torch.from_numpy(np.array(keys)), position, has_gauss, gauss],
     )
+
+
+def _memory_of(model: PPO) -> list[torch.Tensor]:
+    """Return the states of the LSTMs of policy and critic, of every environment; [] without."""
+    states = getattr(model, "_last_lstm_states", None)
+    return [] if states is None else [*states.pi, *states.vf]
 
 
 @contextlib.contextmanager
@@ -202,8 +210,9 @@ def _make_ppo(
     seed: int,
     tensorboard: Path | None,
 ) -> PPO:
-    return PPO(
-        "MlpPolicy",
+    kind = PPO if config.lstm_size is None else recurrent_ppo()
+    model: PPO = kind(
+        "MlpPolicy" if config.lstm_size is None else "MlpLstmPolicy",
         env,
         learning_rate=config.learning_rate,
         n_steps=plan.steps_per_environment,
@@ -214,12 +223,13 @@ def _make_ppo(
         clip_range=config.clip_range,
         ent_coef=config.entropy_coefficient,
         vf_coef=config.value_coefficient,
-        policy_kwargs=network_arguments(config.hidden_sizes),
+        policy_kwargs=network_arguments(config.hidden_sizes, config.lstm_size),
         tensorboard_log=str(tensorboard) if tensorboard else None,
         # Stable-Baselines3 takes seeds below 2**32.
         seed=derived_seed(seed, Stream.POLICY) % 2**32,
         device="cpu",
     )
+    return model
 
 
 def _restore(model: PPO, env: FinalReturn, state: AgentState) -> None:
@@ -229,3 +239,5 @@ def _restore(model: PPO, env: FinalReturn, state: AgentState) -> None:
     model.num_timesteps = state["num_timesteps"]
     model._n_updates = state["num_updates"]
     env.statistics = state["returns"]
+    for part, saved in zip(_memory_of(model), state["memory"], strict=True):
+        part.copy_(saved)

@@ -91,8 +91,12 @@ class FinalReturn(VecEnvWrapper):
         squares = self.statistics["squares"] + delta * (value - mean)
         self.statistics = ReturnStatistics(count=count, mean=mean, squares=squares)
 
-    def _standardised(self, value: float) -> float:
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of all returns so far: one unit of what is paid."""
         if self.statistics["count"] < 2:
-            return 0.0
-        deviation = math.sqrt(self.statistics["squares"] / (self.statistics["count"] - 1))
-        return (value - self.statistics["mean"]) / (deviation + 1e-8)
+            return math.inf
+        return math.sqrt(self.statistics["squares"] / (self.statistics["count"] - 1)) + 1e-8
+
+    def _standardised(self, value: float) -> float:
+        return (value - self.statistics["mean"]) / self.deviation

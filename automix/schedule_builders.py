@@ -32,6 +32,15 @@ def random_schedule(choices: Sequence[Decision], *, num_segments: int, seed: int
     return even_schedule([choices[index] for index in indices])
 
 
+def majority_schedule(rows: Sequence[Sequence[Decision]]) -> Schedule:
+    """Return what most of ``rows`` do in each segment; of equally many, what an earlier row does.
+
+    Args:
+        rows: decisions of equal segments, as many in each row.
+    """
+    return even_schedule([max(column, key=column.count) for column in zip(*rows, strict=True)])
+
+
 def linear_ramp(operator: Operator, *, num_segments: int, rising: bool = False) -> Schedule:
     """Return one operator whose share of batches goes linearly from 1 to 0, or from 0 to 1."""
     shares = np.linspace(1.0, 0.0, num_segments) if num_segments > 1 else np.ones(1)

@@ -16,6 +16,7 @@ from automix.schedule_builders import (
     constant_schedule,
     even_schedule,
     linear_ramp,
+    majority_schedule,
     marginal_matched,
     mix_then_off,
     random_schedule,
@@ -199,3 +200,9 @@ def test_global_generators_are_left_alone() -> None:
     random_schedule(numbered(3), num_segments=9, seed=1)
     shuffled_in_time(even_schedule(numbered(9)), seed=1)
     assert states() == before
+
+
+def test_a_majority_does_in_each_segment_what_most_do() -> None:
+    none, mixup, cutmix = (Decision(operator=name) for name in ("none", "mixup", "cutmix"))
+    rows = [[none, mixup, mixup], [none, cutmix, cutmix], [cutmix, cutmix, none]]
+    assert majority_schedule(rows).decisions(3) == [none, cutmix, mixup]

@@ -47,6 +47,8 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "ablate": _command("ablate", "run a sweep of experiments; finished cells never again"),
         "evaluate": _command("evaluate", "measure a trained classifier: calibration, robustness"),
         "card": _command("card", "write a model card for a classifier or a policy"),
+        "probe": _command("probe", "find out whether a search can pay, and what it takes"),
+        "transfer": _command("transfer", "compare rankings on a cheap task and on the real one"),
         "report": _command("report", "write one HTML page about the runs in a folder"),
         "show": _command("show", "contact sheets of each operator on your own images"),
         "schedule": _command("schedule", "show, plot or make a schedule file"),

@@ -11,6 +11,9 @@ from automix.training.task import TaskConfig
 from automix.vocabulary import Operator
 from envs.config import EnvironmentConfig
 
+SearcherName = Literal["ppo", "random_search", "additive", "pbt", "tpe"]
+_ONLY_THE_END = ("random_search", "additive", "tpe")
+
 
 class SelectionConfig(Config):
     """How the schedule that is written is chosen, by retraining with fresh seeds.
@@ -20,9 +23,9 @@ class SelectionConfig(Config):
     """
 
     learned_candidates: Annotated[int, Field(ge=1)] = 12
-    """How many schedules of the search take part: the best of an additive fit to all episodes,
-    greedy episodes of the learned policy, the search's own best. Every operator at every strength,
-    held constant, takes part as well."""
+    """How many schedules of the search take part: what the searcher proposes (with PPO: greedy
+    episodes of its policy, the best of an additive fit to all episodes), then the search's own best
+    episodes. Every operator at every strength, held constant, takes part as well."""
 
     first_seeds: Annotated[int, Field(ge=1)] = 4
     """Trainings per candidate in the first round; each later round doubles them."""
@@ -43,7 +46,7 @@ class ComputeConfig(Config):
 
 
 class SearchConfig(Config):
-    """Learn a schedule: PPO on whole trainings, then selection against the constants."""
+    """Learn a schedule: many short trainings, then selection against the constants."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Names everything that is drawn in the search."""
@@ -54,6 +57,13 @@ class SearchConfig(Config):
     environment: EnvironmentConfig = Field(default_factory=EnvironmentConfig)
     """What the agent decides and what it is rewarded for."""
 
+    searcher: SearcherName = "ppo"
+    """Who proposes schedules: PPO; `random_search`, the best of random schedules; `additive`, the
+    best schedule of an additive fit to random ones; `pbt`, population-based training with
+    populations of agent.episodes_per_rollout; `tpe`, Optuna's estimator (extra `optuna`). All take
+    agent.episodes trainings, agent.episodes_per_rollout between two looks at what came of them;
+    what else is said of the agent holds for PPO. Selection is the same."""
+
     agent: AgentConfig = Field(default_factory=AgentConfig)
     """How the agent learns."""
 
@@ -62,6 +72,15 @@ class SearchConfig(Config):
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     """Where trainings run."""
+
+    @model_validator(mode="after")
+    def _potential_of_a_classifier(self) -> Self:
+        if self.environment.rewards_similarity and self.searcher in _ONLY_THE_END:
+            raise ValueError(
+                f"expected another potential than gradient_similarity with searcher "
+                f"{self.searcher}, which sees only how trainings end"
+            )
+        return self
 
 
 class CheckpointConfig(Config):

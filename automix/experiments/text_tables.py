@@ -24,12 +24,13 @@ def summary_cells(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"{summary['mean']:.4f}",
         f"{summary['interquartile_mean']:.4f}",
-        "" if difference is None else _interval(difference, "+.4f"),
-        "" if improvement is None else _interval(improvement, ".0%"),
+        "" if difference is None else interval_text(difference, "+.4f"),
+        "" if improvement is None else interval_text(improvement, ".0%"),
         "" if summary["p_value_holm"] is None else f"{summary['p_value_holm']:.2g}",
     ]
 
 
-def _interval(interval: Mapping[str, float], style: str) -> str:
+def interval_text(interval: Mapping[str, float], style: str) -> str:
+    """Return an interval as text; ``style`` is the format of its numbers."""
     estimate, low, high = (format(interval[key], style) for key in ("estimate", "low", "high"))
     return f"{estimate} [{low}, {high}]"

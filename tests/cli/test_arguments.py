@@ -16,6 +16,8 @@ from automix.config import Config
 from automix.errors import ConfigError
 from automix.experiments.config import CompareConfig, ReplayConfig, SearchConfig
 from automix.experiments.evaluation_config import EvaluateConfig
+from automix.experiments.probe_config import ProbeConfig
+from automix.experiments.transfer_config import TransferConfig
 from tests.cli.running import RunCommand, leaves
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "ablation" not in path.parts)
 MODELS: dict[str, type[Config]] = {
     "search": SearchConfig,
+    "probe": ProbeConfig,
+    "transfer": TransferConfig,
     "replay": ReplayConfig,
     "compare": CompareConfig,
     "evaluate": EvaluateConfig,

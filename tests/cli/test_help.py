@@ -16,11 +16,13 @@ from automix.cli.commands import (
     compare,
     config,
     evaluate,
+    probe,
     replay,
     report,
     schedule,
     search,
     show,
+    transfer,
 )
 from automix.cli.flags import flag_name
 from automix.cli.main import COMMANDS
@@ -36,6 +38,8 @@ SIGNATURES: list[Signature[Any, Any]] = [
     ablate.LIST,
     ablate.TABLE,
     evaluate.EVALUATE,
+    probe.PROBE,
+    transfer.TRANSFER,
     card.CARD,
     report.REPORT,
     show.SHOW,

@@ -10,7 +10,7 @@ import pytest
 from automix.checkpoints import previous_path
 from automix.errors import CheckpointError
 from automix.experiments import outcomes
-from automix.experiments import search as search_module
+from automix.experiments.learning_log import LearningLog
 from automix.experiments.search import search
 from tests.equality import untouched_generators
 from tests.experiments.tiny_search import TINY, metrics, outputs
@@ -57,8 +57,8 @@ def run_to_the_end(folder: Path) -> int:
 @pytest.mark.parametrize(
     ("place", "calls"),
     [
-        ("_on_episode", (1, 7, 14)),
-        ("_save", (1, 3, 5, 7)),
+        ("on_episode", (1, 7, 14)),
+        ("save", (1, 3, 5, 7)),
     ],
 )
 def test_learning_goes_on_wherever_it_was_stopped(
@@ -70,8 +70,8 @@ def test_learning_goes_on_wherever_it_was_stopped(
     after: bool,
 ) -> None:
     stops = Interruptions(*calls)
-    function = getattr(search_module, place)
-    monkeypatch.setattr(search_module, place, stops.wrap(function, after=after))
+    function = getattr(LearningLog, place)
+    monkeypatch.setattr(LearningLog, place, stops.wrap(function, after=after))
     with untouched_generators():
         assert run_to_the_end(tmp_path / "run") == len(calls)
     assert outputs(tmp_path / "run") == outputs(finished_search)
@@ -95,7 +95,7 @@ def interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch, *, save: int) -> 
     """Leave a search in ``folder`` that was interrupted after checkpoint number ``save``."""
     with monkeypatch.context() as patch:
         stops = Interruptions(save)
-        patch.setattr(search_module, "_save", stops.wrap(search_module._save, after=True))
+        patch.setattr(LearningLog, "save", stops.wrap(LearningLog.save, after=True))
         with pytest.raises(KeyboardInterrupt):
             search(TINY, folder)
 

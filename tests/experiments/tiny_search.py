@@ -6,7 +6,8 @@ from typing import Any
 
 from agents.config import AgentConfig
 from automix.experiments.config import ComputeConfig, SearchConfig, SelectionConfig
-from automix.experiments.search import POLICY_NAME, SCHEDULE_NAME
+from automix.experiments.learning import POLICY_NAME
+from automix.experiments.search import SCHEDULE_NAME
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 
 TINY = SearchConfig(

@@ -8,8 +8,10 @@ from automix.cli.arguments import NoFlags, Signature, read_arguments
 from automix.cli.commands.common import dispatch
 from automix.cli.commands.compare import COMPARE
 from automix.cli.commands.evaluate import EVALUATE
+from automix.cli.commands.probe import PROBE
 from automix.cli.commands.replay import REPLAY
 from automix.cli.commands.search import SEARCH
+from automix.cli.commands.transfer import TRANSFER
 
 CONFIGS: Mapping[str, Signature[Any, NoFlags]] = MappingProxyType(
     {
@@ -21,7 +23,7 @@ CONFIGS: Mapping[str, Signature[Any, NoFlags]] = MappingProxyType(
             words={},
             takes_file=True,
         )
-        for signature in (SEARCH, REPLAY, COMPARE, EVALUATE)
+        for signature in (SEARCH, PROBE, TRANSFER, REPLAY, COMPARE, EVALUATE)
     }
 )
 

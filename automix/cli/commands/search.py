@@ -23,11 +23,16 @@ def run(argv: Sequence[str]) -> None:
     config = arguments.config
     output = run_output(arguments.flags, f"search-{config.content_hash()}")
     from automix.experiments import search as experiment
+    from automix.experiments.progress import format_seconds
 
     if arguments.flags.dry_run:
         print(experiment.predict_cost(config).describe())
         return
     with continued_by(output, "search", str(output / CONFIG_NAME)):
         result = experiment.search(config, output)
+    cost = result["cost"]
+    stages = ", ".join(f"{count} {name}" for name, count in cost["trainings_by_stage"].items())
+    seconds = format_seconds(cost["search_seconds"] + cost["selection_seconds"])
+    print(f"cost: {cost['trainings']} trainings ({stages}), {seconds}")
     print(f"selected: {result['selected']}")
     print(f"schedule: {output / experiment.SCHEDULE_NAME}")

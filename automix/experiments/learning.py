@@ -1,0 +1,240 @@
+"""The learning stage of a search: trainings that find out which schedules are good."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.additive import FEWEST_EPISODES
+from agents.callbacks import Episode, EpisodeRecorder, ForwardLogs, RolloutCheckpoint
+from agents.credit import fit_episodes
+from agents.imitation import teachers
+from agents.learned import LearnedPolicy
+from agents.policies import roll_out
+from agents.population import train_population
+from agents.ppo import LearningPlan, plan_learning, policy_of, train_ppo
+from agents.searchers import RandomSearch, Searcher, TreeParzenSearch
+from automix.data.splits import SearchData
+from automix.experiments.config import SearchConfig
+from automix.experiments.learning_log import LearningLog
+from automix.experiments.pool import TrainingJob, TrainingOutcome, TrainingPool
+from automix.experiments.progress import ProgressBar
+from automix.experiments.runs import RunFolder
+from automix.random_streams import Stream, derived_seed
+from automix.schedule import Schedule
+from automix.schedule_builders import majority_schedule
+from envs.actions import ActionCodec
+from envs.mixing_env import MixingEnv
+from envs.rewards import diverged_potential, potential_of
+from envs.vector import make_vec_env, stop_vec_env
+
+POLICY_NAME = "policy"
+# Greedy episodes differ in their training seeds, because the policy reacts to what it observes.
+NUM_GREEDY = 4
+
+Proposals = list[tuple[str, Schedule]]
+
+
+def learn(config: SearchConfig, data: SearchData, run: RunFolder) -> tuple[LearningLog, Proposals]:
+    """Train until the budget is spent, or go on; return what was seen and what came of it.
+
+    The proposals are names and schedules, the most promising first; the same schedule may come
+    more than once.
+    """
+    log = LearningLog(run)
+    if not log.is_learned:
+        plan = plan_of(config)
+        with ProgressBar("search", plan.total_episodes, done=len(log.episodes)) as bar:
+            log.show_on(bar)
+            _LEARNERS.get(config.searcher, _ask_and_tell)(config, data, log, run)
+        log.finish()
+    return log, _proposals(config, data, log.episodes, run)
+
+
+def plan_of(config: SearchConfig) -> LearningPlan:
+    """Return how the trainings of learning are cut into rollouts; the same for every searcher.
+
+    Raises:
+        ConfigError: the numbers do not divide.
+    """
+    return plan_learning(config.agent, num_segments=config.environment.num_segments)
+
+
+def num_greedy(config: SearchConfig) -> int:
+    """Return how many trainings are run with the greedy policy after learning."""
+    return NUM_GREEDY if config.searcher == "ppo" else 0
+
+
+def _learn_ppo(config: SearchConfig, data: SearchData, log: LearningLog, run: RunFolder) -> None:
+    num_segments = config.environment.num_segments
+    env = _environments(config, data)
+    try:
+        model = train_ppo(
+            env,
+            config.agent,
+            num_segments=num_segments,
+            seed=config.seed,
+            state=log.agent,
+            callbacks=[
+                ForwardLogs(lambda values, step: run.log(step, values)),
+                RolloutCheckpoint(log.save),
+                EpisodeRecorder(
+                    log.episodes,
+                    on_episode=log.on_episode,
+                    episodes_per_rollout=config.agent.episodes_per_rollout,
+                    patience=config.agent.patience,
+                ),
+                *teachers(
+                    config.agent,
+                    log.episodes,
+                    ActionCodec(config.environment),
+                    num_segments=num_segments,
+                ),
+            ],
+        )
+    finally:
+        stop_vec_env(env)
+    policy_of(model).save(run.path / POLICY_NAME)
+
+
+def _learn_population(
+    config: SearchConfig, data: SearchData, log: LearningLog, run: RunFolder
+) -> None:
+    del run
+    plan, size = plan_of(config), config.agent.episodes_per_rollout
+    env = _environments(config, data)
+    try:
+        for number in range(len(log.episodes) // size, plan.num_rollouts):
+            infos = train_population(
+                env,
+                size=size,
+                num_segments=config.environment.num_segments,
+                seed=config.seed,
+                number=number,
+            )
+            for info in infos:
+                gain = info["potential"] - _chance(config, data)
+                log.add(Episode.from_info(info, number=len(log.episodes), total_reward=gain))
+            log.save()
+    finally:
+        stop_vec_env(env)
+
+
+def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog, run: RunFolder) -> None:
+    del run
+    plan, size = plan_of(config), config.agent.episodes_per_rollout
+    searcher = _searcher(config)
+    for first in range(0, len(log.episodes), size):
+        _tell(searcher, log.episodes[first : first + size])
+    with TrainingPool(config.task, config.compute, with_test=False) as pool:
+        while len(log.episodes) < plan.total_episodes:
+            jobs = [
+                TrainingJob(
+                    schedule=schedule,
+                    seed=derived_seed(config.seed, Stream.EPISODE, step=len(log.episodes) + index),
+                    splits=("reward",),
+                )
+                for index, schedule in enumerate(searcher.ask(size))
+            ]
+            for job, outcome in zip(jobs, pool.run(jobs), strict=True):
+                log.add(_episode(config, data, job, outcome, number=len(log.episodes)))
+            searcher.tell(
+                [job.schedule for job in jobs],
+                [episode.potential for episode in log.episodes[-size:]],
+            )
+            log.save()
+
+
+def _tell(searcher: Searcher, episodes: Sequence[Episode]) -> None:
+    """Ask again what was asked, and tell what came of it."""
+    schedules = searcher.ask(len(episodes))
+    searcher.tell(schedules, [episode.potential for episode in episodes])
+
+
+def _searcher(config: SearchConfig) -> Searcher:
+    make = TreeParzenSearch if config.searcher == "tpe" else RandomSearch
+    return make(
+        ActionCodec(config.environment).decisions(),
+        num_segments=config.environment.num_segments,
+        seed=config.seed,
+    )
+
+
+def _episode(
+    config: SearchConfig,
+    data: SearchData,
+    job: TrainingJob,
+    outcome: TrainingOutcome,
+    *,
+    number: int,
+) -> Episode:
+    chance = _chance(config, data)
+    potential = potential_of(
+        outcome.metrics["reward"], config.environment, num_classes=data.num_classes
+    )
+    potential = chance if outcome.diverged else potential
+    return Episode(
+        number=number,
+        schedule=job.schedule,
+        total_reward=potential - chance,
+        potential=potential,
+        training_seed=job.seed,
+        seconds=outcome.seconds,
+    )
+
+
+def _chance(config: SearchConfig, data: SearchData) -> float:
+    """Return the potential at chance, from which gains count: about that of a fresh classifier."""
+    return diverged_potential(config.environment, num_classes=data.num_classes)
+
+
+_LEARNERS: Mapping[str, Callable[[SearchConfig, SearchData, LearningLog, RunFolder], None]] = (
+    MappingProxyType({"ppo": _learn_ppo, "pbt": _learn_population})
+)
+
+
+def _proposals(
+    config: SearchConfig, data: SearchData, episodes: Sequence[Episode], run: RunFolder
+) -> Proposals:
+    best_first = [
+        (f"episode {episode.number}", episode.schedule)
+        for episode in sorted(episodes, key=lambda episode: -episode.potential)
+    ]
+    if config.searcher == "ppo":
+        return [*_greedy(config, data, run), *_additive_fit(config, episodes), *best_first]
+    if config.searcher == "additive":
+        return [*_additive_fit(config, episodes), *best_first]
+    return best_first
+
+
+def _greedy(config: SearchConfig, data: SearchData, run: RunFolder) -> Proposals:
+    policy = LearnedPolicy.load(run.path / POLICY_NAME)
+    env = MixingEnv(config.task, config.environment, data=data, seed=config.seed)
+    seeds = [derived_seed(config.seed, Stream.GREEDY, step=index) for index in range(NUM_GREEDY)]
+    episodes = [roll_out(policy, env, training_seed=seed)[0] for seed in seeds]
+    count = config.environment.num_segments
+    usual = majority_schedule([episode.decisions(count) for episode in episodes])
+    return [("greedy", usual), *((f"greedy {i}", episode) for i, episode in enumerate(episodes))]
+
+
+def _additive_fit(config: SearchConfig, episodes: Sequence[Episode]) -> Proposals:
+    if len(episodes) < FEWEST_EPISODES:
+        return []
+    fit = fit_episodes(
+        episodes,
+        ActionCodec(config.environment).decisions(),
+        num_segments=config.environment.num_segments,
+    )
+    return [("additive fit", fit.best_schedule())]
+
+
+def _environments(config: SearchConfig, data: SearchData) -> VecEnv:
+    kind = config.agent.workers
+    return make_vec_env(
+        config.task,
+        config.environment,
+        num_envs=config.agent.num_environments,
+        kind=kind,
+        seed=config.seed,
+        data=data if kind == "in_process" else None,
+    )

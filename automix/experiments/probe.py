@@ -1,0 +1,204 @@
+"""Probe: whether a search can pay, and what it takes, from a few dozen trainings."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automix.errors import ConfigError
+from automix.evaluation.statistics import Interval, intraclass_correlation, paired_difference
+from automix.experiments.cost import CostEstimate, estimate_cost
+from automix.experiments.forecast import episodes_needed
+from automix.experiments.learning import plan_of
+from automix.experiments.outcomes import OutcomeFile
+from automix.experiments.pool import SplitName, TrainingJob, TrainingOutcome, TrainingPool
+from automix.experiments.probe_config import ProbeConfig
+from automix.experiments.progress import ProgressBar
+from automix.experiments.runs import RunFolder
+from automix.experiments.search import count_trainings
+from automix.random_streams import Stream, derived_seed
+from automix.schedule import Decision, Schedule
+from automix.schedule_builders import constant_decisions, constant_schedule, random_schedule
+from automix.training.build import check_model, load_search_data
+from automix.vocabulary import OPERATOR_FACTS, Operator
+from envs.actions import ActionCodec
+
+_OUTCOMES_NAME = "outcomes.jsonl"
+# Below this, less than a fifth of the variance of a training is due to its schedule.
+_LOW_CORRELATION = 0.2
+Losses = Mapping[str, NDArray[np.float64]]
+
+
+def probe(config: ProbeConfig, output: Path) -> dict[str, Any]:
+    """Train the constants in ``output``, or continue; return what they say about a search.
+
+    Losses are calibrated NLL on the reward split, which is what a search learns from.
+
+    Raises:
+        AutoMixError: the configuration, the data or the folder do not fit.
+    """
+    plan_of(config)
+    data = load_search_data(config.task.data)
+    check_model(config.task, data)
+    torch.set_num_threads(config.compute.threads)
+    with RunFolder(output, config) as run:
+        if run.is_finished:
+            return run.read_result()
+        outcomes = OutcomeFile(run.path / _OUTCOMES_NAME)
+        losses = _train(config, outcomes, num_classes=data.num_classes)
+        result = {"kind": "probe"} | _findings(config, losses, outcomes.seconds)
+        run.finish(result)
+        return result
+
+
+def predict_cost(config: ProbeConfig) -> CostEstimate:
+    """Return what `probe` will cost, measured on a few steps; nothing is written."""
+    return estimate_cost(
+        config.task,
+        load_search_data(config.task.data),
+        operators=config.environment.operators,
+        num_trainings=_num_trainings(config),
+        evaluations_per_training=1,
+        compute=config.compute,
+    )
+
+
+def losses_of(
+    outcomes: Sequence[TrainingOutcome], split: SplitName, *, num_classes: int
+) -> NDArray[np.float64]:
+    """Return the calibrated NLL of each training; one that diverged has that of chance.
+
+    Raises:
+        ConfigError: none has a finite loss.
+    """
+    losses = np.array(
+        [outcome.metrics[split].calibrated_nll for outcome in outcomes], dtype=np.float64
+    )
+    if not np.isfinite(losses).any():
+        raise ConfigError(
+            "task.trainer: expected trainings with a finite loss, got none: all diverge"
+        )
+    return np.where(np.isfinite(losses), losses, math.log(num_classes))
+
+
+def mixing_verdict(losses: Losses, *, seed: int) -> dict[str, Any] | None:
+    """Return how the best operator that mixes compares with none; None without none."""
+    none = Decision(operator=Operator.NONE).label()
+    others = {name: values for name, values in losses.items() if name != none}
+    if none not in losses or not others:
+        return None
+    best = min(others, key=lambda name: float(others[name].mean()))
+    interval = paired_difference(others[best], losses[none], seed=seed)
+    verdict = "yes" if interval.high < 0 else "no" if interval.low > 0 else "not clear"
+    return {"name": best, "difference": dataclasses.asdict(interval), "verdict": verdict}
+
+
+def middle_constants(operators: Sequence[Operator]) -> dict[str, Schedule]:
+    """Return each operator at its middle strength throughout, by name."""
+    decisions = [
+        Decision(operator=operator, strength=levels[len(levels) // 2])
+        for operator in operators
+        for levels in (OPERATOR_FACTS[operator].strength.levels,)
+    ]
+    return {decision.label(): constant_schedule(decision) for decision in decisions}
+
+
+def _constants(config: ProbeConfig) -> dict[str, Schedule]:
+    operators = config.environment.operators
+    if not config.every_strength:
+        return middle_constants(operators)
+    return {each.label(): constant_schedule(each) for each in constant_decisions(operators)}
+
+
+def _num_trainings(config: ProbeConfig) -> int:
+    return len(_constants(config)) * config.num_seeds + config.random_schedules
+
+
+def _train(config: ProbeConfig, known: OutcomeFile, *, num_classes: int) -> Losses:
+    constants = _constants(config)
+    choices = ActionCodec(config.environment).decisions()
+    schedules = [schedule for schedule in constants.values() for _ in range(config.num_seeds)]
+    seeds = [*range(config.num_seeds)] * len(constants)
+    for index in range(config.random_schedules):
+        seed = derived_seed(config.seed, Stream.POLICY, step=index)
+        schedules.append(
+            random_schedule(choices, num_segments=config.environment.num_segments, seed=seed)
+        )
+        seeds.append(index)
+    jobs = [
+        TrainingJob(
+            schedule=schedule,
+            seed=derived_seed(config.seed, Stream.PROBE, step=number),
+            splits=("reward",),
+        )
+        for schedule, number in zip(schedules, seeds, strict=True)
+    ]
+    with (
+        TrainingPool(config.task, config.compute, with_test=False) as pool,
+        ProgressBar("probe", len(jobs)) as bar,
+    ):
+        outcomes = known.run(jobs, pool.run, on_done=bar.advance)
+    losses = losses_of(outcomes, "reward", num_classes=num_classes)
+    count = config.num_seeds
+    table = {name: losses[i * count : (i + 1) * count] for i, name in enumerate(constants)}
+    return table | {"random": losses[len(constants) * count :]}
+
+
+def _findings(config: ProbeConfig, losses: Losses, seconds: float) -> dict[str, Any]:
+    table = {name: values for name, values in losses.items() if name != "random"}
+    none = Decision(operator=Operator.NONE).label()
+    mixing = [values for name, values in table.items() if name != none]
+    correlation = intraclass_correlation(np.stack(list(table.values())))
+    verdict = mixing_verdict(table, seed=config.seed)
+    episodes = None
+    if len(mixing) > 1:
+        episodes = episodes_needed(
+            np.stack(mixing),
+            losses["random"],
+            num_choices=len(ActionCodec(config.environment).decisions()),
+            num_segments=config.environment.num_segments,
+            num_seeds=config.selection.first_seeds * (2**config.selection.rounds - 1),
+            episodes_per_rollout=config.agent.episodes_per_rollout,
+        )
+    stages = count_trainings(config)
+    trainings = None if episodes is None else sum(stages.values()) - stages["learning"] + episodes
+    per_training = seconds / _num_trainings(config)
+    return {
+        "split": "reward",
+        "constants": [
+            {"name": name, "interval": _mean(values, config.seed), "values": values.tolist()}
+            for name, values in sorted(table.items(), key=lambda item: float(item[1].mean()))
+        ],
+        "random_mean": float(losses["random"].mean()),
+        "intraclass_correlation": dataclasses.asdict(correlation),
+        "mixing": verdict,
+        "episodes_needed": episodes,
+        "trainings_needed": trainings,
+        "seconds_needed": None if trainings is None else trainings * per_training,
+        "seconds_per_training": per_training,
+        "warnings": _warnings(correlation, verdict),
+    }
+
+
+def _mean(values: NDArray[np.float64], seed: int) -> dict[str, float]:
+    return dataclasses.asdict(paired_difference(values, np.zeros_like(values), seed=seed))
+
+
+def _warnings(correlation: Interval, verdict: Mapping[str, Any] | None) -> list[str]:
+    warnings = []
+    if correlation.estimate < _LOW_CORRELATION:
+        warnings.append(
+            "operators hardly differ beyond the luck of a training: take fewer labels less "
+            "seriously, more steps, a larger reward split, or another task"
+        )
+    if verdict is not None and verdict["verdict"] != "yes":
+        warnings.append(
+            "no operator is clearly better than none: so short a training underfits, or the data "
+            "are enough; a search would learn not to mix, which need not hold for the real task"
+        )
+    return warnings

@@ -1,0 +1,119 @@
+"""Probe and transfer: what they find on a small task, and the forecast against its closed form."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from automix.errors import ConfigError
+from automix.experiments.forecast import episodes_needed, expected_maximum
+from automix.experiments.probe import mixing_verdict, predict_cost, probe
+from automix.experiments.probe_config import ProbeConfig
+from automix.experiments.probe_text import format_findings
+from automix.experiments.transfer import format_findings as format_transfer
+from automix.experiments.transfer import transfer
+from automix.experiments.transfer_config import TransferConfig
+from tests.experiments.tiny_search import TINY
+
+SMALL = ProbeConfig.from_mapping(
+    TINY.model_dump(mode="json") | {"num_seeds": 2, "random_schedules": 3}, source="test"
+)
+TRANSFER = TransferConfig(
+    proxy=SMALL.task,
+    target=SMALL.task.model_copy(
+        update={"trainer": SMALL.task.trainer.model_copy(update={"epochs": 6})}
+    ),
+    environment=SMALL.environment,
+    num_seeds=2,
+    compute=SMALL.compute,
+)
+
+
+def test_a_probe_trains_each_constant_with_each_seed(tmp_path: Path) -> None:
+    result = probe(SMALL, tmp_path / "probe")
+    names = {row["name"] for row in result["constants"]}
+    assert names == {"none", "mixup 1", "cutmix 1"}
+    assert all(len(row["values"]) == 2 for row in result["constants"])
+    means = [row["interval"]["estimate"] for row in result["constants"]]
+    assert means == sorted(means)
+    assert predict_cost(SMALL).num_trainings == 9
+    assert len((tmp_path / "probe" / "outcomes.jsonl").read_text().splitlines()) == 9
+    assert probe(SMALL, tmp_path / "probe") == json.loads(json.dumps(result))
+    text = format_findings(result)
+    assert "share of the variance" in text
+    assert all(name in text for name in names)
+
+
+def test_a_training_that_underfits_is_warned_of(tmp_path: Path) -> None:
+    """Twelve steps are too few for mixing to help."""
+    result = probe(SMALL.model_copy(update={"num_seeds": 4}), tmp_path / "probe")
+    assert result["mixing"]["verdict"] != "yes"
+    assert any("underfits" in warning for warning in result["warnings"])
+
+
+def test_mixing_helps_where_it_does() -> None:
+    generator = np.random.default_rng(0)
+    none = 0.2 + 0.01 * generator.standard_normal(8)
+    losses = {"none": none, "mixup 1": none - 0.05, "cutmix 1": none + 0.05}
+    verdict = mixing_verdict(losses, seed=0)
+    assert verdict is not None
+    assert (verdict["name"], verdict["verdict"]) == ("mixup 1", "yes")
+    worse = mixing_verdict({"none": none, "cutmix 1": none + 0.05}, seed=0)
+    assert worse is not None
+    assert worse["verdict"] == "no"
+    assert mixing_verdict({"mixup 1": none}, seed=0) is None
+
+
+def simulated(effect: float, noise: float, *, seed: int) -> tuple[list[list[float]], list[float]]:
+    """Return losses of 8 constants, 30 seeds each, and of 200 random schedules of 8 segments."""
+    generator = np.random.default_rng(seed)
+    effects = effect * generator.standard_normal((8, 8))
+    constants = effects.sum(axis=0)[:, None] + noise * generator.standard_normal((8, 30))
+    drawn = effects[np.arange(8), generator.integers(8, size=(200, 8))].sum(axis=1)
+    return constants.tolist(), (drawn + noise * generator.standard_normal(200)).tolist()
+
+
+def needed(effect: float, noise: float, *, seed: int) -> int | None:
+    constants, random = simulated(effect, noise, seed=seed)
+    return episodes_needed(
+        constants, random, num_choices=8, num_segments=8, num_seeds=30, episodes_per_rollout=8
+    )
+
+
+def test_noise_takes_more_episodes_and_no_effect_infinitely_many() -> None:
+    quiet = [needed(0.01, 0.03, seed=seed) or 4096 for seed in range(10)]
+    loud = [needed(0.01, 0.12, seed=seed) or 4096 for seed in range(10)]
+    assert np.median(quiet) < np.median(loud)
+    assert all(count % 8 == 0 for count in quiet)
+    flat = np.tile(np.random.default_rng(0).standard_normal(30), (8, 1))
+    nothing = episodes_needed(
+        flat, flat[0], num_choices=8, num_segments=8, num_seeds=30, episodes_per_rollout=8
+    )
+    assert nothing is None
+
+
+@pytest.mark.parametrize(("count", "mean"), [(1, 0.0), (2, 1 / math.sqrt(math.pi)), (9, 1.485)])
+def test_expected_maximum(count: int, mean: float) -> None:
+    assert expected_maximum(count) == pytest.approx(mean, abs=1e-3)
+
+
+def test_transfer_ranks_the_constants_of_both_tasks(tmp_path: Path) -> None:
+    result = transfer(TRANSFER, tmp_path / "transfer")
+    assert len(result["constants"]) == 7
+    assert -1 <= result["spearman"]["estimate"] <= 1
+    targets = [row["target"] for row in result["constants"]]
+    assert targets == sorted(targets)
+    assert result["constants"][0]["proxy"] != result["constants"][0]["target"]
+    assert "rank correlation" in format_transfer(result)
+    assert transfer(TRANSFER, tmp_path / "transfer") == json.loads(json.dumps(result))
+
+
+def test_a_transfer_without_a_target_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="target: expected a task other than the proxy"):
+        transfer(TRANSFER.model_copy(update={"target": TRANSFER.proxy}), tmp_path / "transfer")
+    few = TRANSFER.environment.model_copy(update={"operators": ("none", "mixup")[:1]})
+    with pytest.raises(ConfigError, match=r"environment\.operators: expected operators with at"):
+        transfer(TRANSFER.model_copy(update={"environment": few}), tmp_path / "transfer")
+    assert not (tmp_path / "transfer").exists()

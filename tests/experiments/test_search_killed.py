@@ -1,0 +1,73 @@
+"""A search whose process is killed at random moments, without warning, until it ends by itself."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from automix.experiments.search import search
+from tests.experiments.test_search_baselines import with_searcher
+from tests.experiments.tiny_search import outputs
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = """
+import sys
+from pathlib import Path
+from automix.experiments.search import search
+from tests.experiments.test_search_baselines import with_searcher
+
+if __name__ == "__main__":
+    search(with_searcher(sys.argv[2]), Path(sys.argv[1]))
+"""
+
+
+def start(script: Path, folder: Path, name: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder), name], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}
+    )
+
+
+def kill_until_it_ends(script: Path, folder: Path, name: str, *, seconds: float) -> int:
+    """Return how often it was killed; it gets more time with every attempt.
+
+    Args:
+        script: runs or continues the search.
+        folder: of the search.
+        name: of the searcher.
+        seconds: that the search takes without interruption, the start of Python included.
+    """
+    generator = random.Random(0)
+    for attempt in range(100):
+        process = start(script, folder, name)
+        share = 0.35 + 0.25 * generator.random() + 0.1 * attempt
+        deadline = time.monotonic() + share * seconds
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if process.poll() is not None:
+            assert process.returncode == 0
+            return attempt
+        process.kill()
+        process.wait()
+    raise AssertionError("the search does not end")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ppo", "pbt", "additive"])
+def test_kill_9_changes_nothing(tmp_path: Path, name: str) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    started = time.monotonic()
+    assert start(script, tmp_path / "whole", name).wait() == 0
+    seconds = time.monotonic() - started
+    kills = kill_until_it_ends(script, tmp_path / "killed", name, seconds=seconds)
+    assert kills >= 2
+    if name == "ppo":
+        assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")
+    for file in ("schedule.json", "proposal.json"):
+        contents = [(tmp_path / run / file).read_bytes() for run in ("killed", "whole")]
+        assert contents[0] == contents[1]
+    # What is finished is left alone.
+    assert search(with_searcher(name), tmp_path / "killed")["selected"]
