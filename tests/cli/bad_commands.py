@@ -160,7 +160,7 @@ WORDS = [
     bad_words(
         "report on no run",
         "report .",
-        ".: expected finished runs, got none",
+        ".: expected finished runs or sweeps, got none",
     ),
     bad_words("show nothing", "show", "automix show: expected FOLDER, got nothing"),
     bad_words("show no folder", "show nowhere", "nowhere: expected a folder of images, got none"),
@@ -193,7 +193,7 @@ WORDS = [
     bad_words(
         "configuration of an unknown command",
         "config serch",
-        "automix config: expected one of search, replay,... got 'serch' (did you mean 'search'?)",
+        "automix config: expected one of search, probe,... got 'serch' (did you mean 'search'?)",
     ),
     bad_words(
         "compare with an unknown schedule",

@@ -89,9 +89,11 @@ def test_the_command_that_continues_is_one_that_runs(
     words = outcome.err.removeprefix("interrupted; continue with: automix ").split()
     seen = []
 
-    def note(config: experiment_config.SearchConfig, folder: Path) -> dict[str, str]:
+    def note(config: experiment_config.SearchConfig, folder: Path) -> dict[str, object]:
         seen.append((config, folder))
-        return {"selected": "mixup 1"}
+        cost = {"trainings": 2, "trainings_by_stage": {"learning": 2}}
+        seconds = {"search_seconds": 1.0, "selection_seconds": 1.0}
+        return {"selected": "mixup 1", "cost": cost | seconds}
 
     monkeypatch.setattr(search, "search", note)
     assert run_command(*words).code == 0

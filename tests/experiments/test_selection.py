@@ -140,7 +140,7 @@ def test_a_clearly_best_candidate_wins_wherever_it_stands() -> None:
     for position in range(8):
         means = [0.5] * 8
         means[position] = 0.1
-        standings, _ = run(means, 4, SelectionConfig(first_seeds=2, rounds=3), noise=0.02)
+        standings, _ = run(means, 4, SelectionConfig(first_seeds=4, rounds=3), noise=0.02)
         assert standings[0].candidate.name == f"candidate {position}"
         assert standings[0].to_winner is None
         for standing in standings[1:]:
