@@ -91,18 +91,19 @@ def _candidates(config: SearchConfig, proposals: Sequence[tuple[str, Schedule]])
     """Return all constants, and the first proposals, as many as are asked for; none twice."""
     found: dict[str, Candidate] = {}
 
-    def add(name: str, schedule: Schedule, *, is_constant: bool) -> None:
+    def add(candidate: Candidate) -> None:
         # By what is done in each segment: a learned schedule may turn out to be a constant.
-        key = decisions_hash(schedule.decisions(config.environment.num_segments))
-        found.setdefault(key, Candidate(name=name, schedule=schedule, is_constant=is_constant))
+        decisions = candidate.schedule.decisions(config.environment.num_segments)
+        found.setdefault(decisions_hash(decisions), candidate)
 
     for decision in constant_decisions(config.environment.operators):
-        add(decision.label(), constant_schedule(decision), is_constant=True)
+        schedule = constant_schedule(decision)
+        add(Candidate(name=decision.label(), schedule=schedule, is_constant=True))
     num_constants = len(found)
-    for name, schedule in proposals:
+    for number, (name, schedule) in enumerate(proposals):
         if len(found) - num_constants >= config.selection.learned_candidates:
             break
-        add(name, schedule, is_constant=False)
+        add(Candidate(name=name, schedule=schedule, is_constant=False, is_proposal=number == 0))
     return list(found.values())
 
 

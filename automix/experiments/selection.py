@@ -23,11 +23,13 @@ class Candidate:
         name: where it comes from; unique.
         schedule: what it does.
         is_constant: whether it holds one operator throughout.
+        is_proposal: whether it is what the searcher itself holds to be best.
     """
 
     name: str
     schedule: Schedule
     is_constant: bool
+    is_proposal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +67,10 @@ def select(
 
     Losses are those on the selection split, which neither training nor reward saw. Seeds are
     shared, so all candidates of a round are compared on the same seeds. Finalists come first,
-    by their mean loss; those who left earlier follow. The best constant operator is never let go
-    before the last round: the winner is then at least as good on the final's seeds as the best
-    fixed operator of the rounds before.
+    by their mean loss; those who left earlier follow. Two are never let go before the last round:
+    the best constant operator, so that the winner is at least as good on the final's seeds as the
+    best fixed operator of the rounds before, and the searcher's own proposal, which rests on all
+    of its trainings where a first round has few.
 
     Args:
         candidates: what is compared.
@@ -106,7 +109,8 @@ def _rounds(config: SelectionConfig, num_candidates: int) -> list[tuple[int, ran
     for _ in range(config.rounds):
         plan.append((count, range(first, first + number)))
         first, number = first + number, number * 2
-        count = max(-(-count // 2), min(2, num_candidates))
+        # The best one, the best constant, the proposal.
+        count = max(-(-count // 2), min(3, num_candidates))
     return plan
 
 
@@ -117,12 +121,12 @@ def _ranked(candidates: Sequence[Candidate], losses: Mapping[str, list[float]]) 
 
 
 def _keep(ranked: list[Candidate], count: int) -> tuple[list[Candidate], list[Candidate]]:
-    """Return the best ``count``, the best constant among them, and the others."""
-    kept = ranked[:count]
+    """Return the best ``count``, the best constant and the proposal among them, and the others."""
     constant = next((candidate for candidate in ranked if candidate.is_constant), None)
-    if constant is not None and constant not in kept:
-        kept = [*ranked[: count - 1], constant]
-    return kept, [candidate for candidate in ranked if candidate not in kept]
+    staying = [each for each in ranked if each is constant or each.is_proposal]
+    others = [each for each in ranked if each not in staying]
+    leaving = others[max(0, count - len(staying)) :]
+    return [each for each in ranked if each not in leaving], leaving
 
 
 def _loss(outcome: TrainingOutcome) -> float:

@@ -17,10 +17,13 @@ from automix.training.metrics import EvalMetrics
 from automix.vocabulary import Operator
 
 
-def candidate(number: int, *, is_constant: bool = False) -> Candidate:
+def candidate(number: int, *, is_constant: bool = False, is_proposal: bool = False) -> Candidate:
     decision = Decision(operator=Operator.MIXUP, probability=number / 1000)
     return Candidate(
-        name=f"candidate {number}", schedule=constant_schedule(decision), is_constant=is_constant
+        name=f"candidate {number}",
+        schedule=constant_schedule(decision),
+        is_constant=is_constant,
+        is_proposal=is_proposal,
     )
 
 
@@ -103,11 +106,29 @@ def test_the_best_constant_after_every_round_goes_on(
         assert best.rounds > number
 
 
+@settings(max_examples=40)
+@given(MEANS, st.integers(0, 20), CONFIGS)
+def test_the_proposal_reaches_the_last_round_beside_the_best_of_the_others(
+    means: list[float], constants: int, config: SelectionConfig
+) -> None:
+    worst = int(np.argmax(means))
+    candidates = [
+        candidate(number, is_constant=number < constants, is_proposal=number == worst)
+        for number in range(len(means))
+    ]
+    trainings = Trainings(means, noise=0.0)
+    standings = select(candidates, config, seed=7, run=trainings)
+    final = [standing.candidate.name for standing in standings if standing.rounds == config.rounds]
+    assert f"candidate {worst}" in final
+    assert f"candidate {int(np.argmin(means))}" in final
+    assert len(trainings.jobs) == planned_trainings(config, num_candidates=len(means))
+
+
 @pytest.mark.parametrize(
     ("num_candidates", "expected"),
     [
         (24, [24 * 2, 12 * 4, 6 * 8, 3 * 16]),
-        (5, [10, 12, 16, 32]),
+        (5, [10, 12, 24, 48]),
         (2, [4, 8, 16, 32]),
         (1, [2, 4, 8, 16]),
     ],
@@ -151,9 +172,10 @@ def test_a_clearly_best_candidate_wins_wherever_it_stands() -> None:
 def test_diverged_trainings_lose() -> None:
     means = [math.nan, 0.3, math.inf, 0.2]
     standings, _ = run(means, 1, SelectionConfig(first_seeds=2, rounds=2), noise=0.0)
-    assert [standing.candidate.name for standing in standings[:2]] == ["candidate 3", "candidate 0"]
-    assert standings[1].losses == (math.inf,) * 6  # kept as the only constant there is
-    assert standings[1].to_winner is None
+    names = [standing.candidate.name for standing in standings[:3]]
+    assert names == ["candidate 3", "candidate 1", "candidate 0"]
+    assert standings[2].losses == (math.inf,) * 6  # kept as the only constant there is
+    assert standings[2].to_winner is None
 
 
 def test_everything_diverging_is_no_error() -> None:
