@@ -61,12 +61,11 @@ def test_two_processes_that_are_stopped_after_every_step_end_in_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("number", range(len(EVERY_CASE)), ids=lambda n: f"{EVERY_CASE[n][0]}-{n}")
 def test_two_processes_that_are_stopped_once_at_any_step_end_in_the_same_bits(
-    run_world: RunWorld, family: str, tmp_path: Path
+    run_world: RunWorld, number: int, tmp_path: Path
 ) -> None:
-    cases = [case for case in EVERY_CASE if case[0] == family]
-    run_world(2, stop_once_at_any_step, cases, tmp_path)
+    run_world(2, stop_once_at_any_step, [EVERY_CASE[number]], tmp_path)
 
 
 def expect_the_same_number_of_processes(folder: Path) -> None:
