@@ -7,16 +7,21 @@ from typing import Self
 
 import torch
 
-from automix.data.splits import SearchData
+from automix.data.splits import SearchData, Split
 from automix.experiments.config import ComputeConfig
 from automix.experiments.progress import format_seconds
 from automix.schedule import Decision
 from automix.training.build import build_trainer
 from automix.training.task import TaskConfig
+from automix.training.trainer import ClassifierTrainer
 from automix.vocabulary import Operator
 
 _WARM_UP_STEPS = 3
+# Of each operator. A large network is timed by fewer steps: on a CPU, a step of PreActResNet-18
+# takes seconds, and whoever asks for a prediction does not want to wait minutes for it.
 _TIMED_STEPS = 20
+_TIMED_SECONDS = 1.0
+_TIMED_IMAGES = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,18 +87,10 @@ def estimate_cost(
     trainer.train(
         Decision(operator=Operator.NONE), num_steps=min(_WARM_UP_STEPS, trainer.total_steps)
     )
-    per_step = []
-    for operator in operators:
-        trainer.reset(0)
-        count = min(_TIMED_STEPS, trainer.total_steps)
-        metrics = trainer.train(Decision(operator=operator), num_steps=count)
-        per_step.append(metrics.seconds / count)
-    started = time.perf_counter()
+    per_step = [_seconds_per_step(trainer, operator) for operator in operators]
     # A replay may do without one of these splits, or without both.
-    for split in filter(len, (data.reward, data.selection)):
-        trainer.evaluate(split)
-        break
-    per_evaluation = time.perf_counter() - started
+    split = next(filter(len, (data.reward, data.selection)), None)
+    per_evaluation = _seconds_per_evaluation(trainer, split) if split else 0.0
     per_training = trainer.total_steps * sum(per_step) / len(per_step)
     per_training += evaluations_per_training * per_evaluation
     return CostEstimate(
@@ -102,3 +99,20 @@ def estimate_cost(
         seconds=per_training * num_trainings / compute.workers,
         steps_per_training=trainer.total_steps,
     )
+
+
+def _seconds_per_step(trainer: ClassifierTrainer, operator: Operator) -> float:
+    decision = Decision(operator=operator)
+    trainer.reset(0)
+    first = trainer.train(decision, num_steps=1).seconds
+    count = min(_TIMED_STEPS, trainer.total_steps - 1, int(_TIMED_SECONDS / first))
+    return trainer.train(decision, num_steps=count).seconds / count if count > 0 else first
+
+
+def _seconds_per_evaluation(trainer: ClassifierTrainer, split: Split) -> float:
+    """Time a pass over a part of ``split``, and scale it up to all of it."""
+    count = min(_TIMED_IMAGES, len(split))
+    part = split.subset(torch.arange(count, device=split.device))
+    started = time.perf_counter()
+    trainer.evaluate(part)
+    return (time.perf_counter() - started) * len(split) / count
