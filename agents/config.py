@@ -24,8 +24,10 @@ class AgentConfig(Config):
     num_environments: Annotated[int, Field(ge=1)] = 2
     """Trainings that run at the same time. Part of the result: another number, other episodes."""
 
-    workers: Literal["subprocess", "in_process"] = "subprocess"
-    """Where environments run: a process each, or one after the other in this process."""
+    workers: Literal["auto", "subprocess", "in_process", "lockstep"] = "auto"
+    """Where environments run: a process each; one after the other in this process; all classifiers
+    trained at once on one device, which has other last bits; or what suits this machine: lockstep
+    on an accelerator with several environments, processes on several cores, else this process."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     """Step size of Adam for policy and critic."""

@@ -1,10 +1,12 @@
 """The base of every configuration model, and YAML in and out of it.
 
 A model is frozen and closed to unknown keys. Whatever is wrong with a file becomes one
-`ConfigError` of the form ``path.to.key: expected ..., got ...``.
+`ConfigError` of the form ``path.to.key: expected ..., got ...``. A section may be a file of its
+own: ``agent: ../agent/ppo.yaml`` stands for what that file holds.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,4 +78,49 @@ class Config(BaseModel):
         Raises:
             ConfigError: the file is missing, not YAML, or does not fit the model.
         """
-        return cls.from_mapping(read_yaml(path), source=str(path))
+        return cls.from_mapping(read_values(path, cls), source=str(path))
+
+
+def sections_of(model: type[BaseModel]) -> Iterator[tuple[str, type[Config]]]:
+    """Yield name and model of each field that holds a configuration itself."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            yield name, field.annotation
+
+
+def read_values(path: Path, model: type[BaseModel]) -> object:
+    """Return what a YAML file holds, with the files put in that it names for sections.
+
+    Their names end in ``.yaml`` or ``.yml``, relative to the file that names them.
+
+    Args:
+        path: the file.
+        model: of which it gives values; decides which keys are sections. It is not validated.
+
+    Raises:
+        ConfigError: a file is missing or not YAML, or that of a section does not fit its model.
+    """
+    values = read_yaml(path)
+    return _filled(values, model, folder=path.parent) if isinstance(values, dict) else values
+
+
+def read_section(path: Path, section: type[Config]) -> object:
+    """Return what the file of a section holds, which fits on its own.
+
+    Raises:
+        ConfigError: it is missing, not YAML or does not fit.
+    """
+    values = read_values(path, section)
+    section.from_mapping(values, source=str(path))
+    return values
+
+
+def _filled(values: dict[Any, Any], model: type[BaseModel], *, folder: Path) -> dict[Any, Any]:
+    filled = dict(values)
+    for name, section in sections_of(model):
+        found = filled.get(name)
+        if isinstance(found, str) and found.endswith((".yaml", ".yml")):
+            filled[name] = read_section(folder / found, section)
+        elif isinstance(found, dict):
+            filled[name] = _filled(found, section, folder=folder)
+    return filled

@@ -9,11 +9,10 @@ from typing import Any, Generic, TypeVar
 import tyro
 from pydantic import BaseModel, ValidationError, create_model
 
-from automix.cli.flags import Words, flag_name, read_words
-from automix.config import Config
+from automix.cli.flags import KeyPath, Words, flag_name, read_words
+from automix.config import Config, read_section, read_values, sections_of
 from automix.errors import ConfigError
 from automix.messages import first_problem
-from automix.plain_yaml import read_yaml
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 FlagsType = TypeVar("FlagsType", bound=Config)
@@ -21,7 +20,8 @@ FlagsType = TypeVar("FlagsType", bound=Config)
 CONFIG_WORD = "CONFIG.yaml"
 _CONFIG_HELP = (
     "YAML with any of the fields below, nested by their dots: `--task.trainer.epochs 10` is "
-    "`task: {trainer: {epochs: 10}}`; flags come first, then the file, then the defaults"
+    "`task: {trainer: {epochs: 10}}`, and `--task.trainer FILE.yaml` takes a section from a file; "
+    "flags come first, then the files of sections, then this file, then the defaults"
 )
 
 
@@ -124,12 +124,25 @@ def _split(words: Words, signature: Signature[Any, Any]) -> tuple[tuple[str, ...
 def _config(
     signature: Signature[ConfigType, FlagsType], words: Words, file: Path | None
 ) -> ConfigType:
-    values: object = {} if file is None else read_yaml(file)
+    values: object = {} if file is None else read_values(file, signature.config)
     if not isinstance(values, dict):
         # Says so in the same words as everywhere.
         return signature.config.from_mapping(values, source=str(file))
+    for path, name in sorted(words.sections.items(), key=lambda item: len(item[0])):
+        values = _merged(values, _section_from(name, path, signature.config))
     overrides = _only(words.values, signature.config)
     return _validated(signature.config, _merged(values, overrides), words, file=file)
+
+
+def _section_from(name: str, path: KeyPath, model: type[Config]) -> dict[str, Any]:
+    """Return the values of a section's file, nested where they belong."""
+    for part in path:
+        model = dict(sections_of(model))[part]
+    values: Any = read_section(Path(name), model)
+    for part in reversed(path):
+        values = {part: values}
+    found: dict[str, Any] = values
+    return found
 
 
 def _validated(

@@ -1,13 +1,15 @@
 """Words of a command line: files, and flags as the nested mapping a file would hold.
 
 A flag is the path of a key: ``--task.trainer.epochs 10`` is ``task: {trainer: {epochs: 10}}``, and
-a value reads as it would in the file. A mistake is then the same wherever it is made.
+a value reads as it would in the file. A mistake is then the same wherever it is made. A section
+may come from a file of its own: ``--task.trainer FILE.yaml``.
 """
 
 import difflib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -27,11 +29,13 @@ class Words:
     Attributes:
         files: words that belong to no flag, in order.
         values: what the flags say, nested by their dots.
+        sections: files that flags name for sections, by path.
         given: paths of the flags.
     """
 
     files: tuple[str, ...]
     values: dict[str, Any]
+    sections: dict[KeyPath, str]
     given: frozenset[KeyPath]
 
 
@@ -39,6 +43,7 @@ class Words:
 class _Flag:
     path: KeyPath
     annotation: Any
+    is_section: bool = False
 
     @property
     def name(self) -> str:
@@ -64,6 +69,7 @@ def read_words(words: Sequence[str], model: type[BaseModel], *, command: str) ->
     flags = {flag.name: flag for flag in _flags(model)}
     files: list[str] = []
     values: dict[str, Any] = {}
+    sections: dict[KeyPath, str] = {}
     given: set[KeyPath] = set()
     queue = deque(words)
     while queue:
@@ -82,14 +88,18 @@ def read_words(words: Sequence[str], model: type[BaseModel], *, command: str) ->
             value: object = not is_negated
         else:
             value = _value(flag, [text] if equals else _taken(flag, queue))
-        _put(values, flag.path, value)
-    return Words(files=tuple(files), values=values, given=frozenset(given))
+        if flag.is_section:
+            sections[flag.path] = str(value)
+        else:
+            _put(values, flag.path, value)
+    return Words(files=tuple(files), values=values, sections=sections, given=frozenset(given))
 
 
 def _flags(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[_Flag]:
     for name, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield _Flag(path=(*prefix, name), annotation=Path, is_section=True)
             yield from _flags(annotation, (*prefix, name))
         else:
             yield _Flag(path=(*prefix, name), annotation=annotation)

@@ -1,5 +1,6 @@
 """The learning stage of a search: trainings that find out which schedules are good."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -26,8 +27,9 @@ from automix.schedule_builders import majority_schedule
 from envs.actions import ActionCodec
 from envs.mixing_env import MixingEnv
 from envs.rewards import diverged_potential, potential_of
-from envs.vector import make_vec_env, stop_vec_env
+from envs.vector import choose_kind, make_vec_env, stop_vec_env
 
+_LOG = logging.getLogger(__name__)
 POLICY_NAME = "policy"
 # Greedy episodes differ in their training seeds, because the policy reacts to what it observes.
 NUM_GREEDY = 4
@@ -229,12 +231,15 @@ def _additive_fit(config: SearchConfig, episodes: Sequence[Episode]) -> Proposal
 
 
 def _environments(config: SearchConfig, data: SearchData) -> VecEnv:
-    kind = config.agent.workers
+    count, kind = config.agent.num_environments, config.agent.workers
+    if kind == "auto":
+        kind, reason = choose_kind(count)
+        _LOG.info("environments: %s (%s)", kind, reason)
     return make_vec_env(
         config.task,
         config.environment,
-        num_envs=config.agent.num_environments,
+        num_envs=count,
         kind=kind,
         seed=config.seed,
-        data=data if kind == "in_process" else None,
+        data=None if kind == "subprocess" else data,
     )

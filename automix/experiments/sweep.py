@@ -10,9 +10,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field
 
-from automix.config import Config
+from automix.config import Config, read_values
 from automix.errors import AutoMixError, ConfigError
-from automix.plain_yaml import read_yaml
 from automix.reporting.values import Direction
 
 MAX_CELLS = 10_000
@@ -102,7 +101,7 @@ def expand_sweep(
     num_cells = max(1, len(sweep.variants)) * math.prod(map(len, sweep.grid.values()))
     if num_cells > MAX_CELLS:
         raise ConfigError(f"{source}: expected at most {MAX_CELLS} cells, got {num_cells}")
-    base = read_yaml(source.parent / sweep.base) if sweep.base else {}
+    base = read_values(source.parent / sweep.base, model) if sweep.base else {}
     if not isinstance(base, dict):
         raise ConfigError(f"{source}: base: expected a mapping of keys to values in {sweep.base}")
     cells: dict[str, Cell[ConfigType]] = {}

@@ -220,4 +220,22 @@ CONFIGS = [
         files={"bad.yaml": "agent: 3"},
         message="bad.yaml and flags: agent: expected a mapping of keys to values, got 3",
     ),
+    BadInput(
+        name="config: a section in a file that does not fit",
+        words="search good.yaml",
+        files={"good.yaml": "agent: parts/agent.yaml", "parts/agent.yaml": "episode: 3"},
+        message="parts/agent.yaml: episode: expected one of episodes,... (did you mean 'episodes'?)",
+    ),
+    BadInput(
+        name="config: a section in a file that is not there",
+        words="search good.yaml",
+        files={"good.yaml": "task: {trainer: trainer.yaml}"},
+        message="trainer.yaml: expected a readable file, got: no such file or directory",
+    ),
+    BadInput(
+        name="config: a section that names itself",
+        words="search good.yaml --agent good.yaml",
+        files={"good.yaml": "agent: good.yaml"},
+        message="good.yaml: agent: expected one of episodes,... got the unknown key 'agent'...",
+    ),
 ]

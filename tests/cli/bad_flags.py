@@ -65,6 +65,17 @@ FLAGS = [
         "--task.data.path: expected a folder that holds train/ and test/, got nothing",
     ),
     bad_flag(
+        "a section that is not there",
+        "--agent none.yaml",
+        "none.yaml: expected a readable file, got: no such file or directory",
+    ),
+    bad_flag("a section without its file", "--agent", "--agent: expected a value, got nothing"),
+    bad_flag(
+        "a section and a field without its section",
+        "--agent.ppo none.yaml",
+        "automix search: expected a known flag, got --agent.ppo; --help lists them",
+    ),
+    bad_flag(
         "unknown model",
         "--task.model.name resnet21",
         "--task.model.name: expected one of small_cnn,... got 'resnet21'...",

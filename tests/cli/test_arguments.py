@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.config import AgentConfig
 from automix.cli.arguments import read_arguments
 from automix.cli.commands.config import CONFIGS
 from automix.cli.commands.replay import REPLAY
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 # Sweeps, and what they build on, have a test of their own.
 FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "ablation" not in path.parts)
 MODELS: dict[str, type[Config]] = {
+    "agent": AgentConfig,
     "search": SearchConfig,
     "probe": ProbeConfig,
     "transfer": TransferConfig,
@@ -48,6 +50,36 @@ def test_flags_come_before_the_file_and_the_file_before_defaults(folder: Path) -
     assert config.task.trainer.momentum == defaults.task.trainer.momentum
     assert config.environment == defaults.environment
     assert (arguments.flags.output, arguments.flags.dry_run) == (Path("here"), True)
+
+
+def test_a_section_may_come_from_a_file(folder: Path) -> None:
+    Path("parts").mkdir()
+    Path("parts/agent.yaml").write_text("learning_rate: 0.5\nlstm_size: 8\nwarm_start: null\n")
+    Path("mine.yaml").write_text("agent: {episodes: 48, learning_rate: 1e-3, clip_range: 0.1}\n")
+    words = ["mine.yaml", "--agent", "parts/agent.yaml", "--agent.lstm-size", "4"]
+    agent = read_arguments(SEARCH, words).config.agent
+    assert agent == AgentConfig(
+        episodes=48, learning_rate=0.5, clip_range=0.1, lstm_size=4, warm_start=None
+    )
+    Path("mine.yaml").write_text("agent: parts/agent.yaml\n")
+    expected = AgentConfig(learning_rate=0.5, lstm_size=8, warm_start=None)
+    assert read_arguments(SEARCH, ["mine.yaml"]).config.agent == expected
+
+
+def test_sections_within_sections_come_after_them(folder: Path) -> None:
+    Path("trainer.yaml").write_text("epochs: 7\n")
+    Path("task.yaml").write_text("trainer: {epochs: 5, batch_size: 9}\n")
+    words = ["--task.trainer", "trainer.yaml", "--task", "task.yaml"]
+    trainer = read_arguments(SEARCH, words).config.task.trainer
+    assert (trainer.epochs, trainer.batch_size) == (7, 9)
+
+
+def test_the_tuned_agent_is_the_default_one() -> None:
+    file = ROOT / "configs/agent/ppo.yaml"
+    assert AgentConfig.from_yaml(file) == AgentConfig()
+    # Budget and machine belong to a search.
+    others = {"episodes", "episodes_per_rollout", "num_environments", "workers"}
+    assert set(yaml.safe_load(file.read_text())) == set(AgentConfig.model_fields) - others
 
 
 def test_a_flag_may_complete_a_file(folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from automix.config import Config
 from automix.errors import CheckpointError, ConfigError
+from automix.experiments import learning
 from automix.experiments.config import SearchConfig
 from automix.experiments.runs import RunFolder
 from automix.experiments.search import SCHEDULE_NAME, count_trainings, search
@@ -54,6 +55,25 @@ def test_worker_processes_change_nothing(finished_search: Path, tmp_path: Path) 
     # The configuration is part of the provenance.
     del found["schedule"], expected["schedule"]
     assert found == expected
+
+
+@pytest.mark.parametrize("searcher", ["ppo", "pbt"])
+def test_classifiers_may_be_trained_in_lockstep(tmp_path: Path, searcher: str) -> None:
+    config = changed(TINY, agent={"workers": "lockstep"}).model_copy(update={"searcher": searcher})
+    for name in ("one", "two"):
+        search(config, tmp_path / name)
+    first, second = (json.loads((tmp_path / n / "result.json").read_text()) for n in ("one", "two"))
+    assert first["episodes"] == second["episodes"]
+    assert len(first["episodes"]) == TINY.agent.episodes
+
+
+def test_automatic_workers_give_the_bits_of_this_machine(
+    finished_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(TINY, agent={"workers": "auto"})
+    monkeypatch.setattr(learning, "choose_kind", lambda count: ("in_process", "as the test says"))
+    search(config, tmp_path / "auto")
+    assert outputs(tmp_path / "auto")["policy"] == outputs(finished_search)["policy"]
 
 
 def test_a_run_folder_is_complete(finished_search: Path) -> None:

@@ -47,6 +47,12 @@ def test_a_sweep_without_grid_is_one_cell(tmp_path: Path) -> None:
     assert dict(cell.settings) == {}
 
 
+def test_a_base_may_name_files_for_its_sections(tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text("rate: 0.125\n", encoding="utf-8")
+    (cell,) = expand(tmp_path, "base: base.yaml\n", base="inner: inner.yaml\n")
+    assert cell.config.inner.rate == 0.125
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
