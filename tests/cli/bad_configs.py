@@ -224,7 +224,8 @@ CONFIGS = [
         name="config: a section in a file that does not fit",
         words="search good.yaml",
         files={"good.yaml": "agent: parts/agent.yaml", "parts/agent.yaml": "episode: 3"},
-        message="parts/agent.yaml: episode: expected one of episodes,... (did you mean 'episodes'?)",
+        message="parts/agent.yaml: episode: expected one of episodes,... "
+        "(did you mean 'episodes'?)",
     ),
     BadInput(
         name="config: a section in a file that is not there",
