@@ -5,7 +5,7 @@ import logging
 from automix.data.config import DataConfig, Loading
 from automix.data.decode import read_header, refusing_bombs
 from automix.data.folder import FolderListing
-from automix.data.memory import main_memory
+from automix.data.memory import format_bytes, main_memory
 
 _log = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ def chosen_loading(config: DataConfig, listing: FolderListing) -> Loading:
     fits = available is None or num_bytes <= _SHARE_OF_MEMORY * available
     choice = Loading.RESIDENT if fits else Loading.STREAMING
     _log.info(
-        "%s: %s: %d images of %d x %d x %d take %.1f GiB, %s half of the memory (%s)",
+        "%s: %s: %d images of %d x %d x %d take %s, %s half of the memory (%s)",
         listing.root,
         choice,
         count,
         channels,
         *size,
-        num_bytes / 2**30,
+        format_bytes(num_bytes),
         "at most" if fits else "more than",
-        "unknown" if available is None else f"{available / 2**30:.1f} GiB",
+        "unknown" if available is None else format_bytes(available),
     )
     return choice

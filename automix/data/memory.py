@@ -1,4 +1,4 @@
-"""How much main memory there is."""
+"""How much main memory there is, and sizes for people."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ _MEMORY_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
 def main_memory() -> int | None:
@@ -23,3 +24,11 @@ def main_memory() -> int | None:
         if limit.isdecimal():
             available = min(available, int(limit))
     return available
+
+
+def format_bytes(count: int) -> str:
+    """Return a size in the largest binary unit that it has one of: ``44.0 MiB``, ``22 B``."""
+    if count < 1024:
+        return f"{count} B"
+    power = min((count.bit_length() - 1) // 10, len(_UNITS))
+    return f"{count / 1024**power:.1f} {_UNITS[power - 1]}"

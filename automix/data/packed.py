@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from automix.config import Config
 from automix.data.decode import refusing_bombs
-from automix.data.memory import main_memory
+from automix.data.memory import format_bytes, main_memory
 from automix.data.parallel import in_order
 from automix.data.pools import ImagesDigest, Pool, images_checksum
 from automix.data.splits import Split
@@ -211,6 +211,6 @@ def _check_room(folder: Path, request: PackRequest, num_bytes: int) -> None:
     for room, available in rooms.items():
         if num_bytes > available:
             raise DataError(
-                f"{request.where}: expected decoded images of at most {available / 2**30:.1f} GiB "
-                f"({room}), got {num_bytes / 2**30:.1f} GiB; {request.remedy}"
+                f"{request.where}: expected decoded images of at most {format_bytes(available)} "
+                f"({room}), got {format_bytes(num_bytes)}; {request.remedy}"
             )

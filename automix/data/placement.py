@@ -5,6 +5,7 @@ import logging
 import torch
 
 from automix.data.config import Placement
+from automix.data.memory import format_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def holding_device(
         ``device`` or the CPU; hand it to ``to`` of the data.
     """
     wanted, host = torch.device(device), torch.device("cpu")
-    size = f"{num_bytes / 2**20:.1f} MiB of images"
+    size = f"{format_bytes(num_bytes)} of images"
     if wanted.type == host.type or placement is Placement.HOST:
         _log.info("%s are held in main memory", size)
         return host
@@ -38,7 +39,7 @@ def holding_device(
     fits = num_bytes <= _SHARE_OF_FREE_MEMORY * free
     place = wanted if fits else host
     relation = "at most" if fits else "more than"
-    _log.info("%s are held on %s: %s half of %.1f MiB free", size, place, relation, free / 2**20)
+    _log.info("%s are held on %s: %s half of %s free", size, place, relation, format_bytes(free))
     return place
 
 

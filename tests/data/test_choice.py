@@ -15,7 +15,7 @@ import automix.data.streaming
 from automix.data.config import DataConfig
 from automix.data.decode import ImageFormat, read_image
 from automix.data.loading import load_data
-from automix.data.memory import main_memory
+from automix.data.memory import format_bytes, main_memory
 from automix.data.splits import Split
 from automix.data.streaming import StreamedSplit
 from tests.data.conftest import WriteFolder
@@ -48,11 +48,11 @@ def test_auto_decodes_what_takes_at_most_half_of_the_memory(
     memory(2 * DECODED)
     assert kind_of(config) is Split
     assert (
-        "resident: 22 images of 3 x 4 x 6 take 0.0 GiB, at most half of the memory" in caplog.text
+        "resident: 22 images of 3 x 4 x 6 take 1.5 KiB, at most half of the memory" in caplog.text
     )
     memory(2 * DECODED - 1)
     assert kind_of(config) is StreamedSplit
-    assert "streaming: 22 images of 3 x 4 x 6 take 0.0 GiB, more than half of" in caplog.text
+    assert "streaming: 22 images of 3 x 4 x 6 take 1.5 KiB, more than half of" in caplog.text
     memory(None)
     assert kind_of(config) is Split
 
@@ -116,3 +116,19 @@ def test_a_container_has_what_its_limit_says(
         found = main_memory()
         assert found is not None
         assert found == expected if expected else found > 2**20
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (60_000 * 3 * 16 * 16, "43.9 MiB"),
+        (2**30 - 1, "1024.0 MiB"),
+        (2**30, "1.0 GiB"),
+        (3 * 2**50, "3072.0 TiB"),
+    ],
+)
+def test_sizes_are_told_in_a_unit_that_fits(count: int, text: str) -> None:
+    assert format_bytes(count) == text
