@@ -129,7 +129,7 @@ def _train_all(
         TrainingPool(config.task, config.compute, with_test="test" in splits_of(config)) as pool,
         ProgressBar("compare", len(jobs)) as bar,
     ):
-        outcomes = known.run(jobs, pool.run, on_done=bar.advance)
+        outcomes = known.run(jobs, pool.run, progress=bar)
     return {
         entry.name: outcomes[position :: len(entries)] for position, entry in enumerate(entries)
     }

@@ -5,10 +5,23 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from automix.experiments.pool import TrainingJob, TrainingOutcome
 from automix.training.metrics import EvalMetrics
+
+
+class Progress(Protocol):
+    """Counts jobs; `automix.experiments.progress.ProgressBar` is one."""
+
+    def advance(self) -> None:
+        """Take in a job that has just been run."""
+        ...
+
+    def skip(self, count: int) -> None:
+        """Take in ``count`` jobs that needed no run."""
+        ...
+
 
 RunPool = Callable[[Sequence[TrainingJob]], Iterable[TrainingOutcome]]
 
@@ -26,17 +39,16 @@ class OutcomeFile:
         self._last = time.perf_counter()
 
     def run(
-        self, jobs: Sequence[TrainingJob], pool: RunPool, *, on_done: Callable[[], None]
+        self, jobs: Sequence[TrainingJob], pool: RunPool, *, progress: Progress
     ) -> list[TrainingOutcome]:
         """Return the outcomes of ``jobs`` in their order; only those not yet known are run."""
         missing = list({_key(job): job for job in jobs if _key(job) not in self._known}.items())
-        for _ in range(len(jobs) - len(missing)):
-            on_done()
+        progress.skip(len(jobs) - len(missing))
         self._last = time.perf_counter()
         outcomes = pool([job for _, job in missing])
         for (key, _), outcome in zip(missing, outcomes, strict=True):
             self._remember(key, outcome)
-            on_done()
+            progress.advance()
         return [self._known[_key(job)] for job in jobs]
 
     def _remember(self, key: str, outcome: TrainingOutcome) -> None:

@@ -142,7 +142,7 @@ def _train(config: ProbeConfig, known: OutcomeFile, *, num_classes: int) -> Loss
         TrainingPool(config.task, config.compute, with_test=False) as pool,
         ProgressBar("probe", len(jobs)) as bar,
     ):
-        outcomes = known.run(jobs, pool.run, on_done=bar.advance)
+        outcomes = known.run(jobs, pool.run, progress=bar)
     losses = losses_of(outcomes, "reward", num_classes=num_classes)
     count = config.num_seeds
     table = {name: losses[i * count : (i + 1) * count] for i, name in enumerate(constants)}

@@ -63,6 +63,13 @@ class ProgressBar:
             sys.stderr.write(self._line(now, note) + "\n")
             sys.stderr.flush()
 
+    def skip(self, count: int) -> None:
+        """Take in ``count`` units of an earlier attempt: they say nothing about the time left."""
+        self._done += count
+        self._first += count
+        if self._live is not None and count:
+            self._live.reset(self._task, completed=self._done)
+
     def _line(self, now: float, note: str) -> str:
         elapsed = now - self._started
         rate = (self._done - self._first) / elapsed if elapsed else 0.0

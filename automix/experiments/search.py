@@ -117,7 +117,7 @@ def _select(
     ):
 
         def run_jobs(jobs: Sequence[TrainingJob]) -> list[TrainingOutcome]:
-            return outcomes.run(jobs, pool.run, on_done=bar.advance)
+            return outcomes.run(jobs, pool.run, progress=bar)
 
         return select(candidates, config.selection, seed=config.seed, run=run_jobs)
 

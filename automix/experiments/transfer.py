@@ -111,7 +111,7 @@ def _train(config: TransferConfig, task: TaskConfig, data: SearchData, path: Pat
         TrainingPool(task, config.compute, with_test=False) as pool,
         ProgressBar(path.stem, len(jobs)) as bar,
     ):
-        outcomes = known.run(jobs, pool.run, on_done=bar.advance)
+        outcomes = known.run(jobs, pool.run, progress=bar)
     losses = losses_of(outcomes, "selection", num_classes=data.num_classes)
     table = losses.reshape(len(decisions), config.num_seeds)
     return {decision.label(): row for decision, row in zip(decisions, table, strict=True)}

@@ -32,6 +32,19 @@ class Pool:
             yield outcome(job.seed)
 
 
+class Count:
+    """Counts what was run and what was not."""
+
+    def __init__(self) -> None:
+        self.run = self.skipped = 0
+
+    def advance(self) -> None:
+        self.run += 1
+
+    def skip(self, count: int) -> None:
+        self.skipped += count
+
+
 def outcome(seed: int) -> TrainingOutcome:
     loss = float("nan") if seed == 2 else seed / 3
     metrics = EvalMetrics(
@@ -42,9 +55,10 @@ def outcome(seed: int) -> TrainingOutcome:
 
 def run(path: Path, jobs: Sequence[TrainingJob], pool: Pool) -> tuple[list[str], int]:
     """Return what came back, as text because NaN does not equal NaN, and how much was counted."""
-    done = []
-    outcomes = OutcomeFile(path).run(jobs, pool, on_done=lambda: done.append(1))
-    return [str(each) for each in outcomes], len(done)
+    count, before = Count(), len(pool.seeds)
+    outcomes = OutcomeFile(path).run(jobs, pool, progress=count)
+    assert count.run == len(pool.seeds) - before
+    return [str(each) for each in outcomes], count.run + count.skipped
 
 
 EXPECTED = [str(outcome(job.seed)) for job in JOBS], 4
