@@ -5,13 +5,13 @@ import copy
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import AgentConfig
@@ -95,7 +95,6 @@ def train_ppo(
     seed: int,
     callbacks: Sequence[BaseCallback] = (),
     state: AgentState | None = None,
-    tensorboard: Path | None = None,
 ) -> PPO:
     """Learn a schedule policy; the caller's global generators are left as they were.
 
@@ -106,7 +105,6 @@ def train_ppo(
         seed: names the initial policy and its exploration.
         callbacks: Stable-Baselines3 callbacks.
         state: continue from this state instead of starting; the environments are set to it.
-        tensorboard: folder for TensorBoard events.
 
     Raises:
         ConfigError: episodes, environments and minibatches do not divide.
@@ -114,7 +112,7 @@ def train_ppo(
     plan = plan_learning(config, num_segments=num_segments)
     with isolated_generators():
         wrapped = FinalReturn(env)
-        model = _make_ppo(wrapped, config, plan, seed=seed, tensorboard=tensorboard)
+        model = _make_ppo(wrapped, config, plan, seed=seed)
         remaining = plan.total_steps
         first = []
         if state is not None:
@@ -202,14 +200,7 @@ class _RestoreAtFirstRollout(BaseCallback):
         return True
 
 
-def _make_ppo(
-    env: FinalReturn,
-    config: AgentConfig,
-    plan: LearningPlan,
-    *,
-    seed: int,
-    tensorboard: Path | None,
-) -> PPO:
+def _make_ppo(env: FinalReturn, config: AgentConfig, plan: LearningPlan, *, seed: int) -> PPO:
     kind = PPO if config.lstm_size is None else recurrent_ppo()
     model: PPO = kind(
         "MlpPolicy" if config.lstm_size is None else "MlpLstmPolicy",
@@ -224,11 +215,12 @@ def _make_ppo(
         ent_coef=config.entropy_coefficient,
         vf_coef=config.value_coefficient,
         policy_kwargs=network_arguments(config.hidden_sizes, config.lstm_size),
-        tensorboard_log=str(tensorboard) if tensorboard else None,
         # Stable-Baselines3 takes seeds below 2**32.
         seed=derived_seed(seed, Stream.POLICY) % 2**32,
         device="cpu",
     )
+    # Without a logger of its own it would leave a folder in the system's temporary one.
+    model.set_logger(Logger(folder=None, output_formats=[]))
     return model
 
 

@@ -1,6 +1,7 @@
 """Learning continues bit for bit from every rollout boundary."""
 
 import copy
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,11 @@ def test_global_generators_are_left_alone() -> None:
         train_ppo(
             env, CONFIG, num_segments=NUM_SEGMENTS, seed=0, callbacks=[RolloutCheckpoint(fail)]
         )
+
+
+def test_learning_leaves_nothing_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    Run(toy_vec_env(SWITCH, noise=0.0, num_envs=2))
+    assert not any(tmp_path.iterdir())
