@@ -34,6 +34,15 @@ class Episode:
     seconds: float
     observations: tuple[tuple[float, ...], ...] = ()
 
+    @property
+    def observed_segments(self) -> range:
+        """Return the segments whose decisions `observations` were made before.
+
+        An episode may go on from a snapshot: what was seen before it is not known.
+        """
+        last = len(self.schedule.segments)
+        return range(last - len(self.observations), last)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; `from_dict` is the inverse."""
         return {

@@ -29,8 +29,11 @@ class AgentConfig(Config):
     trained at once on one device, which has other last bits; or what suits this machine: lockstep
     on an accelerator with several environments, processes on several cores, else this process."""
 
+    # It falls, because near the end all returns are alike: advantages are then scaled-up noise, and
+    # the policy walks away from what it found. Of 12 searches of the toy whose best operator
+    # depends on the state, one fell from 98% of the best return to 75% in its last 64 episodes.
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    """Step size of Adam for policy and critic."""
+    """Step size of Adam for policy and critic at the beginning; it falls to 0 linearly."""
 
     epochs_per_update: Annotated[int, Field(ge=1)] = 5
     """Passes over a rollout at each update."""
@@ -48,7 +51,9 @@ class AgentConfig(Config):
     clip_range: Annotated[float, Field(gt=0)] = 0.2
     """How far an update may move the probability of a decision."""
 
-    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.001
+    # With 0.001 the policy of noisy toys settled after a third of the episodes, and the rest taught
+    # nothing: 9 of 10 searches reached 95% of the best return. With 0.02, all 10 did.
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.02
     """Weight of the entropy bonus, which keeps the policy exploring."""
 
     value_coefficient: Annotated[float, Field(ge=0)] = 0.5

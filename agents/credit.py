@@ -1,15 +1,16 @@
 """Credit for each decision: what all episodes together say it contributed to its return.
 
 The return of an episode comes at its end, with the noise of a whole training, and says nothing
-about which of its decisions earned it. An additive model of all episodes so far does. Before each
-update, every decision is paid its estimated contribution, and the last one what the model leaves
-unexplained: the sum is the return, so the best policy stays the same (return decomposition,
-https://arxiv.org/abs/1806.07857). How far the unexplained part reaches back is the trace decay of
-the advantage (`AgentConfig.gae_lambda`).
+about which of its decisions earned it. An additive model of all episodes so far does, given the
+state in which each was taken. Before each update, every decision is paid its estimated
+contribution, and the last one what the model leaves unexplained: the sum is the return, so the best
+policy stays the same (return decomposition, https://arxiv.org/abs/1806.07857). How far the
+unexplained part reaches back is the trace decay of the advantage (`AgentConfig.gae_lambda`).
 """
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +38,7 @@ def fit_episodes(
     states = np.full((len(episodes), num_segments, width), np.nan)
     for number, episode in enumerate(episodes):
         if episode.observations:
-            # An episode may go on from a snapshot: what was seen before it is not known.
-            last = len(episode.schedule.segments)
-            states[number, last - len(episode.observations) : last] = episode.observations
+            states[number, episode.observed_segments] = episode.observations
     return fit_additive(
         [episode.schedule for episode in episodes],
         [episode.potential for episode in episodes],
@@ -47,6 +46,14 @@ def fit_episodes(
         num_segments=num_segments,
         states=None if np.isnan(states).all() else states,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """Where an episode ended: segments of the run that were over then, and whether by halving."""
+
+    segment: int
+    is_truncated: bool
 
 
 class RedistributedReturns(BaseCallback):
@@ -62,16 +69,19 @@ class RedistributedReturns(BaseCallback):
         self._num_segments = num_segments
         self._index = {decision: number for number, decision in enumerate(codec.decisions())}
 
-        # Segments of the run that were over at the end of an episode, by step and environment.
-        self._over: dict[tuple[int, int], int] = {}
+        # How episodes ended, by step and environment.
+        self._ends: dict[tuple[int, int], _End] = {}
 
     def _on_rollout_start(self) -> None:
-        self._over = {}
+        self._ends = {}
 
     def _on_step(self) -> bool:
         for env, info in enumerate(self.locals["infos"]):
             if "schedule" in info:
-                self._over[self.locals["n_steps"], env] = len(info["schedule"].segments)
+                self._ends[self.locals["n_steps"], env] = _End(
+                    segment=len(info["schedule"].segments),
+                    is_truncated=info.get("TimeLimit.truncated", False),
+                )
         return True
 
     def _on_rollout_end(self) -> None:
@@ -89,18 +99,24 @@ class RedistributedReturns(BaseCallback):
     def _shift(self, fit: AdditiveFit, buffer: RolloutBuffer) -> Floats:
         """Return (steps, environments) amounts that move credit and sum to 0 over an episode.
 
-        An episode that is not whole within the rollout is left as it is.
+        An episode that is not whole within the rollout is left as it is. One that was truncated
+        gives nothing back at its end: the value of its last state, from which it is bootstrapped,
+        is that of states whose decisions have been credited already.
         """
         num_steps, num_envs = buffer.rewards.shape
         shift = np.zeros((num_steps, num_envs))
         for env in range(num_envs):
             starts = [*np.flatnonzero(buffer.episode_starts[:, env]), num_steps]
             for start, stop in itertools.pairwise(starts):
-                if (over := self._over.get((stop - 1, env))) is None:
+                if (end := self._ends.get((stop - 1, env))) is None:
                     continue
                 actions = buffer.actions[start:stop, env].astype(np.int64)
                 chosen = [self._index[self._codec.decode(action)] for action in actions]
-                contributions = fit.effects[np.arange(over - len(chosen), over), chosen]
+                segments = np.arange(end.segment - len(chosen), end.segment)
+                states = buffer.observations[start:stop, env].astype(np.float64)
+                effects = fit.effects_in(segments, states)
+                contributions = effects[np.arange(len(chosen)), chosen]
                 shift[start:stop, env] += contributions
-                shift[stop - 1, env] -= contributions.sum()
+                if not end.is_truncated:
+                    shift[stop - 1, env] -= contributions.sum()
         return shift

@@ -65,18 +65,14 @@ class Imitation(BaseCallback):
         """Return observations (N, F), actions (D, parts) and their probabilities (N, D)."""
         choices = self._codec.decisions()
         fit = fit_episodes(self._episodes, choices, num_segments=self._num_segments)
-        seen = [
-            (row, segment)
-            for episode in self._episodes
-            for segment, row in enumerate(episode.observations)
-        ]
-        deviation = np.std([episode.potential for episode in self._episodes]) + 1e-12
-        preferred = torch.softmax(torch.tensor(fit.effects / (_TEMPERATURE * deviation)), dim=1)
-        segments = [segment for _, segment in seen]
+        states = np.array([row for episode in self._episodes for row in episode.observations])
+        segments = np.concatenate([episode.observed_segments for episode in self._episodes])
+        deviation = float(np.std([episode.potential for episode in self._episodes])) + 1e-12
+        effects = torch.tensor(fit.effects_in(segments, states))
         return (
-            torch.tensor([row for row, _ in seen], dtype=torch.float32),
+            torch.tensor(states, dtype=torch.float32),
             torch.tensor(np.array([self._codec.encode(choice) for choice in choices])),
-            preferred[segments].float(),
+            torch.softmax(effects / (_TEMPERATURE * deviation), dim=1).float(),
         )
 
 

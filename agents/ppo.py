@@ -12,6 +12,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import AgentConfig
@@ -205,7 +206,7 @@ def _make_ppo(env: FinalReturn, config: AgentConfig, plan: LearningPlan, *, seed
     model: PPO = kind(
         "MlpPolicy" if config.lstm_size is None else "MlpLstmPolicy",
         env,
-        learning_rate=config.learning_rate,
+        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
         n_steps=plan.steps_per_environment,
         batch_size=plan.minibatch_size,
         n_epochs=config.epochs_per_update,

@@ -1,11 +1,14 @@
 """Credit: what decisions are paid sums to the return, and goes to those that earned it."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.additive import fit_additive
@@ -15,10 +18,19 @@ from agents.credit import RedistributedReturns, fit_episodes
 from agents.ppo import train_ppo
 from automix.schedule import Decision
 from automix.schedule_builders import even_schedule
+from automix.vocabulary import Operator
 from envs.actions import ActionCodec
+from envs.config import EnvironmentConfig
 from tests.agents.toy import ENVIRONMENT, NUM_SEGMENTS, SWITCH, Toy, toy_vec_env
 
 CODEC = ActionCodec(ENVIRONMENT)
+THREE = ActionCodec(
+    EnvironmentConfig(
+        operators=(Operator.NONE, Operator.MIXUP, Operator.CUTMIX),
+        num_strengths=1,
+        probabilities=(1.0,),
+    )
+)
 ONE_ROLLOUT = AgentConfig(episodes=64, episodes_per_rollout=64, num_environments=16)
 
 
@@ -162,3 +174,79 @@ def test_episodes_without_observations_are_fitted_as_before() -> None:
 
 def _fields(episode: Episode) -> dict[str, Any]:
     return {name: getattr(episode, name) for name in Episode.__slots__}
+
+
+def reacting(*, depends: bool, seed: int = 0) -> list[Episode]:
+    """Return episodes in which Mixup is worth 0.02 where the state is high, CutMix where it is low.
+
+    Without ``depends``, Mixup is worth it everywhere. The state itself is worth five times as much.
+    """
+    generator = np.random.default_rng(seed)
+    choices = [Decision(operator=name) for name in ("none", "mixup", "cutmix")]
+    episodes = []
+    for number in range(120):
+        taken = generator.integers(3, size=2)
+        state = generator.choice([-1.0, 1.0])
+        best = 1 if state > 0 or not depends else 2
+        value = 0.02 * np.count_nonzero(taken == best) + 0.1 * state
+        episodes.append(
+            Episode(
+                number=number,
+                schedule=even_schedule([choices[index] for index in taken]),
+                total_reward=0.0,
+                potential=float(value + generator.normal(scale=0.01)),
+                training_seed=number,
+                seconds=0.0,
+                observations=((0.0, state, 0.5), (1.0, state, generator.normal())),
+            )
+        )
+    return episodes
+
+
+@pytest.mark.parametrize("depends", [True, False])
+def test_effects_depend_on_the_state_where_trainings_say_so(depends: bool) -> None:
+    choices = [Decision(operator=name) for name in ("none", "mixup", "cutmix")]
+    fit = fit_episodes(reacting(depends=depends), choices, num_segments=2)
+    states = np.array([[0.0, 1.0, 0.5], [0.0, -1.0, 0.5]] * 2)
+    effects = fit.effects_in(np.array([0, 0, 1, 1]), states)
+    assert effects.argmax(axis=1).tolist() == ([1, 2, 1, 2] if depends else [1, 1, 1, 1])
+    unknown = fit.effects_in(np.array([0, 1]), np.full((2, 3), np.nan))
+    np.testing.assert_array_equal(unknown, fit.effects)
+    if not depends:
+        spread = np.abs(effects - fit.effects[[0, 0, 1, 1]]).max()
+        assert spread < 0.1 * np.ptp(fit.effects)
+
+
+def test_an_episode_from_a_snapshot_knows_only_its_own_segments() -> None:
+    episodes, _ = luck(0, num_episodes=20)
+    late = dataclasses.replace(episodes[3], observations=episodes[3].observations[1:])
+    assert (episodes[3].observed_segments, late.observed_segments) == (range(2), range(1, 2))
+    choices = [Decision(operator=name) for name in ("none", "mixup", "cutmix")]
+    fit = fit_episodes([*episodes[:3], late, *episodes[4:]], choices, num_segments=2)
+    whole = fit_episodes(episodes, choices, num_segments=2)
+    # What is missing is the constant observation before the first segment: nothing is lost.
+    np.testing.assert_allclose(fit.effects, whole.effects)
+
+
+def test_a_truncated_episode_keeps_its_credit() -> None:
+    """It is bootstrapped from a state whose value counts from there on, as if credit went on."""
+    episodes, _ = luck(0, num_episodes=20)
+    paid = {}
+    for is_truncated in (False, True):
+        credit = RedistributedReturns(episodes, THREE, num_segments=2)
+        fit = fit_episodes(episodes, THREE.decisions(), num_segments=2)
+        buffer = RolloutBuffer(3, spaces.Box(-1, 1, (2,)), THREE.space, device="cpu", n_envs=1)
+        buffer.episode_starts[:, 0] = [1, 0, 1]
+        buffer.actions[:, 0] = [THREE.encode(episodes[0].schedule.at(0.0))] * 3
+        schedule = even_schedule([episodes[0].schedule.at(0.0)] * 2)
+        infos = [{}, {"schedule": schedule, "TimeLimit.truncated": is_truncated}, {}]
+        for step, info in enumerate(infos):
+            credit.locals = {"infos": [info], "n_steps": step}
+            credit._on_step()
+        paid[is_truncated] = credit._shift(fit, buffer)[:, 0]
+    assert paid[False].sum() == pytest.approx(0, abs=1e-12)
+    np.testing.assert_array_equal(paid[True][:1], paid[False][:1])
+    assert paid[True][0] != 0
+    assert paid[True][1] == paid[False][1] + paid[True].sum()
+    # The third step begins an episode that is not over.
+    assert paid[True][2] == paid[False][2] == 0

@@ -1,11 +1,13 @@
 """A trainer whose best schedule is known in closed form, inside the real environment.
 
 A training is worth the mean over its segments of what each decision is worth there; the loss falls
-from 1 to 1 - worth, plus noise. Two tasks:
+from 1 to 1 - worth, plus noise. Three tasks:
 
 * `STATIONARY`: one decision is the best throughout.
 * `SWITCH`: strong Mixup is the best in the first half, no mixing in the second. Mixing also raises
   the loss right after the segment, so that who looks one segment ahead never mixes.
+* `STATE`: Mixup is the best in one half of the trainings, CutMix in the other, and the loss shows
+  from the start which half it is. No schedule is good in both.
 """
 
 import math
@@ -46,11 +48,14 @@ class Toy:
         worth: of a decision in the segment that begins at a progress; at most 1.
         harm: what a decision adds to the loss until the next segment is over.
         diverges: whether the loss is not finite after a decision.
+        odd_worth: what decisions are worth in trainings of odd seeds, if not the same; their loss
+            is higher by 0.5 throughout.
     """
 
     worth: Callable[[Decision, float], float]
     harm: Callable[[Decision], float]
     diverges: Callable[[Decision], bool] = lambda decision: False
+    odd_worth: Callable[[Decision, float], float] | None = None
 
 
 _QUALITY = {
@@ -97,6 +102,23 @@ STATIONARY = Toy(worth=_stationary_worth, harm=lambda decision: 0.0)
 SWITCH = Toy(worth=_switching_worth, harm=lambda decision: 1.5 * amount(decision) / NUM_SEGMENTS)
 
 
+def _state_worth(best: Operator, other: Operator) -> Callable[[Decision, float], float]:
+    quality = dict.fromkeys(Operator, 0.3) | {best: 1.0, other: 0.2}
+
+    def worth(decision: Decision, progress: float) -> float:
+        del progress
+        return quality[decision.operator] * (1 - 0.2 * _level(decision)) * decision.probability
+
+    return worth
+
+
+STATE = Toy(
+    worth=_state_worth(Operator.MIXUP, Operator.CUTMIX),
+    odd_worth=_state_worth(Operator.CUTMIX, Operator.MIXUP),
+    harm=lambda decision: 0.0,
+)
+
+
 class ToyTrainer:
     """Stands in for a `ClassifierTrainer` in the environment."""
 
@@ -105,6 +127,8 @@ class ToyTrainer:
         self.total_steps = NUM_SEGMENTS
         self._toy, self._noise = toy, noise
         self._worth = self._harm = 0.0
+        odd = toy.odd_worth if seed % 2 else None
+        self._worth_of, self._level = (odd, 0.5) if odd else (toy.worth, 0.0)
 
     @property
     def progress(self) -> float:
@@ -112,7 +136,7 @@ class ToyTrainer:
 
     def train(self, decision: Decision, *, num_steps: int) -> TrainMetrics:
         assert num_steps == 1
-        self._worth += self._toy.worth(decision, self.progress) / NUM_SEGMENTS
+        self._worth += self._worth_of(decision, self.progress) / NUM_SEGMENTS
         self._harm = self._toy.harm(decision)
         self.step += 1
         loss = math.nan if self._toy.diverges(decision) else self._loss
@@ -143,7 +167,7 @@ class ToyTrainer:
     def _loss(self) -> float:
         seed = derived_seed(self.seed, Stream.PROBE, step=self.step)
         noise = self._noise * np.random.default_rng(seed).standard_normal() if self.step else 0.0
-        return 1 - self._worth + self._harm + float(noise)
+        return 1 + self._level - self._worth + self._harm + float(noise)
 
 
 class ToyEnv(MixingEnv):
