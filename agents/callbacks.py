@@ -121,9 +121,10 @@ class EpisodeRecorder(BaseCallback):
                     total_reward=info["episode"]["r"],
                     observations=self._observations[index],
                 )
-                self._observations[index] = []
                 self._episodes.append(episode)
                 self._on_episode(episode)
+            if "episode" in info or "stopped_episode" in info:
+                self._observations[index] = []
         return not self._has_stalled()
 
     def _has_stalled(self) -> bool:

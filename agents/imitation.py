@@ -43,20 +43,25 @@ class Imitation(BaseCallback):
         codec: ActionCodec,
         *,
         num_segments: int,
-        after: int,
+        after_steps: int,
     ) -> None:
-        """Learn from ``episodes``, which others append to, when there are ``after`` of them."""
+        """Learn from ``episodes``, which others append to, after that many decisions.
+
+        Not after a number of episodes: those from snapshots are shorter and those that halving
+        stopped are not recorded, so that no rollout may end with exactly that number.
+        """
         super().__init__()
         self._episodes = episodes
         self._codec = codec
         self._num_segments = num_segments
-        self._after = after
+        self._after_steps = after_steps
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
-        if len(self._episodes) == max(self._after, FEWEST_EPISODES):
+        is_due = self.model.num_timesteps == self._after_steps
+        if is_due and len(self._episodes) >= FEWEST_EPISODES:
             policy = self.model.policy
             assert isinstance(policy, ActorCriticPolicy)
             imitate(policy, *self._lesson())
@@ -89,9 +94,16 @@ def teachers(
     """
     found: list[BaseCallback] = [RedistributedReturns(episodes, codec, num_segments=num_segments)]
     if config.warm_start is not None:
-        num_rollouts = plan_learning(config, num_segments=num_segments).num_rollouts
-        after = round(config.warm_start * num_rollouts) * config.episodes_per_rollout
-        found.append(Imitation(episodes, codec, num_segments=num_segments, after=after))
+        plan = plan_learning(config, num_segments=num_segments)
+        steps = plan.total_steps // plan.num_rollouts
+        found.append(
+            Imitation(
+                episodes,
+                codec,
+                num_segments=num_segments,
+                after_steps=round(config.warm_start * plan.num_rollouts) * steps,
+            )
+        )
     return found
 
 

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from agents import imitation
 from agents.callbacks import Episode, EpisodeRecorder
 from agents.config import AgentConfig
 from agents.imitation import imitate, teachers
 from agents.policies import roll_out
 from agents.ppo import policy_of, train_ppo
 from envs.actions import ActionCodec
+from envs.config import EnvironmentConfig
+from tests.agents import toy as toys
 from tests.agents.toy import (
     ENVIRONMENT,
     NUM_SEGMENTS,
@@ -47,6 +50,40 @@ def test_the_policy_does_what_the_episodes_suggest() -> None:
 def test_it_does_not_where_it_is_not_asked_to(warm_start: float | None) -> None:
     config = IDLE.model_copy(update={"warm_start": warm_start})
     assert greedy_return(config) < 0.7 * best_return(SWITCH)
+
+
+@pytest.mark.parametrize(
+    "exploration",
+    [{"snapshot_share": 0.5}, {"halving_rungs": [0.5], "stopped_share": 0.5}],
+    ids=["snapshots", "halving"],
+)
+def test_episodes_that_begin_late_or_stop_early_are_imitated_by_segment(
+    exploration: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = ENVIRONMENT.model_dump() | exploration
+    monkeypatch.setattr(toys, "ENVIRONMENT", EnvironmentConfig.model_validate(changed))
+    lessons: list[torch.Tensor] = []
+    monkeypatch.setattr(imitation, "imitate", lambda policy, seen, *rest: lessons.append(seen))
+    config = AgentConfig(episodes=96, num_environments=2)
+    episodes: list[Episode] = []
+    recorder = EpisodeRecorder(
+        episodes,
+        on_episode=lambda _: None,
+        episodes_per_rollout=config.episodes_per_rollout,
+        patience=None,
+    )
+    found = teachers(config, episodes, CODEC, num_segments=NUM_SEGMENTS)
+    env = toy_vec_env(SWITCH, noise=0.05, num_envs=config.num_environments)
+    train_ppo(env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=[recorder, *found])
+    # Progress is observed: it says which segment each row was seen before.
+    assert len(lessons) == 1
+    progress = np.round(np.array([row for e in episodes for row in e.observations])[:, 0], 4)
+    segments = np.concatenate([episode.observed_segments for episode in episodes])
+    np.testing.assert_allclose(progress, segments / NUM_SEGMENTS, atol=1e-3)
+    # Some are whole; others begin at a snapshot, or were cut by the end of a rollout.
+    starts = {episode.observed_segments.start for episode in episodes}
+    assert 0 in starts
+    assert len(starts) > 1
 
 
 def test_probabilities_of_actions_become_those_taught() -> None:

@@ -155,6 +155,15 @@ def test_a_return_of_another_episode_teaches_nothing(toy: Toy) -> None:
     assert learned_return(toy, seed=0, wrapper=Shifted) < 0.9 * best_return(toy)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("toy", [STATE, SWITCH], ids=["state", "noisy switch"])
+@pytest.mark.parametrize("wrapper", [Shifted, Negated])
+def test_nor_do_twice_the_episodes(toy: Toy, wrapper: Callable[[VecEnv], VecEnv]) -> None:
+    noise = NOISE if toy is STATE else 2 * NOISE
+    reached = learned_return(toy, seed=0, config=LONG, noise=noise, wrapper=wrapper)
+    assert reached < 0.9 * best_return(toy)
+
+
 @TOYS
 def test_random_does_not(toy: Toy) -> None:
     returns = random_returns(toy)
