@@ -1,18 +1,17 @@
 """What makes the return of an episode less noisy, and what that costs: measured on the digits.
 
-    python -m benchmarks.noise [--schedules 16] [--seeds 4]
+    python -m benchmarks.noise [--schedules 24] [--seeds 6] [--folder FOLDER]
 
 Random schedules are trained with the same seeds each. For every measure the table says how the
-return varies between seeds of one schedule (what a search must average out), which share of its
-variance is the schedule's, what an episode costs, and from these the noise after a minute of
-search: the standard error of the mean return, in standard deviations between schedules. Lower is
-better; the ratio is to the plain return.
+return varies between seeds of one schedule (what a search must average out), how far it varies
+with the schedule in a way that images outside the reward split confirm (what a search looks for),
+what an episode costs in processor time, and from these the noise after a minute of search: the
+standard error of the mean return over that confirmed standard deviation. Lower is better. The ratio
+is to the plain return, with a 95% bootstrap interval over schedules and seeds.
 """
 
 import argparse
 import math
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,174 +19,236 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.policies import roll_out
-from automix.config import Config
-from automix.data.splits import Split
 from automix.experiments.config import SearchConfig
 from automix.experiments.text_tables import align
 from automix.random_streams import Stream, derived_seed
-from automix.training.build import load_search_data
-from envs.actions import Action
-from envs.mixing_env import MixingEnv
-from envs.observations import Observation
+from benchmarks.noise_trainings import Trained, train_all
 
 _CONFIG = Path("configs/search/digits.yaml")
 _MINUTE = 60.0
+_NUM_BOOTSTRAP = 2000
 # Ridge of the regressions on states, on standardised features.
 _RIDGE = 3.0
+# The state before these segments, counted from 1, is taken as known.
+_KNOWN_BEFORE = (5, 7, 8)
+_HEADINGS = (
+    "measure",
+    "sd of seeds",
+    "confirmed sd",
+    "share",
+    "agreement",
+    "s per return",
+    "noise",
+    "ratio, 95% interval",
+)
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was measured of one way to look at a return.
+    """One way to look at the return.
 
     Attributes:
-        returns: of every schedule and seed, (M, K).
-        seconds: of one episode.
-        between: standard deviation between schedules, of what the returns estimate.
+        returns: (M, K), of every schedule and seed; what is known of a seed's luck is taken out.
+        signal: (M, K), the same before anything was taken out.
+        seconds: processor time of what one return takes.
     """
 
     returns: Floats
+    signal: Floats
     seconds: float
-    between: float
 
-    @property
-    def within(self) -> float:
-        """Standard deviation between seeds of one schedule."""
-        return float(np.sqrt(self.returns.var(axis=1, ddof=1).mean()))
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """The figures of a measure.
+
+    Attributes:
+        within: standard deviation between seeds of one schedule.
+        confirmed: standard deviation between schedules, of the part that goes along with the loss
+            on other images after trainings with other seeds.
+        agreement: correlation of the expected return with that other loss, over schedules.
+        seconds: processor time of one return.
+    """
+
+    within: float
+    confirmed: float
+    agreement: float
+    seconds: float
 
     @property
     def share(self) -> float:
-        """Share of the variance that is the schedule's."""
-        return self.between**2 / (self.between**2 + self.within**2)
+        """Share of the variance of a return that is confirmed to be the schedule's."""
+        return self.confirmed**2 / (self.confirmed**2 + self.within**2)
 
     @property
-    def noise(self) -> float:
-        """Standard error after a minute of search, in standard deviations between schedules."""
-        return self.within / self.between * math.sqrt(self.seconds / _MINUTE)
+    def after_a_minute(self) -> float:
+        """Standard error of the mean return of a minute, in confirmed standard deviations."""
+        return self.within / self.confirmed * math.sqrt(self.seconds / _MINUTE)
 
 
-class _Script:
-    """A policy that does what it was told, and remembers what it saw."""
+def noise_of(measured: Measured, judge: Floats, seeds: NDArray[np.int64] | None = None) -> Noise:
+    """Return the figures, from pairs of trainings with different seeds: none is biased by luck.
 
-    def __init__(self, actions: Sequence[Action]) -> None:
-        self._actions = list(actions)
-        self.seen: list[Observation] = []
+    Args:
+        measured: M schedules, K seeds.
+        judge: (M, K) negative losses on images that no measure uses.
+        seeds: (K,) numbers of the seeds; equal ones, which a bootstrap has, are no pair.
+    """
+    number = np.arange(judge.shape[1]) if seeds is None else seeds
+    pairs = np.not_equal.outer(number, number)
 
-    def start_episode(self) -> None:
-        self.seen = []
+    def covariance(first: Floats, second: Floats) -> float:
+        centred = [each - each.mean(axis=0) for each in (first, second)]
+        return float((centred[0].T @ centred[1])[pairs].mean() / (len(first) - 1))
 
-    def act(self, observation: Observation) -> Action:
-        self.seen.append(observation)
-        return self._actions[len(self.seen) - 1]
+    differences = measured.returns[:, :, None] - measured.returns[:, None, :]
+    shared = max(covariance(measured.signal, judge), 1e-12)
+    judged = max(covariance(judge, judge), 1e-12)
+    own = max(covariance(measured.signal, measured.signal), 1e-12)
+    return Noise(
+        within=math.sqrt(float(np.square(differences[:, pairs]).mean()) / 2),
+        confirmed=shared / math.sqrt(judged),
+        agreement=shared / math.sqrt(own * judged),
+        seconds=measured.seconds,
+    )
 
 
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--schedules", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--schedules", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--folder", type=Path, help="keeps trainings; an interrupted run goes on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    measured = _measure(SearchConfig.from_yaml(_CONFIG), arguments.schedules, arguments.seeds)
-    plain = next(iter(measured.values()))
-    rows = [["measure", "sd of seeds", "share of schedule", "s per episode", "noise", "ratio"]]
+    config = SearchConfig.from_yaml(_CONFIG)
+    trained = train_all(
+        config,
+        num_schedules=arguments.schedules,
+        num_seeds=arguments.seeds,
+        folder=arguments.folder,
+    )
+    measured, judge = _measures(trained), trained.seen["judge"]
+    ratios = _bootstrap(measured, judge, seed=config.seed)
+    plain = noise_of(next(iter(measured.values())), judge).after_a_minute
+    rows = [list(_HEADINGS)]
     for name, each in measured.items():
+        noise = noise_of(each, judge)
+        low, high = np.quantile(ratios[name], [0.025, 0.975])
         rows.append(
             [
                 name,
-                f"{each.within:.4f}",
-                f"{each.share:.2f}",
-                f"{each.seconds:.2f}",
-                f"{each.noise:.3f}",
-                f"{each.noise / plain.noise:.2f}",
+                f"{noise.within:.4f}",
+                f"{noise.confirmed:.4f}",
+                f"{noise.share:.2f}",
+                f"{noise.agreement:.2f}",
+                f"{noise.seconds:.2f}",
+                f"{noise.after_a_minute:.3f}",
+                f"{noise.after_a_minute / plain:.2f} [{low:.2f}, {high:.2f}]",
             ]
         )
     print("\n".join(align(rows)))
 
 
-def _measure(config: SearchConfig, num_schedules: int, num_seeds: int) -> dict[str, Measured]:
-    env = MixingEnv(config.task, config.environment, data=load_search_data(config.task.data))
-    generator = np.random.default_rng(derived_seed(config.seed, Stream.POLICY))
-    shape = (num_schedules, config.environment.num_segments, len(env.action_space.nvec))  # type: ignore[attr-defined]
-    schedules = generator.integers(env.action_space.nvec, size=shape)  # type: ignore[attr-defined]
-    seeds = [derived_seed(config.seed, Stream.PROBE, step=index) for index in range(num_seeds)]
-    half = env.data.reward.subset(torch.arange(0, len(env.data.reward), 2))
-    averaged, last, seconds = _run(env, schedules, seeds, [half, env.data.selection])
-    # No mixing at all: the same reference for all schedules.
-    reference, _, _ = _run(env, np.zeros_like(schedules[:1]), seeds, [])
-    raw_task = _replaced(config.task, trainer=_replaced(config.task.trainer, ema_decay=0.0))
-    raw_env = MixingEnv(raw_task, config.environment, data=env.data)  # type: ignore[arg-type]
-    raw, _, raw_seconds = _run(raw_env, schedules, seeds, [])
-    plain = averaged[..., 0]
-    between = _between(plain)
-    both = (plain + averaged[..., 2]) / 2
-    ran = np.broadcast_to(reference[..., :1], (*plain.shape, 1))
-    same = {"seconds": seconds, "between": between}
-    found = {
-        "plain: 550 images, averaged weights": Measured(returns=plain, **same),
-        "last weights": Measured(
-            returns=raw[..., 0], seconds=raw_seconds, between=_between(raw[..., 0])
-        ),
-        "half the reward split": Measured(returns=averaged[..., 1], **same),
-        "twice the reward split": Measured(returns=both, seconds=seconds, between=_between(both)),
-        "state before the last segment known": Measured(returns=_without(plain, last), **same),
-        "reference run of the same seed": Measured(
-            returns=_without(plain, ran), seconds=2 * seconds, between=between
-        ),
-    }
-    twins = plain[:, : num_seeds - num_seeds % 2].reshape(num_schedules, -1, 2).mean(axis=2)
-    if twins.shape[1] > 1:
-        found["twin trainings averaged"] = Measured(
-            returns=twins, seconds=2 * seconds, between=between
+def _bootstrap(measured: dict[str, Measured], judge: Floats, *, seed: int) -> dict[str, Floats]:
+    """Return, for every measure, ratios of its noise to the first's over resampled trainings."""
+    generator = np.random.default_rng(derived_seed(seed, Stream.BOOTSTRAP))
+    num_schedules, num_seeds = judge.shape
+    samples: dict[str, list[float]] = {name: [] for name in measured}
+    while len(next(iter(samples.values()))) < _NUM_BOOTSTRAP:
+        rows = generator.integers(num_schedules, size=num_schedules)
+        columns = np.array(generator.integers(num_seeds, size=num_seeds))
+        if np.ptp(columns) == 0:
+            continue
+        cells = np.ix_(rows, columns)
+        values = [
+            noise_of(
+                Measured(
+                    returns=each.returns[cells], signal=each.signal[cells], seconds=each.seconds
+                ),
+                judge[cells],
+                columns,
+            ).after_a_minute
+            for each in measured.values()
+        ]
+        for name, value in zip(samples, values, strict=True):
+            samples[name].append(value / values[0])
+    return {name: np.array(values) for name, values in samples.items()}
+
+
+def _measures(trained: Trained) -> dict[str, Measured]:
+    """Return every measure by name, the plain return first."""
+    seen, seconds = trained.seen, trained.seconds
+    plain, cost, size, extra = seen["plain"], seconds["plain"], *trained.sizes
+    larger = (size * plain + extra * seen["extra"]) / (size + extra)
+
+    def row(returns: Floats, seconds: float = cost, signal: Floats | None = None) -> Measured:
+        return Measured(
+            returns=returns, signal=returns if signal is None else signal, seconds=seconds
         )
+
+    found = {
+        f"plain: {size} images, averaged weights, state observed": row(plain),
+        "nothing observed but time and last decision": row(plain, seconds["blind"]),
+        "last weights": row(seen["last"], seconds["last"]),
+        "NLL without temperature": row(seen["nll"]),
+        "accuracy": row(seen["accuracy"]),
+        "a quarter of the reward split": row(
+            seen["quarter"], cost - 0.75 * size * seconds["image"]
+        ),
+        "half the reward split": row(seen["half"], cost - 0.5 * size * seconds["image"]),
+        "one and a half reward splits": row(larger, cost + extra * seconds["image"]),
+    }
+    count = trained.states.shape[2]
+    for segment in _KNOWN_BEFORE:
+        known = _without(plain, trained.states[:, :, segment - 1])
+        found[f"state known before segment {segment} of {count}"] = row(known, signal=plain)
+    reference = np.broadcast_to(trained.reference[None, :, None], (*plain.shape, 1))
+    found["reference run of the same seed"] = row(_without(plain, reference), 2 * cost, plain)
+    found["same seeds for all schedules"] = row(_without_seeds(plain), signal=plain)
+    # The mean of two has half the variance, whatever is measured.
+    means = plain.mean(axis=1, keepdims=True)
+    twins = means + (plain - means) / math.sqrt(2)
+    found["twin trainings averaged"] = row(twins, 2 * cost, plain)
     return found
-
-
-def _run(
-    env: MixingEnv, schedules: NDArray[np.int64], seeds: Sequence[int], splits: Sequence[Split]
-) -> tuple[Floats, Floats, float]:
-    """Return negative calibrated NLL (M, K, 1 + splits), states (M, K, F), seconds per episode."""
-    returns = np.zeros((len(schedules), len(seeds), 1 + len(splits)))
-    states, spent = [], 0.0
-    for row, actions in enumerate(schedules):
-        for column, seed in enumerate(seeds):
-            script = _Script(actions)
-            started = time.perf_counter()
-            roll_out(script, env, training_seed=seed)
-            spent += time.perf_counter() - started
-            for index, split in enumerate([env.data.reward, *splits]):
-                returns[row, column, index] = -env.trainer.evaluate(split).calibrated_nll
-            states.append(script.seen[-1])
-    count = len(schedules) * len(seeds)
-    return returns, np.reshape(states, (len(schedules), len(seeds), -1)), spent / count
 
 
 def _without(returns: Floats, known: Floats) -> Floats:
     """Return what a regression within schedules on what is known leaves; means stay.
 
-    Leave-one-out residuals, because so few returns are easily fitted.
+    Each seed is predicted by a regression on the other seeds: trainings with the same seed may
+    share their luck, and so few returns are easily fitted.
+
+    Args:
+        returns: (M, K).
+        known: (M, K, F).
     """
-    shape = returns.shape
-    centred = (known - known.mean(axis=1, keepdims=True)).reshape(-1, known.shape[-1])
-    scaled = centred / (centred.std(axis=0) + 1e-9)
-    target = (returns - returns.mean(axis=1, keepdims=True)).ravel()
-    gram = scaled.T @ scaled + _RIDGE * np.eye(scaled.shape[1])
-    hat = scaled @ np.linalg.solve(gram, scaled.T)
-    residual = (target - hat @ target) / (1 - np.diag(hat))
-    result: Floats = residual.reshape(shape) + returns.mean(axis=1, keepdims=True)
+    count = returns.shape[1]
+    left = np.zeros_like(returns)
+    for column in range(count):
+        others = np.delete(np.arange(count), column)
+        mean_known, mean_return = known[:, others].mean(axis=1), returns[:, others].mean(axis=1)
+        centred = (known[:, others] - mean_known[:, None]).reshape(-1, known.shape[-1])
+        target = (returns[:, others] - mean_return[:, None]).ravel()
+        scale = centred.std(axis=0) + 1e-9
+        scaled = centred / scale
+        gram = scaled.T @ scaled + _RIDGE * np.eye(scaled.shape[1])
+        slopes = np.linalg.solve(gram, scaled.T @ target) / scale
+        left[:, column] = returns[:, column] - mean_return
+        left[:, column] -= (known[:, column] - mean_known) @ slopes
+    # The mean of the others has a variance of its own, which makes these residuals larger.
+    result: Floats = returns.mean(axis=1, keepdims=True) + left * (count - 1) / count
     return result
 
 
-def _between(returns: Floats) -> float:
-    """Return the standard deviation between schedules, that of seeds taken out."""
-    noise = returns.var(axis=1, ddof=1).mean() / returns.shape[1]
-    return math.sqrt(max(float(returns.mean(axis=1).var(ddof=1) - noise), 1e-12))
-
-
-def _replaced(config: Config, **values: object) -> Config:
-    return config.model_copy(update=values)
+def _without_seeds(returns: Floats) -> Floats:
+    """Return what is left after the mean of each seed over all schedules; means stay."""
+    count = len(returns)
+    means = returns.mean(axis=1, keepdims=True)
+    left = returns - means - (returns - means).mean(axis=0, keepdims=True)
+    result: Floats = means + left * math.sqrt(count / (count - 1))
+    return result
 
 
 if __name__ == "__main__":
