@@ -108,7 +108,7 @@ def fit_additive(
             ]
         ),
         values=np.asarray(values, dtype=np.float64) - np.mean(values),
-        similarity=_similarity(choices),
+        similarity=decision_covariance(choices),
     )
     # The matrices are small, for which threads take twenty times as long as none; and sums that are
     # split among threads have other bits.
@@ -123,8 +123,8 @@ def fit_additive(
     )
 
 
-def _similarity(choices: Sequence[Decision]) -> Floats:
-    """Return (D, D) prior covariances of the effects of decisions in one segment."""
+def decision_covariance(choices: Sequence[Decision]) -> Floats:
+    """Return (D, D) prior covariances of the effects of decisions in one segment; 1 at most."""
     result = np.zeros((len(choices), len(choices)))
     for row, first in enumerate(choices):
         for column, second in enumerate(choices):

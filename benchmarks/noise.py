@@ -83,7 +83,12 @@ class Noise:
 
     @property
     def after_a_minute(self) -> float:
-        """Standard error of the mean return of a minute, in confirmed standard deviations."""
+        """Standard error of the mean return of a minute, in confirmed standard deviations.
+
+        Infinite where nothing is confirmed.
+        """
+        if self.confirmed <= 0:
+            return math.inf
         return self.within / self.confirmed * math.sqrt(self.seconds / _MINUTE)
 
 
@@ -103,7 +108,7 @@ def noise_of(measured: Measured, judge: Floats, seeds: NDArray[np.int64] | None 
         return float((centred[0].T @ centred[1])[pairs].mean() / (len(first) - 1))
 
     differences = measured.returns[:, :, None] - measured.returns[:, None, :]
-    shared = max(covariance(measured.signal, judge), 1e-12)
+    shared = covariance(measured.signal, judge)
     judged = max(covariance(judge, judge), 1e-12)
     own = max(covariance(measured.signal, measured.signal), 1e-12)
     return Noise(
@@ -135,7 +140,7 @@ def main() -> None:
     rows = [list(_HEADINGS)]
     for name, each in measured.items():
         noise = noise_of(each, judge)
-        low, high = np.quantile(ratios[name], [0.025, 0.975])
+        low, high = np.quantile(ratios[name], [0.025, 0.975], method="nearest")
         rows.append(
             [
                 name,
@@ -172,6 +177,8 @@ def _bootstrap(measured: dict[str, Measured], judge: Floats, *, seed: int) -> di
             ).after_a_minute
             for each in measured.values()
         ]
+        if math.isinf(values[0]):
+            continue
         for name, value in zip(samples, values, strict=True):
             samples[name].append(value / values[0])
     return {name: np.array(values) for name, values in samples.items()}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from automix.errors import ConfigError
 from automix.evaluation.statistics import Interval, intraclass_correlation, paired_difference
 from automix.experiments.cost import CostEstimate, estimate_cost
-from automix.experiments.forecast import episodes_needed
+from automix.experiments.forecast import Forecast, SearchPlan, forecast_episodes
 from automix.experiments.learning import plan_of
 from automix.experiments.outcomes import OutcomeFile
 from automix.experiments.pool import SplitName, TrainingJob, TrainingOutcome, TrainingPool
@@ -119,52 +119,44 @@ def _num_trainings(config: ProbeConfig) -> int:
     return len(_constants(config)) * config.num_seeds + config.random_schedules
 
 
-def _train(config: ProbeConfig, known: OutcomeFile, *, num_classes: int) -> Losses:
-    constants = _constants(config)
+def _schedules(config: ProbeConfig) -> list[tuple[Schedule, int]]:
+    """Return what is trained, with the numbers of the seeds: constants by name, then random."""
+    constants = _constants(config).values()
+    schedules = [(each, number) for each in constants for number in range(config.num_seeds)]
     choices = ActionCodec(config.environment).decisions()
-    schedules = [schedule for schedule in constants.values() for _ in range(config.num_seeds)]
-    seeds = [*range(config.num_seeds)] * len(constants)
+    num_segments = config.environment.num_segments
     for index in range(config.random_schedules):
         seed = derived_seed(config.seed, Stream.POLICY, step=index)
-        schedules.append(
-            random_schedule(choices, num_segments=config.environment.num_segments, seed=seed)
-        )
-        seeds.append(index)
+        drawn = random_schedule(choices, num_segments=num_segments, seed=seed)
+        schedules.append((drawn, index))
+    return schedules
+
+
+def _train(config: ProbeConfig, known: OutcomeFile, *, num_classes: int) -> NDArray[np.float64]:
+    """Return the loss of each training of `_schedules`."""
     jobs = [
         TrainingJob(
             schedule=schedule,
             seed=derived_seed(config.seed, Stream.PROBE, step=number),
             splits=("reward",),
         )
-        for schedule, number in zip(schedules, seeds, strict=True)
+        for schedule, number in _schedules(config)
     ]
     with (
         TrainingPool(config.task, config.compute, with_test=False) as pool,
         ProgressBar("probe", len(jobs)) as bar,
     ):
         outcomes = known.run(jobs, pool.run, progress=bar)
-    losses = losses_of(outcomes, "reward", num_classes=num_classes)
-    count = config.num_seeds
-    table = {name: losses[i * count : (i + 1) * count] for i, name in enumerate(constants)}
-    return table | {"random": losses[len(constants) * count :]}
+    return losses_of(outcomes, "reward", num_classes=num_classes)
 
 
-def _findings(config: ProbeConfig, losses: Losses, seconds: float) -> dict[str, Any]:
-    table = {name: values for name, values in losses.items() if name != "random"}
-    none = Decision(operator=Operator.NONE).label()
-    mixing = [values for name, values in table.items() if name != none]
+def _findings(config: ProbeConfig, losses: NDArray[np.float64], seconds: float) -> dict[str, Any]:
+    names, count = list(_constants(config)), config.num_seeds
+    table = {name: losses[i * count : (i + 1) * count] for i, name in enumerate(names)}
     correlation = intraclass_correlation(np.stack(list(table.values())))
     verdict = mixing_verdict(table, seed=config.seed)
-    episodes = None
-    if len(mixing) > 1:
-        episodes = episodes_needed(
-            np.stack(mixing),
-            losses["random"],
-            num_choices=len(ActionCodec(config.environment).decisions()),
-            num_segments=config.environment.num_segments,
-            num_seeds=config.selection.first_seeds * (2**config.selection.rounds - 1),
-            episodes_per_rollout=config.agent.episodes_per_rollout,
-        )
+    forecast = _forecast(config, losses)
+    episodes = forecast.episodes
     stages = count_trainings(config)
     trainings = None if episodes is None else sum(stages.values()) - stages["learning"] + episodes
     per_training = seconds / _num_trainings(config)
@@ -174,15 +166,33 @@ def _findings(config: ProbeConfig, losses: Losses, seconds: float) -> dict[str, 
             {"name": name, "interval": _mean(values, config.seed), "values": values.tolist()}
             for name, values in sorted(table.items(), key=lambda item: float(item[1].mean()))
         ],
-        "random_mean": float(losses["random"].mean()),
+        "random_mean": float(losses[len(names) * count :].mean()),
         "intraclass_correlation": dataclasses.asdict(correlation),
         "mixing": verdict,
         "episodes_needed": episodes,
+        "episodes_interval": {
+            "low": forecast.low,
+            "high": forecast.high,
+            "confidence": forecast.confidence,
+        },
         "trainings_needed": trainings,
         "seconds_needed": None if trainings is None else trainings * per_training,
         "seconds_per_training": per_training,
         "warnings": _warnings(correlation, verdict),
     }
+
+
+def _forecast(config: ProbeConfig, losses: NDArray[np.float64]) -> Forecast:
+    plan = SearchPlan(
+        choices=ActionCodec(config.environment).decisions(),
+        constants=constant_decisions(config.environment.operators),
+        num_segments=config.environment.num_segments,
+        num_seeds=config.selection.first_seeds * (2**config.selection.rounds - 1),
+        episodes_per_rollout=config.agent.episodes_per_rollout,
+    )
+    schedules = [schedule for schedule, _ in _schedules(config)]
+    seed = derived_seed(config.seed, Stream.BOOTSTRAP)
+    return forecast_episodes(schedules, losses, plan, seed=seed)
 
 
 def _mean(values: NDArray[np.float64], seed: int) -> dict[str, float]:
