@@ -109,7 +109,9 @@ def noise_of(measured: Measured, judge: Floats, seeds: NDArray[np.int64] | None 
 
     differences = measured.returns[:, :, None] - measured.returns[:, None, :]
     shared = covariance(measured.signal, judge)
-    judged = max(covariance(judge, judge), 1e-12)
+    # Where luck hides all differences, nothing is confirmed.
+    judged = covariance(judge, judge)
+    judged = judged if judged > 0 else math.inf
     own = max(covariance(measured.signal, measured.signal), 1e-12)
     return Noise(
         within=math.sqrt(float(np.square(differences[:, pairs]).mean()) / 2),
@@ -135,8 +137,10 @@ def main() -> None:
         folder=arguments.folder,
     )
     measured, judge = _measures(trained), trained.seen["judge"]
-    ratios = _bootstrap(measured, judge, seed=config.seed)
     plain = noise_of(next(iter(measured.values())), judge).after_a_minute
+    if math.isinf(plain):
+        parser.error("expected more schedules or seeds: these do not tell schedules apart")
+    ratios = _bootstrap(measured, judge, seed=config.seed)
     rows = [list(_HEADINGS)]
     for name, each in measured.items():
         noise = noise_of(each, judge)
