@@ -33,8 +33,8 @@ class AgentConfig(Config):
     # the policy walks away from what it found. Of 12 searches of the toy whose best operator
     # depends on the state, one fell from 98% of the best return to 75% in its last 64 episodes.
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    """Step size of Adam for policy and critic at the beginning; it falls linearly to 0 at the last
-    rollout, whose trainings only add to what selection chooses from."""
+    """Step size of Adam for policy and critic at the beginning; it falls linearly to a share of one
+    over the number of rollouts, at the update after the last one."""
 
     epochs_per_update: Annotated[int, Field(ge=1)] = 5
     """Passes over a rollout at each update."""

@@ -206,7 +206,10 @@ def _make_ppo(env: FinalReturn, config: AgentConfig, plan: LearningPlan, *, seed
     model: PPO = kind(
         "MlpPolicy" if config.lstm_size is None else "MlpLstmPolicy",
         env,
-        learning_rate=LinearSchedule(config.learning_rate, 0.0, 1.0),
+        # Not to 0: the update after the last rollout learns too, and one rollout learns something.
+        learning_rate=LinearSchedule(
+            config.learning_rate, config.learning_rate / plan.num_rollouts, 1.0
+        ),
         n_steps=plan.steps_per_environment,
         batch_size=plan.minibatch_size,
         n_epochs=config.epochs_per_update,
