@@ -28,7 +28,9 @@ def test_losses_are_those_of_the_file() -> None:
     assert found["losses"].keys() == golden["losses"].keys(), ADVICE
     if (release(found["torch"]), found["machine"]) == (release(golden["torch"]), golden["machine"]):
         for name, expected in golden["losses"].items():
-            assert found["losses"][name] == expected, f"{name}: {ADVICE}"
+            # Not exactly: MKL rounds differently on processors of different makers whatever it is
+            # told. Written with AVX-512 and read without, 2 of the 1,300 losses differ, by 1e-7.
+            assert found["losses"][name] == pytest.approx(expected, rel=1e-5), f"{name}: {ADVICE}"
     for name, expected in golden["losses"].items():
         # Another release of torch, or another kind of processor, rounds differently; that grows
         # from step to step, and decides differently where a solver compares numbers.
