@@ -33,7 +33,8 @@ figures: $(VENV)/.installed  ## the picture and the table of the README
 	$(BIN)/automix schedule show docs/schedules/digits.json --plot docs/schedule.png
 	$(BIN)/automix compare configs/compare/digits.yaml --num-seeds 100 --split both \
 		--output runs/figures --schedules docs/schedules/digits.json random none \
-		shuffled:docs/schedules/digits.json docs/schedules/digits-random-search.json \
+		shuffled:docs/schedules/digits.json docs/schedules/digits-greedy.json \
+		docs/schedules/digits-second.json docs/schedules/digits-random-search.json \
 		docs/schedules/digits-ridge-fit.json \
 		constant:saliency_grafting:0.5 constant:cutmix:0.2 constant:mixup:0.2
 	$(BIN)/automix report runs/figures
