@@ -313,6 +313,7 @@ def test_paths_of_files_come_back(tmp_path: Path) -> None:
 
 
 _SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from automix.data.augment import draw_crop_boxes
@@ -323,6 +324,8 @@ from automix.data.loading import load_data
 from automix.data.training_batches import BatchLayout
 
 if __name__ == "__main__":
+    # Shells start what runs in the background with SIGINT ignored, tests too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config = DataConfig.from_yaml(Path(sys.argv[1]))
     data = load_data(config)
     layout = BatchLayout(num_images=len(data.train), batch_size=4)
