@@ -138,8 +138,3 @@ def paired(row: Row, other: Row, metric: str) -> Interval:
     ]
     own, best = (np.array(values) for values in zip(*pairs, strict=True))
     return paired_difference(own, best, seed=0)
-
-
-def interval(values: dict[str, float] | None) -> Interval | None:
-    """Return an interval from its JSON form."""
-    return Interval(**values) if values else None

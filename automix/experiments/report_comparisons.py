@@ -1,5 +1,6 @@
 """The parts of a report about comparisons: side by side, and what a gain costs."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -77,20 +78,20 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
     name, better = METRICS["calibrated_nll"]
     points = []
     for row in split.rows:
-        difference = row["calibrated_nll"]["difference"]
+        difference = interval_of(row["calibrated_nll"]["difference"])
+        if row["name"] == split.run.result["baseline"]:
+            # Nothing over itself; without it the picture would not show what the others gain over.
+            difference = Interval(estimate=0.0, low=0.0, high=0.0, confidence=0.95)
         if difference is None:
             continue
-        ends = sorted(better.sign * difference[key] for key in ("low", "high"))
-        gain = Interval(
-            estimate=better.sign * difference["estimate"],
-            low=ends[0],
-            high=ends[1],
-            confidence=difference["confidence"],
+        low, high = sorted(better.sign * end for end in (difference.low, difference.high))
+        gain = dataclasses.replace(
+            difference, estimate=better.sign * difference.estimate, low=low, high=high
         )
         cost = 1.0 + _search_cost(row["name"], searches)
         operator = operator_of(row["name"])
         points.append(GainPoint(label=row["name"], cost=cost, gain=gain, operator=operator))
-    if not points:
+    if len(points) < 2:
         return []
     draw = functools.partial(gain_figure, points, metric=name, better=better)
     return [

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from automix.errors import DataError
 from automix.experiments.config import ReplayConfig, SearchConfig
-from automix.experiments.finished import FinishedRun, interval
+from automix.experiments.finished import FinishedRun
 from automix.experiments.search import SCHEDULE_NAME
 from automix.experiments.sheets import make_sheet, spread_over_classes
 from automix.reporting.contact_sheet import ContactSheet
@@ -17,6 +17,7 @@ from automix.reporting.figures.cost import Cost, cost_figure
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.reporting.report import ReportFigure, Section
+from automix.reporting.sweep_tables import interval_of
 from automix.reporting.tables import Column, Table
 from automix.reporting.values import Direction
 from automix.schedule import Decision, Schedule
@@ -104,7 +105,7 @@ def selection_section(run: FinishedRun) -> Section:
             "constant" if standing["is_constant"] else "learned",
             standing["num_seeds"],
             standing["mean_calibrated_nll"],
-            interval(standing["difference_to_selected"]),
+            interval_of(standing["difference_to_selected"]),
         )
         for standing in run.result["standings"]
     )

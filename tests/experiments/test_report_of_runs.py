@@ -1,6 +1,7 @@
 """The report of a folder with two searches, a comparison, replays and a sweep."""
 
 import csv
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -8,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from automix.errors import CheckpointError
+from automix.evaluation.statistics import Interval
 from automix.experiments.ablate import load_sweep, save_table
 from automix.experiments.cells import run_cell
 from automix.experiments.compare import METRICS, compare
 from automix.experiments.config import ReplayConfig
+from automix.experiments.finished import FinishedRun, compared_splits
 from automix.experiments.replay import replay
 from automix.experiments.replay_source import ScheduleSource
 from automix.experiments.report import write_report
+from automix.experiments.report_comparisons import comparison_section
+from automix.reporting.report import ReportFigure
 from automix.schedule import Schedule
 from envs.smoke import SMOKE_TASK
 from tests.cli.sweeps import TINY_TASK, write_sweep
@@ -99,6 +104,21 @@ def test_tables_lie_beside_the_page_with_intervals_and_corrected_values(folder: 
     report = json.loads((folder / "report.json").read_text())
     tables = [b for section in report["sections"] for b in section["blocks"] if "rows" in b]
     assert all((folder / table["file"]).exists() for table in tables)
+
+
+def test_gains_are_drawn_with_what_they_are_over(folder: Path) -> None:
+    run = FinishedRun(folder / "compare.1", slug="compare-1")
+    for split in compared_splits([run]):
+        blocks = comparison_section(split, []).blocks
+        [figure] = [block for block in blocks if block.name.endswith("-gain")]
+        assert isinstance(figure, ReportFigure)
+        assert isinstance(figure.draw, functools.partial)
+        gains = {point.label: point.gain for point in figure.draw.args[0]}
+        assert list(gains) == [row["name"] for row in split.rows]
+        assert gains["none"] == Interval(estimate=0.0, low=0.0, high=0.0, confidence=0.95)
+        mixup = split.rows[1]["calibrated_nll"]["difference"]
+        assert gains["mixup 1"].estimate == -mixup["estimate"]
+        assert gains["mixup 1"].low == -mixup["high"]
 
 
 def test_a_sweep_alone_has_a_report(folder: Path, tmp_path: Path) -> None:
