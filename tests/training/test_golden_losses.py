@@ -28,8 +28,8 @@ def test_losses_are_those_of_the_file() -> None:
     assert found["losses"].keys() == golden["losses"].keys(), ADVICE
     if (release(found["torch"]), found["machine"]) == (release(golden["torch"]), golden["machine"]):
         for name, expected in golden["losses"].items():
-            # Not exactly: MKL rounds differently on processors of different makers whatever it is
-            # told. Written with AVX-512 and read without, 2 of the 1,300 losses differ, by 1e-7.
+            # Not exactly: MKL_CBWR=COMPATIBLE does not make all processors round alike. On one that
+            # the file was not written on, 2 of the 1,300 losses differ, by 1e-7.
             assert found["losses"][name] == pytest.approx(expected, rel=1e-5), f"{name}: {ADVICE}"
     for name, expected in golden["losses"].items():
         # Another release of torch, or another kind of processor, rounds differently; that grows
