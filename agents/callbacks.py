@@ -123,7 +123,6 @@ class EpisodeRecorder(BaseCallback):
                 )
                 self._episodes.append(episode)
                 self._on_episode(episode)
-            if "episode" in info or "stopped_episode" in info:
                 self._observations[index] = []
         return not self._has_stalled()
 

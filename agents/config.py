@@ -1,8 +1,8 @@
 """How the policy learns. Free of torch and Stable-Baselines3."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from automix.config import Config
 
@@ -63,20 +63,10 @@ class AgentConfig(Config):
     hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (32, 32)
     """Widths of the hidden layers of policy and critic."""
 
-    lstm_size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Width of an LSTM before policy and critic, which then remember the whole episode (extra
-    `recurrent`); null: they see only the last observation, which holds the last decision."""
-
     warm_start: Annotated[float, Field(ge=0, le=1)] | None = 0.5
     """Share of the episodes after which the policy imitates, once, what an additive model of them
-    prefers; null never does, as it must be with an LSTM. Before, the policy explores; after, it
-    improves on what it imitates."""
+    prefers; null never does. Before, the policy explores; after, it improves on what it
+    imitates."""
 
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many rollouts without a better mean return; null never stops early."""
-
-    @model_validator(mode="after")
-    def _memory_does_not_imitate(self) -> Self:
-        if self.lstm_size is not None and self.warm_start is not None:
-            raise ValueError(f"expected warm_start null with lstm_size, got {self.warm_start}")
-        return self

@@ -10,7 +10,6 @@ unexplained part reaches back is the trace decay of the advantage (`AgentConfig.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,14 +47,6 @@ def fit_episodes(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _End:
-    """Where an episode ended: segments of the run that were over then, and whether by halving."""
-
-    segment: int
-    is_truncated: bool
-
-
 class RedistributedReturns(BaseCallback):
     """Redistributes the returns of a rollout before the policy is updated with it."""
 
@@ -69,8 +60,8 @@ class RedistributedReturns(BaseCallback):
         self._num_segments = num_segments
         self._index = {decision: number for number, decision in enumerate(codec.decisions())}
 
-        # How episodes ended, by step and environment.
-        self._ends: dict[tuple[int, int], _End] = {}
+        # Segments of the run at the end of an episode, by step and environment.
+        self._ends: dict[tuple[int, int], int] = {}
 
     def _on_rollout_start(self) -> None:
         self._ends = {}
@@ -78,10 +69,7 @@ class RedistributedReturns(BaseCallback):
     def _on_step(self) -> bool:
         for env, info in enumerate(self.locals["infos"]):
             if "schedule" in info:
-                self._ends[self.locals["n_steps"], env] = _End(
-                    segment=len(info["schedule"].segments),
-                    is_truncated=info.get("TimeLimit.truncated", False),
-                )
+                self._ends[self.locals["n_steps"], env] = len(info["schedule"].segments)
         return True
 
     def _on_rollout_end(self) -> None:
@@ -99,9 +87,7 @@ class RedistributedReturns(BaseCallback):
     def _shift(self, fit: AdditiveFit, buffer: RolloutBuffer) -> Floats:
         """Return (steps, environments) amounts that move credit and sum to 0 over an episode.
 
-        An episode that is not whole within the rollout is left as it is. One that was truncated
-        gives nothing back at its end: the value of its last state, from which it is bootstrapped,
-        is that of states whose decisions have been credited already.
+        An episode that is not whole within the rollout is left as it is.
         """
         num_steps, num_envs = buffer.rewards.shape
         shift = np.zeros((num_steps, num_envs))
@@ -112,11 +98,10 @@ class RedistributedReturns(BaseCallback):
                     continue
                 actions = buffer.actions[start:stop, env].astype(np.int64)
                 chosen = [self._index[self._codec.decode(action)] for action in actions]
-                segments = np.arange(end.segment - len(chosen), end.segment)
+                segments = np.arange(end - len(chosen), end)
                 states = buffer.observations[start:stop, env].astype(np.float64)
                 effects = fit.effects_in(segments, states)
                 contributions = effects[np.arange(len(chosen)), chosen]
                 shift[start:stop, env] += contributions
-                if not end.is_truncated:
-                    shift[stop - 1, env] -= contributions.sum()
+                shift[stop - 1, env] -= contributions.sum()
         return shift

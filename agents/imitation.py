@@ -47,8 +47,8 @@ class Imitation(BaseCallback):
     ) -> None:
         """Learn from ``episodes``, which others append to, after that many decisions.
 
-        Not after a number of episodes: those from snapshots are shorter and those that halving
-        stopped are not recorded, so that no rollout may end with exactly that number.
+        Not after a number of episodes: those from snapshots are shorter, so that no rollout may
+        end with exactly that number.
         """
         super().__init__()
         self._episodes = episodes

@@ -3,13 +3,12 @@
 import json
 import operator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import safetensors.torch
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -51,8 +50,9 @@ class PolicyFacts(Config):
     action_sizes: Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
     """Number of choices of each part of an action."""
 
-    lstm_size: Width | None = None
-    """Width of the LSTM before policy and critic; null: there is none."""
+    # Files of version 1 that are around hold it as null, and must stay readable.
+    lstm_size: None = None
+    """Always null: recurrent networks are not supported."""
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:
@@ -67,17 +67,10 @@ class LearnedPolicy:
 
     def __init__(self, network: ActorCriticPolicy) -> None:
         self.network = network
-        self._memory: tuple[NDArray[np.float32], ...] | None = None
-
-    def start_episode(self) -> None:
-        """Forget the episode before, if the network remembers."""
-        self._memory = None
 
     def act(self, observation: Observation) -> Action:
         """Return the most probable action."""
-        action, self._memory = self.network.predict(
-            observation, state=self._memory, deterministic=True
-        )
+        action, _ = self.network.predict(observation, deterministic=True)
         return np.asarray(action, dtype=np.int64)
 
     def save(self, folder: Path) -> None:
@@ -92,7 +85,6 @@ class LearnedPolicy:
             observation_low=tuple(box.low.tolist()),
             observation_high=tuple(box.high.tolist()),
             action_sizes=tuple(choices.nvec.tolist()),
-            lstm_size=getattr(self.network, "lstm_output_dim", None),
         )
         write_json(folder / FACTS_NAME, facts.model_dump(mode="json"))
 
@@ -110,7 +102,6 @@ class LearnedPolicy:
             spaces.Box(low, high, dtype=np.float32),
             spaces.MultiDiscrete(list(facts.action_sizes)),
             facts.hidden_sizes,
-            facts.lstm_size,
         )
         path = folder / WEIGHTS_NAME
         weights = _read_weights(path)
@@ -150,50 +141,22 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def network_arguments(
-    hidden_sizes: tuple[int, ...], lstm_size: int | None = None
-) -> dict[str, object]:
+def network_arguments(hidden_sizes: tuple[int, ...]) -> dict[str, object]:
     """Return the arguments that give policy and critic networks of their own."""
-    memory = {} if lstm_size is None else {"lstm_hidden_size": lstm_size}
     return {
         "net_arch": {"pi": list(hidden_sizes), "vf": list(hidden_sizes)},
         "activation_fn": torch.nn.Tanh,
-        **memory,
     }
 
 
 def make_network(
-    observations: spaces.Box,
-    actions: spaces.MultiDiscrete,
-    hidden_sizes: tuple[int, ...],
-    lstm_size: int | None = None,
+    observations: spaces.Box, actions: spaces.MultiDiscrete, hidden_sizes: tuple[int, ...]
 ) -> ActorCriticPolicy:
-    """Return an untrained network; the global generator is left as it was.
-
-    Raises:
-        ConfigError: it has an LSTM, and sb3-contrib is not installed.
-    """
-    kind: Any = ActorCriticPolicy
-    if lstm_size is not None:
-        kind = recurrent_ppo().policy_aliases["MlpLstmPolicy"]
+    """Return an untrained network; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        network: ActorCriticPolicy = kind(
-            observations, actions, lambda _: 0.0, **network_arguments(hidden_sizes, lstm_size)
+        return ActorCriticPolicy(
+            observations,
+            actions,
+            lambda _: 0.0,
+            **network_arguments(hidden_sizes),  # type: ignore[arg-type]
         )
-    return network
-
-
-def recurrent_ppo() -> Any:
-    """Return the class of sb3-contrib's PPO for policies with an LSTM.
-
-    Raises:
-        ConfigError: sb3-contrib is not installed.
-    """
-    try:
-        from sb3_contrib import RecurrentPPO  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise ConfigError(
-            "agent.lstm_size: expected an installed sb3-contrib, got none; "
-            "pip install 'automix[recurrent]'"
-        ) from None
-    return RecurrentPPO

@@ -14,10 +14,6 @@ from envs.observations import Observation
 class Policy(Protocol):
     """Chooses how the next segment is mixed."""
 
-    def start_episode(self) -> None:
-        """Forget the episode before; called before the first observation of each."""
-        ...
-
     def act(self, observation: Observation) -> Action:
         """Return an action for one (F,) observation."""
         ...
@@ -28,9 +24,6 @@ class ConstantPolicy:
 
     def __init__(self, action: Action) -> None:
         self._action = action
-
-    def start_episode(self) -> None:
-        """Nothing is remembered."""
 
     def act(self, observation: Observation) -> Action:
         """Return the action, whatever is observed."""
@@ -44,9 +37,6 @@ class RandomPolicy:
         self._sizes = space.nvec
         self._generator = np.random.default_rng(seed)
 
-    def start_episode(self) -> None:
-        """Nothing is remembered."""
-
     def act(self, observation: Observation) -> Action:
         """Return a uniformly drawn action."""
         return self._generator.integers(self._sizes, dtype=np.int64)
@@ -55,7 +45,6 @@ class RandomPolicy:
 def roll_out(policy: Policy, env: MixingEnv, *, training_seed: int) -> tuple[Schedule, float]:
     """Run one episode; return the schedule that was applied and the sum of its rewards."""
     observation, _ = env.reset(options={"training_seed": training_seed})
-    policy.start_episode()
     total, terminated = 0.0, False
     while not terminated:
         observation, reward, terminated, _, _ = env.step(policy.act(observation))

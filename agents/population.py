@@ -86,7 +86,6 @@ def _fresh(training_seed: int) -> EnvState:
         is_over=False,
         is_start=True,
         kept=[],
-        rungs=[],
     )
 
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import AgentConfig
-from agents.learned import LearnedPolicy, network_arguments, recurrent_ppo
+from agents.learned import LearnedPolicy, network_arguments
 from agents.returns import FinalReturn, ReturnStatistics
 from automix.errors import ConfigError
 from automix.random_streams import Stream, derived_seed
@@ -32,7 +32,6 @@ class AgentState(TypedDict):
     returns: ReturnStatistics
     unfinished: list[tuple[float, int]]
     environments: list[dict[str, Any]]
-    memory: list[torch.Tensor]
     torch_generator: torch.Tensor
     numpy_generator: list[Any]
 
@@ -148,16 +147,9 @@ def capture(model: PPO) -> AgentState:
         returns=env.statistics,
         unfinished=env.unfinished(),
         environments=env.env_method("get_state"),
-        memory=[part.clone() for part in _memory_of(model)],
         torch_generator=torch.get_rng_state(),
         numpy_generator=[kind, torch.from_numpy(np.array(keys)), position, has_gauss, gauss],
     )
-
-
-def _memory_of(model: PPO) -> list[torch.Tensor]:
-    """Return the states of the LSTMs of policy and critic, of every environment; [] without."""
-    states = getattr(model, "_last_lstm_states", None)
-    return [] if states is None else [*states.pi, *states.vf]
 
 
 @contextlib.contextmanager
@@ -202,9 +194,8 @@ class _RestoreAtFirstRollout(BaseCallback):
 
 
 def _make_ppo(env: FinalReturn, config: AgentConfig, plan: LearningPlan, *, seed: int) -> PPO:
-    kind = PPO if config.lstm_size is None else recurrent_ppo()
-    model: PPO = kind(
-        "MlpPolicy" if config.lstm_size is None else "MlpLstmPolicy",
+    model = PPO(
+        "MlpPolicy",
         env,
         # Not to 0: the update after the last rollout learns too, and one rollout learns something.
         learning_rate=LinearSchedule(
@@ -218,7 +209,7 @@ def _make_ppo(env: FinalReturn, config: AgentConfig, plan: LearningPlan, *, seed
         clip_range=config.clip_range,
         ent_coef=config.entropy_coefficient,
         vf_coef=config.value_coefficient,
-        policy_kwargs=network_arguments(config.hidden_sizes, config.lstm_size),
+        policy_kwargs=network_arguments(config.hidden_sizes),
         # Stable-Baselines3 takes seeds below 2**32.
         seed=derived_seed(seed, Stream.POLICY) % 2**32,
         device="cpu",
@@ -235,5 +226,3 @@ def _restore(model: PPO, env: FinalReturn, state: AgentState) -> None:
     model.num_timesteps = state["num_timesteps"]
     model._n_updates = state["num_updates"]
     env.statistics = state["returns"]
-    for part, saved in zip(_memory_of(model), state["memory"], strict=True):
-        part.copy_(saved)

@@ -26,11 +26,9 @@ class FinalReturn(VecEnvWrapper):
 
     An episode that goes on from a snapshot is paid the gain of its whole run, what the run had
     gained before included, so that all returns are on one scale and a state is worth the same
-    however it was reached. A truncated episode is paid nothing: its run is not over, and the agent
-    bootstraps from the value of its last observation, which is the return to be expected.
+    however it was reached.
 
-    The raw return, its length and its summary stay in ``info["episode"]``, for truncated episodes
-    in ``info["stopped_episode"]``.
+    The raw return and its length stay in ``info["episode"]``.
     """
 
     def __init__(self, venv: VecEnv) -> None:
@@ -52,15 +50,12 @@ class FinalReturn(VecEnvWrapper):
         self._returns += rewards
         self._lengths += 1
         paid = np.zeros(self.num_envs, dtype=np.float32)
-        stopped = [info.get("TimeLimit.truncated", False) for info in infos]
-        finished = [i for i, done in enumerate(dones) if done and not stopped[i]]
+        finished = np.flatnonzero(dones).tolist()
         for index in finished:
             self._take_in(float(self._returns[index]))
         for index in finished:
             paid[index] = self._standardised(float(self._returns[index]))
-        for index in np.flatnonzero(dones).tolist():
-            key = "stopped_episode" if stopped[index] else "episode"
-            infos[index][key] = self._summary(index)
+            infos[index]["episode"] = self._summary(index)
             self._begin(index)
         return observations, paid, dones, infos
 

@@ -81,8 +81,7 @@ def shares_of_a_step(config: SearchConfig, options: Options) -> dict[str, float]
         env.reset()
         is_over = False
         while not is_over:
-            _, _, terminated, truncated, _ = env.step(generator.integers(sizes))
-            is_over = terminated or truncated
+            _, _, is_over, _, _ = env.step(generator.integers(sizes))
         total += time.perf_counter() - started
     parts = dict(clock.seconds)
     parts["everything else"] = total - sum(parts.values())
@@ -139,8 +138,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     config = SearchConfig.from_yaml(options.config)
     if options.snapshots:
-        update = {"snapshot_share": 0.5, "halving_rungs": (0.75,)}
-        environment = config.environment.model_copy(update=update)
+        environment = config.environment.model_copy(update={"snapshot_share": 0.5})
         config = config.model_copy(update={"environment": environment})
     shares = shares_of_a_step(config, options)
     print(f"{options.config}, one thread per training, torch {torch.__version__}\n")

@@ -56,9 +56,6 @@ class _Script:
         self._actions = actions
         self.seen: list[Observation] = []
 
-    def start_episode(self) -> None:
-        self.seen = []
-
     def act(self, observation: Observation) -> Action:
         self.seen.append(observation)
         return self._actions[len(self.seen) - 1]

@@ -109,13 +109,6 @@ class EnvironmentConfig(Config):
     """Snapshots that each environment keeps, of its last episodes; one is the weights, their
     average and the optimiser's state."""
 
-    halving_rungs: tuple[float, ...] = ()
-    """Shares of the training at which the worst episodes are stopped, each in (0, 1), rising; none:
-    no episode is stopped. Early ones are unsafe: what mixes strongly looks worse at first."""
-
-    stopped_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of episodes that is stopped at each rung, as truncation."""
-
     @field_validator("operators")
     @classmethod
     def _no_operator_twice(cls, value: tuple[Operator, ...]) -> tuple[Operator, ...]:
@@ -152,9 +145,6 @@ class EnvironmentConfig(Config):
             self._refuse_unless_default("snapshot_capacity", "snapshot_share above 0")
         elif self.num_segments < 2:
             raise ValueError("expected at least 2 segments with snapshot_share, got 1")
-        if not self.halving_rungs:
-            self._refuse_unless_default("stopped_share", "halving_rungs")
-        self._check_rungs()
         if not self.needs_clean_metrics:
             self._refuse_unless_default("probe_images", "losses, gap or slopes in observation")
         if not self.needs_mixed_probe:
@@ -163,24 +153,10 @@ class EnvironmentConfig(Config):
             )
         return self
 
-    def _check_rungs(self) -> None:
-        segments = self.rung_segments
-        is_inside = all(0 < segment < self.num_segments for segment in segments)
-        if not is_inside or list(segments) != sorted(set(segments)):
-            raise ValueError(
-                f"expected halving_rungs at different boundaries of {self.num_segments} segments, "
-                f"rising, got {list(self.halving_rungs)}"
-            )
-
     def _refuse_unless_default(self, name: str, needed: str) -> None:
         value, default = getattr(self, name), type(self).model_fields[name].default
         if value != default:
             raise ValueError(f"expected {name} {default} without {needed}, got {value}")
-
-    @property
-    def rung_segments(self) -> tuple[int, ...]:
-        """How many segments are over at each rung: the boundary nearest to its share."""
-        return tuple(round(share * self.num_segments) for share in self.halving_rungs)
 
     @property
     def rewards_similarity(self) -> bool:

@@ -1,10 +1,8 @@
-"""Where episodes start and when they stop early: states of runs, kept ones, and halving."""
+"""Where episodes start: the states of runs, and those that are kept as snapshots."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
-
-import numpy as np
 
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Decision, Schedule, Segment
@@ -13,8 +11,6 @@ from automix.vocabulary import Operator
 from envs.config import EnvironmentConfig
 
 _SEED_RANGE = 2.0**63
-# Episodes that a rung remembers, and how many it must have seen before it stops one.
-_REMEMBERED, _FEWEST = 64, 8
 
 
 class RunState(TypedDict):
@@ -34,8 +30,8 @@ class EnvState(RunState):
 
     Beyond the run in progress: the sequence of episodes (``seed``, ``episode``), the segment the
     episode started at, whether it belongs to the sequence (``explores``) or was asked for, whether
-    it is over, the snapshots that later episodes may start from, and the potentials that earlier
-    ones had at each rung. ``is_start`` is for whoever resumes: no decision was taken yet.
+    it is over, and the snapshots that later episodes may start from. ``is_start`` is for whoever
+    resumes: no decision was taken yet.
     """
 
     seed: int
@@ -45,7 +41,6 @@ class EnvState(RunState):
     is_over: bool
     is_start: bool
     kept: list[RunState]
-    rungs: list[list[float]]
 
 
 def fresh_run(training_seed: int) -> RunState:
@@ -87,30 +82,6 @@ class KeptRuns:
     def add(self, run: RunState) -> None:
         """Keep ``run``, which nobody may change."""
         self.runs = [*self.runs, run][-self._capacity :]
-
-
-class Halving:
-    """Stops episodes that are among the worst at a rung of the training.
-
-    Asynchronous successive halving (https://arxiv.org/abs/1810.05934) over the episodes of one
-    environment: an episode is compared with the last 64 that came as far.
-    """
-
-    def __init__(self, config: EnvironmentConfig) -> None:
-        self._segments = config.rung_segments
-        self._share = config.stopped_share
-        self.rungs: list[list[float]] = [[] for _ in self._segments]
-
-    def is_hopeless(self, segment: int, potential: float) -> bool:
-        """Take in what an episode reached after ``segment`` segments; return whether to stop it."""
-        if segment not in self._segments:
-            return False
-        earlier = self.rungs[self._segments.index(segment)]
-        enough = len(earlier) >= _FEWEST
-        stops = enough and potential < float(np.quantile(earlier, self._share))
-        earlier.append(potential)
-        del earlier[:-_REMEMBERED]
-        return stops
 
 
 def asked_for(

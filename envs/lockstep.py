@@ -35,12 +35,12 @@ class LockstepVecEnv(DummyVecEnv):
         ]
         metrics = self._trainers.train(plans)
         for index, (decision, _) in enumerate(plans):
-            observation, reward, terminated, truncated, info = environments[index].finish_segment(
+            observation, reward, terminated, _, info = environments[index].finish_segment(
                 decision, metrics[index]
             )
-            info["TimeLimit.truncated"] = truncated and not terminated
-            self.buf_rews[index], self.buf_dones[index] = reward, terminated or truncated
-            if self.buf_dones[index]:
+            info["TimeLimit.truncated"] = False
+            self.buf_rews[index], self.buf_dones[index] = reward, terminated
+            if terminated:
                 info["terminal_observation"] = observation
                 observation, self.reset_infos[index] = environments[index].reset()
             self.buf_infos[index] = info

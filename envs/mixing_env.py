@@ -18,7 +18,7 @@ from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer, segment_steps
 from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig
-from envs.episodes import EnvState, Halving, KeptRuns, RunState, asked_for, fresh_run, schedule_of
+from envs.episodes import EnvState, KeptRuns, RunState, asked_for, fresh_run, schedule_of
 from envs.measurement import Measurement
 from envs.observations import Observation, ObservationBuilder
 from envs.readings import Reading
@@ -56,9 +56,8 @@ class MixingEnv(gym.Env[Observation, Action]):
 
     ## Episode End
     Terminates after the last segment, because the training is over. A run whose loss is not
-    finite terminates at once; its potential is then that of a classifier at chance. With
-    `halving_rungs`, episodes of the sequence that are among the worst at a rung are truncated:
-    their training is not over, so bootstrap from the value of the last observation.
+    finite terminates at once; its potential is then that of a classifier at chance. Never
+    truncates.
 
     ## Information
     After each step `info["decision"]`, `info["metrics"]` (reward-split metrics),
@@ -116,7 +115,6 @@ class MixingEnv(gym.Env[Observation, Action]):
         self._readings: list[Reading] = []
         self._seconds = 0.0
         self._kept = KeptRuns(self.config)
-        self._halving = Halving(self.config)
         self._start = 0
         self._explores = True
         self._is_over = False
@@ -175,11 +173,8 @@ class MixingEnv(gym.Env[Observation, Action]):
         diverged = not np.isfinite(train.loss)
         potential = self._potential.diverged if diverged else self._potential.of(self._readings[-1])
         segment = len(self._decisions)
-        terminated = diverged or segment == self.config.num_segments
-        goes_on = self._explores and not terminated
-        truncated = goes_on and self._halving.is_hopeless(segment, potential)
-        self._is_over = terminated or truncated
-        if goes_on and not truncated:
+        self._is_over = diverged or segment == self.config.num_segments
+        if self._explores and not self._is_over:
             self._keep_if_due(segment)
         info = {
             "decision": decision,
@@ -193,7 +188,7 @@ class MixingEnv(gym.Env[Observation, Action]):
                 "training_seed": self.trainer.seed,
                 "seconds": self._seconds,
             }
-        return self._observe(), float(potential - before), terminated, truncated, info
+        return self._observe(), float(potential - before), self._is_over, False, info
 
     def get_state(self) -> EnvState:
         """Return a copy of the state of the episode in progress; as a snapshot, a start for any."""
@@ -207,7 +202,6 @@ class MixingEnv(gym.Env[Observation, Action]):
             is_over=self._is_over,
             is_start=len(self._decisions) == self._start,
             kept=list(self._kept.runs),
-            rungs=copy.deepcopy(self._halving.rungs),
         )
 
     def set_state(self, state: EnvState) -> Observation:
@@ -217,7 +211,6 @@ class MixingEnv(gym.Env[Observation, Action]):
         self._start, self._explores = state["start_segment"], state["explores"]
         self._is_over = state["is_over"]
         self._kept.runs = list(state["kept"])
-        self._halving.rungs = copy.deepcopy(state["rungs"])
         return self._observe()
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -234,8 +227,8 @@ class MixingEnv(gym.Env[Observation, Action]):
     def schedule(self) -> Schedule:
         """Return the decisions of the run so far as a schedule.
 
-        If it diverged or was stopped, its last decision holds to the end; before the first decision
-        nothing is mixed.
+        If it diverged, its last decision holds to the end; before the first decision nothing is
+        mixed.
         """
         return schedule_of(self._decisions, num_segments=self.config.num_segments)
 
@@ -246,7 +239,7 @@ class MixingEnv(gym.Env[Observation, Action]):
     def _advance_episode(self, seed: int | None) -> None:
         if seed is not None:
             self._seed, self._episode = seed, -1
-            self._kept, self._halving = KeptRuns(self.config), Halving(self.config)
+            self._kept = KeptRuns(self.config)
         elif self._seed is None:
             self._seed = int(self.np_random.integers(2**31))
         self._episode += 1

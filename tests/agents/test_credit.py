@@ -228,25 +228,19 @@ def test_an_episode_from_a_snapshot_knows_only_its_own_segments() -> None:
     np.testing.assert_allclose(fit.effects, whole.effects)
 
 
-def test_a_truncated_episode_keeps_its_credit() -> None:
-    """It is bootstrapped from a state whose value counts from there on, as if credit went on."""
+def test_credit_sums_to_zero_over_an_episode_and_leaves_unfinished_ones_alone() -> None:
     episodes, _ = luck(0, num_episodes=20)
-    paid = {}
-    for is_truncated in (False, True):
-        credit = RedistributedReturns(episodes, THREE, num_segments=2)
-        fit = fit_episodes(episodes, THREE.decisions(), num_segments=2)
-        buffer = RolloutBuffer(3, spaces.Box(-1, 1, (2,)), THREE.space, device="cpu", n_envs=1)
-        buffer.episode_starts[:, 0] = [1, 0, 1]
-        buffer.actions[:, 0] = [THREE.encode(episodes[0].schedule.at(0.0))] * 3
-        schedule = even_schedule([episodes[0].schedule.at(0.0)] * 2)
-        infos = [{}, {"schedule": schedule, "TimeLimit.truncated": is_truncated}, {}]
-        for step, info in enumerate(infos):
-            credit.locals = {"infos": [info], "n_steps": step}
-            credit._on_step()
-        paid[is_truncated] = credit._shift(fit, buffer)[:, 0]
-    assert paid[False].sum() == pytest.approx(0, abs=1e-12)
-    np.testing.assert_array_equal(paid[True][:1], paid[False][:1])
-    assert paid[True][0] != 0
-    assert paid[True][1] == paid[False][1] + paid[True].sum()
+    credit = RedistributedReturns(episodes, THREE, num_segments=2)
+    fit = fit_episodes(episodes, THREE.decisions(), num_segments=2)
+    buffer = RolloutBuffer(3, spaces.Box(-1, 1, (2,)), THREE.space, device="cpu", n_envs=1)
+    buffer.episode_starts[:, 0] = [1, 0, 1]
+    buffer.actions[:, 0] = [THREE.encode(episodes[0].schedule.at(0.0))] * 3
+    schedule = even_schedule([episodes[0].schedule.at(0.0)] * 2)
+    for step, info in enumerate([{}, {"schedule": schedule}, {}]):
+        credit.locals = {"infos": [info], "n_steps": step}
+        credit._on_step()
+    shift = credit._shift(fit, buffer)[:, 0]
+    assert shift.sum() == pytest.approx(0, abs=1e-12)
+    assert shift[0] != 0
     # The third step begins an episode that is not over.
-    assert paid[True][2] == paid[False][2] == 0
+    assert shift[2] == 0

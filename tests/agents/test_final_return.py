@@ -14,8 +14,7 @@ from agents.returns import FinalReturn
 class Scripted(gym.Env[Any, Any]):
     """Pays the rewards of a list, episode after episode, then begins again.
 
-    A list that ends with None is truncated; one that begins with (g,) goes on from a run that had
-    gained g.
+    A list that begins with (g,) goes on from a run that had gained g.
     """
 
     observation_space = spaces.Box(0, 1, shape=(1,))
@@ -34,8 +33,7 @@ class Scripted(gym.Env[Any, Any]):
         script = self._episodes[self._number]
         rewards = [reward for reward in script if isinstance(reward, float)]
         reward, self._step = rewards[self._step], self._step + 1
-        ended, is_cut = self._step == len(rewards), script[-1] is None
-        return np.ones(1, dtype=np.float32), reward, ended and not is_cut, ended and is_cut, {}
+        return np.ones(1, dtype=np.float32), reward, self._step == len(rewards), False, {}
 
 
 def wrap(*scripts: list[list[Any]]) -> FinalReturn:
@@ -124,22 +122,3 @@ def test_a_first_episode_may_go_on_too() -> None:
     assert env.unfinished() == [(2.0, 0)]
     _, summaries = play(env, 1)
     assert summaries[0]["r"] == 3.0
-
-
-def test_a_truncated_episode_is_paid_nothing_and_not_counted() -> None:
-    env = wrap([[1.0], [9.0, -50.0, None], [4.0]])
-    rewards, summaries = play(env, 4)
-    assert [summary["r"] for summary in summaries] == [1.0, 4.0]
-    assert rewards[1:3] == [[0.0], [0.0]]
-    assert rewards[3][0] == pytest.approx(standardised(4.0, [1.0, 4.0]), abs=1e-6)
-    assert env.statistics["count"] == 2
-
-
-def test_a_truncated_episode_can_be_bootstrapped() -> None:
-    env = wrap([[1.0, None]])
-    _, _, dones, infos = env.step(np.zeros(1, dtype=np.int64))
-    assert dones.tolist() == [True]
-    assert infos[0]["TimeLimit.truncated"] is True
-    assert infos[0]["terminal_observation"].tolist() == [1.0]
-    assert infos[0]["stopped_episode"] == {"r": 1.0, "l": 1, "t": 0.0}
-    assert "episode" not in infos[0]

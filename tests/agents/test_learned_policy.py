@@ -104,6 +104,7 @@ def test_missing_weights_are_one_line(saved: Path) -> None:
         ({"observation_low": [0, [1], 2]}, r"observation_low.*: expected"),
         ({"observation_low": [0] * 10_000}, "observation_low: expected"),
         ({"extra": 1}, "got the unknown key 'extra'"),
+        ({"lstm_size": 16}, "lstm_size: expected null, got 16"),
         ({"hidden_sizes": None}, "hidden_sizes: expected"),
     ],
 )

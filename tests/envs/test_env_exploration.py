@@ -1,4 +1,4 @@
-"""Episodes that start from snapshots, and episodes that are stopped early."""
+"""Episodes that start from snapshots."""
 
 from pathlib import Path
 from typing import Any
@@ -6,36 +6,26 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.utils.env_checker import check_env as check_with_gymnasium
 from hypothesis import given
 from hypothesis import strategies as st
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_checker import check_env as check_with_stable_baselines3
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.callbacks import RolloutCheckpoint
 from agents.config import AgentConfig
-from agents.ppo import AgentState, isolated_generators, train_ppo
-from agents.returns import FinalReturn
+from agents.ppo import AgentState, train_ppo
 from automix.checkpoints import load_checkpoint, save_checkpoint
 from automix.errors import ConfigError
 from envs.config import EnvironmentConfig
-from envs.episodes import Halving, KeptRuns, fresh_run
+from envs.episodes import KeptRuns, fresh_run
 from envs.mixing_env import MixingEnv
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 from envs.vector import make_vec_env
 from tests.envs.conftest import ACTIONS, MakeEnv
 from tests.equality import are_same, assert_same
 
-# Everything at once: half of the episodes start from snapshots, one of three is stopped.
-EXPLORING: dict[str, Any] = {
-    "snapshot_share": 0.5,
-    "snapshot_capacity": 3,
-    "halving_rungs": [0.34, 0.67],
-    "stopped_share": 0.4,
-}
+# Half of the episodes start from snapshots.
+EXPLORING: dict[str, Any] = {"snapshot_share": 0.5, "snapshot_capacity": 3}
 
 
 def choose(number: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -56,7 +46,7 @@ def log_of(env: MixingEnv, *, first: int, count: int) -> list[object]:
         observation, reward, terminated, truncated, info = env.step(choose(number))
         info.pop("seconds", None)
         log.append([observation.tolist(), reward, terminated, truncated, info])
-        if terminated or truncated:
+        if terminated:
             observation, info = env.reset()
             log.append([observation.tolist(), info])
     return log
@@ -128,7 +118,7 @@ def test_snapshots_that_do_not_fit_are_refused(make_env: MakeEnv) -> None:
 
 
 def test_some_episodes_start_from_snapshots_and_all_rewards_are_gains(make_env: MakeEnv) -> None:
-    env = make_env(**EXPLORING | {"halving_rungs": [], "stopped_share": 0.5})
+    env = make_env(**EXPLORING)
     _, info = env.reset()
     starts, totals, number = [info["start_segment"]], [info["gain_so_far"]], 0
     while len(starts) < 16:
@@ -148,40 +138,17 @@ def test_some_episodes_start_from_snapshots_and_all_rewards_are_gains(make_env: 
     assert len(env._kept.runs) == EXPLORING["snapshot_capacity"]
 
 
-def test_hopeless_episodes_are_truncated_and_need_a_reset(make_env: MakeEnv) -> None:
-    env = make_env(halving_rungs=[0.67], stopped_share=0.4)
-    env.reset()
-    outcomes: list[bool] = []
-    number = 0
-    while len(outcomes) < 20:
-        _, _, terminated, truncated, info = env.step(choose(number))
-        number += 1
-        if terminated or truncated:
-            assert not (terminated and truncated)
-            outcomes.append(truncated)
-            assert {"schedule", "potential", "seconds", "training_seed"} <= info.keys()
-            if truncated:
-                assert len(info["schedule"].segments) == 2
-                assert env.trainer.progress < 1
-                with pytest.raises(RuntimeError, match=r"expected reset\(\)"):
-                    env.step(ACTIONS[0])
-            env.reset()
-    assert not any(outcomes[:8])  # too few to compare with
-    assert any(outcomes)
-    assert not all(outcomes[8:])
-
-
-def test_episodes_that_were_asked_for_are_neither_stopped_nor_kept(make_env: MakeEnv) -> None:
+def test_episodes_that_were_asked_for_are_not_kept(make_env: MakeEnv) -> None:
     env = make_env(**EXPLORING)
     env.reset()
-    env._halving.rungs = [[1e9] * 8, [1e9] * 8]
     _, info = env.reset(options={"training_seed": 3})
     assert info["start_segment"] == 0
-    assert [env.step(action)[3] for action in ACTIONS] == [False] * 3
+    assert [env.step(action)[2] for action in ACTIONS] == [False, False, True]
     assert env._kept.runs == []
-    assert env._halving.rungs == [[1e9] * 8, [1e9] * 8]
     env.reset()
-    assert env.step(ACTIONS[0])[3]
+    for action in ACTIONS:
+        env.step(action)
+    assert len(env._kept.runs) == 1
 
 
 def test_the_same_seed_gives_the_same_sequence(make_env: MakeEnv) -> None:
@@ -195,7 +162,7 @@ def test_the_same_seed_gives_the_same_sequence(make_env: MakeEnv) -> None:
 
 
 @pytest.mark.parametrize("count", [20, 29, 31])
-def test_a_state_carries_snapshots_and_rungs_through_a_file(
+def test_a_state_carries_snapshots_through_a_file(
     make_env: MakeEnv, tmp_path: Path, count: int
 ) -> None:
     env, other = make_env(seed=1, **EXPLORING), make_env(seed=2, **EXPLORING)
@@ -203,7 +170,6 @@ def test_a_state_carries_snapshots_and_rungs_through_a_file(
     log_of(env, first=0, count=count)
     state = env.get_state()
     assert state["kept"]
-    assert any(state["rungs"])
     save_checkpoint(tmp_path / "env.bin", {"env": state})
     other.reset()
     log_of(other, first=1, count=5)
@@ -241,36 +207,6 @@ def test_the_checkers_have_no_complaint() -> None:
     check_with_stable_baselines3(checked_env(), skip_render_check=True)
 
 
-class Values(BaseCallback):
-    """Records what the critic says of each last observation, and what was paid in the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values: list[float] = []
-        self.paid: list[float] = []
-
-    def _on_step(self) -> bool:
-        last = torch.as_tensor(self.locals["infos"][0]["terminal_observation"][None])
-        with torch.no_grad():
-            self.values.append(float(self.model.policy.predict_values(last)))  # type: ignore[operator]
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.paid = self.locals["rollout_buffer"].rewards[:, 0].tolist()
-
-
-def test_an_agent_bootstraps_from_the_value_where_an_episode_is_stopped(make_env: MakeEnv) -> None:
-    env = make_env(halving_rungs=[0.34])
-    env._halving.rungs = [[1e9] * 64]  # nothing is ever good enough
-    values = Values()
-    with isolated_generators():
-        venv = FinalReturn(DummyVecEnv([lambda: env]))
-        model = PPO("MlpPolicy", venv, n_steps=4, batch_size=4, gamma=1.0, seed=None, device="cpu")
-        model.learn(4, callback=values)
-    assert values.paid == pytest.approx(values.values, abs=1e-6)
-    assert len({round(value, 6) for value in values.values}) == 4
-
-
 @given(st.integers(2, 12), st.integers(0, 2**40), st.integers(0, 10_000))
 def test_one_inner_boundary_is_kept_of_each_episode(
     num_segments: int, seed: int, episode: int
@@ -299,28 +235,10 @@ def test_the_oldest_leave_and_shares_are_kept() -> None:
     assert np.mean(np.array(taken) == 3) == pytest.approx(0.5, abs=0.1)
 
 
-def test_rungs_stop_what_is_below_the_quantile_and_remember_the_last() -> None:
-    halving = Halving(EnvironmentConfig(halving_rungs=(0.5, 0.75), stopped_share=0.25))
-    assert not any(halving.is_hopeless(4, float(value)) for value in range(8))
-    assert halving.rungs == [[float(value) for value in range(8)], []]
-    assert not halving.is_hopeless(3, -1.0)
-    assert halving.is_hopeless(4, 1.0)
-    assert not halving.is_hopeless(4, 2.0)
-    assert not halving.is_hopeless(6, -1.0)
-    for value in range(100):
-        halving.is_hopeless(4, float(value))
-    assert halving.rungs[0] == [float(value) for value in range(36, 100)]
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"snapshot_capacity": 4}, "expected snapshot_capacity 16 without snapshot_share"),
-        ({"stopped_share": 0.3}, "expected stopped_share 0.5 without halving_rungs"),
-        ({"halving_rungs": [0.01]}, "expected halving_rungs at different boundaries of 8"),
-        ({"halving_rungs": [0.99]}, "expected halving_rungs at different boundaries"),
-        ({"halving_rungs": [0.5, 0.25]}, "expected halving_rungs at different boundaries"),
-        ({"halving_rungs": [0.5, 0.51]}, "expected halving_rungs at different boundaries"),
         ({"snapshot_share": 1.0}, "snapshot_share: expected"),
         ({"snapshot_share": 0.5, "num_segments": 1}, "expected at least 2 segments"),
     ],
@@ -344,7 +262,7 @@ def learn(states: list[AgentState], *, state: AgentState | None = None) -> dict[
     return dict(model.policy.state_dict())
 
 
-def test_learning_with_snapshots_and_halving_continues_bit_for_bit(tmp_path: Path) -> None:
+def test_learning_with_snapshots_continues_bit_for_bit(tmp_path: Path) -> None:
     states: list[AgentState] = []
     whole = learn(states)
     assert len(states) == 3
