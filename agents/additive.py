@@ -44,7 +44,6 @@ class AdditiveFit:
         effects: (S, D), estimated contribution of each decision in each segment to the value of a
             schedule, in the unit of the value; the prior mean is 0.
         correlation: of the effects of neighbouring segments, in (0, 1).
-        signal_share: share of the variance of the values that schedules explain, in (0, 1).
         reactions: how the effects of each segment change with the state before it; () if no
             states were known.
     """
@@ -52,7 +51,6 @@ class AdditiveFit:
     choices: tuple[Decision, ...]
     effects: Floats
     correlation: float
-    signal_share: float
     reactions: tuple[Reaction, ...] = ()
 
     def effects_in(self, segments: NDArray[np.int64], states: Floats) -> Floats:
@@ -118,7 +116,6 @@ def fit_additive(
         choices=tuple(choices),
         effects=np.stack(effects),
         correlation=whole.correlation,
-        signal_share=whole.shares.schedule,
         reactions=tuple(reactions),
     )
 

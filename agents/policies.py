@@ -2,9 +2,6 @@
 
 from typing import Protocol
 
-import numpy as np
-from gymnasium import spaces
-
 from automix.schedule import Schedule
 from envs.actions import Action
 from envs.mixing_env import MixingEnv
@@ -17,29 +14,6 @@ class Policy(Protocol):
     def act(self, observation: Observation) -> Action:
         """Return an action for one (F,) observation."""
         ...
-
-
-class ConstantPolicy:
-    """Always the same action."""
-
-    def __init__(self, action: Action) -> None:
-        self._action = action
-
-    def act(self, observation: Observation) -> Action:
-        """Return the action, whatever is observed."""
-        return self._action.copy()
-
-
-class RandomPolicy:
-    """Every action with the same probability, from a seed of its own."""
-
-    def __init__(self, space: spaces.MultiDiscrete, *, seed: int) -> None:
-        self._sizes = space.nvec
-        self._generator = np.random.default_rng(seed)
-
-    def act(self, observation: Observation) -> Action:
-        """Return a uniformly drawn action."""
-        return self._generator.integers(self._sizes, dtype=np.int64)
 
 
 def roll_out(policy: Policy, env: MixingEnv, *, training_seed: int) -> tuple[Schedule, float]:

@@ -77,10 +77,6 @@ class TrainingImages(Protocol):
         """Return (images, labels) at ``indices``, as evaluation sees them."""
         ...
 
-    def class_counts(self) -> list[int]:
-        """Return the number of images of each class."""
-        ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Split:
@@ -154,10 +150,6 @@ class Split:
     def read(self, start: int, stop: int) -> Tensor:
         """Return the images from ``start`` up to ``stop``, without a copy."""
         return self.images[start:stop]
-
-    def class_counts(self) -> list[int]:
-        """Return the number of images of each class. Synchronises with the device."""
-        return torch.bincount(self.labels, minlength=self.num_classes).tolist()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,10 +98,6 @@ class StreamedSplit:
                 image.copy_(pixels)
         return images, self.labels[indices]
 
-    def class_counts(self) -> list[int]:
-        """Return the number of images of each class."""
-        return torch.bincount(self.labels, minlength=self.num_classes).tolist()
-
     def read_training(self, index: int, augment: AugmentConfig, generator: Generator) -> Tensor:
         """Return image number ``index``, cut at random if ``augment`` says so and scaled.
 

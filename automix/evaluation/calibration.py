@@ -144,21 +144,6 @@ def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
     return (-best_log_scale).exp()
 
 
-def calibrated_nll(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
-    """Return the negative log likelihood after the best temperature for these very images.
-
-    Mixed training makes a network underconfident, which the plain likelihood punishes although
-    one number repairs it. The fit has one parameter, so on n images the result is too small by
-    about 1 / (2 n) nats (half a degree of freedom per image).
-
-    Raises:
-        TypeError: the labels are soft targets.
-        ValueError: the shapes do not fit, or there is no image.
-    """
-    logits_NK = _checked(logits_NK, labels_N)
-    return nll(logits_NK / fit_temperature(logits_NK, labels_N), labels_N)
-
-
 def reliability(
     logits_NK: Tensor, labels_N: Tensor, *, num_bins: int = NUM_BINS
 ) -> ReliabilityBins:

@@ -112,38 +112,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def predict_logits(
-    model: nn.Module,
-    images_NCHW: Tensor,
-    *,
-    prepare: Preparation,
-    batch_size: int = EVALUATION_BATCH,
-) -> Tensor:
-    """Return (N, K) float32 logits in the order of the images; the model is left as it was.
-
-    Args:
-        model: takes what ``prepare`` returns.
-        images_NCHW: uint8, any device that ``prepare`` accepts.
-        prepare: normalises, and moves to the model's device where needed.
-        batch_size: images at a time, at least 1.
-
-    Raises:
-        ValueError: there is no image, or ``batch_size`` is below 1.
-    """
-    if not len(images_NCHW) or batch_size < 1:
-        raise ValueError(
-            "expected at least one image and a batch size of at least 1, "
-            f"got {len(images_NCHW)} and {batch_size}"
-        )
-    with evaluation_mode(model):
-        parts = [
-            model(prepare(images_NCHW[start : start + batch_size])).float()
-            for start in range(0, len(images_NCHW), batch_size)
-        ]
-    return torch.cat(parts)
-
-
-@torch.no_grad()
 def count_correct(
     predict: Predictor,
     images: EvaluationImages,

@@ -35,10 +35,6 @@ class Interval:
     high: float
     confidence: float
 
-    def excludes(self, value: float) -> bool:
-        """Return whether ``value`` lies outside the interval."""
-        return not self.low <= value <= self.high
-
 
 ArrayStatistic = Callable[..., Floats]
 """Takes one or more samples and the keyword ``axis``; reduces that axis to one number each."""

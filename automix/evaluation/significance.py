@@ -5,7 +5,6 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from automix.evaluation.intervals import Floats
-from automix.evaluation.statistics import rank_correlation
 
 NUM_PERMUTATIONS = 10_000
 """Permutations drawn where there are more than that; the smallest p-value is then 1 in 10,001."""
@@ -59,36 +58,6 @@ def paired_p_value(
         (first, second),
         mean_difference,
         permutation_type="samples",
-        vectorized=True,
-        n_resamples=num_permutations,
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
-
-
-def spearman_p_value(
-    a: ArrayLike, b: ArrayLike, *, num_permutations: int = NUM_PERMUTATIONS, seed: int
-) -> float:
-    """Return the two-sided p-value of a rank correlation of zero, by permuting the pairing.
-
-    Args:
-        a: (num_items,) finite scores.
-        b: (num_items,) finite scores of the same items.
-        num_permutations: largest number of pairings looked at; exact when n! is not larger.
-        seed: seed of the drawn pairings.
-
-    Raises:
-        ValueError: the arrays are not one row of at least two finite values of equal number.
-    """
-    first, second = _two_rows(a, b)
-
-    def correlation(x: Floats, axis: int) -> Floats:
-        return rank_correlation(x, np.broadcast_to(second, x.shape), axis=axis)
-
-    result = stats.permutation_test(
-        (first,),
-        correlation,
-        permutation_type="pairings",
         vectorized=True,
         n_resamples=num_permutations,
         rng=np.random.default_rng(seed),

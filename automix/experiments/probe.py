@@ -1,4 +1,4 @@
-"""Probe: whether a search can pay, and what it takes, from a few dozen trainings."""
+"""Probe: whether a search can pay, and what it costs, from a few dozen training runs."""
 
 import dataclasses
 import math
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from automix.errors import ConfigError
 from automix.evaluation.statistics import Interval, intraclass_correlation, paired_difference
 from automix.experiments.cost import CostEstimate, estimate_cost
-from automix.experiments.forecast import Forecast, SearchPlan, forecast_episodes
 from automix.experiments.learning import plan_of
 from automix.experiments.outcomes import OutcomeFile
 from automix.experiments.pool import SplitName, TrainingJob, TrainingOutcome, TrainingPool
@@ -155,10 +154,7 @@ def _findings(config: ProbeConfig, losses: NDArray[np.float64], seconds: float) 
     table = {name: losses[i * count : (i + 1) * count] for i, name in enumerate(names)}
     correlation = intraclass_correlation(np.stack(list(table.values())))
     verdict = mixing_verdict(table, seed=config.seed)
-    forecast = _forecast(config, losses)
-    episodes = forecast.episodes
-    stages = count_trainings(config)
-    trainings = None if episodes is None else sum(stages.values()) - stages["learning"] + episodes
+    search_trainings = sum(count_trainings(config).values())
     per_training = seconds / _num_trainings(config)
     return {
         "split": "reward",
@@ -169,30 +165,11 @@ def _findings(config: ProbeConfig, losses: NDArray[np.float64], seconds: float) 
         "random_mean": float(losses[len(names) * count :].mean()),
         "intraclass_correlation": dataclasses.asdict(correlation),
         "mixing": verdict,
-        "episodes_needed": episodes,
-        "episodes_interval": {
-            "low": forecast.low,
-            "high": forecast.high,
-            "confidence": forecast.confidence,
-        },
-        "trainings_needed": trainings,
-        "seconds_needed": None if trainings is None else trainings * per_training,
+        "search_trainings": search_trainings,
+        "search_seconds": search_trainings * per_training,
         "seconds_per_training": per_training,
         "warnings": _warnings(correlation, verdict),
     }
-
-
-def _forecast(config: ProbeConfig, losses: NDArray[np.float64]) -> Forecast:
-    plan = SearchPlan(
-        choices=ActionCodec(config.environment).decisions(),
-        constants=constant_decisions(config.environment.operators),
-        num_segments=config.environment.num_segments,
-        num_seeds=config.selection.first_seeds * (2**config.selection.rounds - 1),
-        episodes_per_rollout=config.agent.episodes_per_rollout,
-    )
-    schedules = [schedule for schedule, _ in _schedules(config)]
-    seed = derived_seed(config.seed, Stream.BOOTSTRAP)
-    return forecast_episodes(schedules, losses, plan, seed=seed)
 
 
 def _mean(values: NDArray[np.float64], seed: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ from automix.experiments.config import SearchConfig
 
 
 class ProbeConfig(SearchConfig):
-    """Find out whether a search can pay: a few constants, a few seeds, a forecast.
+    """Find out whether a search can pay: a few constants and random schedules, a few seeds.
 
     Takes the configuration of the search that it is about.
     """

@@ -125,31 +125,6 @@ def puzzle_problem(
     )
 
 
-def puzzle_objective(z_BPP: Tensor, problem: PuzzleProblem) -> Tensor:
-    """Return T1, T2, T3 and T4 of a solution, (B, 4); their sum is the objective.
-
-    Args:
-        z_BPP: (B, P, P) weight of the own image in each cell, one of the N labels.
-        problem: what `puzzle_problem` returns.
-    """
-    z_PPB = z_BPP.permute(1, 2, 0).to(problem.prior.dtype)
-    steps = problem.prior.shape[0] - 1
-    jump_down = (z_PPB[1:] - z_PPB[:-1]).square()
-    jump_right = (z_PPB[:, 1:] - z_PPB[:, :-1]).square()
-    label_PPB = (z_PPB * steps).round().to(torch.int64)
-    own_loss = torch.lerp(problem.saliency[0], problem.saliency[1], z_PPB)
-    border_loss = torch.lerp(problem.border[0], problem.border[1], z_PPB)
-    borders_B = (problem.vertical * jump_down).sum((0, 1))
-    borders_B = borders_B + (problem.horizontal * jump_right).sum((0, 1))
-    terms = (
-        own_loss.sum((0, 1)),
-        (jump_down.sum((0, 1)) + jump_right.sum((0, 1))) * problem.smoothness,
-        border_loss.sum((0, 1)) + borders_B,
-        problem.prior.gather(0, label_PPB.flatten(0, 1)).sum(0),
-    )
-    return torch.stack(terms, 1)
-
-
 class _Borders(NamedTuple):
     """Differences D_ab across the borders between cells: each (rows, columns, B)."""
 

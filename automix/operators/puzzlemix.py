@@ -66,8 +66,8 @@ def apply_puzzlemix(
     """Choose for each cell which image it shows, then move salient patches into sight.
 
     Kim et al., https://arxiv.org/abs/2009.06962. The mask minimises the objective of
-    `puzzle_energy`; check one with `puzzle_problem` and `puzzle_objective`. Where ``draws.lam``
-    is 1 or 0, or an image is its own partner, the mask is constant and nothing moves.
+    `puzzle_energy`. Where ``draws.lam`` is 1 or 0, or an image is its own partner, the mask is
+    constant and nothing moves.
 
     Args:
         images_BCHW: (B, C, H, W) floating point, at least as many rows and columns as the grid.

@@ -68,27 +68,6 @@ def transport_plan(saliency_BTT: Tensor, visible_BTT: Tensor, t_eps: float) -> T
     return winner_BN.where(best_BN >= 0, nothing_BN)
 
 
-def transport_cost(
-    source_BN: Tensor, saliency_BTT: Tensor, visible_BTT: Tensor, t_eps: float
-) -> Tensor:
-    """Return what a plan costs each image, (B,): distance moved minus saliency seen.
-
-    Args:
-        source_BN: (B, N) what `transport_plan` returns.
-        saliency_BTT: (B, T, T) non-negative, sum 1 for each image.
-        visible_BTT: (B, T, T) bool.
-        t_eps: cost of a move from side to side.
-    """
-    side = saliency_BTT.shape[1]
-    cell_N = torch.arange(side * side, device=source_BN.device)
-    patch_BN = source_BN.clamp_min(0)
-    down_BN = patch_BN // side - cell_N // side
-    right_BN = patch_BN % side - cell_N % side
-    scale = t_eps / max(1, side - 1) ** 2
-    cost_BN = scale * (down_BN**2 + right_BN**2) - saliency_BTT.flatten(1).gather(1, patch_BN)
-    return (cost_BN * visible_BTT.flatten(1)).sum(1)
-
-
 def move_patches(images_BCHW: Tensor, source_BN: Tensor) -> Tensor:
     """Return the images with each cell showing the patch of a plan.
 

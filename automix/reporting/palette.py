@@ -77,7 +77,6 @@ class Theme:
 
 
 LIGHT = Theme(ink="#1b1f24", muted="#59636e", grid="#d8dee4", surface="#ffffff", accent="#0072b2")
-DARK = Theme(ink="#e8eaed", muted="#a0a8b2", grid="#343b44", surface="#15181d", accent="#56b4e9")
 
 
 def relative_luminance(colour: str) -> float:

@@ -27,9 +27,10 @@ from automix.training.metrics import EvalMetrics, TrainMetrics
 from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
 from automix.vocabulary import OPERATOR_FACTS, Operator
-from envs.actions import ActionCodec
+from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.mixing_env import MixingEnv
+from envs.observations import Observation
 
 NUM_SEGMENTS = 8
 # There is no network to probe.
@@ -38,6 +39,17 @@ ENVIRONMENT = EnvironmentConfig(
     observation=tuple(group for group in ObservationGroup if group is not ObservationGroup.PROBE),
 )
 TASK = TaskConfig(trainer=TrainerConfig(epochs=NUM_SEGMENTS, batch_size=10))
+
+
+class BlindPolicy:
+    """A policy that acts without looking at the observation."""
+
+    def __init__(self, next_action: Callable[[], Action]) -> None:
+        self._next_action = next_action
+
+    def act(self, observation: Observation) -> Action:
+        del observation
+        return self._next_action()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

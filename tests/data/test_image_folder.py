@@ -14,7 +14,7 @@ from automix.data.config import DataConfig
 from automix.data.loading import load_data
 from automix.data.splits import Split
 from automix.errors import DataError
-from tests.resident import resident
+from tests.resident import class_counts, resident
 
 Configure = Callable[..., DataConfig]
 WriteFolder = Callable[..., Path]
@@ -44,9 +44,9 @@ def test_without_val_reward_and_selection_come_from_train(
     data = load_data(folder_config(root, reward_size=0.2, selection_size=3))
     assert data.class_names == ("cat", "dog")
     assert data.seen.image_shape == (3, 4, 6)
-    assert data.seen.reward.class_counts() == [2, 2]
-    assert data.seen.selection.class_counts() == [3, 3]
-    assert data.train.class_counts() == [5, 5]
+    assert class_counts(data.seen.reward) == [2, 2]
+    assert class_counts(data.seen.selection) == [3, 3]
+    assert class_counts(data.train) == [5, 5]
     seen = (resident(data.train), data.seen.reward, data.seen.selection)
     assert pixels_in(*seen) == pixels_of(root / "train")
     assert pixels_in(data.test) == pixels_of(root / "test")
@@ -59,7 +59,7 @@ def test_with_val_reward_and_selection_are_its_halves(
     data = load_data(folder_config(root))
     assert pixels_in(resident(data.train)) == pixels_of(root / "train")
     assert pixels_in(data.seen.reward, data.seen.selection) == pixels_of(root / "val")
-    assert data.seen.reward.class_counts() == data.seen.selection.class_counts() == [3, 3]
+    assert class_counts(data.seen.reward) == class_counts(data.seen.selection) == [3, 3]
 
 
 def test_labels_follow_their_files(write_folder: WriteFolder, folder_config: Configure) -> None:
@@ -85,7 +85,7 @@ def test_hidden_files_nested_folders_and_other_files(
     assert "skipped 1 files such as 'train/cat/notes.txt'" in caplog.text
     shutil.move(root / "train" / "cat" / "7.png", nested / "7.png")
     moved = load_data(folder_config(root))
-    assert sum(moved.seen.reward.class_counts()) == 2
+    assert sum(class_counts(moved.seen.reward)) == 2
     seen = (resident(moved.train), moved.seen.reward, moved.seen.selection)
     assert pixels_in(*seen) == pixels_of(root / "train")
 

@@ -10,7 +10,7 @@ import pytest
 from automix.data.batches import BatchPreparer
 from automix.data.config import DataConfig
 from automix.data.loading import load_data
-from tests.resident import resident
+from tests.resident import class_counts, resident
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,10 @@ def test_photographs_as_a_folder(
     assert data.class_names == (
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"
     )  # fmt: skip
-    assert data.train.class_counts() == [20] * 10
-    assert data.seen.reward.class_counts() == [4] * 10
-    assert data.seen.selection.class_counts() == [6] * 10
-    assert data.test.class_counts() == [5] * 10
+    assert class_counts(data.train) == [20] * 10
+    assert class_counts(data.seen.reward) == [4] * 10
+    assert class_counts(data.seen.selection) == [6] * 10
+    assert class_counts(data.test) == [5] * 10
     # The published mean and deviation of CIFAR-10, within what 200 images can tell.
     assert data.statistics.mean == pytest.approx((0.491, 0.482, 0.447), abs=0.05)
     assert data.statistics.std == pytest.approx((0.247, 0.243, 0.262), abs=0.05)

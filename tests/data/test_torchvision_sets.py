@@ -16,7 +16,7 @@ from automix.data.config import DataConfig, DataSource
 from automix.data.loading import load_data
 from automix.data.torchvision_sets import TORCHVISION_SETS
 from automix.errors import DataError
-from tests.resident import resident
+from tests.resident import class_counts, resident
 
 Configure = Callable[..., DataConfig]
 
@@ -52,8 +52,8 @@ def test_mnist_and_its_relatives(source: str, folder: str, tmp_path: Path) -> No
     images = write_mnist(tmp_path / "files" / folder / "raw")
     data = load_data(config_of(source, tmp_path, reward_size=1, selection_size=1))
     assert data.seen.image_shape == (1, 28, 28)
-    assert data.train.class_counts() == [4] * 10
-    assert data.test.class_counts() == [6] * 10
+    assert class_counts(data.train) == [4] * 10
+    assert class_counts(data.test) == [6] * 10
     assert list(data.class_names) == getattr(datasets, folder).classes
     seen = {image.numpy().tobytes() for image in resident(data.train).images}
     assert seen < {image.tobytes() for image in images}

@@ -20,7 +20,6 @@ from automix.evaluation.calibration import (
     accuracy,
     adaptive_ece,
     brier,
-    calibrated_nll,
     ece,
     fit_temperature,
     nll,
@@ -32,11 +31,14 @@ METRICS: tuple[Metric, ...] = (
     accuracy,
     adaptive_ece,
     brier,
-    calibrated_nll,
     ece,
     fit_temperature,
     nll,
 )
+
+
+def calibrated_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    return nll(logits / fit_temperature(logits, labels), labels)
 
 
 def make_predictions(

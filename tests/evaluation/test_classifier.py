@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from automix.evaluation.calibration import ece, nll
 from automix.evaluation.classifier import group_accuracy, report_classifier
-from automix.evaluation.inference import predict_logits
+from automix.evaluation.inference import evaluation_mode
 
 
 def predictions(seed: int, num_images: int, num_classes: int = 8) -> tuple[Tensor, Tensor]:
@@ -20,49 +20,39 @@ def predictions(seed: int, num_images: int, num_classes: int = 8) -> tuple[Tenso
     return logits, labels
 
 
-class Recorder(nn.Module):
-    """A network with batch norm and dropout that notes the batches it sees."""
+class Network(nn.Module):
+    """A network with batch norm and dropout."""
 
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Sequential(
             nn.BatchNorm2d(3), nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 4)
         )
-        self.sizes: list[int] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        self.sizes.append(len(images))
         result: Tensor = self.head(images)
         return result
 
 
-def test_logits_are_in_order_and_the_model_is_left_as_it_was() -> None:
-    torch.manual_seed(0)
-    model = Recorder().train()
+def test_evaluation_mode_leaves_the_model_as_it_was() -> None:
+    model = Network().train()
     model.head[0].eval()
-    images = torch.randint(256, (23, 3, 4, 4), dtype=torch.uint8)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    logits = predict_logits(model, images, prepare=lambda x: x.float() / 255, batch_size=10)
-    assert model.sizes == [10, 10, 3]
+    with evaluation_mode(model):
+        assert not any(module.training for module in model.modules())
+        model(torch.rand(10, 3, 4, 4))
     assert model.training
     assert not model.head[0].training
     assert model.head[2].training
-    assert not logits.requires_grad
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    model.eval()
-    torch.testing.assert_close(logits, model(images.float() / 255).detach())
 
 
 def test_flags_come_back_when_the_network_fails() -> None:
-    model = Recorder().train()
-    with pytest.raises(RuntimeError):
-        predict_logits(
-            model, torch.zeros(2, 3, 9, 9, dtype=torch.uint8), prepare=lambda x: x.float()
-        )
-    assert model.training
-    with pytest.raises(ValueError, match="expected at least one image"):
-        predict_logits(model, torch.zeros(0, 3, 4, 4), prepare=lambda x: x)
+    model = Network().train()
+    with pytest.raises(RuntimeError), evaluation_mode(model):
+        model(torch.zeros(2, 3, 9, 9))
+    assert all(module.training for module in model.modules())
 
 
 def test_report_scores_the_test_images_with_the_temperature_of_the_validation_images() -> None:

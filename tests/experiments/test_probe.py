@@ -10,6 +10,7 @@ from automix.errors import ConfigError
 from automix.experiments.probe import mixing_verdict, predict_cost, probe
 from automix.experiments.probe_config import ProbeConfig
 from automix.experiments.probe_text import format_findings
+from automix.experiments.search import count_trainings
 from automix.experiments.transfer import format_findings as format_transfer
 from automix.experiments.transfer import transfer
 from automix.experiments.transfer_config import TransferConfig
@@ -41,7 +42,8 @@ def test_a_probe_trains_each_constant_with_each_seed(tmp_path: Path) -> None:
     assert probe(SMALL, tmp_path / "probe") == json.loads(json.dumps(result))
     text = format_findings(result)
     assert "share of the variance" in text
-    assert "80% interval" in text
+    assert result["search_trainings"] == sum(count_trainings(SMALL).values())
+    assert f"takes {result['search_trainings']} training runs" in text
     assert all(name in text for name in names)
 
 

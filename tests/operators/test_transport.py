@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from automix.operators.cells import enlarge_cells, pool_cells, shares
-from automix.operators.transport import move_patches, transport_cost, transport_plan
+from automix.operators.transport import move_patches, transport_plan
 from tests.operators.cases import Scenario, as_laid_out, random_images, seeded
 from tests.operators.published import published_case
 
@@ -36,6 +36,18 @@ def random_parents(side: int, seed: int, batch: int = 12) -> tuple[Tensor, Tenso
     worth = torch.rand((batch, side, side), generator=seeded(seed)) ** 4
     visible = torch.rand((batch, side, side), generator=seeded(seed + 1)) < 0.6
     return worth / worth.sum((1, 2), keepdim=True), visible
+
+
+def transport_cost(plan: Tensor, worth: Tensor, visible: Tensor, t_eps: float) -> Tensor:
+    """Return what a plan costs each image, (B,): distance moved minus saliency seen."""
+    side = worth.shape[1]
+    cell = torch.arange(side * side)
+    patch = plan.clamp_min(0)
+    down = patch // side - cell // side
+    right = patch % side - cell % side
+    scale = t_eps / max(1, side - 1) ** 2
+    cost = scale * (down**2 + right**2) - worth.flatten(1).gather(1, patch)
+    return (cost * visible.flatten(1)).sum(1)
 
 
 def by_the_published_rule(worth: Tensor, visible: Tensor, t_eps: float) -> list[int]:

@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -20,7 +21,7 @@ from automix.reporting.canvas import (
     rgb_array,
     text_width,
 )
-from automix.reporting.palette import DARK, LIGHT
+from automix.reporting.palette import LIGHT
 from tests.reporting.examples import FIGURES, HOSTILE
 
 
@@ -94,11 +95,12 @@ def test_png_holds_no_metadata() -> None:
 
 
 def test_rgb_array_is_the_picture() -> None:
-    pixels = rgb_array(FIGURES["cost"](width=4.0, theme=DARK))
+    theme = dataclasses.replace(LIGHT, surface="#15181d")
+    pixels = rgb_array(FIGURES["cost"](width=4.0, theme=theme))
     assert pixels.dtype == np.uint8
     assert pixels.shape[1:] == (400, 3)
     assert tuple(pixels[0, 0]) == (0x15, 0x18, 0x1D)
-    content = png_bytes(FIGURES["cost"](width=4.0, theme=DARK), dpi=100)
+    content = png_bytes(FIGURES["cost"](width=4.0, theme=theme), dpi=100)
     decoded = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     np.testing.assert_array_equal(pixels, decoded)
 

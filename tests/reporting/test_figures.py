@@ -11,7 +11,7 @@ from automix.reporting.figures.cost import Cost, cost_figure, gain_figure
 from automix.reporting.figures.evaluation import Heatmap, heatmap_figure, reliability_figure
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
 from automix.reporting.figures.robustness import ShareCurve, attacks_figure, occlusion_figure
-from automix.reporting.palette import DARK, LIGHT
+from automix.reporting.palette import LIGHT
 from automix.reporting.values import Direction, duration_text, number_text
 from tests.reporting.examples import (
     ATTACKS,
@@ -52,7 +52,7 @@ def test_every_text_lies_inside_the_picture(name: str, width: float) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_axes_are_labelled(name: str) -> None:
-    figure = FIGURES[name](width=WIDE, theme=DARK)
+    figure = FIGURES[name](width=WIDE, theme=LIGHT)
     assert any(axes.get_xlabel() for axes in figure.axes)
     assert figure.get_figwidth() == WIDE
 

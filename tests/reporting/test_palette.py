@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from automix.reporting.palette import (
-    DARK,
     LIGHT,
     OPERATOR_COLOURS,
     OPERATOR_NAMES,
@@ -20,6 +19,9 @@ from automix.reporting.palette import (
 from automix.vocabulary import Operator
 
 Floats = NDArray[np.float64]
+
+# Only the style sheet has a dark theme.
+DARK = Theme(ink="#e8eaed", muted="#a0a8b2", grid="#343b44", surface="#15181d", accent="#56b4e9")
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 VISION = {
