@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from automix.config import Config
+from automix.configuration.base import Config
 
 
 class AgentConfig(Config):

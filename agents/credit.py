@@ -1,24 +1,19 @@
-"""Credit for each decision: what all episodes together say it contributed to its return.
-
-The return of an episode comes at its end, with the noise of a whole training, and says nothing
-about which of its decisions earned it. An additive model of all episodes so far does, given the
-state in which each was taken. Before each update, every decision is paid its estimated
-contribution, and the last one what the model leaves unexplained: the sum is the return, so the best
-policy stays the same (return decomposition, https://arxiv.org/abs/1806.07857). How far the
-unexplained part reaches back is the trace decay of the advantage (`AgentConfig.gae_lambda`).
-"""
+"""Credit from the additive model, and imitation of it as a warm start of PPO."""
 
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor
 
 from agents.additive import FEWEST_EPISODES, AdditiveFit, fit_additive
-from agents.callbacks import Episode
-from agents.returns import FinalReturn
+from agents.config import AgentConfig
+from agents.ppo import Episode, FinalReturn, plan_learning
 from automix.schedule import Decision
 from envs.actions import ActionCodec
 
@@ -105,3 +100,119 @@ class RedistributedReturns(BaseCallback):
                 shift[start:stop, env] += contributions
                 shift[stop - 1, env] -= contributions.sum()
         return shift
+
+
+# How sharply decisions are preferred: e times as probable for each share of the standard deviation
+# of the returns that they are better by.
+_TEMPERATURE = 0.08
+_STEPS = 200
+_LEARNING_RATE = 0.01
+
+
+class Imitation(BaseCallback):
+    """Teaches the policy once what an additive model of all episodes prefers.
+
+    It acts before a rollout, after whatever saves the state there: who continues from that state
+    imitates the same again.
+    """
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        codec: ActionCodec,
+        *,
+        num_segments: int,
+        after_steps: int,
+    ) -> None:
+        """Learn from ``episodes``, which others append to, after that many decisions.
+
+        Not after a number of episodes: those from snapshots are shorter, so that no rollout may
+        end with exactly that number.
+        """
+        super().__init__()
+        self._episodes = episodes
+        self._codec = codec
+        self._num_segments = num_segments
+        self._after_steps = after_steps
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        is_due = self.model.num_timesteps == self._after_steps
+        if is_due and len(self._episodes) >= FEWEST_EPISODES:
+            policy = self.model.policy
+            assert isinstance(policy, ActorCriticPolicy)
+            imitate(policy, *self._lesson())
+
+    def _lesson(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return observations (N, F), actions (D, parts) and their probabilities (N, D)."""
+        choices = self._codec.decisions()
+        fit = fit_episodes(self._episodes, choices, num_segments=self._num_segments)
+        states = np.array([row for episode in self._episodes for row in episode.observations])
+        segments = np.concatenate([episode.observed_segments for episode in self._episodes])
+        deviation = float(np.std([episode.potential for episode in self._episodes])) + 1e-12
+        effects = torch.tensor(fit.effects_in(segments, states))
+        return (
+            torch.tensor(states, dtype=torch.float32),
+            torch.tensor(np.array([self._codec.encode(choice) for choice in choices])),
+            torch.softmax(effects / (_TEMPERATURE * deviation), dim=1).float(),
+        )
+
+
+def teachers(
+    config: AgentConfig, episodes: Sequence[Episode], codec: ActionCodec, *, num_segments: int
+) -> list[BaseCallback]:
+    """Return what gives the agent credit for its decisions, and lets it imitate if it should.
+
+    Args:
+        config: of the agent.
+        episodes: what it has done, which others append to.
+        codec: of its actions.
+        num_segments: decisions per episode.
+    """
+    found: list[BaseCallback] = [RedistributedReturns(episodes, codec, num_segments=num_segments)]
+    if config.warm_start is not None:
+        plan = plan_learning(config, num_segments=num_segments)
+        steps = plan.total_steps // plan.num_rollouts
+        found.append(
+            Imitation(
+                episodes,
+                codec,
+                num_segments=num_segments,
+                after_steps=round(config.warm_start * plan.num_rollouts) * steps,
+            )
+        )
+    return found
+
+
+@torch.enable_grad()
+def imitate(
+    policy: ActorCriticPolicy,
+    observations_NF: Tensor,
+    actions_DP: Tensor,
+    probabilities_ND: Tensor,
+) -> None:
+    """Bring the probabilities of actions close to those given, by cross-entropy.
+
+    Args:
+        policy: changed in place, but for what only its critic uses.
+        observations_NF: float32.
+        actions_DP: int64, D actions of P parts.
+        probabilities_ND: float32, rows sum to 1.
+    """
+    weights = [weight for name, weight in policy.named_parameters() if "value" not in name]
+    optimizer = torch.optim.Adam(weights, lr=_LEARNING_RATE)
+    for _ in range(_STEPS):
+        distribution = policy.get_distribution(observations_NF)
+        log_probabilities_ND = torch.stack(
+            [
+                distribution.log_prob(action.expand(len(observations_NF), -1))
+                for action in actions_DP
+            ],
+            dim=1,
+        )
+        loss = -(probabilities_ND * log_probabilities_ND).sum(dim=1).mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()

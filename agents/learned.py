@@ -1,9 +1,9 @@
-"""A learned policy as a file: weights as safetensors, everything else as JSON. No pickle."""
+"""Policies behind one protocol, and the learned policy with its files."""
 
 import json
 import operator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Protocol, Self
 
 import numpy as np
 import safetensors.torch
@@ -14,12 +14,32 @@ from safetensors import SafetensorError
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
-from automix.config import Config
+from automix.configuration.base import Config, read_text
 from automix.errors import CheckpointError, ConfigError
 from automix.files import write_bytes, write_json
-from automix.plain_yaml import read_text
+from automix.schedule import Schedule
 from envs.actions import Action
+from envs.mixing_env import MixingEnv
 from envs.observations import Observation
+
+
+class Policy(Protocol):
+    """Chooses how the next segment is mixed."""
+
+    def act(self, observation: Observation) -> Action:
+        """Return an action for one (F,) observation."""
+        ...
+
+
+def roll_out(policy: Policy, env: MixingEnv, *, training_seed: int) -> tuple[Schedule, float]:
+    """Run one episode; return the schedule that was applied and the sum of its rewards."""
+    observation, _ = env.reset(options={"training_seed": training_seed})
+    total, terminated = 0.0, False
+    while not terminated:
+        observation, reward, terminated, _, _ = env.step(policy.act(observation))
+        total += reward
+    return env.schedule(), total
+
 
 WEIGHTS_NAME = "policy.safetensors"
 FACTS_NAME = "policy.json"

@@ -1,17 +1,18 @@
-"""Searchers that propose whole schedules and learn only from how trainings end.
+"""Searchers other than PPO: random search, population-based training, TPE."""
 
-They are what an agent must beat with the same number of trainings. All ask and tell: the same
-answers to the same questions give the same proposals, whenever they are asked, so that a search
-is continued by telling a fresh searcher what is known.
-"""
-
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
 
 from automix.errors import ConfigError
 from automix.random_streams import Stream, derived_seed
-from automix.schedule import Decision, Schedule
-from automix.schedule_builders import even_schedule, random_schedule
+from automix.schedule import Decision, Schedule, even_schedule, random_schedule
+from envs.actions import Action
+from envs.mixing_env import EnvState, fresh_run
 
 
 class Searcher(Protocol):
@@ -101,3 +102,115 @@ class TreeParzenSearch:
     @property
     def _indices(self) -> list[int]:
         return list(range(len(self._choices)))
+
+
+# Of the paper: the worse quarter copies the better one.
+_QUARTER = 4
+# A copied hyperparameter is drawn anew with this probability and moved by one step otherwise.
+_RESAMPLED = 0.25
+
+
+@dataclass(slots=True)
+class _Member:
+    """A training in progress.
+
+    Attributes:
+        state: of its environment, before the next segment.
+        action: what it did last and goes on doing.
+        potential: after its last segment; -inf if it diverged.
+    """
+
+    state: EnvState
+    action: Action
+    potential: float = -math.inf
+
+
+def train_population(
+    env: VecEnv,
+    *,
+    size: int,
+    num_segments: int,
+    seed: int,
+    number: int,
+) -> list[dict[str, Any]]:
+    """Train one population to its end; return the final ``info`` of each member, in order.
+
+    Args:
+        env: environments to train members in, a few at a time; ``size`` is a multiple of their
+            number.
+        size: members.
+        num_segments: decisions per training.
+        seed: names all draws.
+        number: of the population; another number, other trainings and draws.
+    """
+    generator = np.random.default_rng(derived_seed(seed, Stream.POLICY, step=number))
+    sizes = env.action_space.nvec  # type: ignore[attr-defined]  # MultiDiscrete
+    members = [
+        _Member(
+            state=_fresh(derived_seed(seed, Stream.EPISODE, rank=index, step=number)),
+            action=generator.integers(sizes),
+        )
+        for index in range(size)
+    ]
+    infos: list[dict[str, Any]] = []
+    for segment in range(num_segments):
+        if segment:
+            _exploit_and_explore(members, sizes, generator)
+        infos = _train_segment(env, members)
+        for member, info in zip(members, infos, strict=True):
+            member.potential = -math.inf if info["diverged"] else info["potential"]
+        if all(member.potential == -math.inf for member in members):
+            break
+    return infos
+
+
+def _fresh(training_seed: int) -> EnvState:
+    return EnvState(
+        **fresh_run(training_seed),
+        seed=training_seed,
+        episode=0,
+        start_segment=0,
+        explores=False,
+        is_over=False,
+        is_start=True,
+        kept=[],
+    )
+
+
+def _train_segment(env: VecEnv, members: Sequence[_Member]) -> list[dict[str, Any]]:
+    infos: list[dict[str, Any]] = []
+    for first in range(0, len(members), env.num_envs):
+        wave = members[first : first + env.num_envs]
+        for index, member in enumerate(wave):
+            env.env_method("set_state", member.state, indices=index)
+        _, _, _, ended = env.step(np.stack([member.action for member in wave]))
+        states = env.env_method("get_state")
+        for member, state in zip(wave, states, strict=True):
+            member.state = state
+        infos += ended
+    return infos
+
+
+def _exploit_and_explore(
+    members: Sequence[_Member], sizes: Action, generator: np.random.Generator
+) -> None:
+    order = sorted(range(len(members)), key=lambda index: -members[index].potential)
+    count = max(1, len(members) // _QUARTER)
+    strong = [index for index in order[:count] if members[index].potential > -math.inf]
+    weak = {*order[-count:], *(i for i in order if members[i].potential == -math.inf)}
+    for index in sorted(weak - set(strong)):
+        model = members[strong[int(generator.integers(len(strong)))]]
+        members[index].state = model.state
+        members[index].action = _explore(model.action, sizes, generator)
+
+
+def _explore(action: Action, sizes: Action, generator: np.random.Generator) -> Action:
+    """Return ``action`` with one part drawn anew or moved by one step."""
+    changed = action.copy()
+    part = int(generator.integers(len(sizes)))
+    if generator.random() < _RESAMPLED:
+        changed[part] = generator.integers(sizes[part])
+    else:
+        step = 1 if generator.random() < 0.5 else -1
+        changed[part] = np.clip(changed[part] + step, 0, sizes[part] - 1)
+    return changed

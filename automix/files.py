@@ -1,13 +1,21 @@
-"""Atomic writes and checksums: a reader sees the old file or the new one, never half of one."""
+"""Atomic files, and checkpoint files that are verified before they are read."""
 
 import contextlib
 import hashlib
+import io
 import json
+import logging
 import os
+import pickle
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+import torch
+
+from automix.errors import CheckpointError
 
 _TEMPORARY = ".tmp"
 
@@ -80,3 +88,142 @@ def sha256_of(*parts: bytes) -> str:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()
+
+
+_MAGIC = b"AUTOMIX1"
+_HEADER = len(_MAGIC) + hashlib.sha256().digest_size
+_STEP_NAME = re.compile(r"step-(\d{9,})\.ckpt")
+# What the restricted unpickler raises for content that `write_checkpoint` did not write.
+_UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_LOG = logging.getLogger(__name__)
+
+
+def previous_path(path: Path) -> Path:
+    """Return where the checkpoint before the one at ``path`` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers, text, lists, dicts); keep the file before it."""
+    if path.exists():
+        path.replace(previous_path(path))
+    write_checkpoint(path, state)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return the newest readable state, or None if there never was one.
+
+    A damaged file is reported in the log and the one before it is used.
+
+    Raises:
+        CheckpointError: there are files, but none can be read.
+    """
+    return _first_readable(each for each in (path, previous_path(path)) if each.exists())
+
+
+class CheckpointFolder:
+    """The newest checkpoints of one training, each in a file named after its step."""
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        """Use the folder ``path``, which need not be there yet, for ``keep`` files (at least 1)."""
+        self.path = path
+        self._keep = keep
+
+    def file_of(self, step: int) -> Path:
+        """Return where the checkpoint after ``step`` optimiser steps is kept."""
+        return self.path / f"step-{step:09d}.ckpt"
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write ``state``; only then are the files that it makes superfluous removed.
+
+        Raises:
+            OSError: it cannot be written; the checkpoints before it are as they were.
+        """
+        write_checkpoint(self.file_of(step), state)
+        # Files of later steps are damaged ones that were passed over to continue from this side.
+        files = self.files()
+        not_later = [file for file in files if _step_of(file) <= step]
+        for file in set(files) - set(not_later[: self._keep]):
+            file.unlink()
+
+    def load_newest(self) -> dict[str, Any] | None:
+        """Return the newest readable state, or None if there never was one.
+
+        A damaged file is reported in the log and the one before it is used; what a crash left of
+        a file in the writing is removed.
+
+        Raises:
+            CheckpointError: there are files, but none can be read.
+        """
+        remove_temporaries(self.path)
+        return _first_readable(self.files())
+
+    def files(self) -> list[Path]:
+        """Return the files, newest step first."""
+        if not self.path.is_dir():
+            return []
+        named = (file for file in self.path.iterdir() if _STEP_NAME.fullmatch(file.name))
+        return sorted(named, key=_step_of, reverse=True)
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers, text, lists, dicts) to ``path`` atomically."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    with stream.getbuffer() as payload, atomic_writer(path) as file:
+        # In parts, because a copy of a large state is as large again.
+        file.write(_MAGIC)
+        file.write(hashlib.sha256(payload).digest())
+        file.write(payload)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote, tensors on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or is no checkpoint.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: expected a readable file, got: {error.strerror}") from None
+    with memoryview(content)[_HEADER:] as payload:
+        magic, digest = content[: len(_MAGIC)], content[len(_MAGIC) : _HEADER]
+        if magic != _MAGIC or hashlib.sha256(payload).digest() != digest:
+            raise CheckpointError(f"{path}: expected an undamaged checkpoint, got damaged bytes")
+        stream = io.BytesIO(payload)
+    del content
+    try:
+        state = torch.load(stream, map_location="cpu", weights_only=True)
+    except _UNPICKLING_ERRORS as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"{path}: expected tensors and values, got: {reason}") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: expected a dict, got {type(state).__name__}")
+    return state
+
+
+def _step_of(file: Path) -> int:
+    return int(file.stem.removeprefix("step-"))
+
+
+def _first_readable(files: Iterable[Path]) -> dict[str, Any] | None:
+    damaged: CheckpointError | None = None
+    for file in files:
+        if damaged is not None:
+            _LOG.warning("%s; trying the checkpoint before it", damaged)
+        try:
+            return read_checkpoint(file)
+        except CheckpointError as error:
+            damaged = error
+    if damaged is not None:
+        raise damaged
+    return None

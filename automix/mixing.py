@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
-from automix.saliency.types import SaliencySource
+from automix.saliency.sources import SaliencySource
 from automix.schedule import Decision
-from automix.vocabulary import Operator
 
 _SEED_RANGE = 2.0**63
 

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from automix.operator_info import Operator
 from automix.operators.blend import take
-from automix.operators.cells import shares
-from automix.operators.pairing import greedy_partner
-from automix.operators.puzzle_energy import PuzzleWeights
+from automix.operators.guidedmixup import gaussian_blur, greedy_partner
+from automix.operators.puzzlemix.energy import PuzzleWeights
 from automix.operators.registry import OPERATORS
-from automix.operators.smoothing import gaussian_blur
+from automix.operators.sampling import shares
 from automix.operators.types import BatchShape, MixedBatch
-from automix.vocabulary import Operator
 from benchmarks.inputs import Batch
 
 NUM_CLASSES = 100

@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.policies import roll_out
+from agents.learned import roll_out
+from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData, Split
+from automix.experiments.common.progress import ProgressBar
 from automix.experiments.config import SearchConfig
-from automix.experiments.progress import ProgressBar
 from automix.files import atomic_writer
 from automix.random_streams import Stream, derived_seed
-from automix.training.build import build_trainer, load_search_data
-from automix.training.task import TaskConfig
-from automix.training.trainer import ClassifierTrainer
+from automix.training.trainer import ClassifierTrainer, build_trainer, load_search_data
 from envs.actions import Action
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.mixing_env import MixingEnv

@@ -21,18 +21,16 @@ import tyro
 from torch import Tensor
 from torch.nn import functional as F
 
+from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
 from automix.data.splits import ChannelStatistics, SearchData, Split
-from automix.models.config import ModelConfig
-from automix.models.registry import build_model
+from automix.models.build import build_model
+from automix.operator_info import Operator
 from automix.random_streams import Stream, stream_generator
 from automix.schedule import Decision
-from automix.training.build import build_trainer
-from automix.training.config import TrainerConfig
-from automix.training.task import TaskConfig
-from automix.vocabulary import Operator
+from automix.training.trainer import build_trainer
 from benchmarks.measure import median_seconds
-from envs.rlmix_config import RLMixConfig
-from envs.rlmix_env import RLMixEnv
+from envs.rlmix.config import RLMixConfig
+from envs.rlmix.env import RLMixEnv
 
 NUM_CLASSES = 100
 _STEPS = 10_000

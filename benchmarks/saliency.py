@@ -20,15 +20,13 @@ from pathlib import Path
 import torch
 import tyro
 
+from automix.configuration.data import AugmentConfig, DataConfig, DataSource
+from automix.configuration.task import ModelConfig, Statistics
 from automix.data.batches import BatchPreparer
-from automix.data.config import AugmentConfig, DataConfig, DataSource
-from automix.data.loading import load_data
-from automix.models.config import ModelConfig
-from automix.models.registry import build_model
-from automix.saliency.config import Statistics
+from automix.data.load import load_data
+from automix.models.build import build_model
 from automix.saliency.gradient import InputGradient, LayerGradient, ReducedGradient
-from automix.saliency.spectral import SpectralResidual
-from automix.saliency.types import SaliencySource
+from automix.saliency.sources import SaliencySource, SpectralResidual
 from benchmarks.measure import Call, median_seconds
 from benchmarks.saliency_agreement import (
     GRIDS,

@@ -9,12 +9,11 @@ from torch import Generator, Tensor, nn
 
 from automix.data.batches import BatchPreparer
 from automix.data.splits import Split
-from automix.operators.basic import apply_mixup, draw_mixup
+from automix.operators.mixup_cutmix import apply_mixup, draw_mixup
 from automix.operators.types import BatchShape
-from automix.saliency.gradient import input_gradient
-from automix.saliency.maps import agreement
-from automix.saliency.types import SaliencySource
-from automix.training.loss import soft_cross_entropy
+from automix.saliency.gradient import agreement, input_gradient
+from automix.saliency.sources import SaliencySource
+from automix.training.metrics import soft_cross_entropy
 
 GRIDS = (8, 4)
 _WARM_UP_STEPS = 20

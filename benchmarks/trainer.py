@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 import tyro
 
-from automix.training.build import training_device
+from automix.training.trainer import training_device
 from benchmarks.measure import clock_for, keep_freed_memory, wait_for
 from benchmarks.trainer_loops import (
     Options,

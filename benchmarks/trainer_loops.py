@@ -12,18 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from automix.data.config import AugmentConfig, DataConfig
+from automix.configuration.data import AugmentConfig, DataConfig
+from automix.configuration.task import (
+    ModelConfig,
+    SaliencyConfig,
+    SaliencyKind,
+    TaskConfig,
+    TrainerConfig,
+)
 from automix.data.splits import ChannelStatistics, SearchData, Split
-from automix.models.config import ModelConfig
-from automix.models.registry import build_model
+from automix.models.build import build_model
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.random_streams import Stream, stream_generator
-from automix.saliency.config import SaliencyConfig, SaliencyKind
 from automix.schedule import Decision
-from automix.training.build import build_trainer
-from automix.training.config import TrainerConfig
-from automix.training.optimization import make_optimizer
-from automix.training.task import TaskConfig
-from automix.vocabulary import OPERATOR_FACTS, Operator
+from automix.training.optimizer import make_optimizer
+from automix.training.trainer import build_trainer
 from benchmarks.measure import clock_for, wait_for
 
 PLAIN = "no mixing"

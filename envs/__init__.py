@@ -14,5 +14,5 @@ gymnasium.register(id="AutoMix/MixSchedule-v0", entry_point="envs.mixing_env:Mix
 gymnasium.register(
     id="AutoMix/MixSchedule-Smoke-v0", entry_point="envs.smoke:make_smoke_environment"
 )
-gymnasium.register(id="AutoMix/RLMix-v0", entry_point="envs.rlmix_env:RLMixEnv")
+gymnasium.register(id="AutoMix/RLMix-v0", entry_point="envs.rlmix.env:RLMixEnv")
 gymnasium.register(id="AutoMix/RLMix-Smoke-v0", entry_point="envs.smoke:make_smoke_rlmix")

@@ -4,8 +4,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.schedule import Decision
-from automix.vocabulary import OPERATOR_FACTS, Operator
 from envs.config import EnvironmentConfig
 
 Action = NDArray[np.int64]

@@ -5,9 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from automix.config import Config
+from automix.configuration.base import Config
 from automix.errors import ConfigError
-from automix.vocabulary import Operator
+from automix.operator_info import Operator
 
 PotentialName = Literal["calibrated_nll", "nll", "accuracy", "weighted", "gradient_similarity"]
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from automix.training.metrics import EvalMetrics
 from envs.config import EnvironmentConfig, PotentialWeights
-from envs.readings import Reading
+from envs.measurement import Reading
 
 _SINGLE: Mapping[str, PotentialWeights] = MappingProxyType(
     {

@@ -1,14 +1,12 @@
 """A profile whose episodes take a tenth of a second: for checkers, tests and first steps."""
 
-from automix.data.config import DataConfig
-from automix.models.config import ModelConfig
-from automix.training.config import TrainerConfig
-from automix.training.task import TaskConfig
-from automix.vocabulary import Operator
+from automix.configuration.data import DataConfig
+from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
+from automix.operator_info import Operator
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
-from envs.rlmix_config import RLMixConfig
-from envs.rlmix_env import RLMixEnv
+from envs.rlmix.config import RLMixConfig
+from envs.rlmix.env import RLMixEnv
 
 SMOKE_TASK = TaskConfig(
     data=DataConfig(labels_per_class=3, test_size=2, reward_size=3, selection_size=3),

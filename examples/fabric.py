@@ -8,9 +8,8 @@ from lightning.fabric import Fabric
 from torch.nn import functional as F
 
 from automix.integrations import ScheduledMix
-from automix.schedule import Decision
-from automix.schedule_builders import constant_schedule
-from automix.vocabulary import Operator
+from automix.operator_info import Operator
+from automix.schedule import Decision, constant_schedule
 from examples.digits import NUM_CLASSES, loaders, network, test_accuracy
 
 EPOCHS = 3

@@ -6,9 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from automix.integrations.lightning_callback import ScheduledMixCallback
-from automix.schedule import Decision
-from automix.schedule_builders import mix_then_off
-from automix.vocabulary import Operator
+from automix.operator_info import Operator
+from automix.schedule import Decision, mix_then_off
 from examples.digits import NUM_CLASSES, loaders, network, test_accuracy
 
 

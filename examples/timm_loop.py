@@ -9,9 +9,8 @@ import torch
 from timm.loss.cross_entropy import SoftTargetCrossEntropy
 
 from automix.integrations import ScheduledMix
-from automix.schedule import Decision
-from automix.schedule_builders import even_schedule
-from automix.vocabulary import Operator
+from automix.operator_info import Operator
+from automix.schedule import Decision, even_schedule
 from examples.digits import NUM_CLASSES, loaders, test_accuracy
 
 EPOCHS = 2

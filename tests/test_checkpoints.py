@@ -19,7 +19,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automix.checkpoints import (
+from automix.errors import CheckpointError
+from automix.files import (
     CheckpointFolder,
     load_checkpoint,
     previous_path,
@@ -27,7 +28,6 @@ from automix.checkpoints import (
     save_checkpoint,
     write_checkpoint,
 )
-from automix.errors import CheckpointError
 from tests.equality import assert_same
 
 

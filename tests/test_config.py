@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from automix.config import Config
+from automix.configuration.base import Config, did_you_mean, first_problem, shown
 from automix.errors import ConfigError
-from automix.messages import did_you_mean, first_problem, shown
 from tests.test_plain_yaml import PLAIN
 
 

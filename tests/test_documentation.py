@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import automix
-from automix.plain_yaml import MAX_CONFIG_BYTES
+from automix.configuration.base import MAX_CONFIG_BYTES
+from automix.operator_info import OPERATOR_FACTS
 from automix.schedule import MAX_SCHEDULE_BYTES, MAX_SEGMENTS, Schedule
-from automix.vocabulary import OPERATOR_FACTS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [

@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 
 from automix.errors import ConfigError, ScheduleError
-from automix.experiments.entries import build_schedule, parse_entries
-from automix.schedule import Decision, Schedule
-from automix.schedule_builders import (
+from automix.experiments.compare.schedule_specs import build_schedule, parse_entries
+from automix.operator_info import Operator
+from automix.schedule import (
+    Decision,
+    Schedule,
     constant_decisions,
     constant_schedule,
     even_schedule,
     linear_ramp,
     mix_then_off,
 )
-from automix.vocabulary import Operator
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automix.configuration.base import read_text, read_yaml, scalar_of, to_yaml
 from automix.errors import ConfigError
-from automix.plain_yaml import read_text, read_yaml, scalar_of, to_yaml
 
 PLAIN = st.recursive(
     st.none()

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from automix.config import Config
-from automix.data.config import Loading
+from automix.configuration.base import Config
+from automix.configuration.data import Loading
+from automix.configuration.task import TrainerConfig
 from automix.experiments.config import CompareConfig, ReplayConfig, SearchConfig
-from automix.training.config import TrainerConfig
-from automix.training.optimization import learning_rate_at
+from automix.training.optimizer import learning_rate_at
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 COMMANDS: dict[str, type[Config]] = {

@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from automix.errors import ScheduleError
-from automix.schedule import MAX_SEGMENTS, Decision, Schedule, Segment, decisions_hash
-from automix.schedule_builders import even_schedule
-from automix.vocabulary import OPERATOR_FACTS, Operator
+from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.schedule import (
+    MAX_SEGMENTS,
+    Decision,
+    Schedule,
+    Segment,
+    decisions_hash,
+    even_schedule,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -10,8 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automix.schedule import Decision, Schedule, Segment
-from automix.schedule_builders import (
+from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.schedule import (
+    Decision,
+    Schedule,
+    Segment,
     constant_decisions,
     constant_schedule,
     even_schedule,
@@ -22,7 +25,6 @@ from automix.schedule_builders import (
     random_schedule,
     shuffled_in_time,
 )
-from automix.vocabulary import OPERATOR_FACTS, Operator
 from tests.test_schedule import schedules
 
 MIXUP = Decision(operator=Operator.MIXUP)

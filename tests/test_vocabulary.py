@@ -2,7 +2,7 @@
 
 import pytest
 
-from automix.vocabulary import OPERATOR_FACTS, Family, Operator
+from automix.operator_info import OPERATOR_FACTS, Family, Operator
 
 
 def test_every_operator_has_its_facts_in_order() -> None:

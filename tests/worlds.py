@@ -26,7 +26,7 @@ def world_runner() -> Iterator[RunWorld]:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["automix.training.build", "torch._dynamo"])
+        context.set_forkserver_preload(["automix.training.trainer", "torch._dynamo"])
     with ProcessPoolExecutor(LARGEST_WORLD, mp_context=context) as pool:
 
         def run(size: int, function: Callable[..., Any], *arguments: object) -> list[Any]:

@@ -1,20 +1,99 @@
-"""``automix COMMAND ...``: finds the command, prints one line for what a user got wrong."""
+"""Refuses foreign packages that are called as two of ours are."""
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType, MappingProxyType
 
 import automix
-from automix.cli.interruption import os_error_line
-from automix.cli.siblings import check_siblings
 from automix.errors import AutoMixError
+
+_NAMES = ("agents", "envs")
+
+
+def check_siblings(names: tuple[str, ...] = _NAMES) -> None:
+    """Check, without importing them, that ``envs`` and ``agents`` lie beside ``automix``.
+
+    Other distributions install packages of these names too, such as openai-agents. Theirs would
+    fail somewhere in their own imports, with a message that names neither them nor us.
+
+    Raises:
+        AutoMixError: one of them is somebody else's, or missing.
+    """
+    home = Path(automix.__file__).parents[1]
+    for name in names:
+        found = importlib.util.find_spec(name)
+        origin = found.origin if found else None
+        if origin is None or Path(origin).parents[1] != home:
+            raise AutoMixError(
+                f"{name}: expected the package in {home}, got {origin or 'none'}; install AutoMix "
+                "into a virtual environment of its own"
+            )
+
+
+CONFIG_NAME = "config.yaml"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A command was interrupted; the text says how to continue."""
+
+
+@contextlib.contextmanager
+def continued_by(
+    output: Path, *words: str, mark: str | None = CONFIG_NAME, launcher: str = "automix"
+) -> Iterator[None]:
+    """Say how to continue the run in ``output`` when the body is interrupted.
+
+    Args:
+        output: folder of the run.
+        words: the command and the files that start the same run again, such as ``search`` and the
+            configuration in the folder; ``--output`` is added, unless they say ``--resume``.
+        mark: the file in the folder that shows that there is something to continue; None where
+            there always is.
+        launcher: what starts the command.
+
+    Raises:
+        Interrupted: the body was, once there was something to continue.
+        AutoMixError: a worker process ended before its work did.
+        OSError: of the body; a nameless one, such as a full disk, gets the name of the folder.
+    """
+    if "--resume" not in words:
+        words = (*words, "--output", str(output))
+    command = f"{launcher} {shlex.join(words)}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        if mark is not None and not (output / mark).exists():
+            raise
+        raise Interrupted(f"continue with: {command}") from None
+    except (BrokenExecutor, ConnectionError, EOFError) as error:
+        # What the parent sees of a worker that was killed, or failed with a traceback of its own.
+        raise AutoMixError(
+            f"{output}: expected worker processes to keep running, got one that ended early, "
+            f"killed for its memory perhaps; continue with: {command}"
+        ) from error
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(output)) from error
+
+
+def os_error_line(error: OSError) -> str:
+    """Return what the operating system refused, as one line for users."""
+    where = "automix" if error.filename is None else error.filename
+    reason = (error.strerror or str(error)).lower()
+    return f"{where}: expected a place that can be read and written, got: {reason}"
+
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -95,7 +174,9 @@ def _run(words: Sequence[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         # Slow to import, for a help text.
-        hint = importlib.import_module("automix.messages").did_you_mean(words[0], COMMANDS)
+        hint = importlib.import_module("automix.configuration.base").did_you_mean(
+            words[0], COMMANDS
+        )
         names = ", ".join(COMMANDS)
         return _complain(f"automix: expected one of {names}, got {words[0]!r}{hint}")
     command = COMMANDS[words[0]]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from automix.data.config import AugmentConfig, PaddingMode
+from automix.configuration.data import AugmentConfig, PaddingMode
 
 # After so many boxes that do not fit the image, the largest that does is taken, as in torchvision.
 _BOXES_TRIED = 10

@@ -1,15 +1,48 @@
-"""Images with labels, and who may see which of them.
+"""Splits of a dataset, stored or streamed, and statistics of their pixels.
 
 Shape suffixes: N images, C channels, H rows, W columns.
 """
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from automix.configuration.data import Normalisation
 from automix.errors import DataError
+
+# Where Linux says what a container may use: control groups, version 2 and 1.
+_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def main_memory() -> int | None:
+    """Return the main memory that this process may use, in bytes; None where nobody tells."""
+    if not hasattr(os, "sysconf"):
+        return None
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in _MEMORY_LIMITS:
+        try:
+            limit = file.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if limit.isdecimal():
+            available = min(available, int(limit))
+    return available
+
+
+def format_bytes(count: int) -> str:
+    """Return a size in the largest binary unit that it has one of: ``44.0 MiB``, ``22 B``."""
+    if count < 1024:
+        return f"{count} B"
+    power = min((count.bit_length() - 1) // 10, len(_UNITS))
+    return f"{count / 1024**power:.1f} {_UNITS[power - 1]}"
 
 
 class StoredImages(Protocol):
@@ -266,3 +299,42 @@ class DataSet:
     def to(self, device: torch.device | str) -> "DataSet":
         """Return the same data with all images on ``device``."""
         return DataSet(name=self.name, seen=self.seen.to(device), test=self.test.to(device))
+
+
+# The constants of torchvision's pretrained networks (references/classification/presets.py).
+_IMAGENET = ChannelStatistics(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+_IMAGES_AT_ONCE = 1024
+
+
+def channel_statistics(train: Split, normalisation: Normalisation) -> ChannelStatistics:
+    """Return what images are normalised with.
+
+    Raises:
+        DataError: ImageNet's constants are wanted for images that do not have 3 channels.
+    """
+    channels = train.images.shape[1]
+    if normalisation is Normalisation.NONE:
+        return ChannelStatistics(mean=(0.0,) * channels, std=(1.0,) * channels)
+    if normalisation is Normalisation.IMAGENET:
+        if channels != len(_IMAGENET.mean):
+            raise DataError(
+                f"data.normalisation: expected images of 3 channels for 'imagenet', got {channels}"
+            )
+        return _IMAGENET
+    return _measured(train.images)
+
+
+def _measured(images_NCHW: Tensor) -> ChannelStatistics:
+    # Counts of byte values are exact integers; a sum of floats would depend on its order.
+    histogram = torch.zeros(images_NCHW.shape[1], 256, dtype=torch.int64)
+    for start in range(0, len(images_NCHW), _IMAGES_AT_ONCE):
+        chunk = images_NCHW[start : start + _IMAGES_AT_ONCE]
+        for channel in range(len(histogram)):
+            histogram[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256)
+    weights = histogram.double() / histogram.sum(dim=1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = weights @ values
+    variance = (weights * (values - mean[:, None]).square()).sum(dim=1)
+    # A channel of one colour has nothing to scale.
+    std = torch.where(variance > 0, variance.sqrt(), 1.0)
+    return ChannelStatistics(mean=tuple(mean.tolist()), std=tuple(std.tolist()))

@@ -7,6 +7,7 @@ networks trained against it can fall to PGD entirely, so reports hold both.
 Shape suffixes: N images, B batch, C channels, H rows, W columns, K classes.
 """
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automix.configuration.task import Statistics
+from automix.errors import MissingExtraError
 from automix.evaluation.counter_random import SampleRandom
 from automix.evaluation.inference import EvaluationImages
-from automix.saliency.config import Statistics
-from automix.saliency.isolation import without_trace
+from automix.random_streams import Stream, derived_seed
+from automix.saliency.gradient import without_trace
 
 
 class PixelModel(nn.Module):
@@ -195,3 +198,71 @@ def _margin(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
     others_BK = logits_BK.scatter(1, labels_B[:, None], -torch.inf)
     margin_B: Tensor = others_BK.amax(dim=1) - own_B1[:, 0]
     return margin_B
+
+
+_MODULE = "pyautoattack"
+_STANDARD_TARGETS = 9
+# The targeted DLR loss looks at the four largest logits.
+_FEWEST_CLASSES = 4
+
+
+def check_autoattack(num_classes: int) -> None:
+    """Refuse early what `survivors_of_autoattack` could not do.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+        ValueError: there are too few classes for its standard version.
+    """
+    if importlib.util.find_spec(_MODULE) is None:
+        raise MissingExtraError(
+            "attacks.autoattack: expected the extra autoattack (pip install "
+            "'automix[autoattack]'), got an installation without it"
+        )
+    if num_classes < _FEWEST_CLASSES:
+        raise ValueError(
+            f"attacks.autoattack: expected at least {_FEWEST_CLASSES} classes, which its "
+            f"standard version needs, got {num_classes}"
+        )
+
+
+def survivors_of_autoattack(
+    model: nn.Module, images: EvaluationImages, *, epsilon: float, num_classes: int, seed: int
+) -> int:
+    """Return how many images AutoAttack's standard version fails to have misclassified.
+
+    It aims at 9 wrong classes, or at all where there are fewer. The global generators are put back.
+
+    Args:
+        model: takes float images in [0, 1] on the device of the batches; in evaluation mode.
+        images: the images.
+        epsilon: largest change of a pixel value, of values in [0, 1].
+        num_classes: length of the logits.
+        seed: names the draws.
+    """
+    check_autoattack(num_classes)
+    from pyautoattack import AutoAttack  # noqa: PLC0415 - an extra
+
+    targets = min(_STANDARD_TARGETS, num_classes - 1)
+    survivors = 0
+    indexed = [] if images.device.type == "cpu" else [images.device]
+    with torch.random.fork_rng(devices=indexed, device_type=images.device.type):
+        for number, batch in enumerate(images.batches()):
+            attack = AutoAttack(
+                model,
+                device=images.device,
+                eps=epsilon,
+                norm="Linf",
+                # It goes through time.time() where it is 0, and must fit into 32 bits.
+                seed=1 + derived_seed(seed, Stream.EVALUATION, step=number) % (2**31 - 1),
+                version="standard",
+            )
+            attack.apgd_targeted.n_target_classes = targets
+            attack.fab.n_target_classes = targets
+            pixels = batch.images.float() / 255
+            moved, _ = attack.run_standard_evaluation(
+                pixels, batch.labels, batch_size=len(batch.labels)
+            )
+            with torch.no_grad():
+                answers = model(moved).argmax(dim=1)
+            survivors += int((answers == batch.labels).sum())
+    return survivors

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from automix.saliency.config import Statistics
-from automix.saliency.isolation import without_trace
+from automix.configuration.task import Statistics
+from automix.saliency.gradient import without_trace
 
 IOU_LEVELS = (0.3, 0.5, 0.7)
 """Overlaps at which a box counts as right in MaxBoxAccV2."""

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from automix.evaluation.intervals import Floats
+from automix.evaluation.statistics import Floats
 
 NUM_PERMUTATIONS = 10_000
 """Permutations drawn where there are more than that; the smallest p-value is then 1 in 10,001."""

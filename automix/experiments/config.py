@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from agents.config import AgentConfig
-from automix.config import Config
-from automix.training.task import TaskConfig
-from automix.vocabulary import Operator
+from automix.configuration.base import Config
+from automix.configuration.task import TaskConfig
+from automix.operator_info import Operator
 from envs.config import EnvironmentConfig
 
 SearcherName = Literal["ppo", "random_search", "additive", "pbt", "tpe"]
@@ -178,3 +178,120 @@ class ShowConfig(Config):
 
     output: Path = Path("sheets")
     """Folder for the sheets."""
+
+
+LEARNED = "learned"
+BEST_CONSTANT = "best_constant"
+
+
+class ReplayOfConfig(ReplayConfig):
+    """Train one classifier with a schedule that the configuration names, and evaluate it."""
+
+    schedule: str = "none"
+    """A schedule file, or the description of one schedule as in `automix compare`."""
+
+
+class OutcomeConfig(Config):
+    """How what a search found is compared, on trainings it has not seen."""
+
+    schedules: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        LEARNED,
+        BEST_CONSTANT,
+        "none",
+        f"shuffled:{LEARNED}",
+    )
+    """What is compared, as in `automix compare`. `learned` is what the search wrote,
+    `best_constant` the constant operator that its selection preferred; both can stand where a file
+    can (`shuffled:learned`)."""
+
+    num_seeds: Annotated[int, Field(ge=2)] = 10
+    """Trainings per schedule. Their seeds come from the seed of the search: searches with equal
+    seeds are compared on equal trainings."""
+
+    split: Literal["selection", "test", "both"] = "both"
+    """Where classifiers are compared."""
+
+    task: TaskConfig | None = None
+    """What is trained to compare; null: what the search trained. Set it where the search works on
+    something smaller."""
+
+
+class SearchAndCompareConfig(SearchConfig):
+    """Learn a schedule, then train with it and with others on fresh paired seeds."""
+
+    outcome: OutcomeConfig = Field(default_factory=OutcomeConfig)
+    """How the schedule is compared."""
+
+
+Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\r\n]+$")]
+
+
+class CardConfig(Config):
+    """Write a model card for the classifier of a replay or the policy of a search."""
+
+    name: Line | None = None
+    """Name of the model. Null: that of the folder of the run."""
+
+    license: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")] = "unknown"
+    """Identifier of its licence as the Hub lists them, such as mit, apache-2.0 or cc-by-4.0; other
+    needs license_name and license_link. It is yours to choose: unknown is a placeholder, and the
+    card says so."""
+
+    license_name: Line | None = None
+    """Name of a licence that the Hub has no identifier for."""
+
+    license_link: Line | None = None
+    """Where that licence is: an address, or LICENSE for a file beside the card."""
+
+    @model_validator(mode="after")
+    def _other_licences_are_named(self) -> "CardConfig":
+        given = (self.license_name, self.license_link)
+        if self.license == "other" and None in given:
+            raise ValueError(
+                "expected license_name and license_link with the license 'other', got "
+                + ("none of both" if given == (None, None) else "one of both")
+            )
+        if self.license != "other" and given != (None, None):
+            raise ValueError(
+                "expected no license_name and license_link but with the license 'other', "
+                f"got the license {self.license!r}"
+            )
+        return self
+
+
+class ProbeConfig(SearchConfig):
+    """Find out whether a search can pay: a few constants and random schedules, a few seeds.
+
+    Takes the configuration of the search that it is about.
+    """
+
+    num_seeds: Annotated[int, Field(ge=2)] = 6
+    """Trainings per constant operator; training number i has the same seed for each."""
+
+    every_strength: bool = False
+    """Train every operator at each of its strengths instead of the middle one."""
+
+    random_schedules: Annotated[int, Field(ge=2)] = 24
+    """Trainings with random schedules, a new one each: where a search begins."""
+
+
+class TransferConfig(Config):
+    """Compare the ranking of constant operators on a cheap task and on the one that counts."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Names the training seeds."""
+
+    proxy: TaskConfig = Field(default_factory=TaskConfig)
+    """What a search would train."""
+
+    target: TaskConfig = Field(default_factory=TaskConfig)
+    """What its schedule is for."""
+
+    environment: EnvironmentConfig = Field(default_factory=EnvironmentConfig)
+    """The operators; each is held constant at each of its strengths."""
+
+    num_seeds: Annotated[int, Field(ge=2)] = 4
+    """Trainings per constant and task."""
+
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    """Where trainings run."""

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from automix.errors import MissingExtraError
 from automix.integrations.scheduled_mix import MixState, ScheduledMix
-from automix.saliency.types import SaliencySource
+from automix.saliency.sources import SaliencySource
 from automix.schedule import Schedule
 
 try:

@@ -9,13 +9,13 @@ from typing import TypedDict
 from torch import Generator, Tensor, nn
 
 from automix.mixing import StepKey, is_mixed, mix_step
-from automix.operators.basic import apply_none, draw_none
+from automix.operator_info import OPERATOR_FACTS
+from automix.operators.mixup_cutmix import apply_none, draw_none
 from automix.operators.types import BatchShape, MixedBatch
 from automix.saliency.gradient import InputGradient
-from automix.saliency.types import SaliencySource
+from automix.saliency.sources import SaliencySource
 from automix.schedule import Schedule
-from automix.training.loss import smooth_labels
-from automix.vocabulary import OPERATOR_FACTS
+from automix.training.metrics import smooth_labels
 
 
 class MixState(TypedDict):
@@ -106,8 +106,8 @@ class ScheduledMix:
         """Return all there is to know of the next batch, before labels are smoothed.
 
         For a loss that is not linear in the target, take ``own_targets``, ``partner_targets`` and
-        ``lam`` to `automix.training.loss.interpolated_loss`. (Co-Mixup has more than two parents:
-        its ``partner_targets`` are None.)
+        ``lam`` to `automix.training.metrics.interpolated_loss`. (Co-Mixup has more than two
+        parents: its ``partner_targets`` are None.)
 
         Args:
             images_BCHW: as in a call.

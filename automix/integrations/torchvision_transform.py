@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from torchvision.transforms import v2
 
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.registry import OPERATORS, checked_strength
 from automix.operators.types import BatchShape
 from automix.random_streams import Stream, stream_generator
-from automix.vocabulary import OPERATOR_FACTS, Operator
 
 
 class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is not typed

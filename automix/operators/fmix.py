@@ -10,8 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from automix.operators.blend import mask_lam, pair_batch, paste, take
-from automix.operators.checks import check_images
-from automix.operators.sampling import Per, draw_beta, draw_partner, draw_uniform
+from automix.operators.sampling import Per, check_images, draw_beta, draw_partner, draw_uniform
 from automix.operators.types import BatchShape, MixedBatch
 
 Spectrum = Literal["corrected", "published"]

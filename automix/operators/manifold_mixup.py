@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automix.operators.basic import MixupDraws
-from automix.operators.targets import mix_rows, soft_targets
+from automix.operators.blend import mix_rows, soft_targets
+from automix.operators.mixup_cutmix import MixupDraws
 
 
 @contextmanager

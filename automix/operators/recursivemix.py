@@ -8,12 +8,23 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from automix.operators.blend import is_channels_last, paste
-from automix.operators.boxes import box_lam, box_mask, centred_box
-from automix.operators.checks import check_images
-from automix.operators.resize import Interpolation, resize_into_box
-from automix.operators.sampling import Per, draw_index, draw_uniform
-from automix.operators.targets import mix_rows, soft_targets
+from automix.operators.blend import (
+    Interpolation,
+    is_channels_last,
+    mix_rows,
+    paste,
+    resize_into_box,
+    soft_targets,
+)
+from automix.operators.sampling import (
+    Per,
+    box_lam,
+    box_mask,
+    centred_box,
+    check_images,
+    draw_index,
+    draw_uniform,
+)
 from automix.operators.types import BatchShape, MixedBatch
 
 

@@ -6,7 +6,12 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from automix.operators.basic import (
+from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.operators.comixup.operator import apply_comixup, draw_comixup
+from automix.operators.fmix import apply_fmix, draw_fmix
+from automix.operators.gridmix import apply_gridmix, draw_gridmix
+from automix.operators.guidedmixup import apply_guidedmixup, draw_guidedmixup
+from automix.operators.mixup_cutmix import (
     apply_cutmix,
     apply_mixup,
     apply_none,
@@ -14,11 +19,7 @@ from automix.operators.basic import (
     draw_mixup,
     draw_none,
 )
-from automix.operators.comixup import apply_comixup, draw_comixup
-from automix.operators.fmix import apply_fmix, draw_fmix
-from automix.operators.gridmix import apply_gridmix, draw_gridmix
-from automix.operators.guidedmixup import apply_guidedmixup, draw_guidedmixup
-from automix.operators.puzzlemix import apply_puzzlemix, draw_puzzlemix
+from automix.operators.puzzlemix.operator import apply_puzzlemix, draw_puzzlemix
 from automix.operators.recursivemix import apply_recursivemix, draw_recursivemix
 from automix.operators.resizemix import apply_resizemix, draw_resizemix
 from automix.operators.rmix import apply_rmix, draw_rmix
@@ -32,7 +33,6 @@ from automix.operators.types import (
     MixedBatch,
     OperatorSpec,
 )
-from automix.vocabulary import OPERATOR_FACTS, Operator
 
 
 def _entry(

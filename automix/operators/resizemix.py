@@ -8,11 +8,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from automix.operators.blend import pair_batch, paste
-from automix.operators.boxes import box_lam, box_mask, centred_box
-from automix.operators.checks import check_images
-from automix.operators.resize import Interpolation, resize_into_box
-from automix.operators.sampling import Per, draw_partner, draw_uniform
+from automix.operators.blend import Interpolation, pair_batch, paste, resize_into_box
+from automix.operators.sampling import (
+    Per,
+    box_lam,
+    box_mask,
+    centred_box,
+    check_images,
+    draw_partner,
+    draw_uniform,
+)
 from automix.operators.types import BatchShape, MixedBatch
 
 _SMALLEST_SIDE = 0.1

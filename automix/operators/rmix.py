@@ -9,9 +9,17 @@ import torch
 from torch import Generator, Tensor
 
 from automix.operators.blend import blend, mask_lam, pair_batch, take
-from automix.operators.cells import enlarge_cells, pool_cells, shares
-from automix.operators.checks import check_images, required_saliency
-from automix.operators.sampling import Per, draw_beta, draw_index, draw_partner
+from automix.operators.sampling import (
+    Per,
+    check_images,
+    draw_beta,
+    draw_index,
+    draw_partner,
+    enlarge_cells,
+    pool_cells,
+    required_saliency,
+    shares,
+)
 from automix.operators.types import BatchShape, MixedBatch
 
 _NUM_PERCENTILES = 10

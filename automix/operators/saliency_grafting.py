@@ -9,9 +9,14 @@ import torch
 from torch import Generator, Tensor
 
 from automix.operators.blend import pair_batch, paste, take
-from automix.operators.cells import enlarge_cells, pool_cells, shares
-from automix.operators.checks import check_images, required_saliency
-from automix.operators.sampling import draw_partner
+from automix.operators.sampling import (
+    check_images,
+    draw_partner,
+    enlarge_cells,
+    pool_cells,
+    required_saliency,
+    shares,
+)
 from automix.operators.types import BatchShape, MixedBatch
 
 Normalisation = Literal["max", "mean", "standard"]

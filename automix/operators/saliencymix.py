@@ -9,9 +9,18 @@ import torch
 from torch import Generator, Tensor
 
 from automix.operators.blend import pair_batch, paste, take
-from automix.operators.boxes import BoxRule, box_lam, box_mask, centred_box
-from automix.operators.checks import check_images, required_saliency
-from automix.operators.sampling import Per, draw_beta, draw_index, draw_partner
+from automix.operators.sampling import (
+    BoxRule,
+    Per,
+    box_lam,
+    box_mask,
+    centred_box,
+    check_images,
+    draw_beta,
+    draw_index,
+    draw_partner,
+    required_saliency,
+)
 from automix.operators.types import BatchShape, MixedBatch
 
 

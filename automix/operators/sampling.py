@@ -1,12 +1,69 @@
-"""Random draws: all from an explicit generator, as tensors on its device.
+"""Draws and geometry shared by the operators: lam, partners, boxes, grid cells, input checks.
 
-The global generators of torch, NumPy and ``random`` are neither read nor advanced.
+Shape suffixes: B batch, H rows, W columns.
+
+Shape suffixes: B batch, H rows, W columns, P grid side, S pixels along a side of a cell.
 """
 
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
+
+
+def check_images(images_BCHW: Tensor, drawn_B: Tensor | None) -> None:
+    """Refuse images that cannot be mixed with the drawn parameters.
+
+    Args:
+        images_BCHW: (B, C, H, W), floating point.
+        drawn_B: any of the parameters, one entry for each image; None if there are none.
+
+    Raises:
+        TypeError: the images are not floating point (uint8 images, say).
+        ValueError: the images are not a batch, or not the batch that the draws are for.
+    """
+    if not images_BCHW.is_floating_point():
+        raise TypeError(
+            "images: expected a floating point tensor (convert and scale uint8 images first), "
+            f"got {images_BCHW.dtype}"
+        )
+    if images_BCHW.dim() != 4:
+        raise ValueError(f"images: expected shape (B, C, H, W), got {tuple(images_BCHW.shape)}")
+    if drawn_B is None:
+        return
+    if images_BCHW.shape[0] != drawn_B.shape[0]:
+        raise ValueError(
+            f"draws: expected parameters for {images_BCHW.shape[0]} images, got {drawn_B.shape[0]}"
+        )
+    if images_BCHW.device != drawn_B.device:
+        raise ValueError(
+            f"draws: expected tensors on {images_BCHW.device}, the device of the images, got "
+            f"{drawn_B.device} (the device of the generator)"
+        )
+
+
+def required_saliency(saliency_BHW: Tensor | None, images_BCHW: Tensor) -> Tensor:
+    """Return the saliency maps as float32, or refuse them.
+
+    Args:
+        saliency_BHW: (B, H, W) floating point, non-negative, any scale.
+        images_BCHW: (B, C, H, W) the images the maps belong to.
+
+    Raises:
+        TypeError: the maps are not floating point.
+        ValueError: there are no maps, or their shape is not that of the images.
+    """
+    batch, _, height, width = images_BCHW.shape
+    if saliency_BHW is None:
+        raise ValueError("saliency: expected maps of shape (B, H, W), got None")
+    if tuple(saliency_BHW.shape) != (batch, height, width):
+        raise ValueError(
+            f"saliency: expected shape {(batch, height, width)}, got {tuple(saliency_BHW.shape)}"
+        )
+    if not saliency_BHW.is_floating_point():
+        raise TypeError(f"saliency: expected a floating point tensor, got {saliency_BHW.dtype}")
+    return saliency_BHW.to(torch.float32)
+
 
 Per = Literal["image", "batch"]
 """Whether a number is drawn for each image or once for the whole batch."""
@@ -82,3 +139,138 @@ def draw_index(batch: int, size: int, generator: Generator, *, per: Per = "image
     """Draw whole numbers from 0 to size - 1: (B,) int64."""
     count = batch if per == "image" else 1
     return torch.randint(size, (count,), generator=generator, device=generator.device).expand(batch)
+
+
+BoxRule = Literal["timm", "torchvision", "clovaai"]
+"""How an odd side is laid around the centre; the three differ by one row or column."""
+
+
+def centred_box(
+    side_B: Tensor, row_B: Tensor, column_B: Tensor, size: tuple[int, int], rule: BoxRule = "timm"
+) -> Tensor:
+    """Return boxes around given centres, cut at the border of the image.
+
+    ``timm`` 1.0.31 lays h // 2 rows above the centre and (h + 1) // 2 below, h = int(H side);
+    ``clovaai`` (the authors of CutMix, and older timm) lays h // 2 on both sides, so an odd h
+    loses a row; ``torchvision`` 0.29 lays int(H side / 2) on both sides.
+
+    Args:
+        side_B: (B,) float32 in [0, 1], side of the box as a share of the image's.
+        row_B: (B,) int64, centre row.
+        column_B: (B,) int64, centre column.
+        size: (H, W).
+        rule: one of the above.
+
+    Returns:
+        (B, 4) int64 boxes; empty ones have y0 = y1 or x0 = x1.
+    """
+    bounds = []
+    for length, centre_B in zip(size, (row_B, column_B), strict=True):
+        if rule == "torchvision":
+            before_B = after_B = (side_B * (length / 2)).to(torch.int64)
+        else:
+            whole_B = (side_B * length).to(torch.int64)
+            before_B = whole_B // 2
+            after_B = whole_B - before_B if rule == "timm" else before_B
+        bounds += [(centre_B - before_B).clamp(0, length), (centre_B + after_B).clamp(0, length)]
+    return torch.stack(bounds, 1)
+
+
+def box_mask(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the masks of boxes: (B, 1, H, W) float32, 1 inside.
+
+    The outer product of two small masks: comparing every pixel with the box costs six times as
+    much on a CPU.
+    """
+    y0_B1, y1_B1, x0_B1, x1_B1 = box_B4.unsqueeze(2).unbind(1)
+    rows_BH, columns_BW = _inside(y0_B1, y1_B1, size[0]), _inside(x0_B1, x1_B1, size[1])
+    return rows_BH[:, None, :, None] * columns_BW[:, None, None, :]
+
+
+def box_lam(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the share of the image outside each box, (B,) float32: the label weight ``lam``."""
+    y0_B, y1_B, x0_B, x1_B = box_B4.unbind(1)
+    return 1 - (y1_B - y0_B) * (x1_B - x0_B) / (size[0] * size[1])
+
+
+def _inside(low_B1: Tensor, high_B1: Tensor, length: int) -> Tensor:
+    position_L = torch.arange(length, device=low_B1.device)
+    return ((position_L >= low_B1) & (position_L < high_B1)).to(torch.float32)
+
+
+def pool_cells(maps_BHW: Tensor, grid: int) -> Tensor:
+    """Return the mean of each cell: (B, P, P).
+
+    Args:
+        maps_BHW: (B, H, W) floating point.
+        grid: P, cells along a side.
+
+    Raises:
+        ValueError: the image has fewer rows or columns than the grid.
+    """
+    height, width = maps_BHW.shape[1:]
+    if not 1 <= grid <= min(height, width):
+        raise ValueError(
+            f"grid: expected 1 to {min(height, width)} cells along a side for images of "
+            f"{height} x {width}, got {grid}"
+        )
+    return _pool_axis(_pool_axis(maps_BHW, 1, grid), 2, grid)
+
+
+def enlarge_cells(cells_BPP: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return each cell's value at its pixels: (B, 1, H, W).
+
+    Rows of cells are widened first and repeated then: a third of the time of copying both at once
+    on a CPU. Where the grid does not divide the image, two selections, which take twice as long.
+    ``interpolate`` computes cell indices in floating point, which is off by one for some sizes.
+    """
+    batch, grid, _ = cells_BPP.shape
+    height, width = size
+    if height % grid == 0 and width % grid == 0:
+        wide = cells_BPP.unsqueeze(3).expand(-1, -1, -1, width // grid)
+        rows = wide.reshape(batch, grid, 1, width).expand(-1, -1, height // grid, -1)
+        return rows.reshape(batch, 1, height, width)
+    rows_H = columns_W = _cell_of_pixel(height, cells_BPP)
+    if width != height:
+        columns_W = _cell_of_pixel(width, cells_BPP)
+    return cells_BPP.index_select(2, columns_W).index_select(1, rows_H).unsqueeze(1)
+
+
+def _cell_of_pixel(length: int, cells_BPP: Tensor) -> Tensor:
+    return torch.arange(length, device=cells_BPP.device) * cells_BPP.shape[1] // length
+
+
+def _pool_axis(maps: Tensor, axis: int, grid: int) -> Tensor:
+    """Return the mean of the rows (axis 1) or columns (axis 2) of each cell."""
+    length = maps.shape[axis]
+    before, after = maps.shape[:axis], maps.shape[axis + 1 :]
+    if length % grid == 0:
+        return maps.reshape(*before, grid, length // grid, *after).mean(axis + 1)
+    # Cells of unequal length: take the pixels of each up to the longest, and weigh the surplus 0.
+    # A sum by index would not give the same bits twice on a GPU.
+    cell_P1 = torch.arange(grid, device=maps.device).unsqueeze(1)
+    first_P1 = -(-cell_P1 * length // grid)
+    end_P1 = -(-(cell_P1 + 1) * length // grid)
+    pixel_PS = first_P1 + torch.arange(-(-length // grid), device=maps.device)
+    weight_PS = (pixel_PS < end_P1).to(maps.dtype) / (end_P1 - first_P1)
+    taken = maps.index_select(axis, pixel_PS.clamp(max=length - 1).flatten())
+    weighed = taken.view(*before, *pixel_PS.shape, *after) * weight_PS.view(
+        *pixel_PS.shape, *[1] * len(after)
+    )
+    return weighed.sum(axis + 1)
+
+
+def shares(maps_BHW: Tensor) -> Tensor:
+    """Return maps divided by their sum; uniform ones for those that are zero or not finite.
+
+    A map without information counts as uniform, in every operator.
+
+    Args:
+        maps_BHW: (B, H, W) or (B, P, P) float32, non-negative.
+    """
+    total_B11 = maps_BHW.sum((1, 2), keepdim=True)
+    is_usable_B11 = (total_B11 > 0) & (total_B11 < torch.inf)
+    # Divided by NaN every number becomes NaN, which is replaced in a sixth of the time of
+    # selecting from two maps.
+    uniform = 1 / (maps_BHW.shape[1] * maps_BHW.shape[2])
+    return (maps_BHW / total_B11.where(is_usable_B11, torch.nan)).nan_to_num_(uniform)

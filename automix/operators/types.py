@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Generator, Tensor
 
-from automix.vocabulary import OperatorFacts
+from automix.operator_info import OperatorFacts
 
 Draws_co = TypeVar("Draws_co", covariant=True)
 Draws_contra = TypeVar("Draws_contra", contravariant=True)

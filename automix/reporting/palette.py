@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from automix.vocabulary import Operator
+from automix.operator_info import Operator
 
 OPERATOR_COLOURS: Mapping[Operator, str] = MappingProxyType(
     {

@@ -1,14 +1,59 @@
-"""Tables: columns with units, cells that may be intervals; as HTML, CSV and JSON."""
+"""Tables of results as HTML, Markdown, CSV and text, and how numbers are written in them."""
 
 import csv
 import io
+import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
 
-from automix.evaluation.intervals import Interval
+from automix.evaluation.statistics import Interval
 from automix.reporting.markup import Html, join, tag
-from automix.reporting.values import Direction, number_text
+
+
+class Direction(StrEnum):
+    """Which way a number is better."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+
+    @property
+    def sign(self) -> int:
+        """Return what numbers are multiplied with so that more is better: 1 or -1."""
+        return 1 if self is Direction.HIGHER else -1
+
+
+def number_text(value: float, *, digits: int = 3) -> str:
+    """Return ``value`` with ``digits`` significant digits, never in exponent form below 10^6."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if not -5 < magnitude < 6:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{max(0, digits - 1 - magnitude)}f}"
+
+
+def duration_unit(seconds: float) -> tuple[str, float]:
+    """Return the unit a reader would choose for a duration, and its length in seconds."""
+    for unit, length in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        # Below two units the smaller unit reads better: 90 min, not 1.5 h.
+        if seconds >= 2 * length:
+            return unit, length
+    return ("s", 1.0) if seconds >= 1 or seconds == 0 else ("ms", 0.001)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration such as ``850 ms``, ``12 s`` or ``6.9 min``."""
+    if seconds < 0 or not math.isfinite(seconds):
+        raise ValueError(f"expected a duration in seconds, at least 0, got {seconds}")
+    unit, length = duration_unit(seconds)
+    return f"{number_text(seconds / length, digits=2)} {unit}"
+
 
 # Beyond it, decimals that suit the largest number of a column would round the smallest away.
 _LARGEST_RATIO = 100
@@ -214,3 +259,105 @@ def _text(cell: Cell, style: _CellStyle) -> str:
     if style.decimals is None:
         return number_text(number, digits=style.digits)
     return f"{number:.{style.decimals}f}"
+
+
+def cells_table(sweep: Mapping[str, Any], *, name: str = "cells") -> Table:
+    """Return one row per finished cell: settings and measures."""
+    keys = _setting_keys(sweep, "cells")
+    columns = [Column(name="cell"), *(Column(name=key) for key in keys)]
+    columns += [
+        Column(name=measure["name"], better=Direction(measure["better"]), digits=4)
+        for measure in sweep["measures"]
+    ]
+    rows = tuple(
+        (
+            cell["cell"],
+            *(_shown(cell["settings"].get(key)) for key in keys),
+            *(cell["values"][measure["name"]] for measure in sweep["measures"]),
+        )
+        for cell in sweep["cells"]
+    )
+    return Table(name=name, title="Cells", columns=tuple(columns), rows=rows)
+
+
+def rows_table(sweep: Mapping[str, Any], *, name: str = "rows") -> Table:
+    """Return one row per group of cells that differ in the seed alone, every measure at once."""
+    keys = _setting_keys(sweep, "rows")
+    columns = [Column(name=key) for key in keys] or [Column(name="settings")]
+    for measure in sweep["measures"]:
+        columns += [
+            Column(name=f"{measure['name']}: runs"),
+            *_summary_columns(measure, prefix=f"{measure['name']}: "),
+        ]
+    rows = []
+    for row in sweep["rows"]:
+        settings: list[Cell] = [_shown(row["settings"].get(key)) for key in keys] or ["all"]
+        for measure in sweep["measures"]:
+            summary = row["measures"][measure["name"]]
+            settings += [summary["num_runs"], *_summary_row(summary)]
+        rows.append(tuple(settings))
+    return Table(name=name, title="Sweep", columns=tuple(columns), rows=tuple(rows))
+
+
+def measure_table(
+    sweep: Mapping[str, Any], measure: Mapping[str, Any], *, name: str, caption: str
+) -> Table:
+    """Return one row per group of cells, with the summary of one measure."""
+    keys = _setting_keys(sweep, "rows")
+    columns = [Column(name=key) for key in keys] or [Column(name="settings")]
+    rows = tuple(
+        (
+            *([_shown(row["settings"].get(key)) for key in keys] or ["all"]),
+            row["measures"][measure["name"]]["num_runs"],
+            *_summary_row(row["measures"][measure["name"]]),
+        )
+        for row in sweep["rows"]
+    )
+    return Table(
+        name=name,
+        title=measure["name"],
+        columns=(*columns, Column(name="runs"), *_summary_columns(measure)),
+        rows=rows,
+        caption=caption,
+    )
+
+
+def _summary_columns(measure: Mapping[str, Any], *, prefix: str = "") -> list[Column]:
+    better = Direction(measure["better"])
+    return [
+        Column(name=f"{prefix}mean", better=better),
+        Column(name=f"{prefix}interquartile mean", better=better),
+        Column(name=f"{prefix}standard deviation"),
+        Column(name=f"{prefix}difference to the first"),
+        Column(name=f"{prefix}probability of improvement"),
+        Column(name=f"{prefix}p-value", digits=2),
+        Column(name=f"{prefix}p-value after Holm", digits=2),
+    ]
+
+
+def _summary_row(summary: Mapping[str, Any]) -> list[Cell]:
+    mean = interval_of(summary["interval"])
+    return [
+        summary["mean"] if mean is None else mean,
+        summary["interquartile_mean"],
+        summary["standard_deviation"],
+        interval_of(summary["difference"]),
+        interval_of(summary["probability_of_improvement"]),
+        summary["p_value"],
+        summary["p_value_holm"],
+    ]
+
+
+def interval_of(values: Mapping[str, float] | None) -> Interval | None:
+    """Return an interval from its form in JSON."""
+    return None if values is None else Interval(**values)
+
+
+def _setting_keys(sweep: Mapping[str, Any], part: str) -> list[str]:
+    return list(dict.fromkeys(key for each in sweep[part] for key in each["settings"]))
+
+
+def _shown(value: object) -> Cell:
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
+        return value
+    return json.dumps(value)

@@ -21,8 +21,8 @@ from torch.func import functional_call
 
 from automix.schedule import Decision
 from automix.training.distributed import current_world
-from automix.training.feeding import FedBatch
 from automix.training.metrics import RunningSums, TrainMetrics
+from automix.training.step import FedBatch
 from automix.training.trainer import ClassifierTrainer
 
 _LOG = logging.getLogger(__name__)

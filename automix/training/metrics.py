@@ -1,6 +1,10 @@
-"""Sums that stay on the device during training and are read once per segment."""
+"""Losses of a training run, and the metrics that it reports.
+
+Shape suffixes: B batch, K classes.
+"""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -8,6 +12,172 @@ import torch
 from torch import Tensor
 
 from automix.training.distributed import current_world, gather_on_main, sum_over_processes_
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""Takes (logits, targets), returns a loss per image: (B,) or (B, ...), not reduced."""
+
+
+def soft_cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    """Return the mean over the batch of - sum_k target_k log softmax(logits)_k.
+
+    With one-hot rows it is the cross-entropy; with rows lam y_a + (1 - lam) y_b it equals
+    `interpolated_loss` of the cross-entropy, and so do its gradients.
+
+    Args:
+        logits_BK: (B, K), any floating-point type.
+        targets_BK: (B, K) soft targets, floating point; class indices are refused.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: the shapes differ or are not (B, K).
+        TypeError: the targets are not floating point.
+    """
+    _check_soft(logits_BK, targets_BK)
+    return _soft_cross_entropy(logits_BK, targets_BK).mean()
+
+
+def interpolated_loss(
+    criterion: Criterion,
+    logits: Tensor,
+    own_targets: Tensor,
+    partner_targets: Tensor,
+    lam: Tensor,
+) -> Tensor:
+    """Return the mean over the batch of lam * loss(own) + (1 - lam) * loss(partner).
+
+    For losses that are linear in the target it equals the loss of the soft target; for the
+    others (focal, margin, ...) it is the form to use.
+
+    Args:
+        criterion: not reduced, for example ``functools.partial(F.cross_entropy,
+            reduction="none")``; a loss of more dimensions than (B,) is averaged over the others.
+        logits: (B, ...), what ``criterion`` takes first; passed on in float32.
+        own_targets: of the first parents, what ``criterion`` takes second.
+        partner_targets: of the second parents.
+        lam: (B,) or a scalar, weight of the first parent, in [0, 1].
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: ``criterion`` reduces over the batch, or ``lam`` has another length.
+    """
+    batch = logits.shape[0]
+    if lam.shape not in ((), (batch,)):
+        raise ValueError(f"expected lam of shape () or ({batch},), got {tuple(lam.shape)}")
+    own = _per_image(criterion(logits.float(), own_targets), batch)
+    partner = _per_image(criterion(logits.float(), partner_targets), batch)
+    return torch.lerp(partner, own, lam.float().expand(batch)).mean()
+
+
+def decoupled_mixup_loss(
+    logits_BK: Tensor,
+    own_classes_B: Tensor,
+    partner_classes_B: Tensor,
+    lam: Tensor,
+    *,
+    eta: float = 0.1,
+    weighted_by_lam: bool = False,
+) -> Tensor:
+    """Return cross-entropy plus Decoupled Mixup's term (https://arxiv.org/abs/2203.10761).
+
+    The term adds, for each of an image's two classes, eta times - log softmax of that class
+    with the *other* mixed class left out of the denominator, so that both may be confident.
+    Where both parents have the same class, there is no other class and the term is zero: plain
+    cross-entropy remains. With ``eta`` 0 it equals `soft_cross_entropy`.
+
+    Args:
+        logits_BK: (B, K), any floating-point type.
+        own_classes_B: (B,) int64, classes of the first parents.
+        partner_classes_B: (B,) int64, classes of the second parents.
+        lam: (B,) or a scalar, weight of the first parent, in [0, 1]; each image has its own.
+        eta: weight of the term, not negative; 0.1 in the paper's configurations.
+        weighted_by_lam: multiply the two summands by lam and 1 - lam.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: a shape is not as above, or ``eta`` is negative.
+        TypeError: the classes are not int64.
+    """
+    if logits_BK.ndim != 2:
+        raise ValueError(f"expected logits of shape (B, K), got {tuple(logits_BK.shape)}")
+    if eta < 0:
+        raise ValueError(f"expected eta of at least 0, got {eta}")
+    batch = logits_BK.shape[0]
+    if lam.shape not in ((), (batch,)):
+        raise ValueError(f"expected lam of shape () or ({batch},), got {tuple(lam.shape)}")
+    for classes in (own_classes_B, partner_classes_B):
+        if classes.dtype != torch.int64:
+            raise TypeError(f"expected class indices of type int64, got {classes.dtype}")
+        if classes.shape != (batch,):
+            raise ValueError(f"expected classes of shape ({batch},), got {tuple(classes.shape)}")
+    own, partner = own_classes_B[:, None], partner_classes_B[:, None]
+    differ = own != partner
+    lam_B1 = lam.float().expand(batch)[:, None]
+    logits = logits_BK.float()
+    log_probabilities = logits.log_softmax(dim=1)
+    cross_entropy = -torch.lerp(
+        log_probabilities.gather(1, partner), log_probabilities.gather(1, own), lam_B1
+    )
+    own_term = _without_class(logits, partner, differ) - logits.gather(1, own)
+    partner_term = _without_class(logits, own, differ) - logits.gather(1, partner)
+    if weighted_by_lam:
+        own_term, partner_term = lam_B1 * own_term, (1 - lam_B1) * partner_term
+    term = torch.where(differ, own_term + partner_term, 0.0)
+    return (cross_entropy + eta * term).mean()
+
+
+def smooth_labels(targets_BK: Tensor, smoothing: float) -> Tensor:
+    """Return (1 - smoothing) * targets + smoothing / K: label smoothing of soft targets.
+
+    The cross-entropy of smoothed one-hot rows is `F.cross_entropy` with ``label_smoothing``.
+
+    Args:
+        targets_BK: (B, K) soft targets, floating point.
+        smoothing: share given to the uniform distribution, in [0, 1).
+
+    Raises:
+        ValueError: ``smoothing`` is out of range.
+    """
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"expected smoothing in [0, 1), got {smoothing}")
+    if smoothing == 0:
+        return targets_BK
+    return targets_BK * (1 - smoothing) + smoothing / targets_BK.shape[1]
+
+
+def _soft_cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    return -(targets_BK.float() * logits_BK.float().log_softmax(dim=1)).sum(dim=1)
+
+
+def _check_soft(logits_BK: Tensor, targets_BK: Tensor) -> None:
+    if logits_BK.ndim != 2 or logits_BK.shape != targets_BK.shape:
+        raise ValueError(
+            "expected logits and soft targets of the same shape (B, K), "
+            f"got {tuple(logits_BK.shape)} and {tuple(targets_BK.shape)}"
+        )
+    if not targets_BK.is_floating_point():
+        raise TypeError(f"expected floating-point soft targets, got {targets_BK.dtype}")
+
+
+def _per_image(losses: Tensor, batch: int) -> Tensor:
+    if losses.ndim == 0 or losses.shape[0] != batch:
+        raise ValueError(
+            f"expected a criterion that returns one loss per image ({batch}), as with "
+            f"reduction='none', got shape {tuple(losses.shape)}"
+        )
+    return losses.flatten(1).mean(dim=1) if losses.ndim > 1 else losses
+
+
+def _without_class(logits_BK: Tensor, class_B1: Tensor, where_B1: Tensor) -> Tensor:
+    """Return (B, 1), the log of the softmax's denominator without one class where ``where``."""
+    # Only where the classes differ: with one class left out of one, the gradient would be NaN.
+    left_out = torch.zeros_like(logits_BK, dtype=torch.bool).scatter(1, class_B1, where_B1)
+    return logits_BK.masked_fill(left_out, -torch.inf).logsumexp(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
-"""The one training loop: the environment calls it segment by segment, replay from end to end."""
+"""ClassifierTrainer: the one training loop, by segments in search, from end to end in replay."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import TypedDict
@@ -7,22 +8,34 @@ from typing import TypedDict
 import torch
 from torch import Generator, Tensor, nn
 
-from automix.data.batches import BatchPreparer
-from automix.data.splits import StoredImages
-from automix.data.training_batches import TrainingBatches
-from automix.errors import CheckpointError
+from automix.configuration.data import DataConfig
+from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
+from automix.data.batches import BatchLayout, BatchPreparer, TrainingBatches
+from automix.data.load import holding_device, load_data, training_batches
+from automix.data.splits import SearchData, StoredImages
+from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
 from automix.evaluation.inference import evaluation_mode
+from automix.models.build import build_model, reinitialise_
 from automix.random_streams import Stream, stream_generator
-from automix.saliency.cache import CachedSource
+from automix.saliency.sources import CachedSource, build_source
 from automix.schedule import Decision, Schedule
-from automix.training.config import TrainerConfig
-from automix.training.distributed import gather_on_main, join_parts, part_of
-from automix.training.feeding import FedBatch, FeedState, micro_batch_feeds
-from automix.training.loss import smooth_labels, soft_cross_entropy
-from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
-from automix.training.network import TrainedNetwork
-from automix.training.updates import UpdatesState, WeightUpdates
+from automix.training.distributed import current_world, gather_on_main, join_parts, part_of
+from automix.training.metrics import (
+    EvalMetrics,
+    RunningSums,
+    TrainMetrics,
+    smooth_labels,
+    soft_cross_entropy,
+)
+from automix.training.step import (
+    FedBatch,
+    FeedState,
+    TrainedNetwork,
+    UpdatesState,
+    WeightUpdates,
+    micro_batch_feeds,
+)
 
 _EVALUATION_BATCH = 1024
 
@@ -296,3 +309,97 @@ def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int,
     `Schedule.at(step / total_steps)` follows: both give the same bits in search and replay.
     """
     return -(-index * total_steps // num_segments), -(-(index + 1) * total_steps // num_segments)
+
+
+def training_device() -> torch.device:
+    """Return the accelerator of this process if there is one, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def load_search_data(config: DataConfig) -> SearchData:
+    """Load the splits a search may see; there is no test split among them."""
+    return load_data(config).for_search()
+
+
+def check_model(task: TaskConfig, data: SearchData) -> None:
+    """Build the classifier and pass two images through it, before anything is written.
+
+    A network of a library may be unknown to the version that is installed, or refuse images of
+    this size or batches of one.
+
+    Raises:
+        ConfigError: there is no such classifier, or it does not take such batches.
+    """
+    batch = min(2, task.trainer.batch_size, len(data.train))
+    model = build_model(
+        task.model,
+        num_classes=data.num_classes,
+        channels=data.image_shape[0],
+        generator=stream_generator(0, Stream.INITIALISATION),
+    )
+    try:
+        # Dropout draws from the global generator.
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = model(torch.zeros(batch, *data.image_shape))
+        if getattr(logits, "shape", None) != (batch, data.num_classes):
+            got = getattr(logits, "shape", type(logits).__name__)
+            raise ValueError(f"its output is no logits of {data.num_classes} classes, but {got}")
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        shape = " x ".join(map(str, data.image_shape))
+        raise ConfigError(
+            f"task.model.name: expected a classifier that trains on batches of {batch} images of "
+            f"{shape}, got {task.model.name!r}: {reason}"
+        ) from None
+
+
+def build_trainer(
+    task: TaskConfig, data: SearchData, *, seed: int, device: torch.device | None = None
+) -> ClassifierTrainer:
+    """Return a trainer of a freshly initialised classifier on the training split of ``data``.
+
+    Processes that have joined a world build one each, and train together.
+
+    Raises:
+        ConfigError: the batch cannot be shared by processes and micro-batches.
+    """
+    device = device or training_device()
+    placement = task.data.placement
+    data = data.to(holding_device(data.num_bytes, device=device, placement=placement))
+    shape = {"num_classes": data.num_classes, "channels": data.image_shape[0]}
+    model = build_model(
+        task.model, generator=stream_generator(seed, Stream.INITIALISATION), **shape
+    )
+    layout = _layout(task.trainer, len(data.train))
+    num_steps = task.trainer.epochs * layout.steps_per_epoch
+    batches, preparer = training_batches(
+        data, task.data, layout, num_steps=num_steps, device=device
+    )
+    return ClassifierTrainer(
+        model.to(device),
+        batches,
+        preparer,
+        initialise=functools.partial(_initialise_, task.model, shape),
+        saliency=CachedSource(
+            build_source(task.saliency), refresh_every=task.saliency.refresh_every
+        ),
+        config=task.trainer,
+        seed=seed,
+    )
+
+
+def _layout(config: TrainerConfig, num_images: int) -> BatchLayout:
+    world = current_world()
+    return BatchLayout.fitting(
+        num_images,
+        config.batch_size,
+        accumulation=config.accumulation,
+        rank=world.rank,
+        world_size=world.size,
+    )
+
+
+def _initialise_(
+    config: ModelConfig, shape: dict[str, int], model: nn.Module, generator: Generator
+) -> None:
+    reinitialise_(model, config, generator=generator, **shape)

@@ -12,13 +12,11 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.additive import fit_additive
-from agents.callbacks import Episode, EpisodeRecorder
 from agents.config import AgentConfig
 from agents.credit import RedistributedReturns, fit_episodes
-from agents.ppo import train_ppo
-from automix.schedule import Decision
-from automix.schedule_builders import even_schedule
-from automix.vocabulary import Operator
+from agents.ppo import Episode, EpisodeRecorder, train_ppo
+from automix.operator_info import Operator
+from automix.schedule import Decision, even_schedule
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 from tests.agents.toy import ENVIRONMENT, NUM_SEGMENTS, SWITCH, Toy, toy_vec_env

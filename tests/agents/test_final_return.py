@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents.returns import FinalReturn
+from agents.ppo import FinalReturn
 
 
 class Scripted(gym.Env[Any, Any]):

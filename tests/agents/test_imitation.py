@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents import imitation
-from agents.callbacks import Episode, EpisodeRecorder
+from agents import credit as imitation
 from agents.config import AgentConfig
-from agents.imitation import imitate, teachers
-from agents.policies import roll_out
-from agents.ppo import policy_of, train_ppo
+from agents.credit import imitate, teachers
+from agents.learned import roll_out
+from agents.ppo import Episode, EpisodeRecorder, policy_of, train_ppo
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 from tests.agents import toy as toys

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.callbacks import Episode, EpisodeRecorder, ForwardLogs
 from agents.config import AgentConfig
-from agents.ppo import plan_learning, train_ppo
+from agents.ppo import Episode, EpisodeRecorder, ForwardLogs, plan_learning, train_ppo
 from automix.errors import ConfigError
 from tests.agents.toy import NUM_SEGMENTS, STATIONARY, SWITCH, toy_vec_env
 

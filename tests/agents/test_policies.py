@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agents.policies import roll_out
+from agents.learned import roll_out
 from tests.agents.toy import NUM_SEGMENTS, SWITCH, BlindPolicy, ToyEnv
 
 

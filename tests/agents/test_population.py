@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents.population import train_population
-from automix.vocabulary import Operator
+from agents.searchers import train_population
+from automix.operator_info import Operator
 from tests.agents.toy import NUM_SEGMENTS, STATIONARY, SWITCH, Toy, ToyEnv, toy_vec_env
 
 

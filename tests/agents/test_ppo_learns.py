@@ -9,13 +9,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from agents.callbacks import Episode, EpisodeRecorder
 from agents.config import AgentConfig
-from agents.imitation import teachers
-from agents.policies import roll_out
-from agents.ppo import policy_of, train_ppo
-from automix.schedule import Decision
-from automix.schedule_builders import constant_decisions
+from agents.credit import teachers
+from agents.learned import roll_out
+from agents.ppo import Episode, EpisodeRecorder, policy_of, train_ppo
+from automix.schedule import Decision, constant_decisions
 from envs.actions import ActionCodec
 from tests.agents.toy import (
     ENVIRONMENT,

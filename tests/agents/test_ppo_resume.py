@@ -11,11 +11,10 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.callbacks import Episode, EpisodeRecorder, RolloutCheckpoint
 from agents.config import AgentConfig
-from agents.ppo import AgentState, train_ppo
-from automix.checkpoints import load_checkpoint, save_checkpoint
-from automix.vocabulary import Operator
+from agents.ppo import AgentState, Episode, EpisodeRecorder, RolloutCheckpoint, train_ppo
+from automix.files import load_checkpoint, save_checkpoint
+from automix.operator_info import Operator
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 from envs.vector import make_vec_env
 from tests.agents.toy import NUM_SEGMENTS, SWITCH, Toy, toy_vec_env

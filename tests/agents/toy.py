@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from automix.configuration.task import TaskConfig, TrainerConfig
 from automix.data.splits import ChannelStatistics, SearchData, Split
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Decision
-from automix.training.config import TrainerConfig
 from automix.training.metrics import EvalMetrics, TrainMetrics
-from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
-from automix.vocabulary import OPERATOR_FACTS, Operator
 from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.mixing_env import MixingEnv

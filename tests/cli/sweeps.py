@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from automix.experiments.ablate import Sweep, load_sweep, save_table
-from automix.experiments.cells import RESULT_NAME, STARTS_NAME, run_cell
+from automix.experiments.sweep.cell import RESULT_NAME, STARTS_NAME, run_cell
+from automix.experiments.sweep.run import Sweep, load_sweep, save_table
 
 TINY_TASK = """
   task.model.width: 2

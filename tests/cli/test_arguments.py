@@ -8,17 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.config import AgentConfig
-from automix.cli.arguments import read_arguments
 from automix.cli.commands.config import CONFIGS
 from automix.cli.commands.replay import REPLAY
 from automix.cli.commands.search import SEARCH
-from automix.cli.flags import flag_name
-from automix.config import Config
+from automix.configuration.arguments import flag_name, read_arguments
+from automix.configuration.base import Config
 from automix.errors import ConfigError
-from automix.experiments.config import CompareConfig, ReplayConfig, SearchConfig
-from automix.experiments.evaluation_config import EvaluateConfig
-from automix.experiments.probe_config import ProbeConfig
-from automix.experiments.transfer_config import TransferConfig
+from automix.experiments.config import (
+    CompareConfig,
+    ProbeConfig,
+    ReplayConfig,
+    SearchConfig,
+    TransferConfig,
+)
+from automix.experiments.evaluate.config import EvaluateConfig
 from tests.cli.running import RunCommand, leaves
 
 ROOT = Path(__file__).parents[2]

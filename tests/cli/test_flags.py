@@ -3,7 +3,7 @@
 import pytest
 
 from automix.cli.commands.common import RunFlags
-from automix.cli.flags import flag_name, read_words
+from automix.configuration.arguments import flag_name, read_words
 from automix.experiments.config import SearchConfig
 
 

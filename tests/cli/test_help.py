@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from automix.cli.arguments import Signature
 from automix.cli.commands import (
     ablate,
     card,
@@ -24,8 +23,8 @@ from automix.cli.commands import (
     show,
     transfer,
 )
-from automix.cli.flags import flag_name
 from automix.cli.main import COMMANDS
+from automix.configuration.arguments import Signature, flag_name
 from tests.cli.running import RunCommand, leaves
 
 ROOT = Path(__file__).parents[2]

@@ -12,14 +12,14 @@ from typing import NoReturn
 import pytest
 
 import automix
-from automix.cli.interruption import os_error_line
-from automix.cli.siblings import check_siblings
+from automix.cli.main import check_siblings, os_error_line
 from automix.errors import AutoMixError
-from automix.experiments import compare, replay, search
 from automix.experiments import config as experiment_config
-from automix.schedule import Decision
-from automix.schedule_builders import constant_schedule
-from automix.vocabulary import Operator
+from automix.experiments.compare import run as compare
+from automix.experiments.replay import run as replay
+from automix.experiments.search import run as search
+from automix.operator_info import Operator
+from automix.schedule import Decision, constant_schedule
 from tests.cli.running import RunCommand, listing
 
 Stop = Callable[[], NoReturn]

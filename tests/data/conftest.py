@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automix.data.config import DataConfig, DataSource
+from automix.configuration.data import DataConfig, DataSource
 
 WriteFolder = Callable[..., Path]
 

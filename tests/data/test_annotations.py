@@ -5,14 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automix.data.annotations import (
-    TestImages,
-    name_test_images,
-    read_boxes,
-    read_groups,
-)
-from automix.data.config import DataConfig, DataSource
-from automix.data.loading import load_data
+from automix.configuration.data import DataConfig, DataSource
+from automix.data.load import load_data
+from automix.data.sources.annotations import TestImages, name_test_images, read_boxes, read_groups
 from automix.errors import DataError
 
 NUMBERED = TestImages(names=("0", "1", "2"), files={}, height=8, width=10)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from automix.configuration.data import AugmentConfig, PaddingMode
 from automix.data.augment import AugmentDraws, apply_augmentation, draw_augmentation
-from automix.data.config import AugmentConfig, PaddingMode
 
 
 def slow_reference(

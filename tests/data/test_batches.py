@@ -5,11 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automix.configuration.data import AugmentConfig, Normalisation, PaddingMode
 from automix.data.augment import apply_augmentation, draw_augmentation
 from automix.data.batches import BatchPreparer, epoch_order
-from automix.data.config import AugmentConfig, Normalisation, PaddingMode
-from automix.data.splits import ChannelStatistics, Split
-from automix.data.statistics import channel_statistics
+from automix.data.splits import ChannelStatistics, Split, channel_statistics
 from automix.errors import DataError
 
 

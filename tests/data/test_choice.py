@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import automix.data.choice
-import automix.data.memory
-import automix.data.streamed_folder
-import automix.data.streaming
-from automix.data.config import DataConfig
-from automix.data.decode import ImageFormat, read_image
-from automix.data.loading import load_data
-from automix.data.memory import format_bytes, main_memory
-from automix.data.splits import Split
-from automix.data.streaming import StreamedSplit
+import automix.data.load
+import automix.data.sources.streamed_folder
+import automix.data.splits
+from automix.configuration.data import DataConfig
+from automix.data.load import load_data
+from automix.data.sources.decode import ImageFormat, read_image
+from automix.data.sources.streamed_folder import StreamedSplit
+from automix.data.splits import Split, format_bytes, main_memory
 from tests.data.conftest import WriteFolder
 
 Configure = Callable[..., DataConfig]
@@ -32,7 +30,7 @@ def kind_of(config: DataConfig) -> type:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     def set_memory(size: int | None) -> None:
-        monkeypatch.setattr(automix.data.choice, "main_memory", lambda: size)
+        monkeypatch.setattr(automix.data.load, "main_memory", lambda: size)
 
     return set_memory
 
@@ -93,7 +91,7 @@ def test_no_training_image_is_decoded_to_load_a_streamed_folder(
         read.append(file)
         return read_image(file, wanted)
 
-    for module in (automix.data.streamed_folder, automix.data.streaming):
+    for module in (automix.data.sources.streamed_folder, automix.data.sources.streamed_folder):
         monkeypatch.setattr(module, "read_image", recorded)
     values = {"image_size": [4, 6], "loading": "streaming", "normalisation": "imagenet"}
     load_data(folder_config(root, **values))
@@ -110,7 +108,7 @@ def test_a_container_has_what_its_limit_says(
     physical = main_memory()
     assert physical is None or physical > 2**20
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(automix.data.memory, "_MEMORY_LIMITS", (limit, tmp_path / "missing"))
+    monkeypatch.setattr(automix.data.splits, "_MEMORY_LIMITS", (limit, tmp_path / "missing"))
     for text, expected in (("max\n", None), ("4096\n", 4096)):
         limit.write_text(text)
         found = main_memory()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from automix.data.config import AugmentConfig, DataConfig, DataSource
+from automix.configuration.data import AugmentConfig, DataConfig, DataSource
 from automix.errors import ConfigError
 
 
@@ -122,7 +122,7 @@ def test_a_wrong_value_is_one_line(values: dict[str, object], expected: str) -> 
 
 
 def test_help_texts_load_without_torch() -> None:
-    script = "import automix.data.config, sys; sys.exit('torch' in sys.modules)"
+    script = "import automix.configuration.data, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

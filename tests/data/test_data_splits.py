@@ -6,8 +6,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from automix.data.config import AugmentConfig, DataConfig
-from automix.data.loading import load_data
+from automix.configuration.data import AugmentConfig, DataConfig
+from automix.data.load import load_data
 from automix.data.splits import DataSet, SearchData, Split
 from automix.errors import DataError
 from tests.resident import class_counts, resident

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from automix.data.splitting import Labels, part_count, stratified_parts
+from automix.data.pools import Labels, part_count, stratified_parts
 from automix.errors import DataError
 
 class_sizes = st.lists(st.integers(min_value=6, max_value=40), min_size=1, max_size=5)

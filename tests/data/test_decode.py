@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from automix.data.config import DataConfig
-from automix.data.decode import ImageFormat, read_header, read_image, refusing_bombs
-from automix.data.loading import load_data
+from automix.configuration.data import DataConfig
+from automix.data.load import load_data
+from automix.data.sources.decode import ImageFormat, read_header, read_image, refusing_bombs
 from automix.errors import DataError
 from tests.resident import resident
 

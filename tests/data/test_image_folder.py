@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from automix.data.config import DataConfig
-from automix.data.loading import load_data
+from automix.configuration.data import DataConfig
+from automix.data.load import load_data
 from automix.data.splits import Split
 from automix.errors import DataError
 from tests.resident import class_counts, resident

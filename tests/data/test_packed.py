@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automix.data import packed
-from automix.data.config import DataConfig
-from automix.data.loading import load_data
+from automix.configuration.data import DataConfig
+from automix.data.load import load_data
+from automix.data.sources import packed
 from automix.errors import DataError
 
 Configure = Callable[..., DataConfig]
@@ -169,8 +169,8 @@ def test_two_processes_decode_once(
     script = tmp_path / "load.py"
     script.write_text(
         "import sys, time; from pathlib import Path\n"
-        "from automix.data.config import DataConfig\n"
-        "from automix.data.loading import load_data\n"
+        "from automix.configuration.data import DataConfig\n"
+        "from automix.data.load import load_data\n"
         "count = []\n"
         "def progress(done, total):\n"
         "    if not count:\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from automix.configuration.data import DataConfig
 from automix.data.batches import BatchPreparer
-from automix.data.config import DataConfig
-from automix.data.loading import load_data
+from automix.data.load import load_data
 from tests.resident import class_counts, resident
 
 

@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from automix.data.config import Placement
-from automix.data.placement import holding_device
+from automix.configuration.data import Placement
+from automix.data.load import holding_device
 
 
 def place(num_bytes: int, placement: Placement, device: str = "meta") -> str:

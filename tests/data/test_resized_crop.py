@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
+from automix.configuration.data import DEFAULT_CROP_RATIO, AugmentConfig
 from automix.data.augment import CropBoxes, apply_resized_crop, draw_crop_boxes
 from automix.data.batches import BatchPreparer
-from automix.data.config import DEFAULT_CROP_RATIO, AugmentConfig
 from automix.data.splits import ChannelStatistics
 
 SCALE = (0.08, 1.0)

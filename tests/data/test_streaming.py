@@ -13,16 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
+from automix.configuration.data import DEFAULT_CROP_RATIO, AugmentConfig, DataConfig
 from automix.data.augment import draw_crop_boxes
-from automix.data.batch_sources import training_batches
-from automix.data.batches import epoch_order
-from automix.data.config import DEFAULT_CROP_RATIO, AugmentConfig, DataConfig
-from automix.data.decode import ImageFormat, PixelBox, read_crop
-from automix.data.loading import load_data
+from automix.data.batches import BatchKey, BatchLayout, TrainingBatch, epoch_order
+from automix.data.load import load_data, training_batches
+from automix.data.sources.decode import ImageFormat, PixelBox, read_crop
+from automix.data.sources.streamed_folder import ImageFiles, StreamedSplit
 from automix.data.splits import DataSet
 from automix.data.streamed_batches import StreamedBatches
-from automix.data.streaming import ImageFiles, StreamedSplit
-from automix.data.training_batches import BatchKey, BatchLayout, TrainingBatch
 from automix.errors import DataError
 from tests.data.conftest import WriteFolder, write_image
 from tests.resident import class_counts, resident

@@ -12,9 +12,9 @@ import scipy.io
 from PIL import Image
 from torchvision import datasets
 
-from automix.data.config import DataConfig, DataSource
-from automix.data.loading import load_data
-from automix.data.torchvision_sets import TORCHVISION_SETS
+from automix.configuration.data import DataConfig, DataSource
+from automix.data.load import load_data
+from automix.data.sources.torchvision_sets import TORCHVISION_SETS
 from automix.errors import DataError
 from tests.resident import class_counts, resident
 
@@ -105,7 +105,7 @@ class Photographs:
 def photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = TORCHVISION_SETS[DataSource.CIFAR10]
     monkeypatch.setattr(
-        "automix.data.torchvision_sets.TORCHVISION_SETS",
+        "automix.data.sources.torchvision_sets.TORCHVISION_SETS",
         {
             DataSource.CIFAR10: type(facts)(
                 build=Photographs, train=facts.train, test=facts.test, files=("photos/*",)

@@ -5,15 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automix.data.batches import BatchPreparer, epoch_order
-from automix.data.config import AugmentConfig
-from automix.data.splits import ChannelStatistics, Split
-from automix.data.training_batches import (
+from automix.configuration.data import AugmentConfig
+from automix.data.batches import (
     BatchKey,
     BatchLayout,
+    BatchPreparer,
     ResidentBatches,
     augmentation_generator,
+    epoch_order,
 )
+from automix.data.splits import ChannelStatistics, Split
 from automix.errors import ConfigError
 
 AUGMENT = AugmentConfig(crop_padding=2, horizontal_flip=True)

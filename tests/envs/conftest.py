@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from automix.configuration.task import TrainerConfig
 from automix.data.splits import SearchData
-from automix.training.build import load_search_data
-from automix.training.config import TrainerConfig
+from automix.training.trainer import load_search_data
 from envs.actions import Action
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv

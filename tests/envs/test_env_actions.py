@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automix.errors import ConfigError
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.schedule import Decision
-from automix.vocabulary import OPERATOR_FACTS, Operator
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 

@@ -11,14 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_with_stable_baselines3
 
-from agents.callbacks import RolloutCheckpoint
 from agents.config import AgentConfig
-from agents.ppo import AgentState, train_ppo
-from automix.checkpoints import load_checkpoint, save_checkpoint
+from agents.ppo import AgentState, RolloutCheckpoint, train_ppo
 from automix.errors import ConfigError
+from automix.files import load_checkpoint, save_checkpoint
 from envs.config import EnvironmentConfig
-from envs.episodes import KeptRuns, fresh_run
-from envs.mixing_env import MixingEnv
+from envs.mixing_env import KeptRuns, MixingEnv, fresh_run
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 from envs.vector import make_vec_env
 from tests.envs.conftest import ACTIONS, MakeEnv

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automix.errors import ConfigError
+from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics, TrainMetrics
-from automix.vocabulary import Operator
 from envs.config import EnvironmentConfig, ObservationGroup
+from envs.measurement import Reading
 from envs.observations import ObservationBuilder
-from envs.readings import Reading
 from tests.envs.conftest import ACTIONS, MakeEnv
 
 OPERATORS = (Operator.NONE, Operator.MIXUP, Operator.GUIDEDMIXUP)

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from automix.configuration.data import AugmentConfig
+from automix.configuration.task import ModelConfig
 from automix.data.batches import BatchPreparer
-from automix.data.config import AugmentConfig
 from automix.data.splits import SearchData
 from automix.mixing import StepKey, mix_step
-from automix.models.config import ModelConfig
-from automix.models.registry import build_model
+from automix.models.build import build_model
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.gradient import InputGradient
-from automix.vocabulary import OPERATOR_FACTS, Operator
-from envs.probe import MixedProbe, fixed_sample, middle_decision
-from envs.similarity import batch_similarity, gradient_cells, image_similarity
+from envs.measurement import MixedProbe, fixed_sample, middle_decision
+from envs.rlmix.similarity import batch_similarity, gradient_cells, image_similarity
 from tests.envs.conftest import ACTIONS, MakeEnv
 from tests.equality import assert_same, untouched_generators
 

@@ -8,19 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
 from automix.data.splits import SearchData
-from automix.models.config import ModelConfig
-from automix.models.registry import build_model
+from automix.models.build import build_model
+from automix.operator_info import Operator
 from automix.schedule import Decision
-from automix.training.build import build_trainer
-from automix.training.config import TrainerConfig
 from automix.training.lockstep import LockstepTrainers
-from automix.training.task import TaskConfig
-from automix.training.trainer import ClassifierTrainer
-from automix.vocabulary import Operator
-from envs.lockstep import LockstepVecEnv
+from automix.training.trainer import ClassifierTrainer, build_trainer
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
-from envs.vector import make_vec_env
+from envs.vector import LockstepVecEnv, make_vec_env
 
 PLANS = (
     (Decision(operator=Operator.NONE), 4),
@@ -105,10 +101,10 @@ def test_networks_that_vmap_does_not_take_are_trained_one_after_the_other(
     smoke_data: SearchData, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "automix.training.build.build_model",
+        "automix.training.trainer.build_model",
         lambda *args, **options: Noisy(build_model(*args, **options)),
     )
-    monkeypatch.setattr("automix.training.build.reinitialise_", lambda *_, **__: None)
+    monkeypatch.setattr("automix.training.trainer.reinitialise_", lambda *_, **__: None)
     alone, joined = make(smoke_data), make(smoke_data)
     with caplog.at_level(logging.WARNING):
         lockstep = together(joined, smoke_data)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from automix.checkpoints import load_checkpoint, save_checkpoint
+from automix.data.batches import ResidentBatches
 from automix.data.splits import SearchData
-from automix.data.training_batches import ResidentBatches
 from automix.errors import ConfigError
+from automix.files import load_checkpoint, save_checkpoint
 from automix.schedule import Schedule
 from envs.mixing_env import MixingEnv
 from envs.observations import Observation

@@ -16,17 +16,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.ppo import isolated_generators
-from automix.checkpoints import load_checkpoint, save_checkpoint
+from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 from automix.errors import ConfigError
+from automix.files import load_checkpoint, save_checkpoint
 from automix.mixing import StepKey
 from automix.operators.rmix import RMixDraws
-from automix.training.feeding import FedBatch
-from automix.training.task import TaskConfig
-from envs.rlmix_batch import SeenBatch, mix
-from envs.rlmix_config import RewardName, RLMixConfig
-from envs.rlmix_env import RLMixEnv
-from envs.similarity import batch_similarity, gradient_cells, image_similarity
+from automix.training.step import FedBatch
+from envs.rlmix.config import RewardName, RLMixConfig
+from envs.rlmix.env import RLMixEnv, SeenBatch, mix
+from envs.rlmix.similarity import batch_similarity, gradient_cells, image_similarity
 from envs.smoke import SMOKE_TASK
 from tests.equality import assert_same, untouched_generators
 from tests.saliency.test_fixtures import network, read

@@ -12,9 +12,8 @@ import torch._dynamo
 import torch._dynamo.utils
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
+from automix.configuration.task import TaskConfig, TrainerConfig
 from automix.data.splits import SearchData
-from automix.training.config import TrainerConfig
-from automix.training.task import TaskConfig
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 from envs.vector import VecEnvKind, choose_kind, make_vec_env, stop_vec_env
 

@@ -5,9 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from automix.errors import MissingExtraError
-from automix.evaluation import autoattack
-from automix.evaluation.attacks import PixelModel
-from automix.evaluation.autoattack import check_autoattack, survivors_of_autoattack
+from automix.evaluation import attacks as autoattack
+from automix.evaluation.attacks import PixelModel, check_autoattack, survivors_of_autoattack
 from automix.evaluation.inference import EvaluationImages
 from tests.evaluation.photos import make_photos
 

@@ -4,22 +4,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from automix.evaluation.intervals import (
+from automix.evaluation.statistics import (
     Floats,
     Interval,
-    bootstrap_interval,
-    score_interval,
-    student_interval,
-    widened_level,
-)
-from automix.evaluation.statistics import (
     Statistic,
+    bootstrap_interval,
     interquartile_mean,
     intraclass_correlation,
     paired_difference,
     probability_of_improvement,
     rank_correlation,
+    score_interval,
     spearman,
+    student_interval,
+    widened_level,
 )
 
 NUM_EXPERIMENTS = 2_000

@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 
 from automix.experiments.config import ReplayConfig
-from automix.experiments.evaluate import evaluate
-from automix.experiments.replay import replay
-from automix.experiments.replay_source import ScheduleSource
-from automix.experiments.search import search
-from automix.schedule import Decision
-from automix.schedule_builders import constant_schedule
-from automix.vocabulary import Operator
+from automix.experiments.evaluate.run import evaluate
+from automix.experiments.replay.run import replay
+from automix.experiments.replay.sources import ScheduleSource
+from automix.experiments.search.run import search
+from automix.operator_info import Operator
+from automix.schedule import Decision, constant_schedule
 from envs.smoke import SMOKE_TASK
 from tests.experiments.quick_evaluation import QUICK
 from tests.experiments.tiny_search import TINY

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.ablation import run_sweep
-from automix.experiments.cells import (
+from automix.experiments.sweep.cell import (
     RESULT_NAME,
     CellState,
     is_busy,
@@ -19,8 +18,9 @@ from automix.experiments.cells import (
     read_result,
     run_cell,
 )
-from automix.experiments.sweep import Cell
-from automix.experiments.sweep_table import build_table, write_table
+from automix.experiments.sweep.scheduler import run_sweep
+from automix.experiments.sweep.spec import Cell
+from automix.experiments.sweep.table import build_table, write_table
 from tests.experiments.toy_experiment import ToyConfig, load_cells, read_starts, run_toy
 
 ROOT = Path(__file__).resolve().parents[2]

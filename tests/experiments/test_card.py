@@ -7,16 +7,14 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from automix.errors import CheckpointError, ConfigError
-from automix.experiments.card import make_card, write_card
-from automix.experiments.card_config import CardConfig
-from automix.experiments.config import ReplayConfig
-from automix.experiments.evaluate import evaluate
-from automix.experiments.evaluation_config import AttacksConfig, EvaluateConfig, EvaluationTask
-from automix.experiments.replay import replay
-from automix.experiments.replay_source import ScheduleSource
-from automix.schedule import Decision
-from automix.schedule_builders import mix_then_off
-from automix.vocabulary import Operator
+from automix.experiments.config import CardConfig, ReplayConfig
+from automix.experiments.evaluate.config import AttacksConfig, EvaluateConfig, EvaluationTask
+from automix.experiments.evaluate.run import evaluate
+from automix.experiments.replay.run import replay
+from automix.experiments.replay.sources import ScheduleSource
+from automix.experiments.report.card import make_card, write_card
+from automix.operator_info import Operator
+from automix.schedule import Decision, mix_then_off
 from envs.smoke import SMOKE_TASK
 
 HOSTILE = "no: [x] | `y` <b> # 'z' \"*\" ---"

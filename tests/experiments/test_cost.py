@@ -2,13 +2,12 @@
 
 import pytest
 
+from automix.experiments.common.cost import estimate_cost
 from automix.experiments.config import ComputeConfig, SearchConfig
-from automix.experiments.cost import estimate_cost
+from automix.operator_info import Operator
 from automix.schedule import Decision
-from automix.training.build import load_search_data
 from automix.training.metrics import TrainMetrics
-from automix.training.trainer import ClassifierTrainer
-from automix.vocabulary import Operator
+from automix.training.trainer import ClassifierTrainer, load_search_data
 
 
 @pytest.mark.parametrize(

@@ -10,21 +10,16 @@ import torch
 
 from automix.errors import CheckpointError, ConfigError, DataError, DivergedError
 from automix.evaluation.corruptions.registry import Corruption
-from automix.experiments import evaluate as experiment
+from automix.experiments.common.trained_classifier import load_trained
 from automix.experiments.config import ReplayConfig
-from automix.experiments.evaluate import evaluate, predict_cost, summary
-from automix.experiments.evaluation_config import (
-    EvaluateConfig,
-    EvaluationTask,
-    LocalisationConfig,
-)
-from automix.experiments.replay import replay
-from automix.experiments.replay_source import ScheduleSource
-from automix.experiments.trained import load_trained
+from automix.experiments.evaluate import run as experiment
+from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalisationConfig
+from automix.experiments.evaluate.run import evaluate, predict_cost, summary
+from automix.experiments.replay.run import replay
+from automix.experiments.replay.sources import ScheduleSource
 from automix.files import write_json
-from automix.schedule import Decision
-from automix.schedule_builders import constant_schedule
-from automix.vocabulary import Operator
+from automix.operator_info import Operator
+from automix.schedule import Decision, constant_schedule
 from envs.smoke import SMOKE_TASK
 from tests.experiments.quick_evaluation import QUICK
 

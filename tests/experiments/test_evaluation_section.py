@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from automix.experiments.evaluation_section import evaluation_section
-from automix.experiments.finished import FinishedRun
-from automix.experiments.report import write_report
+from automix.experiments.report.evaluation_section import evaluation_section
+from automix.experiments.report.finished import FinishedRun
+from automix.experiments.report.run import write_report
 from automix.reporting.canvas import NARROW, WIDE
+from automix.reporting.page import ReportFigure
 from automix.reporting.palette import LIGHT
-from automix.reporting.report import ReportFigure
 from automix.reporting.tables import Table
 
 

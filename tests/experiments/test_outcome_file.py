@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.outcomes import OutcomeFile
-from automix.experiments.pool import TrainingJob, TrainingOutcome
-from automix.schedule import Decision
-from automix.schedule_builders import constant_schedule
+from automix.experiments.common.training_pool import OutcomeFile, TrainingJob, TrainingOutcome
+from automix.operator_info import Operator
+from automix.schedule import Decision, constant_schedule
 from automix.training.metrics import EvalMetrics
-from automix.vocabulary import Operator
 
 SCHEDULE = constant_schedule(Decision(operator=Operator.MIXUP))
 JOBS = [TrainingJob(schedule=SCHEDULE, seed=seed, splits=("selection",)) for seed in range(4)]

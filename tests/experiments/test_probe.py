@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 
 from automix.errors import ConfigError
-from automix.experiments.probe import mixing_verdict, predict_cost, probe
-from automix.experiments.probe_config import ProbeConfig
-from automix.experiments.probe_text import format_findings
-from automix.experiments.search import count_trainings
-from automix.experiments.transfer import format_findings as format_transfer
-from automix.experiments.transfer import transfer
-from automix.experiments.transfer_config import TransferConfig
+from automix.experiments.compare.transfer import format_findings as format_transfer
+from automix.experiments.compare.transfer import transfer
+from automix.experiments.config import ProbeConfig, TransferConfig
+from automix.experiments.search.probe import format_findings, mixing_verdict, predict_cost, probe
+from automix.experiments.search.run import count_trainings
 from tests.experiments.tiny_search import TINY
 
 SMALL = ProbeConfig.from_mapping(

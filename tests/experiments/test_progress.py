@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from automix.experiments.progress import ProgressBar
+from automix.experiments.common.progress import ProgressBar
 
 
 @pytest.fixture

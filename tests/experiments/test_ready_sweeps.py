@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from automix.config import Config
-from automix.experiments.ablate import Sweep, load_sweep
-from automix.experiments.cells import run_cell
-from automix.experiments.registry import EXPERIMENTS
-from automix.experiments.sweep import Cell
-from automix.experiments.sweep_table import build_table, format_table
+from automix.configuration.base import Config
+from automix.experiments.sweep.cell import run_cell
+from automix.experiments.sweep.experiments import EXPERIMENTS
+from automix.experiments.sweep.run import Sweep, load_sweep
+from automix.experiments.sweep.spec import Cell
+from automix.experiments.sweep.table import build_table, format_table
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs" / "ablation").glob("*.yaml"))

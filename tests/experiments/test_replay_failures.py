@@ -12,19 +12,21 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from automix.checkpoints import read_checkpoint
-from automix.config import Config
+from automix.configuration.base import Config
 from automix.errors import CheckpointError, DivergedError
-from automix.experiments import replay_loop
-from automix.experiments.applied import AppliedDecisions
-from automix.experiments.classifier_file import load_classifier
+from automix.experiments.common.progress import StopRequest
+from automix.experiments.common.trained_classifier import load_classifier
 from automix.experiments.config import CheckpointConfig, ReplayConfig
-from automix.experiments.replay import check_decisions, replay
-from automix.experiments.replay_loop import next_mark
-from automix.experiments.replay_state import ReplayCheckpoints
-from automix.experiments.stopping import StopRequest
-from automix.files import atomic_writer
-from automix.vocabulary import Operator
+from automix.experiments.replay import run as replay_loop
+from automix.experiments.replay.run import (
+    AppliedDecisions,
+    ReplayCheckpoints,
+    check_decisions,
+    next_mark,
+    replay,
+)
+from automix.files import atomic_writer, read_checkpoint
+from automix.operator_info import Operator
 from tests.equality import assert_same
 from tests.experiments.tiny_replay import (
     TOTAL_STEPS,

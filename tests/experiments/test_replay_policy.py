@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from agents.learned import LearnedPolicy, make_network
-from agents.policies import roll_out
-from automix.data.loading import load_data
+from agents.learned import LearnedPolicy, make_network, roll_out
+from automix.configuration.task import TaskConfig
+from automix.data.load import load_data
 from automix.errors import CheckpointError, ConfigError, DataError
 from automix.experiments.config import CheckpointConfig, ReplayConfig, SearchConfig
-from automix.experiments.replay import replay
-from automix.experiments.replay_source import PolicySource, ScheduleSource, source_in
+from automix.experiments.replay.run import replay
+from automix.experiments.replay.sources import PolicySource, ScheduleSource, source_in
 from automix.files import write_text
 from automix.schedule import Schedule, decisions_hash
-from automix.training.task import TaskConfig
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK

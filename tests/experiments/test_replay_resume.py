@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from automix.checkpoints import read_checkpoint, write_checkpoint
 from automix.errors import CheckpointError
-from automix.experiments import replay_loop
 from automix.experiments.config import ReplayConfig
-from automix.experiments.replay import replay
-from automix.vocabulary import Operator
+from automix.experiments.replay import run as replay_loop
+from automix.experiments.replay.run import replay
+from automix.files import read_checkpoint, write_checkpoint
+from automix.operator_info import Operator
 from tests.equality import are_same, assert_same, untouched_generators
 from tests.experiments.tiny_replay import (
     FAMILIES,

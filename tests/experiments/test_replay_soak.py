@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from automix.schedule import Decision
-from automix.schedule_builders import constant_schedule, mix_then_off
-from automix.vocabulary import Operator
+from automix.operator_info import Operator
+from automix.schedule import Decision, constant_schedule, mix_then_off
 from tests.equality import assert_same
 from tests.experiments.tiny_replay import outputs
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from automix.data.config import AugmentConfig, DataConfig, DataSource, Loading
+from automix.configuration.data import AugmentConfig, DataConfig, DataSource, Loading
 from automix.experiments.config import ReplayConfig
-from automix.experiments.replay import replay
+from automix.experiments.replay.run import replay
 from tests.data.conftest import write_image
 from tests.equality import assert_same, untouched_generators
 from tests.experiments.tiny_replay import (

@@ -6,7 +6,7 @@ import pytest
 
 from automix.errors import AutoMixError
 from automix.experiments.config import ReplayConfig
-from automix.experiments.replay import replay
+from automix.experiments.replay.run import replay
 from automix.training.distributed import current_world
 from tests.equality import assert_same
 from tests.experiments.test_replay_resume import CASES, EVERY_CASE

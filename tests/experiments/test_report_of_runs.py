@@ -10,16 +10,16 @@ import pytest
 
 from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval
-from automix.experiments.ablate import load_sweep, save_table
-from automix.experiments.cells import run_cell
-from automix.experiments.compare import METRICS, compare
+from automix.experiments.compare.run import METRICS, compare
 from automix.experiments.config import ReplayConfig
-from automix.experiments.finished import FinishedRun, compared_splits
-from automix.experiments.replay import replay
-from automix.experiments.replay_source import ScheduleSource
-from automix.experiments.report import write_report
-from automix.experiments.report_comparisons import comparison_section
-from automix.reporting.report import ReportFigure
+from automix.experiments.replay.run import replay
+from automix.experiments.replay.sources import ScheduleSource
+from automix.experiments.report.finished import FinishedRun, compared_splits
+from automix.experiments.report.run import write_report
+from automix.experiments.report.sections import comparison_section
+from automix.experiments.sweep.cell import run_cell
+from automix.experiments.sweep.run import load_sweep, save_table
+from automix.reporting.page import ReportFigure
 from automix.schedule import Schedule
 from envs.smoke import SMOKE_TASK
 from tests.cli.sweeps import TINY_TASK, write_sweep

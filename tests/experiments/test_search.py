@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from automix.config import Config
+from automix.configuration.base import Config
 from automix.errors import CheckpointError, ConfigError
-from automix.experiments import learning
+from automix.experiments.common.run_folder import RunFolder
 from automix.experiments.config import SearchConfig
-from automix.experiments.runs import RunFolder
-from automix.experiments.search import SCHEDULE_NAME, count_trainings, search
+from automix.experiments.search import learning
+from automix.experiments.search.run import SCHEDULE_NAME, count_trainings, search
+from automix.operator_info import OPERATOR_FACTS
 from automix.schedule import Schedule
-from automix.vocabulary import OPERATOR_FACTS
 from tests.equality import untouched_generators
 from tests.experiments.tiny_search import TINY, outputs
 

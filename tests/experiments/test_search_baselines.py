@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from automix.errors import ConfigError
+from automix.experiments.common.training_pool import OutcomeFile
 from automix.experiments.config import SearchConfig
-from automix.experiments.learning_log import LearningLog
-from automix.experiments.outcomes import OutcomeFile
-from automix.experiments.search import PROPOSAL_NAME, count_trainings, search
+from automix.experiments.search.learning import LearningLog
+from automix.experiments.search.run import PROPOSAL_NAME, count_trainings, search
 from automix.schedule import Schedule
 from tests.equality import untouched_generators
 from tests.experiments.test_search_interrupted import Interruptions

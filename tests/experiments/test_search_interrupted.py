@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from automix.checkpoints import previous_path
 from automix.errors import CheckpointError
-from automix.experiments import outcomes
-from automix.experiments.learning_log import LearningLog
-from automix.experiments.search import search
+from automix.experiments.common import training_pool as outcomes
+from automix.experiments.search.learning import LearningLog
+from automix.experiments.search.run import search
+from automix.files import previous_path
 from tests.equality import untouched_generators
 from tests.experiments.tiny_search import TINY, metrics, outputs
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.search import search
+from automix.experiments.search.run import search
 from tests.experiments.test_search_baselines import with_searcher
 from tests.experiments.tiny_search import outputs
 

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome
 from automix.experiments.config import SelectionConfig
-from automix.experiments.pool import TrainingJob, TrainingOutcome
-from automix.experiments.selection import Candidate, Standing, planned_trainings, select
-from automix.schedule import Decision
-from automix.schedule_builders import constant_schedule
+from automix.experiments.search.selection import Candidate, Standing, planned_trainings, select
+from automix.operator_info import Operator
+from automix.schedule import Decision, constant_schedule
 from automix.training.metrics import EvalMetrics
-from automix.vocabulary import Operator
 
 
 def candidate(number: int, *, is_constant: bool = False, is_proposal: bool = False) -> Candidate:

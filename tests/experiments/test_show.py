@@ -11,11 +11,10 @@ from torch import Tensor
 import automix.experiments.show as module
 from automix.errors import DataError
 from automix.experiments.config import ShowConfig
-from automix.experiments.sheets import make_sheet
-from automix.experiments.show import show
+from automix.experiments.show import make_sheet, show
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.reporting.contact_sheet import ContactSheet
 from automix.schedule import Decision
-from automix.vocabulary import OPERATOR_FACTS, Operator
 
 
 def save_blob(path: Path, size: tuple[int, int], *, seed: int) -> None:

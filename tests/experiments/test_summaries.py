@@ -7,9 +7,8 @@ import pytest
 
 from automix.evaluation.significance import holm, paired_p_value
 from automix.evaluation.statistics import paired_difference, probability_of_improvement
-from automix.experiments.summaries import Series, summarise
-from automix.experiments.text_tables import HEADINGS, align, summary_cells
-from automix.reporting.values import Direction
+from automix.experiments.compare.run import HEADINGS, Series, align, summarise, summary_cells
+from automix.reporting.tables import Direction
 
 
 def series(*values: float, first: int = 0) -> Series:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from automix.errors import ConfigError
-from automix.experiments.sweep import MAX_CELLS, Cell, SweepConfig, expand_sweep, find_cell
+from automix.experiments.sweep.spec import MAX_CELLS, Cell, SweepConfig, expand_sweep, find_cell
 from tests.experiments.toy_experiment import ToyConfig
 
 

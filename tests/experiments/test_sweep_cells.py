@@ -5,7 +5,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from automix.experiments.cells import (
+from automix.experiments.sweep.cell import (
     ERROR_NAME,
     STARTS_NAME,
     CellState,
@@ -14,7 +14,7 @@ from automix.experiments.cells import (
     read_error,
     run_cell,
 )
-from automix.experiments.sweep import Cell, SweepConfig, expand_sweep
+from automix.experiments.sweep.spec import Cell, SweepConfig, expand_sweep
 from tests.experiments.toy_experiment import ToyConfig, read_starts, run_toy
 
 

@@ -9,19 +9,16 @@ from typing import Any
 
 import pytest
 
-from automix.checkpoints import read_checkpoint
-from automix.data.config import AugmentConfig, DataConfig
-from automix.experiments import replay_loop
+from automix.configuration.data import AugmentConfig, DataConfig
+from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig, TrainerConfig
 from automix.experiments.config import CheckpointConfig, ComputeConfig, ReplayConfig
-from automix.experiments.replay import replay
-from automix.experiments.replay_source import ReplaySource, ScheduleSource
-from automix.models.config import ModelConfig
-from automix.saliency.config import SaliencyConfig
+from automix.experiments.replay import run as replay_loop
+from automix.experiments.replay.run import replay
+from automix.experiments.replay.sources import ReplaySource, ScheduleSource
+from automix.files import read_checkpoint
+from automix.operator_info import Operator
 from automix.schedule import Decision, Schedule, Segment
-from automix.training.config import TrainerConfig
-from automix.training.task import TaskConfig
 from automix.training.trainer import ClassifierTrainer
-from automix.vocabulary import Operator
 
 TOTAL_STEPS = 9
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from agents.config import AgentConfig
 from automix.experiments.config import ComputeConfig, SearchConfig, SelectionConfig
-from automix.experiments.learning import POLICY_NAME
-from automix.experiments.search import SCHEDULE_NAME
+from automix.experiments.search.learning import POLICY_NAME
+from automix.experiments.search.run import SCHEDULE_NAME
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 
 TINY = SearchConfig(

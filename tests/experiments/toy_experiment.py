@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from automix.config import Config
+from automix.configuration.base import Config
 from automix.errors import ConfigError
-from automix.experiments.ablation import run_sweep
-from automix.experiments.sweep import Cell, SweepConfig, expand_sweep
-from automix.experiments.sweep_table import build_table, write_table
+from automix.experiments.sweep.scheduler import run_sweep
+from automix.experiments.sweep.spec import Cell, SweepConfig, expand_sweep
+from automix.experiments.sweep.table import build_table, write_table
 
 LOG_NAME = "starts.txt"
 

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from automix.errors import MissingExtraError
-from automix.schedule import Decision, Schedule
-from automix.schedule_builders import constant_schedule, mix_then_off
-from automix.vocabulary import Operator
+from automix.operator_info import Operator
+from automix.schedule import Decision, Schedule, constant_schedule, mix_then_off
 
 lightning = pytest.importorskip("lightning.pytorch", reason="lightning is an extra")
 MODULE = "automix.integrations.lightning_callback"

@@ -6,10 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from automix.integrations import ScheduledMix
+from automix.operator_info import Operator
 from automix.operators import OPERATORS
-from automix.schedule import Decision, Schedule
-from automix.schedule_builders import constant_schedule, even_schedule, mix_then_off
-from automix.vocabulary import Operator
+from automix.schedule import Decision, Schedule, constant_schedule, even_schedule, mix_then_off
 
 NUM_CLASSES = 4
 

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from automix.integrations import ScheduledMix
-from automix.schedule import Decision
-from automix.schedule_builders import constant_schedule, even_schedule
-from automix.training.loss import interpolated_loss
-from automix.vocabulary import Operator
+from automix.operator_info import Operator
+from automix.schedule import Decision, constant_schedule, even_schedule
+from automix.training.metrics import interpolated_loss
 
 NUM_CLASSES = 4
 RECURSIVE = Decision(operator=Operator.RECURSIVEMIX)

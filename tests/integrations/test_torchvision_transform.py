@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 from torchvision.transforms import v2
 
 from automix.integrations.torchvision_transform import OperatorTransform
-from automix.vocabulary import OPERATOR_FACTS, Operator
+from automix.operator_info import OPERATOR_FACTS, Operator
 from tests.equality import untouched_generators
 
 NUM_CLASSES = 4

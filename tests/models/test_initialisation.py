@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.models.config import ModelConfig
-from automix.models.initialisation import initialise_
-from automix.models.registry import build_model
+from automix.configuration.task import ModelConfig
+from automix.models.build import build_model, initialise_
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -8,9 +8,9 @@ import torchvision
 from pydantic import ValidationError
 from torch import nn
 
+from automix.configuration.task import ModelConfig
 from automix.errors import ConfigError, MissingExtraError
-from automix.models.config import ModelConfig
-from automix.models.registry import _own_model, build_model, reinitialise_
+from automix.models.build import _own_model, build_model, reinitialise_
 
 
 def build(name: str, *, num_classes: int = 5, channels: int = 3, seed: int = 0) -> nn.Module:
@@ -159,5 +159,5 @@ def test_wrong_sizes_are_refused() -> None:
 
 
 def test_configuration_does_not_import_torch() -> None:
-    code = "import sys, automix.models.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, automix.configuration.task; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,8 +2,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from automix.models.config import ModelConfig
-from automix.models.registry import build_model
+from automix.configuration.task import ModelConfig
+from automix.models.build import build_model
 
 
 def test_learns_the_digits_from_twenty_labels_per_class() -> None:

@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from automix.models.config import ModelConfig
-from automix.models.registry import _torchvision_model, build_model
+from automix.configuration.task import ModelConfig
+from automix.models.build import _torchvision_model, build_model
 
 NAMES = torchvision.models.list_models(module=torchvision.models)
 # One of each family, quick to build; the others are tested with -m slow.

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from automix.configuration.task import ModelConfig
 from automix.errors import CheckpointError
-from automix.models.config import ModelConfig
-from automix.models.registry import build_model, reinitialise_
+from automix.models.build import build_model, reinitialise_
 
 
 def build(

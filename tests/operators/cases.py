@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from automix.operators.basic import CutMixDraws, MixupDraws, NoneDraws
+from automix.operator_info import Operator
 from automix.operators.fmix import FMixDraws
 from automix.operators.gridmix import GridMixDraws
-from automix.operators.puzzlemix import PuzzleMixDraws
+from automix.operators.mixup_cutmix import CutMixDraws, MixupDraws, NoneDraws
+from automix.operators.puzzlemix.operator import PuzzleMixDraws
 from automix.operators.recursivemix import RecursiveMixDraws
 from automix.operators.registry import OPERATORS
 from automix.operators.resizemix import ResizeMixDraws
 from automix.operators.rmix import RMixDraws
 from automix.operators.saliencymix import SaliencyMixDraws
 from automix.operators.types import BatchShape, MixedBatch
-from automix.vocabulary import Operator
 
 ALL = sorted(OPERATORS)
 WITH_SALIENCY = [name for name in ALL if OPERATORS[name].facts.needs_saliency]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS, mix
-from automix.vocabulary import Operator
 from tests.operators.cases import (
     ALL,
     NUM_CLASSES,

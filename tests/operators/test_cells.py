@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from automix.operators.cells import enlarge_cells, pool_cells
+from automix.operators.sampling import enlarge_cells, pool_cells
 from tests.operators import slow_references as slow
 from tests.operators.cases import seeded
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators import comixup
-from automix.operators.comixup import CoMixupDraws, apply_comixup, draw_comixup
-from automix.operators.comixup_solver import input_weights
+from automix.operator_info import Operator
+from automix.operators.comixup import operator as comixup
+from automix.operators.comixup.operator import CoMixupDraws, apply_comixup, draw_comixup
+from automix.operators.comixup.solver import input_weights
 from automix.operators.types import BatchShape, MixedBatch
-from automix.vocabulary import Operator
 from tests.operators.cases import (
     NUM_CLASSES,
     Scenario,

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators.comixup import draw_comixup
-from automix.operators.comixup_energy import (
+from automix.operators.comixup.energy import (
     CoMixupProblem,
     CoMixupWeights,
     comixup_objective,
     comixup_problem,
     peaks,
 )
-from automix.operators.comixup_solver import input_weights, solve_comixup
+from automix.operators.comixup.operator import draw_comixup
+from automix.operators.comixup.solver import input_weights, solve_comixup
 from automix.operators.types import BatchShape
 from tests.operators.cases import Scenario, random_saliency, seeded
 from tests.operators.published import published_case

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
-from automix.vocabulary import Operator
 from tests.operators.cases import (
     ALL,
     NUM_CLASSES,

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.operators.basic import MixupDraws, draw_mixup
 from automix.operators.manifold_mixup import manifold_mixup, manifold_targets
+from automix.operators.mixup_cutmix import MixupDraws, draw_mixup
 from automix.operators.types import BatchShape
 from tests.operators.cases import seeded
 

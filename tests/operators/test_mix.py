@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from automix.operators import OPERATORS, BatchShape, Operator, mix
-from automix.operators.basic import draw_mixup
+from automix.operators.mixup_cutmix import draw_mixup
 from automix.operators.saliencymix import apply_saliencymix, draw_saliencymix
 from tests.operators.cases import (
     ALL,

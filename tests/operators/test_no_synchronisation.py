@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automix.operators.pairing import greedy_cycle
+from automix.operator_info import Operator
+from automix.operators.guidedmixup import greedy_cycle
 from automix.operators.registry import OPERATORS
-from automix.vocabulary import Operator
 from tests.operators.cases import (
     ALL,
     NUM_CLASSES,

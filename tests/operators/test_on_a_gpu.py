@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.operators.types import MixedBatch
-from automix.vocabulary import Operator
 from tests.operators.cases import (
     ALL,
     NUM_CLASSES,

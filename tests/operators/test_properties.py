@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.registry import OPERATORS, mix
 from automix.operators.saliency_grafting import SaliencyGraftingDraws, apply_saliency_grafting
 from automix.operators.types import MixedBatch
-from automix.vocabulary import OPERATOR_FACTS, Operator
 from tests.operators.cases import (
     ALL,
     IDENTITY,

@@ -8,22 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators.basic import (
-    CutMixDraws,
-    MixupDraws,
-    apply_cutmix,
-    apply_mixup,
-)
-from automix.operators.boxes import BoxRule, box_lam, centred_box
-from automix.operators.cells import enlarge_cells, shares
 from automix.operators.fmix import FMixDraws, apply_fmix, low_frequency_images
 from automix.operators.gridmix import GridMixDraws, apply_gridmix
-from automix.operators.guidedmixup import GuidedMixupDraws, apply_guidedmixup
-from automix.operators.pairing import greedy_partner
+from automix.operators.guidedmixup import (
+    GuidedMixupDraws,
+    apply_guidedmixup,
+    gaussian_blur,
+    greedy_partner,
+)
+from automix.operators.mixup_cutmix import CutMixDraws, MixupDraws, apply_cutmix, apply_mixup
 from automix.operators.resizemix import ResizeMixDraws, apply_resizemix
 from automix.operators.rmix import RMixDraws, apply_rmix
 from automix.operators.saliencymix import SaliencyMixDraws, apply_saliencymix
-from automix.operators.smoothing import gaussian_blur
+from automix.operators.sampling import BoxRule, box_lam, centred_box, enlarge_cells, shares
 from automix.operators.types import MixedBatch
 
 Arrays = Mapping[str, Tensor]

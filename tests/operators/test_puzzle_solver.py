@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators import puzzle_solver
-from automix.operators.puzzle_energy import PuzzleProblem, PuzzleWeights, puzzle_problem
-from automix.operators.puzzle_solver import is_exact, solve_puzzle
+from automix.operators.puzzlemix import solver as puzzle_solver
+from automix.operators.puzzlemix.energy import PuzzleProblem, PuzzleWeights, puzzle_problem
+from automix.operators.puzzlemix.solver import is_exact, solve_puzzle
 from tests.operators.cases import Scenario, random_images, random_saliency, seeded
 from tests.operators.published import published_case
 

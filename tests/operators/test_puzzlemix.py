@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators.cells import enlarge_cells, pool_cells, shares
-from automix.operators.puzzle_energy import PuzzleWeights, puzzle_problem
-from automix.operators.puzzle_solver import solve_puzzle
-from automix.operators.puzzlemix import PuzzleMixDraws, apply_puzzlemix, draw_puzzlemix
-from automix.operators.transport import move_patches, transport_plan
+from automix.operators.puzzlemix.energy import PuzzleWeights, puzzle_problem
+from automix.operators.puzzlemix.operator import PuzzleMixDraws, apply_puzzlemix, draw_puzzlemix
+from automix.operators.puzzlemix.solver import solve_puzzle
+from automix.operators.puzzlemix.transport import move_patches, transport_plan
+from automix.operators.sampling import enlarge_cells, pool_cells, shares
 from automix.operators.types import BatchShape, MixedBatch
 from tests.operators.cases import (
     NUM_CLASSES,

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators.cells import shares
+from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
+from automix.operators.sampling import shares
 from automix.operators.types import MixedBatch
-from automix.vocabulary import Operator
 from tests.operators.cases import (
     NUM_CLASSES,
     WITH_SALIENCY,

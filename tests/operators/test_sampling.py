@@ -2,17 +2,11 @@ import pytest
 import scipy.stats
 import torch
 
-from automix.operators.basic import draw_cutmix
+from automix.operators.mixup_cutmix import draw_cutmix
 from automix.operators.recursivemix import draw_recursivemix
 from automix.operators.registry import OPERATORS
 from automix.operators.resizemix import draw_resizemix
-from automix.operators.sampling import (
-    draw_beta,
-    draw_gamma,
-    draw_index,
-    draw_partner,
-    draw_uniform,
-)
+from automix.operators.sampling import draw_beta, draw_gamma, draw_index, draw_partner, draw_uniform
 from automix.operators.types import BatchShape
 from tests.operators.cases import seeded
 

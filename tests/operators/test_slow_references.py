@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from automix.operators.guidedmixup import apply_guidedmixup, draw_guidedmixup
-from automix.operators.pairing import greedy_partner
+from automix.operator_info import Operator
+from automix.operators.guidedmixup import apply_guidedmixup, draw_guidedmixup, greedy_partner
 from automix.operators.registry import OPERATORS
 from automix.operators.resizemix import apply_resizemix, draw_resizemix
 from automix.operators.rmix import apply_rmix, draw_rmix
 from automix.operators.saliency_grafting import apply_saliency_grafting, draw_saliency_grafting
 from automix.operators.types import MixedBatch
-from automix.vocabulary import Operator
 from tests.operators import slow_references as slow
 from tests.operators.cases import (
     NUM_CLASSES,

@@ -3,7 +3,7 @@ import pytest
 import scipy.ndimage
 import torch
 
-from automix.operators.smoothing import gaussian_blur
+from automix.operators.guidedmixup import gaussian_blur
 from tests.operators.cases import seeded
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators.targets import mix_rows, soft_targets
+from automix.operators.blend import mix_rows, soft_targets
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])

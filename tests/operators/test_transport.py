@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators.cells import enlarge_cells, pool_cells, shares
-from automix.operators.transport import move_patches, transport_plan
+from automix.operators.puzzlemix.transport import move_patches, transport_plan
+from automix.operators.sampling import enlarge_cells, pool_cells, shares
 from tests.operators.cases import Scenario, as_laid_out, random_images, seeded
 from tests.operators.published import published_case
 

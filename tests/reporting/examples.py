@@ -6,24 +6,33 @@ from functools import partial
 import numpy as np
 import torch
 
-from automix.evaluation.intervals import Interval
+from automix.evaluation.statistics import Interval
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.types import MixedBatch
 from automix.reporting.canvas import FigureFunction
 from automix.reporting.contact_sheet import Originals
-from automix.reporting.figures.comparison import Comparison, ComparisonRow, comparison_figure
-from automix.reporting.figures.cost import Cost, GainPoint, cost_figure, gain_figure
+from automix.reporting.figures.comparison import (
+    Comparison,
+    ComparisonRow,
+    Cost,
+    GainPoint,
+    comparison_figure,
+    cost_figure,
+    gain_figure,
+)
 from automix.reporting.figures.evaluation import (
     Heatmap,
     ReliabilityPanel,
+    ShareCurve,
+    attacks_figure,
     heatmap_figure,
+    occlusion_figure,
     reliability_figure,
 )
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
-from automix.reporting.figures.robustness import ShareCurve, attacks_figure, occlusion_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
-from automix.reporting.values import Direction
+from automix.reporting.tables import Direction
 from automix.schedule import Decision, Schedule, Segment
-from automix.vocabulary import OPERATOR_FACTS, Operator
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" $\\alpha$ </td>"
 

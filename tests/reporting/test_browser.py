@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from automix.reporting.report import write_report
+from automix.reporting.page import write_report
 from tests.reporting.browser import COMPLAINTS, REQUESTS, Page, chromium
 from tests.reporting.test_report import a_report
 

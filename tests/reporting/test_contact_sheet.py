@@ -8,13 +8,25 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from automix.reporting.contact_sheet import ContactSheet, Originals, contact_sheet, label_text
-from automix.reporting.contact_sheet_html import contact_sheet_html, write_contact_sheets
-from automix.reporting.contact_sheet_png import contact_sheet_pixels, contact_sheet_png
+from automix.operator_info import Operator
+from automix.reporting.contact_sheet import (
+    ContactSheet,
+    Originals,
+    contact_sheet,
+    contact_sheet_html,
+    contact_sheet_pixels,
+    contact_sheet_png,
+    enlarged,
+    heat_map,
+    label_text,
+    mask_map,
+    photograph,
+    png,
+    rgb,
+    write_contact_sheets,
+)
 from automix.reporting.palette import OWN_COLOUR, PARTNER_COLOUR
-from automix.reporting.tiles import enlarged, heat_map, mask_map, photograph, png, rgb
 from automix.schedule import Decision
-from automix.vocabulary import Operator
 from tests.reporting.examples import (
     HOSTILE,
     half_and_half,

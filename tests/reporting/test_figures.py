@@ -6,13 +6,25 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from automix.reporting.canvas import NARROW, WIDE
-from automix.reporting.figures.comparison import Comparison, ComparisonRow, comparison_figure
-from automix.reporting.figures.cost import Cost, cost_figure, gain_figure
-from automix.reporting.figures.evaluation import Heatmap, heatmap_figure, reliability_figure
+from automix.reporting.figures.comparison import (
+    Comparison,
+    ComparisonRow,
+    Cost,
+    comparison_figure,
+    cost_figure,
+    gain_figure,
+)
+from automix.reporting.figures.evaluation import (
+    Heatmap,
+    ShareCurve,
+    attacks_figure,
+    heatmap_figure,
+    occlusion_figure,
+    reliability_figure,
+)
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
-from automix.reporting.figures.robustness import ShareCurve, attacks_figure, occlusion_figure
 from automix.reporting.palette import LIGHT
-from automix.reporting.values import Direction, duration_text, number_text
+from automix.reporting.tables import Direction, duration_text, number_text
 from tests.reporting.examples import (
     ATTACKS,
     COMPARISON,

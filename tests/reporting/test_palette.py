@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from automix.operator_info import Operator
 from automix.reporting.palette import (
     LIGHT,
     OPERATOR_COLOURS,
@@ -16,7 +17,6 @@ from automix.reporting.palette import (
     contrast_ratio,
     ink_on,
 )
-from automix.vocabulary import Operator
 
 Floats = NDArray[np.float64]
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from automix.operator_info import Operator
 from automix.reporting.contact_sheet import contact_sheet
-from automix.reporting.figure_tables import comparison_table, schedule_table
+from automix.reporting.figures.comparison import comparison_table, schedule_table
 from automix.reporting.markup import Html, join, tag
-from automix.reporting.report import (
+from automix.reporting.page import (
     Fact,
     ReportData,
     ReportFigure,
@@ -21,7 +22,6 @@ from automix.reporting.report import (
     write_report,
 )
 from automix.schedule import Decision
-from automix.vocabulary import Operator
 from tests.reporting.examples import (
     COMPARISON,
     FIGURES,

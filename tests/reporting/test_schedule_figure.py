@@ -8,12 +8,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
+from automix.operator_info import Operator
 from automix.reporting.canvas import NARROW, WIDE
+from automix.reporting.figures.placement import relative_strength, shares_over_training
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
-from automix.reporting.figures.shares import relative_strength, shares_over_training
 from automix.reporting.palette import OPERATOR_COLOURS, OPERATOR_NAMES
 from automix.schedule import Decision, Schedule
-from automix.vocabulary import Operator
 from tests.reporting.examples import CROWDED, LEARNED, schedule_of
 
 

@@ -5,9 +5,16 @@ import math
 
 import pytest
 
-from automix.reporting.figure_tables import comparison_table, cost_table, schedule_table
-from automix.reporting.tables import Cell, Column, Table, table_csv, table_html, table_json
-from automix.reporting.values import Direction
+from automix.reporting.figures.comparison import comparison_table, cost_table, schedule_table
+from automix.reporting.tables import (
+    Cell,
+    Column,
+    Direction,
+    Table,
+    table_csv,
+    table_html,
+    table_json,
+)
 from tests.reporting.examples import COMPARISON, COST, HOSTILE, LEARNED, interval
 from tests.reporting.parsing import parse
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.saliency.cache import CachedSource
+from automix.saliency.sources import CachedSource
 
 MODEL = nn.Identity()
 CPU = torch.device("cpu")

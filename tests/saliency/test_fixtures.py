@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automix.models.residual import GlobalAveragePool
-from automix.saliency.config import Statistics
+from automix.configuration.task import Statistics
+from automix.models.networks import GlobalAveragePool
 from automix.saliency.gradient import input_gradient
-from automix.saliency.spectral import spectral_residual
+from automix.saliency.sources import spectral_residual
 
 Arrays = dict[str, Tensor]
 

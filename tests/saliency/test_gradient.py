@@ -3,8 +3,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automix.models.config import ModelConfig
-from automix.models.registry import build_model
+from automix.configuration.task import ModelConfig
+from automix.models.build import build_model
 from automix.saliency.gradient import InputGradient, input_gradient
 
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.saliency.config import Statistics
-from automix.saliency.gradient import input_gradient
-from automix.saliency.isolation import raw_module, without_trace
+from automix.configuration.task import Statistics
+from automix.saliency.gradient import input_gradient, raw_module, without_trace
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from automix.saliency.maps import agreement, gradient_magnitude, normalised, resized
+from automix.saliency.gradient import agreement, gradient_magnitude, normalised, resized
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e37])

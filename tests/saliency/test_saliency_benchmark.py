@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from automix.models.config import ModelConfig
+from automix.configuration.task import ModelConfig
 from benchmarks.saliency import Options, main
 
 

@@ -11,14 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automix.models.config import ModelConfig
-from automix.models.registry import build_model
-from automix.saliency.cache import CachedSource
-from automix.saliency.config import SaliencyConfig, SaliencyKind
-from automix.saliency.gradient import input_gradient, layer_gradient, reduced_gradient
-from automix.saliency.maps import normalised
-from automix.saliency.registry import build_source
-from automix.saliency.spectral import spectral_residual
+from automix.configuration.task import ModelConfig, SaliencyConfig, SaliencyKind
+from automix.models.build import build_model
+from automix.saliency.gradient import input_gradient, layer_gradient, normalised, reduced_gradient
+from automix.saliency.sources import CachedSource, build_source, spectral_residual
 
 CONFIGS = [
     SaliencyConfig(),
@@ -225,5 +221,5 @@ def test_options_without_effect_are_refused(values: dict[str, object], message: 
 
 
 def test_configuration_does_not_import_torch() -> None:
-    code = "import sys, automix.saliency.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, automix.configuration.task; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

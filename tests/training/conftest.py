@@ -4,14 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from automix.data.config import AugmentConfig, DataConfig
+from automix.configuration.data import AugmentConfig, DataConfig
+from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig, TrainerConfig
 from automix.data.splits import SearchData
-from automix.models.config import ModelConfig
-from automix.saliency.config import SaliencyConfig
-from automix.training.build import build_trainer, load_search_data
-from automix.training.config import TrainerConfig
-from automix.training.task import TaskConfig
-from automix.training.trainer import ClassifierTrainer
+from automix.training.trainer import ClassifierTrainer, build_trainer, load_search_data
 
 MakeTrainer = Callable[..., ClassifierTrainer]
 

@@ -49,10 +49,13 @@ def losses() -> Losses:
     # Imported here: torch chooses its kernels when it is loaded.
     import torch  # noqa: PLC0415
 
+    from automix.configuration.task import TrainerConfig  # noqa: PLC0415
     from automix.operators.registry import OPERATORS  # noqa: PLC0415
     from automix.schedule import Decision  # noqa: PLC0415
-    from automix.training.build import build_trainer, load_search_data  # noqa: PLC0415
-    from automix.training.config import TrainerConfig  # noqa: PLC0415
+    from automix.training.trainer import (  # noqa: PLC0415
+        build_trainer,
+        load_search_data,
+    )
     from tests.training.conftest import TASK  # noqa: PLC0415
 
     torch.set_num_threads(1)

@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from automix.configuration.task import SaliencyConfig, TrainerConfig
 from automix.data.splits import Split
 from automix.errors import AutoMixError
-from automix.saliency.config import SaliencyConfig
 from automix.schedule import Decision
 from automix.training import distributed
-from automix.training.build import build_trainer
-from automix.training.config import TrainerConfig
 from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
-from automix.training.trainer import ClassifierTrainer
+from automix.training.trainer import ClassifierTrainer, build_trainer
 from tests.training.conftest import TASK
 from tests.training.plain_network import digits, plain_trainer
 

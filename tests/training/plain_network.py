@@ -5,17 +5,15 @@ import functools
 import torch
 from torch import nn
 
-from automix.data.batches import BatchPreparer
-from automix.data.config import AugmentConfig
+from automix.configuration.data import AugmentConfig
+from automix.configuration.task import TrainerConfig
+from automix.data.batches import BatchLayout, BatchPreparer, ResidentBatches
 from automix.data.splits import SearchData
-from automix.data.training_batches import BatchLayout, ResidentBatches
-from automix.models.initialisation import initialise_
-from automix.saliency.cache import CachedSource
+from automix.models.build import initialise_
 from automix.saliency.gradient import InputGradient
-from automix.training.build import load_search_data
-from automix.training.config import TrainerConfig
+from automix.saliency.sources import CachedSource
 from automix.training.distributed import current_world
-from automix.training.trainer import ClassifierTrainer
+from automix.training.trainer import ClassifierTrainer, load_search_data
 from tests.resident import resident
 from tests.training.conftest import TASK
 

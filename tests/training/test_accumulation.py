@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from automix.errors import CheckpointError
+from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.trainer import ClassifierTrainer, TrainerState
-from automix.vocabulary import Operator
 from tests.equality import assert_same
 from tests.training.conftest import MakeTrainer
 from tests.training.plain_network import plain_trainer

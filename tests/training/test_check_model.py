@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from automix.errors import ConfigError
-from automix.training import build
-from automix.training.build import check_model, load_search_data
+from automix.training import trainer as build
+from automix.training.trainer import check_model, load_search_data
 from tests.training.conftest import TASK
 
 

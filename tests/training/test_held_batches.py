@@ -4,15 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from automix.data.batches import BatchKey, TrainingBatch
 from automix.data.splits import SearchData
-from automix.data.training_batches import BatchKey, TrainingBatch
-from automix.saliency.cache import CachedSource
+from automix.operator_info import Operator
 from automix.saliency.gradient import input_gradient
-from automix.saliency.types import SaliencySource
+from automix.saliency.sources import CachedSource, SaliencySource
 from automix.schedule import Decision
-from automix.training.feeding import MicroBatchFeed
+from automix.training.step import MicroBatchFeed
 from automix.training.trainer import ClassifierTrainer
-from automix.vocabulary import Operator
 from tests.training.conftest import TOTAL_STEPS, MakeTrainer
 
 RMIX = Decision(operator=Operator.RMIX)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from automix.training.loss import (
+from automix.training.metrics import (
     decoupled_mixup_loss,
     interpolated_loss,
     smooth_labels,

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from automix.data.splits import SearchData, Split
+from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision
 from automix.training.metrics import RunningSums
 from automix.training.trainer import ClassifierTrainer
-from automix.vocabulary import Operator
 from tests.training.conftest import TOTAL_STEPS, MakeTrainer
 
 pytestmark = [

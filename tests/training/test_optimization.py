@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from automix.training.config import TrainerConfig
-from automix.training.optimization import (
+from automix.configuration.task import TrainerConfig
+from automix.training.optimizer import (
     AveragedWeights,
     learning_rate_at,
     make_optimizer,

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from automix.data.splits import SearchData
 from automix.errors import ConfigError
 from automix.mixing import StepKey
+from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision
 from automix.training.trainer import ClassifierTrainer
-from automix.vocabulary import Operator
 from tests.equality import assert_same, untouched_generators
 from tests.training.conftest import TOTAL_STEPS, MakeTrainer
 from tests.training.plain_network import plain_trainer

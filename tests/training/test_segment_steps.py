@@ -6,10 +6,9 @@ from fractions import Fraction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from automix.schedule import Decision
-from automix.schedule_builders import even_schedule
+from automix.operator_info import Operator
+from automix.schedule import Decision, even_schedule
 from automix.training.trainer import segment_steps
-from automix.vocabulary import Operator
 
 STEPS = st.integers(1, 3000)
 SEGMENTS = st.integers(1, 200)

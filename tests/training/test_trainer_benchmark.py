@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from automix.models.config import ModelConfig
-from automix.vocabulary import OPERATOR_FACTS, Operator
+from automix.configuration.task import ModelConfig
+from automix.operator_info import OPERATOR_FACTS, Operator
 from benchmarks.trainer import BARE, main, row_of
 from benchmarks.trainer_loops import PLAIN, Options, all_cases
 

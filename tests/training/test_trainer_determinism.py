@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.checkpoints import load_checkpoint, save_checkpoint
 from automix.data.splits import SearchData
+from automix.files import load_checkpoint, save_checkpoint
+from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision, Schedule, Segment
 from automix.training.metrics import RunningSums
 from automix.training.trainer import ClassifierTrainer
-from automix.vocabulary import Operator
 from tests.equality import are_same, assert_same, untouched_generators
 from tests.training.conftest import TOTAL_STEPS, MakeTrainer
 

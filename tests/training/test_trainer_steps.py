@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from automix.configuration.task import TrainerConfig
+from automix.data.batches import BatchKey
 from automix.data.splits import SearchData
-from automix.data.training_batches import BatchKey
 from automix.errors import ConfigError
+from automix.operator_info import Operator
 from automix.schedule import Decision
-from automix.training.config import TrainerConfig
-from automix.training.loss import smooth_labels, soft_cross_entropy
+from automix.training.metrics import smooth_labels, soft_cross_entropy
 from automix.training.trainer import ClassifierTrainer
-from automix.vocabulary import Operator
 from tests.training.conftest import TOTAL_STEPS, MakeTrainer
 
 NONE = Decision(operator=Operator.NONE)

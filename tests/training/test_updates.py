@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from automix.training.config import TrainerConfig
-from automix.training.optimization import learning_rate_at
-from automix.training.updates import WeightUpdates
+from automix.configuration.task import TrainerConfig
+from automix.training.optimizer import learning_rate_at
+from automix.training.step import WeightUpdates
 from tests.equality import assert_same
 
 INPUTS = torch.linspace(-1, 1, 24).view(6, 4)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from automix.errors import CheckpointError, ConfigError
+from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision
 from automix.training.distributed import (
@@ -14,7 +15,6 @@ from automix.training.distributed import (
     on_main,
 )
 from automix.training.metrics import TrainMetrics
-from automix.vocabulary import Operator
 from tests.equality import are_same, assert_same
 from tests.training import in_worlds
 from tests.worlds import RunWorld

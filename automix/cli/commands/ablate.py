@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from automix.cli.arguments import NoFlags, Signature, read_arguments
 from automix.cli.commands.common import dispatch
-from automix.cli.interruption import continued_by
-from automix.config import Config
+from automix.cli.main import continued_by
+from automix.configuration.arguments import NoFlags, Signature, read_arguments
+from automix.configuration.base import Config
 from automix.errors import AutoMixError, ConfigError
 
 if TYPE_CHECKING:
-    from automix.experiments.ablate import Sweep
+    from automix.experiments.sweep.run import Sweep
 
 _SWEEP = {
     "SWEEP.yaml": "a base configuration, variants and a grid, such as configs/ablation/*.yaml"
@@ -89,7 +89,7 @@ def _run_all(argv: Sequence[str]) -> None:
     arguments = read_arguments(ABLATE, argv)
     flags = arguments.flags
     sweep = _load(arguments.words[0], flags.output)
-    from automix.experiments import ablate as experiment
+    from automix.experiments.sweep import run as experiment
 
     if flags.dry_run:
         num_workers = min(flags.workers, len(flags.devices) or flags.workers)
@@ -113,7 +113,7 @@ def _run_all(argv: Sequence[str]) -> None:
 def _run_cell(argv: Sequence[str]) -> None:
     arguments = read_arguments(RUN_CELL, argv)
     sweep = _load(arguments.words[1], arguments.flags.output)
-    from automix.experiments import ablate as experiment
+    from automix.experiments.sweep import run as experiment
 
     words = ["ablate", "run-cell", *arguments.words]
     with continued_by(sweep.folder, *words, mark=None):
@@ -124,7 +124,7 @@ def _run_cell(argv: Sequence[str]) -> None:
 def _list(argv: Sequence[str]) -> None:
     arguments = read_arguments(LIST, argv)
     sweep = _load(arguments.words[0], arguments.flags.output)
-    from automix.experiments import ablate as experiment
+    from automix.experiments.sweep import run as experiment
 
     print(experiment.list_cells(sweep))
 
@@ -136,7 +136,7 @@ def _table(argv: Sequence[str]) -> None:
 
 
 def _print_table(sweep: "Sweep") -> None:
-    from automix.experiments import ablate as experiment
+    from automix.experiments.sweep import run as experiment
 
     print(experiment.save_table(sweep))
     print(f"table: {sweep.folder / 'table.json'}")
@@ -152,6 +152,6 @@ def _load(file: str, output: Path | None) -> "Sweep":
     folder = output or Path("runs") / f"ablate-{path.stem}"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output: expected a folder, got the file {folder}")
-    from automix.experiments import ablate as experiment
+    from automix.experiments.sweep import run as experiment
 
     return experiment.load_sweep(path, folder)

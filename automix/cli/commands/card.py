@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from automix.cli.arguments import Signature, read_arguments
-from automix.config import Config
-from automix.experiments.card_config import CardConfig
+from automix.configuration.arguments import Signature, read_arguments
+from automix.configuration.base import Config
+from automix.experiments.config import CardConfig
 
 
 class CardFlags(Config):
@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> None:
     """``automix card RUN [flags]``."""
     arguments = read_arguments(CARD, argv)
     folder, flags = Path(arguments.words[0]), arguments.flags
-    from automix.experiments import card as experiment
+    from automix.experiments.report import card as experiment
 
     path = experiment.write_card(
         folder,

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automix.cli.arguments import Signature
-from automix.config import Config
+from automix.configuration.arguments import Signature
+from automix.configuration.base import Config, did_you_mean
 from automix.errors import ConfigError
-from automix.messages import did_you_mean
 
 SCHEDULE_WORD = "SCHEDULE.json"
 

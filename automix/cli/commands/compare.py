@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from automix.cli.arguments import Signature, read_arguments
 from automix.cli.commands.common import RunFlags, run_output
-from automix.cli.interruption import CONFIG_NAME, continued_by
+from automix.cli.main import CONFIG_NAME, continued_by
+from automix.configuration.arguments import Signature, read_arguments
 from automix.experiments.config import CompareConfig
 
 COMPARE = Signature(
@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> None:
     arguments = read_arguments(COMPARE, argv)
     config = arguments.config
     output = run_output(arguments.flags, f"compare-{config.content_hash()}")
-    from automix.experiments import compare as experiment
+    from automix.experiments.compare import run as experiment
 
     if arguments.flags.dry_run:
         print(experiment.predict_cost(config).describe())

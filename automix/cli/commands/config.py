@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from automix.cli.arguments import NoFlags, Signature, read_arguments
 from automix.cli.commands.common import dispatch
 from automix.cli.commands.compare import COMPARE
 from automix.cli.commands.evaluate import EVALUATE
@@ -12,6 +11,7 @@ from automix.cli.commands.probe import PROBE
 from automix.cli.commands.replay import REPLAY
 from automix.cli.commands.search import SEARCH
 from automix.cli.commands.transfer import TRANSFER
+from automix.configuration.arguments import NoFlags, Signature, read_arguments
 
 CONFIGS: Mapping[str, Signature[Any, NoFlags]] = MappingProxyType(
     {

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from automix.cli.arguments import Signature, read_arguments
-from automix.cli.interruption import CONFIG_NAME, continued_by
-from automix.config import Config
+from automix.cli.main import CONFIG_NAME, continued_by
+from automix.configuration.arguments import Signature, read_arguments
+from automix.configuration.base import Config
 from automix.errors import ConfigError
-from automix.experiments.evaluation_config import EvaluateConfig
+from automix.experiments.evaluate.config import EvaluateConfig
 
 RUN_WORD = "RUN"
 
@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> None:
     output = arguments.flags.output or folder / f"evaluation-{config.content_hash()}"
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output: expected a folder, got the file {output}")
-    from automix.experiments import evaluate as experiment
+    from automix.experiments.evaluate import run as experiment
 
     if arguments.flags.dry_run:
         print(experiment.predict_cost(config, folder))

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from automix.cli.arguments import Signature, read_arguments
 from automix.cli.commands.common import RunFlags, run_output
-from automix.cli.interruption import CONFIG_NAME, continued_by
-from automix.experiments.probe_config import ProbeConfig
+from automix.cli.main import CONFIG_NAME, continued_by
+from automix.configuration.arguments import Signature, read_arguments
+from automix.experiments.config import ProbeConfig
 
 PROBE = Signature(
     command="automix probe",
@@ -22,8 +22,8 @@ def run(argv: Sequence[str]) -> None:
     arguments = read_arguments(PROBE, argv)
     config = arguments.config
     output = run_output(arguments.flags, f"probe-{config.content_hash()}")
-    from automix.experiments import probe as experiment
-    from automix.experiments.probe_text import format_findings
+    from automix.experiments.search import probe as experiment
+    from automix.experiments.search.probe import format_findings
 
     if arguments.flags.dry_run:
         print(experiment.predict_cost(config).describe())

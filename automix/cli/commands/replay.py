@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automix.cli.arguments import Arguments, Signature, read_arguments
 from automix.cli.commands.common import SCHEDULE_WORD, RunFlags, run_output
-from automix.cli.interruption import CONFIG_NAME, continued_by
+from automix.cli.main import CONFIG_NAME, continued_by
+from automix.configuration.arguments import Arguments, Signature, read_arguments
 from automix.errors import ConfigError
 from automix.experiments.config import ReplayConfig
 
 if TYPE_CHECKING:
-    from automix.experiments.replay_source import ReplaySource
+    from automix.experiments.replay.sources import ReplaySource
 
 
 class ReplayFlags(RunFlags):
@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> None:
 def _replay(arguments: Arguments[ReplayConfig, ReplayFlags]) -> str | None:
     """Do what was asked for; return what to print."""
     config, source, output = _what_to_do(arguments)
-    from automix.experiments import replay as experiment
+    from automix.experiments.replay import run as experiment
 
     if arguments.flags.dry_run:
         return experiment.predict_cost(config, source).describe()
@@ -75,7 +75,7 @@ def _what_to_do(
 ) -> tuple[ReplayConfig, "ReplaySource", Path]:
     """Return the configuration, what is followed, and the folder of the run."""
     flags, config = arguments.flags, arguments.config
-    from automix.experiments.replay_source import PolicySource, ScheduleSource, source_in
+    from automix.experiments.replay.sources import PolicySource, ScheduleSource, source_in
 
     if flags.resume is not None:
         source = source_in(flags.resume)

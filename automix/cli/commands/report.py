@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from automix.cli.arguments import NoFlags, Signature, read_arguments
+from automix.configuration.arguments import NoFlags, Signature, read_arguments
 
 REPORT = Signature(
     command="automix report",
@@ -17,6 +17,6 @@ REPORT = Signature(
 def run(argv: Sequence[str]) -> None:
     """``automix report FOLDER``."""
     arguments = read_arguments(REPORT, argv)
-    from automix.experiments import report as experiment
+    from automix.experiments.report import run as experiment
 
     print(f"report: {experiment.write_report(Path(arguments.words[0]))}")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from automix.cli.arguments import NoFlags, Signature, read_arguments
 from automix.cli.commands.common import SCHEDULE_WORD, dispatch
-from automix.config import Config
+from automix.configuration.arguments import NoFlags, Signature, read_arguments
+from automix.configuration.base import Config
 
 
 class PlotFlags(Config):
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
 
 def _show_schedule(argv: Sequence[str]) -> None:
     arguments = read_arguments(SCHEDULE_SHOW, argv)
-    from automix.experiments import schedules as experiment
+    from automix.experiments.compare import schedule_specs as experiment
 
     file, picture = Path(arguments.words[0]), arguments.flags.plot
     text = experiment.describe(file)
@@ -55,6 +55,6 @@ def _show_schedule(argv: Sequence[str]) -> None:
 
 def _make_schedule(argv: Sequence[str]) -> None:
     description, file = read_arguments(SCHEDULE_MAKE, argv).words
-    from automix.experiments import schedules as experiment
+    from automix.experiments.compare import schedule_specs as experiment
 
     print(f"schedule: {experiment.make(description, Path(file))}")

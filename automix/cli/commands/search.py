@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from automix.cli.arguments import Signature, read_arguments
 from automix.cli.commands.common import RunFlags, run_output
-from automix.cli.interruption import CONFIG_NAME, continued_by
+from automix.cli.main import CONFIG_NAME, continued_by
+from automix.configuration.arguments import Signature, read_arguments
 from automix.experiments.config import SearchConfig
 
 SEARCH = Signature(
@@ -22,8 +22,8 @@ def run(argv: Sequence[str]) -> None:
     arguments = read_arguments(SEARCH, argv)
     config = arguments.config
     output = run_output(arguments.flags, f"search-{config.content_hash()}")
-    from automix.experiments import search as experiment
-    from automix.experiments.progress import format_seconds
+    from automix.experiments.common.progress import format_seconds
+    from automix.experiments.search import run as experiment
 
     if arguments.flags.dry_run:
         print(experiment.predict_cost(config).describe())

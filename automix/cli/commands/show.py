@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from automix.cli.arguments import NoFlags, Signature, read_arguments
+from automix.configuration.arguments import NoFlags, Signature, read_arguments
 from automix.experiments.config import ShowConfig
 
 SHOW = Signature(

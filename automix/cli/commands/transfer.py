@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from automix.cli.arguments import Signature, read_arguments
 from automix.cli.commands.common import RunFlags, run_output
-from automix.cli.interruption import CONFIG_NAME, continued_by
-from automix.experiments.transfer_config import TransferConfig
+from automix.cli.main import CONFIG_NAME, continued_by
+from automix.configuration.arguments import Signature, read_arguments
+from automix.experiments.config import TransferConfig
 
 TRANSFER = Signature(
     command="automix transfer",
@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> None:
     arguments = read_arguments(TRANSFER, argv)
     config = arguments.config
     output = run_output(arguments.flags, f"transfer-{config.content_hash()}")
-    from automix.experiments import transfer as experiment
+    from automix.experiments.compare import transfer as experiment
 
     if arguments.flags.dry_run:
         for name, cost in zip(("proxy", "target"), experiment.predict_cost(config), strict=True):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from automix.evaluation.corruptions.published import read_published
-from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, corrupt
+from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, corrupt, read_published
 from automix.evaluation.inference import (
     EVALUATION_BATCH,
     EvaluationImages,

@@ -21,7 +21,7 @@ from automix.reporting.canvas import (
 )
 from automix.reporting.figures.placement import spread
 from automix.reporting.palette import LIGHT, Theme
-from automix.reporting.values import number_text
+from automix.reporting.tables import number_text
 
 # Below this width the names stand above the axes, in inches.
 _NAMES_BESIDE_FROM = 6.0

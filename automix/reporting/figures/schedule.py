@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from automix.operator_info import Operator
 from automix.reporting.canvas import (
     SMALL_POINTS,
     TEXT_POINTS,
@@ -22,16 +23,15 @@ from automix.reporting.canvas import (
     style_axes,
     text_width,
 )
-from automix.reporting.figures.placement import place_in_area
-from automix.reporting.figures.shares import (
+from automix.reporting.figures.placement import (
     Shares,
+    place_in_area,
     relative_strength,
     shares_over_training,
     starts_before,
 )
 from automix.reporting.palette import LIGHT, OPERATOR_COLOURS, OPERATOR_NAMES, Theme, ink_on
 from automix.schedule import Decision, Schedule
-from automix.vocabulary import Operator
 
 # `none` is what is left over, so it lies on top of the stack.
 _STACK = (*(operator for operator in Operator if operator is not Operator.NONE), Operator.NONE)

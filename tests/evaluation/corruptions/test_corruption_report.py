@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from automix.errors import DataError
-from automix.evaluation.corruptions.published import (
+from automix.evaluation.corruptions.registry import (
     PUBLISHED_SUMS,
+    SEVERITIES,
+    Corruption,
+    corrupt,
     read_published,
     verify_published,
 )
-from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, corrupt
 from automix.evaluation.corruptions.report import (
     CorruptionErrors,
     CorruptionSource,

@@ -11,13 +11,12 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from automix.evaluation.corruptions import blur, digital, jpeg, noise, weather
-from automix.evaluation.corruptions.registry import (
-    CORRUPTIONS,
-    SEVERITIES,
-    Corruption,
-    corrupt,
-)
+from automix.evaluation.corruptions import blur_weather as blur
+from automix.evaluation.corruptions import blur_weather as weather
+from automix.evaluation.corruptions import noise_digital as digital
+from automix.evaluation.corruptions import noise_digital as jpeg
+from automix.evaluation.corruptions import noise_digital as noise
+from automix.evaluation.corruptions.registry import CORRUPTIONS, SEVERITIES, Corruption, corrupt
 from automix.evaluation.counter_random import SampleRandom
 from tests.evaluation.photos import make_photos
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from automix.evaluation.corruptions.linear import (
+from automix.evaluation.corruptions.blur_weather import (
     Boundary,
     box_resize,
     convolve,

@@ -1,0 +1,1 @@
+"""Typed configuration: base class, YAML, command line, sections of a training run."""

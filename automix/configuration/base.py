@@ -1,0 +1,433 @@
+"""Typed configuration read from YAML: base class, strict parsing, and one-line error messages."""
+
+import difflib
+import json
+import re
+import reprlib
+import types
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from automix.errors import ConfigError
+from automix.files import sha256_of
+
+_MAX_SHOWN = 80
+# pydantic's words where there are better ones, or where they name Python's types.
+_WANTED = {
+    "bool_type": "true or false",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "model_type": "a mapping of keys to values",
+    "mapping_type": "a mapping of keys to values",
+}
+_PLAIN = {None: "null", True: "true", False: "false"}
+
+# Bounded in depth and length before anything is formatted: a hostile value may be deep or huge.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, _MAX_SHOWN, _MAX_SHOWN, 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """The first thing that is wrong with a set of values.
+
+    Attributes:
+        path: keys and list positions that lead to it; empty for the whole.
+        expectation: ``expected ..., got ...``.
+    """
+
+    path: tuple[str | int, ...]
+    expectation: str
+
+    def __str__(self) -> str:
+        """Return ``path: expected ..., got ...``."""
+        where = ".".join(str(part) for part in self.path)
+        return f"{where}: {self.expectation}" if where else self.expectation
+
+
+def shown(value: object) -> str:
+    """Return ``value`` for an error message: shortened, and as a file would spell it."""
+    if value is None or isinstance(value, bool):
+        return _PLAIN[value]
+    text = _SHORT.repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+def did_you_mean(wrong: object, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` if one of ``known`` is close to ``wrong``, else nothing."""
+    # At the usual cutoff of 0.6, "output" is close to "compute".
+    close = difflib.get_close_matches(str(wrong), list(known), n=1, cutoff=0.7)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
+    """Return the first problem that ``model`` has with values."""
+    found = [
+        (_path(problem["loc"], model), problem)
+        for problem in error.errors(include_url=False)
+        # Says that another problem came first.
+        if problem["type"] != "default_factory_not_called"
+    ]
+    # A list that lost a bad item may be too short as well: the item is what to mend.
+    containers = {path[:length] for path, _ in found for length in range(len(path))}
+    found = [(path, problem) for path, problem in found if path not in containers]
+    # A union has a problem per alternative; a value of the right type but out of range is what
+    # the user meant, and where every type is wrong all are wanted.
+    first = found[0][0]
+    field = _without_positions(first)
+    same = [(path, problem) for path, problem in found if _without_positions(path) == field]
+    ranges = [pair for pair in same if not pair[1]["type"].endswith("_type")]
+    path, problem = (ranges or same)[0]
+    others = [_wanted(other) for _, other in same[1:]] if not ranges else []
+    expectation = _expectation(problem, model, others)
+    left = len({_without_positions(other) for other, _ in found}) - 1
+    if left:
+        expectation += f" (and {left} more)"
+    return Problem(path=path, expectation=expectation)
+
+
+def alternatives(annotation: Any) -> list[Any]:
+    """Return the members of a union, without `Annotated`; of any other type, itself."""
+    if get_origin(annotation) is Annotated:
+        return alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [kind for member in get_args(annotation) for kind in alternatives(member)]
+    return [annotation]
+
+
+def _expectation(problem: Any, model: type[BaseModel], others: Sequence[str]) -> str:
+    kind, value = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        return _unknown_key(str(problem["loc"][-1]), _model_at(model, problem["loc"][:-1]))
+    if kind == "missing":
+        return "expected a value, got nothing"
+    if kind == "value_error":
+        # Our own validators already speak in "expected ..., got ...".
+        return str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "json_invalid":
+        return f"expected plain values, got: {problem['msg'].removeprefix('Invalid JSON: ')}"
+    wanted = " or ".join(dict.fromkeys((_wanted(problem), *others)))
+    hint = ""
+    if kind in ("enum", "literal_error"):
+        hint = did_you_mean(value, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    return f"expected {wanted}, got {shown(value)}{hint}"
+
+
+def _wanted(problem: Any) -> str:
+    if (words := _WANTED.get(problem["type"])) is not None:
+        return words
+    wanted = re.sub(r"^(Input|Value|String|List|Tuple) should (be|have) ", "", problem["msg"])
+    return re.sub(r", unable to .*| after validation, not .*", "", wanted)
+
+
+def _unknown_key(key: str, model: type[BaseModel] | None) -> str:
+    names = list(model.model_fields) if model else []
+    return (
+        f"expected one of {', '.join(names)}, got the unknown key {key!r}{did_you_mean(key, names)}"
+    )
+
+
+def _path(location: Sequence[str | int], model: type[BaseModel]) -> tuple[str | int, ...]:
+    """Return ``location`` without the names that pydantic gives to the members of a union."""
+    path: list[str | int] = []
+    current: type[BaseModel] | None = model
+    is_tag_next = False
+    for part in location:
+        if is_tag_next:
+            is_tag_next = False
+            continue
+        path.append(part)
+        if isinstance(part, int) or current is None:
+            continue
+        field = current.model_fields.get(part)
+        kinds = alternatives(field.annotation) if field else []
+        is_tag_next = len([kind for kind in kinds if kind is not type(None)]) > 1
+        current = _model_in(field.annotation) if field else None
+    return tuple(path)
+
+
+def _without_positions(path: Sequence[str | int]) -> tuple[str, ...]:
+    return tuple(part for part in path if isinstance(part, str))
+
+
+def _model_at(model: type[BaseModel], location: Sequence[str | int]) -> type[BaseModel] | None:
+    """Follow field names from ``model`` down to the model that holds the last of them."""
+    current: type[BaseModel] | None = model
+    for part in location:
+        if current is None or not isinstance(part, str):
+            continue
+        field = current.model_fields.get(part)
+        current = _model_in(field.annotation) if field else None
+    return current
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        if found := _model_in(argument):
+            return found
+    return None
+
+
+MAX_CONFIG_BYTES = 100_000
+_MAX_LEVELS = 20
+
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_TRUE = re.compile(r"true|True|TRUE")
+_FALSE = re.compile(r"false|False|FALSE")
+_NULL = re.compile(r"~|null|Null|NULL|")
+
+
+def read_text(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> str:
+    """Read a small UTF-8 text file.
+
+    Raises:
+        ConfigError: the file is missing, larger than ``limit`` bytes, or not UTF-8.
+    """
+    try:
+        with path.open("rb") as stream:
+            # Not the size of the file: a device or a pipe has none, and may never end.
+            content = stream.read(limit + 1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{path}: expected a readable file, got: {reason}") from None
+    except ValueError as error:
+        # What no file can be called: a name with a NUL in it.
+        raise ConfigError(f"{str(path)!r}: expected the name of a file, got: {error}") from None
+    if len(content) > limit:
+        raise ConfigError(f"{path}: expected at most {limit} bytes, got more")
+    try:
+        # Editors on Windows write a byte order mark.
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: expected UTF-8 text, got the byte {content[error.start]:#04x} "
+            f"at position {error.start}"
+        ) from None
+
+
+def read_yaml(path: Path) -> object:
+    """Parse a YAML file without constructing anything but plain values; None if it is empty.
+
+    Raises:
+        ConfigError: the file cannot be read or is not plain YAML.
+    """
+    text = read_text(path)
+    try:
+        return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = str(error.problem).removeprefix("but ")
+        raise ConfigError(f"{where}: expected plain YAML, got: {problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: expected plain YAML, got: {reason}") from None
+
+
+def to_yaml(values: object) -> str:
+    """Return plain values as YAML that `read_yaml` reads back as they were."""
+    return yaml.dump(values, Dumper=_PlainDumper, sort_keys=False)
+
+
+def scalar_of(text: str) -> int | float | bool | str | None:
+    """Return what ``text`` would be as a scalar of a YAML file."""
+    if _INTEGER.fullmatch(text):
+        try:
+            return int(text)
+        except ValueError:
+            # Thousands of digits, which Python does not read: for validation to refuse.
+            return text
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):
+        return bool(_TRUE.fullmatch(text))
+    return None if _NULL.fullmatch(text) else text
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses what a configuration has no need of, and what an attack is made of.
+
+    Aliases let a short file stand for a huge value, tags name types, nesting uses up the stack,
+    and of a key given twice one value would be ignored.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own registry, filled in below
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            self._refuse("an anchor or alias; write the value out", event.start_mark)
+        if event.tag is not None:
+            self._refuse(f"the tag {event.tag!r}; write a plain value", event.start_mark)
+        if self._level == _MAX_LEVELS:
+            self._refuse(f"more than {_MAX_LEVELS} levels of nesting", event.start_mark)
+        self._level += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._level -= 1
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._refuse("a list or a mapping as a key", key.start_mark)
+            if key.value in seen:
+                self._refuse(f"the key {key.value!r} twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    @staticmethod
+    def _refuse(problem: str, mark: yaml.Mark) -> None:
+        raise yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Quotes the texts that `_PlainLoader` would read as something else."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own registry, filled in below
+
+
+def _construct_integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    # PyYAML's own reads a leading zero as octal.
+    return int(loader.construct_scalar(node))
+
+
+def _fill_in_resolvers() -> None:
+    kinds = (
+        ("null", _NULL, ["~", "n", "N", ""]),
+        ("bool", re.compile(f"{_TRUE.pattern}|{_FALSE.pattern}"), list("tTfF")),
+        ("int", _INTEGER, list("-+0123456789")),
+        ("float", re.compile(f"{_NUMBER.pattern}|{_NOT_FINITE.pattern}"), list("-+.0123456789")),
+    )
+    for name, pattern, first in kinds:
+        whole = re.compile(f"(?:{pattern.pattern})$")
+        for kind in (_PlainLoader, _PlainDumper):
+            kind.add_implicit_resolver(f"tag:yaml.org,2002:{name}", whole, first)
+
+
+_fill_in_resolvers()
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
+
+
+class Config(BaseModel):
+    """A frozen set of named values; unknown keys, NaN and infinity are refused.
+
+    The docstring under each field is its help text on the command line.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Make one paragraph of each field's docstring: the help breaks lines where it must."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for field in cls.model_fields.values():
+            if field.description is not None:
+                field.description = " ".join(field.description.split())
+
+    def to_yaml(self) -> str:
+        """Return the complete configuration, defaults included, as YAML."""
+        return to_yaml(self.model_dump(mode="json"))
+
+    def content_hash(self) -> str:
+        """Return a hash of every value: equal configurations have equal hashes."""
+        return sha256_of(self.model_dump_json().encode())[:16]
+
+    @classmethod
+    def from_plain(cls, values: dict[Any, Any]) -> Self:
+        """Validate plain values by JSON's types: ``true`` is no 1, ``"80"`` no number.
+
+        Raises:
+            ValidationError: a key is unknown or a value does not fit.
+        """
+        # As JSON, because in pydantic's strict Python mode a list is no tuple and text no enum.
+        return cls.model_validate_json(json.dumps(values, default=str), strict=True)
+
+    @classmethod
+    def from_mapping(cls, values: object, *, source: str) -> Self:
+        """Validate ``values`` (what YAML or JSON gave).
+
+        Raises:
+            ConfigError: a key is unknown or a value does not fit; the text names ``source``.
+        """
+        if not isinstance(values, dict):
+            found = "nothing" if values is None else shown(values)
+            raise ConfigError(f"{source}: expected a mapping of keys to values, got {found}")
+        try:
+            return cls.from_plain(values)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {first_problem(error, cls)}") from None
+        except RecursionError:
+            raise ConfigError(f"{source}: expected plain values, got too deep a nesting") from None
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> Self:
+        """Read and validate a YAML file.
+
+        Raises:
+            ConfigError: the file is missing, not YAML, or does not fit the model.
+        """
+        return cls.from_mapping(read_values(path, cls), source=str(path))
+
+
+def sections_of(model: type[BaseModel]) -> Iterator[tuple[str, type[Config]]]:
+    """Yield name and model of each field that holds a configuration itself."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            yield name, field.annotation
+
+
+def read_values(path: Path, model: type[BaseModel]) -> object:
+    """Return what a YAML file holds, with the files put in that it names for sections.
+
+    Their names end in ``.yaml`` or ``.yml``, relative to the file that names them.
+
+    Args:
+        path: the file.
+        model: of which it gives values; decides which keys are sections. It is not validated.
+
+    Raises:
+        ConfigError: a file is missing or not YAML, or that of a section does not fit its model.
+    """
+    values = read_yaml(path)
+    return _filled(values, model, folder=path.parent) if isinstance(values, dict) else values
+
+
+def read_section(path: Path, section: type[Config]) -> object:
+    """Return what the file of a section holds, which fits on its own.
+
+    Raises:
+        ConfigError: it is missing, not YAML or does not fit.
+    """
+    values = read_values(path, section)
+    section.from_mapping(values, source=str(path))
+    return values
+
+
+def _filled(values: dict[Any, Any], model: type[BaseModel], *, folder: Path) -> dict[Any, Any]:
+    filled = dict(values)
+    for name, section in sections_of(model):
+        found = filled.get(name)
+        if isinstance(found, str) and found.endswith((".yaml", ".yml")):
+            filled[name] = read_section(folder / found, section)
+        elif isinstance(found, dict):
+            filled[name] = _filled(found, section, folder=folder)
+    return filled

@@ -1,0 +1,295 @@
+"""What to train on and how to split it; free of torch, so that help texts load fast."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+from pydantic import Field, ValidationInfo, field_validator
+
+from automix.configuration.base import Config
+
+MAX_IMAGE_SIDE = 4096
+_DEFAULT_SHARE = 0.2
+
+# torchvision's RandomResizedCrop.
+DEFAULT_CROP_RATIO = (3 / 4, 4 / 3)
+
+Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
+AreaShare = Annotated[float, Field(gt=0, le=1)]
+AspectRatio = Annotated[float, Field(gt=0)]
+PartSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
+
+
+class DataSource(StrEnum):
+    """Where the images come from."""
+
+    DIGITS = "digits"
+    FOLDER = "folder"
+    CIFAR10 = "cifar10"
+    CIFAR100 = "cifar100"
+    MNIST = "mnist"
+    FASHION_MNIST = "fashion_mnist"
+    KMNIST = "kmnist"
+    SVHN = "svhn"
+    STL10 = "stl10"
+
+
+class PaddingMode(StrEnum):
+    """What a random crop sees beyond the border of the image."""
+
+    ZERO = "zero"
+    REFLECT = "reflect"
+
+
+class Normalisation(StrEnum):
+    """Which mean and standard deviation the images are normalised with."""
+
+    TRAIN = "train"
+    IMAGENET = "imagenet"
+    NONE = "none"
+
+
+class Placement(StrEnum):
+    """Where the images are held while training."""
+
+    AUTO = "auto"
+    DEVICE = "device"
+    HOST = "host"
+
+
+class Loading(StrEnum):
+    """Whether training images are decoded once, or again and again while training."""
+
+    AUTO = "auto"
+    RESIDENT = "resident"
+    STREAMING = "streaming"
+
+
+class AugmentConfig(Config):
+    """Random changes of single training images, made before any mixing."""
+
+    crop_padding: int = Field(default=0, ge=0, le=MAX_IMAGE_SIDE)
+    """Pixels added on each side before a random crop back to the image size; 0 crops nothing.
+    4 is usual for 32 x 32 photographs."""
+
+    padding_mode: PaddingMode = PaddingMode.ZERO
+    """What fills the padding: zero (black) or reflect (the image mirrored at its border)."""
+
+    resized_crop_scale: tuple[AreaShare, AreaShare] | None = Field(
+        default=None, validate_default=True
+    )
+    """Smallest and largest share of an image's area that a random crop keeps before it is scaled to
+    the image size; 0.08 and 1 are usual for ImageNet. Streamed images are cut from the file at full
+    resolution. Default: no such crop."""
+
+    resized_crop_ratio: tuple[AspectRatio, AspectRatio] = DEFAULT_CROP_RATIO
+    """Smallest and largest width over height of that crop."""
+
+    horizontal_flip: bool = False
+    """Mirror each image left to right with probability 0.5; leave off for digits and text."""
+
+    @field_validator("resized_crop_scale")
+    @classmethod
+    def _crops_once(
+        cls, scale: tuple[float, float] | None, info: ValidationInfo
+    ) -> tuple[float, float] | None:
+        if scale is not None and info.data.get("crop_padding"):
+            raise ValueError(
+                f"expected nothing where crop_padding is above 0, got {_pair(scale)}: two crops "
+                "of one image"
+            )
+        return None if scale is None else _ascending(scale)
+
+    @field_validator("resized_crop_ratio")
+    @classmethod
+    def _ratio_has_effect(
+        cls, ratio: tuple[float, float], info: ValidationInfo
+    ) -> tuple[float, float]:
+        is_preset = ratio == DEFAULT_CROP_RATIO
+        if not is_preset and info.data.get("resized_crop_scale", ()) is None:
+            raise ValueError(
+                f"expected nothing where resized_crop_scale is not given, got {_pair(ratio)}"
+            )
+        return _ascending(ratio)
+
+    @field_validator("padding_mode")
+    @classmethod
+    def _mode_has_effect(cls, mode: PaddingMode, info: ValidationInfo) -> PaddingMode:
+        if mode is not PaddingMode.ZERO and info.data.get("crop_padding") == 0:
+            raise ValueError(f"expected 'zero' where crop_padding is 0, got '{mode}'")
+        return mode
+
+
+class DataConfig(Config):
+    """Source, splits, augmentation and storage of the images."""
+
+    source: DataSource = DataSource.DIGITS
+    """digits: the 1,797 scans of 8 x 8 pixels that come with scikit-learn. folder: your own images
+    as train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE. Any other name is a
+    torchvision data set."""
+
+    path: Path | None = Field(default=None, validate_default=True)
+    """folder: the folder that holds train/ and test/. torchvision data sets: the folder with their
+    files, laid out as torchvision does (default: inside the cache folder). digits: none."""
+
+    download: bool = Field(default=False, validate_default=True)
+    """Allow downloading a torchvision data set whose files are not there yet."""
+
+    image_size: Side | tuple[Side, Side] | None = None
+    """Height and width in pixels (one number: square). Images are scaled to cover this size and cut
+    at the centre. Default: the size they have, which must be the same for all."""
+
+    labels_per_class: int | None = Field(default=None, ge=1)
+    """Training images kept per class, to study scarce labels. Default: all."""
+
+    reward_size: PartSize | None = None
+    """Images per class for the reward of the search, cut from train/ (or val/ where it exists):
+    a share below 1 or a whole number; 0 for none, where nothing is searched.
+    Default: 0.2 of the training images; half of val/ where it exists."""
+
+    selection_size: PartSize | None = None
+    """Images per class for choosing among found schedules; cut, written and preset as
+    reward_size."""
+
+    test_size: Annotated[PartSize, Field(gt=0)] | None = None
+    """digits only, which have no test images of their own: images per class for the final test, a
+    share below 1 or a whole number. Default: 0.2."""
+
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of the assignment of images to splits; the seed of a training does not change it."""
+
+    augment: AugmentConfig = AugmentConfig()
+    """Random crop and flip of training images."""
+
+    normalisation: Normalisation = Normalisation.TRAIN
+    """train: mean and standard deviation per channel of the training split. imagenet: the constants
+    that networks with ImageNet weights expect. none: values stay in [0, 1]."""
+
+    placement: Placement = Placement.AUTO
+    """Where images are held while training: device (beside the model), host (main memory), or auto:
+    on the device when they take at most half of its free memory."""
+
+    loading: Loading = Field(default=Loading.AUTO, validate_default=True)
+    """folder only. resident: all images are decoded once, at image_size. streaming: training images
+    are decoded from their files for every batch by worker processes; reward, selection and test
+    images are decoded once. auto: streaming where image_size is given and all decoded images take
+    more than half of the main memory."""
+
+    loader_workers: int | None = Field(default=None, ge=0, le=1024)
+    """Processes that decode streamed images; the images do not depend on it. 0: the process that
+    trains decodes them. Default: one per CPU core this training may use."""
+
+    evaluation_crop: float = Field(default=1.0, gt=0, le=1)
+    """Share of the shorter side that evaluation keeps of reward, selection and test images, with
+    loading streaming only; 0.875 (224 of 256 pixels) is usual with resized_crop_scale."""
+
+    cache: Path | None = None
+    """Folder for decoded images and downloads. Default: the user's cache folder."""
+
+    @property
+    def target_size(self) -> tuple[int, int] | None:
+        """Return the wanted (height, width) in pixels; None keeps the size of the files."""
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        return self.image_size
+
+    @property
+    def cache_folder(self) -> Path:
+        """Return the folder for decoded images and downloads; it may not exist yet."""
+        if self.cache is not None:
+            return self.cache.expanduser()
+        return platformdirs.user_cache_path("automix") / "data"
+
+    def part_sizes(self, *, has_val: bool) -> tuple[int | float, int | float]:
+        """Return the sizes of (reward, selection), with defaults filled in."""
+        preset = 0.5 if has_val else _DEFAULT_SHARE
+        return (
+            preset if self.reward_size is None else self.reward_size,
+            preset if self.selection_size is None else self.selection_size,
+        )
+
+    @property
+    def test_part_size(self) -> int | float:
+        """Return the size of a test split that is cut from the only images there are."""
+        return _DEFAULT_SHARE if self.test_size is None else self.test_size
+
+    @field_validator("path")
+    @classmethod
+    def _path_fits_source(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        source = info.data.get("source")
+        if source is DataSource.FOLDER and path is None:
+            raise ValueError("expected a folder that holds train/ and test/, got nothing")
+        if source is DataSource.DIGITS and path is not None:
+            raise ValueError(f"expected no path for the source 'digits', got '{path}'")
+        return path
+
+    @field_validator("download")
+    @classmethod
+    def _download_has_effect(cls, download: bool, info: ValidationInfo) -> bool:
+        source = info.data.get("source")
+        if download and source in {DataSource.DIGITS, DataSource.FOLDER}:
+            raise ValueError(f"expected false for the source '{source}', got true")
+        return download
+
+    @field_validator("loading")
+    @classmethod
+    def _can_stream(cls, loading: Loading, info: ValidationInfo) -> Loading:
+        if loading is not Loading.STREAMING:
+            return loading
+        source = info.data.get("source")
+        if source is not None and source is not DataSource.FOLDER:
+            raise ValueError(f"expected no streaming of the source '{source}', got 'streaming'")
+        if info.data.get("image_size", ()) is None:
+            raise ValueError("expected data.image_size beside it, got 'streaming' alone")
+        return loading
+
+    @field_validator("loader_workers")
+    @classmethod
+    def _workers_have_work(cls, workers: int | None, info: ValidationInfo) -> int | None:
+        loading, source = info.data.get("loading"), info.data.get("source")
+        if workers is not None and loading is not None:
+            if loading is Loading.RESIDENT:
+                raise ValueError(f"expected nothing where loading is 'resident', got {workers}")
+            if source is not None and source is not DataSource.FOLDER:
+                raise ValueError(f"expected nothing for the source '{source}', got {workers}")
+        return workers
+
+    @field_validator("evaluation_crop")
+    @classmethod
+    def _crop_has_effect(cls, crop: float, info: ValidationInfo) -> float:
+        loading = info.data.get("loading")
+        if crop != 1 and loading is not None and loading is not Loading.STREAMING:
+            raise ValueError(f"expected 1 where loading is '{loading}', got {crop:g}")
+        return crop
+
+    @field_validator("reward_size", "selection_size", "test_size")
+    @classmethod
+    def _share_or_count(cls, size: int | float | None) -> int | float | None:
+        if isinstance(size, float) and size >= 1:
+            if not size.is_integer():
+                raise ValueError(f"expected a share below 1 or a whole number, got {size}")
+            return int(size)
+        return size
+
+    @field_validator("test_size")
+    @classmethod
+    def _test_size_has_effect(
+        cls, size: int | float | None, info: ValidationInfo
+    ) -> int | float | None:
+        source = info.data.get("source")
+        if size is not None and source is not None and source is not DataSource.DIGITS:
+            raise ValueError(
+                f"expected nothing for the source '{source}', which has test images, got {size}"
+            )
+        return size
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"expected the smaller number first, got {_pair(pair)}")
+    return pair
+
+
+def _pair(values: tuple[float, float]) -> str:
+    return f"[{values[0]:g}, {values[1]:g}]"

@@ -1,0 +1,240 @@
+"""What a user knows of test images beyond their class: boxes of objects, groups.
+
+A file names images by their path below the data folder (`test/cat/1.jpg`) where the data are a
+folder, and by their number in the test split elsewhere. Boxes are (left, top, right, lower edge) in
+pixels, the last two exclusive: of the image file for folders, whatever `image_size` it is scaled
+and cut to, and of the image as it is used elsewhere.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automix.configuration.base import did_you_mean, shown
+from automix.configuration.data import DataConfig, DataSource
+from automix.data.sources.decode import read_header
+from automix.data.sources.folder import list_folder
+from automix.errors import DataError
+
+Floats = NDArray[np.float64]
+
+_BOX_COLUMNS = ("image", "left", "top", "right", "bottom")
+_GROUP_COLUMNS = ("image", "group")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageBoxes:
+    """The true boxes of the test images that have some.
+
+    Attributes:
+        positions: ascending numbers of these images in the test split.
+        boxes: for each of them (M, 4), in pixels of the image as it is used.
+        num_outside: images all of whose boxes lie in what was cut off.
+    """
+
+    positions: tuple[int, ...]
+    boxes: tuple[Floats, ...]
+    num_outside: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageGroups:
+    """A group for each test image.
+
+    Attributes:
+        names: of the groups, sorted.
+        numbers: for each image of the test split the number of its group.
+    """
+
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestImages:
+    """How the images of the test split are named, and the size they are used at.
+
+    Attributes:
+        names: of each image, in order.
+        files: of each image, by name; empty where the data are no folder.
+        height: rows of the images as they are used.
+        width: columns.
+    """
+
+    # Not a test case, whatever pytest thinks of the name.
+    __test__ = False
+
+    names: tuple[str, ...]
+    files: Mapping[str, Path]
+    height: int
+    width: int
+
+
+def name_test_images(config: DataConfig, num_images: int, *, height: int, width: int) -> TestImages:
+    """Return the names of the images of the test split of ``config``.
+
+    Args:
+        config: of the data.
+        num_images: size of the test split.
+        height: rows of the images as they are used.
+        width: columns.
+    """
+    if config.source is not DataSource.FOLDER:
+        names = tuple(str(number) for number in range(num_images))
+        return TestImages(names=names, files={}, height=height, width=width)
+    assert config.path is not None
+    listing = list_folder(config.path.expanduser())
+    files = {file.name: listing.root / file.name for file in listing.parts["test"]}
+    return TestImages(names=tuple(files), files=files, height=height, width=width)
+
+
+def read_boxes(path: Path, images: TestImages) -> ImageBoxes:
+    """Read boxes: CSV with the columns image, left, top, right, bottom, or JSON.
+
+    JSON is `{"test/cat/1.jpg": [[left, top, right, bottom], ...], ...}`.
+
+    Raises:
+        DataError: the file is unreadable, names an unknown image, or a box is empty or outside its
+            image.
+    """
+    found: dict[str, list[Floats]] = {}
+    for where, row in _rows(path, _BOX_COLUMNS):
+        name = _known(row[0], images, where)
+        found.setdefault(name, []).append(_box(row[1:], where))
+    positions, boxes, num_outside = [], [], 0
+    for position, name in enumerate(images.names):
+        if name not in found:
+            continue
+        inside = _as_used(np.stack(found[name]), name, images, path)
+        if len(inside):
+            positions.append(position)
+            boxes.append(inside)
+        else:
+            num_outside += 1
+    if not positions:
+        raise DataError(f"{path}: expected boxes of test images, got none")
+    return ImageBoxes(positions=tuple(positions), boxes=tuple(boxes), num_outside=num_outside)
+
+
+def read_groups(path: Path, images: TestImages) -> ImageGroups:
+    """Read groups: CSV with the columns image, group, or JSON `{"test/cat/1.jpg": "snow", ...}`.
+
+    Raises:
+        DataError: the file is unreadable, names an unknown image, or an image has no group or two.
+    """
+    found: dict[str, str] = {}
+    for where, (image, group) in _rows(path, _GROUP_COLUMNS):
+        name = _known(image, images, where)
+        if name in found:
+            raise DataError(f"{where}: expected one group for each image, got two for {name!r}")
+        found[name] = str(group)
+    for name in images.names:
+        if name not in found:
+            raise DataError(f"{path}: expected a group for each test image, got none for {name!r}")
+    names = tuple(sorted(set(found.values())))
+    return ImageGroups(
+        names=names, numbers=tuple(names.index(found[name]) for name in images.names)
+    )
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Yield where each row is, and its values in the order of ``columns``."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{path}: expected a readable file, got: {reason}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: expected text in UTF-8, got other bytes") from None
+    if path.suffix.lower() == ".json":
+        yield from _json_rows(path, text, columns)
+        return
+    reader = csv.reader(io.StringIO(text))
+    header = tuple(cell.strip() for cell in next(reader, []))
+    if header != columns:
+        raise DataError(
+            f"{path}: expected the header {','.join(columns)}, got {shown(','.join(header))}"
+        )
+    for row in reader:
+        if len(row) != len(columns) and row:
+            raise DataError(
+                f"{path}:{reader.line_num}: expected {len(columns)} values, got {len(row)}"
+            )
+        if row:
+            yield f"{path}:{reader.line_num}", tuple(cell.strip() for cell in row)
+
+
+def _json_rows(
+    path: Path, text: str, columns: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[object, ...]]]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: expected JSON, got text that does not parse") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    for name, value in content.items():
+        where = f"{path}: {name}"
+        if columns == _GROUP_COLUMNS:
+            if not isinstance(value, str):
+                raise DataError(f"{where}: expected the name of a group, got {shown(value)}")
+            yield where, (name, value)
+            continue
+        if not isinstance(value, list):
+            raise DataError(f"{where}: expected a list of boxes, got {shown(value)}")
+        for box in value:
+            if not isinstance(box, list) or len(box) != len(columns) - 1:
+                raise DataError(f"{where}: expected [left, top, right, bottom], got {shown(box)}")
+            yield where, (name, *box)
+
+
+def _known(name: object, images: TestImages, where: str) -> str:
+    if name not in images.files and name not in images.names:
+        wanted = "the path of a test image below the data folder, such as"
+        if not images.files:
+            wanted = f"the number of a test image, 0 to {len(images.names) - 1}, such as"
+        hint = did_you_mean(name, images.names[:10_000])
+        raise DataError(f"{where}: expected {wanted} {images.names[0]!r}, got {shown(name)}{hint}")
+    return str(name)
+
+
+def _box(values: tuple[object, ...], where: str) -> Floats:
+    try:
+        if any(isinstance(value, bool) for value in values):
+            raise ValueError
+        box = np.array([float(str(value)) for value in values])
+    except ValueError:
+        raise DataError(f"{where}: expected four numbers, got {shown(values)}") from None
+    left, top, right, bottom = box
+    if not (np.isfinite(box).all() and 0 <= left < right and 0 <= top < bottom):
+        raise DataError(
+            f"{where}: expected 0 <= left < right and 0 <= top < bottom, "
+            f"got {', '.join(f'{value:g}' for value in box)}"
+        )
+    return box
+
+
+def _as_used(boxes_M4: Floats, name: str, images: TestImages, path: Path) -> Floats:
+    """Return the boxes in pixels of the image as it is used; those cut off are left out."""
+    height, width = images.height, images.width
+    if name in images.files:
+        header = read_header(images.files[name])
+        height, width = header.height, header.width
+    if (boxes_M4[:, 2:] > (width, height)).any():
+        raise DataError(
+            f"{path}: {name}: expected boxes inside {width} x {height} pixels (width x height), "
+            f"got one that reaches to {boxes_M4[:, 2].max():g} x {boxes_M4[:, 3].max():g}"
+        )
+    # As images are: scaled to cover the size that is used, and cut at the centre.
+    scale = max(images.width / width, images.height / height)
+    size = np.array([images.width, images.height], dtype=np.float64)
+    offset = (np.array([width, height]) * scale - size) / 2
+    moved = boxes_M4.reshape(-1, 2, 2) * scale - offset
+    inside = np.clip(moved, 0, size).reshape(-1, 4)
+    return np.asarray(inside[(inside[:, 2:] > inside[:, :2]).all(axis=1)])

@@ -1,0 +1,296 @@
+"""Work on many items with several threads, results in order, memory bounded.
+
+Shape suffixes: C channels, H rows, W columns.
+"""
+
+import contextlib
+import os
+import struct
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from automix.errors import DataError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MAX_THREADS = 16
+# A task of one image costs as much to hand over as a small image costs to decode.
+_ITEMS_PER_TASK = 16
+_TASKS_AHEAD = 4
+
+
+def num_threads() -> int:
+    """Return how many threads to decode with: one per core this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(cores, _MAX_THREADS)
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield ``function(item)`` for each item, in order, computed by several threads.
+
+    At most a few dozen results per thread wait at any time. The first error, in the order of the
+    items, is raised; the tasks that have not started are dropped.
+    """
+    threads = num_threads()
+    remaining = iter(items)
+    waiting: deque[Future[list[Result]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            while True:
+                while len(waiting) < threads * _TASKS_AHEAD:
+                    block = list(islice(remaining, _ITEMS_PER_TASK))
+                    if not block:
+                        break
+                    waiting.append(pool.submit(_results, function, block))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _results(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+# What torchvision's ImageFolder reads.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+
+_GREY_MODES = frozenset({"1", "L", "LA", "La"})
+_DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+# Orientations 5 to 8 exchange rows and columns.
+_SWAPS_SIDES = frozenset({5, 6, 7, 8})
+# What Pillow raises for files that are broken in one way or another.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What is known of an image without decoding it.
+
+    Attributes:
+        is_grey: whether it has brightness only.
+        height: rows, in pixels, after rotation as its EXIF orientation says.
+        width: columns, in pixels.
+    """
+
+    is_grey: bool
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFormat:
+    """What every image of a data set is turned into.
+
+    Attributes:
+        channels: 1 (grey) or 3 (red, green, blue).
+        height: rows, in pixels.
+        width: columns, in pixels.
+        resize: whether images are scaled and cut to this size, or must have it.
+        crop: where they are, share of the shorter side that is kept, in (0, 1].
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: bool
+    crop: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns."""
+        return self.channels, self.height, self.width
+
+
+class PixelBox(NamedTuple):
+    """A part of an upright image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageFormat:
+    """Read the headers of all files and choose one format for them.
+
+    Grey when all images are grey, colour otherwise.
+
+    Args:
+        files: at least one image.
+        size: wanted (height, width) in pixels; None: the size all images must have.
+
+    Raises:
+        DataError: a file is unreadable or enormous, or sizes differ and ``size`` is None.
+    """
+    is_grey = True
+    first: Header | None = None
+    for file, header in zip(files, in_order(read_header, files), strict=True):
+        is_grey = is_grey and header.is_grey
+        first = first or header
+        if size is None and (header.height, header.width) != (first.height, first.width):
+            raise DataError(
+                f"{file}: expected {first.height} x {first.width} pixels as {files[0]} has, "
+                f"got {header.height} x {header.width}; data.image_size brings all to one size"
+            )
+    assert first is not None
+    height, width = size or (first.height, first.width)
+    return ImageFormat(
+        channels=1 if is_grey else 3, height=height, width=width, resize=size is not None
+    )
+
+
+def read_header(file: Path) -> Header:
+    """Return mode and size of an image without decoding it.
+
+    Raises:
+        DataError: the file is not a readable image of 1, 8 or 16 bits, or it is enormous.
+    """
+    with _naming(file), Image.open(file) as image:
+        height, width = _upright_size(image)
+        is_grey = image.mode in _GREY_MODES | _DEEP_MODES
+        return Header(is_grey=is_grey, height=height, width=width)
+
+
+def read_image(file: Path, wanted: ImageFormat) -> NDArray[np.uint8]:
+    """Decode an image, upright, into the wanted format.
+
+    Transparency is dropped, 16-bit images keep their upper 8 bits, and of several frames the first
+    counts. Resizing scales the image to cover the wanted size and cuts the rest off evenly.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        DataError: the file is unreadable, truncated or enormous, or has another size.
+    """
+    with _naming(file), Image.open(file) as image:
+        if wanted.resize and image.format == "JPEG":
+            # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size. Twice the wanted
+            # size is kept for the filter, as Pillow's own thumbnail does.
+            side = 2 * max(wanted.height, wanted.width)
+            image.draft(None, (side, side))
+        ImageOps.exif_transpose(image, in_place=True)
+        return to_format(_eight_bits(image), wanted)
+
+
+def read_crop(
+    file: Path, wanted: ImageFormat, box_in: Callable[[int, int], PixelBox]
+) -> NDArray[np.uint8]:
+    """Decode an image, upright, and scale a part of it to the wanted format.
+
+    Args:
+        file: the image.
+        wanted: channels and size of the result.
+        box_in: from height and width of the upright image to the part; called once.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        DataError: the file is unreadable, truncated or enormous.
+    """
+    with _naming(file), Image.open(file) as image:
+        height, width = _upright_size(image)
+        box = box_in(height, width)
+        shrink = min(box.height / wanted.height, box.width / wanted.width) / 2
+        if shrink >= 2 and image.format == "JPEG":
+            # As in `read_image`; Pillow takes the nearest of 1/2, 1/4 and 1/8 that is no smaller.
+            image.draft(None, (ceil(image.width / shrink), ceil(image.height / shrink)))
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = _eight_bits(image).convert("L" if wanted.channels == 1 else "RGB")
+        across, down = pixels.width / width, pixels.height / height
+        left, top = int(box.left * across), int(box.top * down)
+        right = max(left + 1, round((box.left + box.width) * across))
+        bottom = max(top + 1, round((box.top + box.height) * down))
+        # Not `resize(box=...)`, whose filter takes in pixels from beyond the box.
+        cut = pixels.crop((left, top, right, bottom)).resize(
+            (wanted.width, wanted.height), Image.Resampling.BILINEAR
+        )
+        return _channels_first(cut)
+
+
+def to_format(image: Image.Image, wanted: ImageFormat) -> NDArray[np.uint8]:
+    """Convert a decoded image to (C, H, W) uint8.
+
+    Raises:
+        ValueError: the image has another size, and resizing is not wanted.
+    """
+    image = image.convert("L" if wanted.channels == 1 else "RGB")
+    size = (wanted.width, wanted.height)
+    if wanted.resize and (image.size != size or wanted.crop != 1):
+        # The border that is left out on each side, as a share of it.
+        bleed = (1 - wanted.crop) / 2
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR, bleed=bleed)
+    if image.size != size:
+        raise ValueError(
+            f"expected {wanted.height} x {wanted.width} pixels, got {image.height} x {image.width}"
+        )
+    return _channels_first(image)
+
+
+@contextlib.contextmanager
+def refusing_bombs() -> Iterator[None]:
+    """Make an image with more pixels than Pillow thinks safe an error instead of a warning.
+
+    Warning filters belong to the whole process, so this wraps the loop over the files and not the
+    reading of one in a thread.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # Damaged metadata that does not touch the pixels.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        yield
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Turn whatever a broken file raises into one line that names it."""
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(
+            f"{file}: expected at most {Image.MAX_IMAGE_PIXELS} pixels, got more"
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError(f"{file}: expected an image, got something else") from None
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{file}: expected a readable image, got: {reason}") from None
+
+
+def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
+    pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return height and width of an image once it is turned as its EXIF orientation says."""
+    orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image.size if orientation in _SWAPS_SIDES else (image.height, image.width)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode in _DEEP_MODES:
+        # convert("L") would clip everything above 255 to white.
+        values = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(values.astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
+    if "transparency" in image.info:
+        return image.convert("RGBA")
+    return image

@@ -1,0 +1,216 @@
+"""Your own images: train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE."""
+
+import functools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automix.configuration.data import DataConfig
+from automix.data.pools import Pool, Pools
+from automix.data.sources.decode import SUFFIXES, ImageFormat, common_format, read_image
+from automix.data.sources.packed import Decoding, PackRequest, Progress, packed_images
+from automix.errors import DataError
+from automix.files import sha256_of
+
+_log = logging.getLogger(__name__)
+_MIN_CLASSES = 2
+_PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledFile:
+    """An image file and its class.
+
+    Attributes:
+        name: path below the root, such as "train/cat/1.jpg".
+        label: index of its class.
+        size: length in bytes.
+        modified: time of the last change, in nanoseconds.
+    """
+
+    name: str
+    label: int
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderListing:
+    """The image files of a folder.
+
+    Attributes:
+        root: the folder that holds train/ and test/.
+        class_names: names of the class folders, sorted.
+        parts: "train", "test" and perhaps "val": their files, sorted by class and name.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    parts: Mapping[str, tuple[LabelledFile, ...]]
+
+
+def list_folder(root: Path) -> FolderListing:
+    """List the images of an ImageFolder layout without opening them.
+
+    Hidden files and folders are skipped, class folders are searched at any depth, and files that
+    are not images by their suffix are counted in a warning.
+
+    Raises:
+        DataError: a folder is missing or empty, or the parts do not have the same classes.
+    """
+    _check_folder(root)
+    present = {name for name in ("train", "val", "test") if (root / name).exists()}
+    for name in ("train", "test"):
+        if name not in present:
+            found = ", ".join(sorted(_visible_names(root))[:5]) or "nothing"
+            raise DataError(f"{root}: expected the folders train/ and test/, got {found}")
+    class_names = _class_names(root / "train")
+    for name in present - {"train"}:
+        _check_classes(root / name, class_names)
+    parts = {
+        name: tuple(
+            file
+            for label, class_name in enumerate(class_names)
+            for file in _images_of_class(root, f"{name}/{class_name}", label)
+        )
+        for name in sorted(present)
+    }
+    return FolderListing(root=root, class_names=class_names, parts=parts)
+
+
+def folder_pools(
+    config: DataConfig, listing: FolderListing, *, progress: Progress | None = None
+) -> Pools:
+    """Return the images of ``listing``, decoded once and kept in the cache folder.
+
+    Raises:
+        DataError: an image is unreadable or has another size.
+    """
+    key = _key(listing, config.target_size)
+
+    @functools.cache
+    def wanted() -> ImageFormat:
+        files = [file for part in _PARTS for file in listing.parts.get(part, ())]
+        return common_format([listing.root / file.name for file in files], config.target_size)
+
+    def pool_of(part: str) -> Pool:
+        files = listing.parts[part]
+
+        def read(index: int) -> tuple[NDArray[np.uint8], int]:
+            file = files[index]
+            return read_image(listing.root / file.name, wanted()), file.label
+
+        request = PackRequest(
+            name=f"folder-{part}",
+            key=key,
+            where=str(listing.root / part),
+            prepare=lambda: Decoding(
+                num_images=len(files),
+                shape=wanted().shape,
+                class_names=listing.class_names,
+                read=read,
+            ),
+            remedy="a smaller data.image_size or data.loading streaming needs less",
+        )
+        return packed_images(request, config.cache_folder, progress=progress)[0]
+
+    return Pools(
+        train=pool_of("train"),
+        val=pool_of("val") if "val" in listing.parts else None,
+        test=pool_of("test"),
+        class_names=listing.class_names,
+    )
+
+
+def _key(listing: FolderListing, size: tuple[int, int] | None) -> str:
+    """Return a key of all parts, because one colour image in test/ makes all images colour."""
+    return files_key([file for part in _PARTS for file in listing.parts.get(part, ())], size)
+
+
+def files_key(files: Iterable[LabelledFile], wanted: object) -> str:
+    """Return a hash of every file's path below the root, length and time of change, and ``wanted``.
+
+    Args:
+        files: what is decoded.
+        wanted: what it is decoded to; its ``repr`` counts.
+    """
+    lines = [f"{file.name}\0{file.label}\0{file.size}\0{file.modified}" for file in files]
+    text = "\n".join(lines).encode(errors="surrogateescape")
+    return sha256_of(text, repr(wanted).encode())[:16]
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise DataError(f"{folder}: expected a folder, got a file")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder, got nothing there")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise DataError(f"{folder}: expected a readable folder, got: permission denied")
+
+
+def _visible_names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+
+
+def _class_names(part: Path) -> tuple[str, ...]:
+    _check_folder(part)
+    names = sorted(name for name in _visible_names(part) if (part / name).is_dir())
+    if not names:
+        found = "only files" if _visible_names(part) else "an empty folder"
+        raise DataError(f"{part}: expected one folder of images per class, got {found}")
+    if len(names) < _MIN_CLASSES:
+        raise DataError(f"{part}: expected at least 2 classes, got only '{names[0]}'")
+    return tuple(names)
+
+
+def _check_classes(part: Path, class_names: tuple[str, ...]) -> None:
+    names = set(_class_names(part))
+    expected = f"{part}: expected the classes of {part.parent / 'train'}, got"
+    for name in sorted(names.difference(class_names)):
+        raise DataError(f"{expected} the unknown class '{name}'")
+    for name in sorted(set(class_names) - names):
+        raise DataError(f"{expected} no class '{name}'")
+
+
+def _images_of_class(root: Path, name: str, label: int) -> list[LabelledFile]:
+    folder = root / name
+    _check_folder(folder)
+    # Names stay strings: building two Path objects for each of 60,000 files takes over a second.
+    images: list[tuple[str, os.stat_result]] = []
+    others: list[tuple[str, os.stat_result]] = []
+    for file, facts in _files_below(folder, name):
+        is_image = file[file.rfind(".") :].lower() in SUFFIXES
+        (images if is_image else others).append((file, facts))
+    if not images:
+        got = f"only other files such as '{others[0][0]}'" if others else "none"
+        raise DataError(
+            f"{folder}: expected at least one image ({', '.join(sorted(SUFFIXES))}), got {got}"
+        )
+    if others:
+        _log.warning("%s: skipped %d files such as '%s'", folder, len(others), others[0][0])
+    return [
+        LabelledFile(name=file, label=label, size=facts.st_size, modified=facts.st_mtime_ns)
+        for file, facts in images
+    ]
+
+
+def _files_below(folder: Path | str, name: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield name and facts of every visible file, sorted: file systems have no order."""
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(entry.path, f"{name}/{entry.name}")
+            continue
+        try:
+            yield f"{name}/{entry.name}", entry.stat()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise DataError(f"{entry.path}: expected a readable file, got: {reason}") from None

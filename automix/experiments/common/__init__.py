@@ -1,0 +1,1 @@
+"""Shared by all commands: run folder, progress, pool of training runs, cost."""

@@ -1,0 +1,230 @@
+"""classifier.json beside the weights: written by replay, read by evaluate."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import safetensors.torch
+import torch
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from automix.configuration.base import Config, read_text
+from automix.configuration.data import DataConfig
+from automix.configuration.task import ModelConfig
+from automix.data.batches import BatchPreparer
+from automix.data.load import load_data
+from automix.data.splits import ChannelStatistics, DataSet
+from automix.errors import CheckpointError, ConfigError
+from automix.evaluation.attacks import PixelModel
+from automix.evaluation.inference import Preparation, evaluation_mode
+from automix.experiments.common.run_folder import CONFIG_NAME, RESULT_NAME, read_json
+from automix.experiments.config import ReplayConfig
+from automix.files import sha256_of, write_bytes, write_json
+from automix.models.build import build_model
+from automix.random_streams import Stream, stream_generator
+from automix.training.trainer import training_device
+
+WEIGHTS_NAME = "classifier.safetensors"
+FACTS_NAME = "classifier.json"
+
+Side = Annotated[int, Field(ge=1, le=65536)]
+
+
+class ClassifierFacts(Config):
+    """What a classifier is rebuilt from, and what it expects of images."""
+
+    format: Literal["automix-classifier"] = "automix-classifier"
+    """Says what kind of file this is."""
+
+    version: Literal[1] = 1
+    """Version of the format."""
+
+    model: ModelConfig
+    """The network. Its initial weights, which no longer matter, are left out."""
+
+    class_names: Annotated[tuple[str, ...], Field(min_length=1, max_length=100_000)]
+    """Name of each class, in the order of the logits."""
+
+    image_shape: tuple[Side, Side, Side]
+    """Channels, rows and columns of the images it was trained on."""
+
+    mean: tuple[float, ...]
+    """Per channel, of pixel values in [0, 1]: subtracted from them."""
+
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    """Per channel: what the difference is divided by."""
+
+    provenance: dict[str, str] = Field(default_factory=dict)
+    """Seed, step, schedule, data and versions of the training."""
+
+    @model_validator(mode="after")
+    def _one_of_each_per_channel(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.image_shape[0]:
+            raise ValueError(
+                f"expected a mean and a std for each of {self.image_shape[0]} channels, got "
+                f"{len(self.mean)} and {len(self.std)}"
+            )
+        return self
+
+    @property
+    def statistics(self) -> ChannelStatistics:
+        """What images are normalised with, as `BatchPreparer` takes it."""
+        return ChannelStatistics(mean=self.mean, std=self.std)
+
+
+def save_classifier(folder: Path, facts: ClassifierFacts, model: nn.Module) -> None:
+    """Write `classifier.json` and `classifier.safetensors` into ``folder``, each atomically."""
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    write_bytes(folder / WEIGHTS_NAME, safetensors.torch.save(weights))
+    write_json(folder / FACTS_NAME, facts.model_dump(mode="json"))
+
+
+def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierFacts]:
+    """Rebuild the classifier that `save_classifier` wrote, on the CPU, in evaluation mode.
+
+    Nothing in the files is executed.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights are another network's.
+        AutoMixError: the library that the network comes from is not installed.
+    """
+    facts = _read_facts(folder / FACTS_NAME)
+    model = build_model(
+        facts.model,
+        num_classes=len(facts.class_names),
+        channels=facts.image_shape[0],
+        generator=stream_generator(0, Stream.INITIALISATION),
+    )
+    path = folder / WEIGHTS_NAME
+    try:
+        model.load_state_dict(_read_weights(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: expected weights that fit, got: {reason}") from None
+    return model.eval(), facts
+
+
+def _read_facts(path: Path) -> ClassifierFacts:
+    try:
+        return ClassifierFacts.from_mapping(json.loads(read_text(path)), source=str(path))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path}: expected JSON, got text that does not parse") from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
+    except (SafetensorError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: expected safetensors, got: {reason}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedClassifier:
+    """A network in evaluation mode, and what belongs to it.
+
+    Attributes:
+        config: of the training; its data are where they are now.
+        result: of the training.
+        data: all splits, in main memory.
+        facts: what the network expects of images.
+        model: the network, on the device of this process; takes normalised images.
+        prepare: makes what the network takes of stored images, on its device.
+        weights_hash: of the file of weights.
+    """
+
+    config: ReplayConfig
+    result: dict[str, Any]
+    data: DataSet
+    facts: ClassifierFacts
+    model: nn.Module
+    prepare: Preparation
+    weights_hash: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the network."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @torch.no_grad()
+    def predict(self, images_BCHW: Tensor) -> Tensor:
+        """Return (B, K) float32 logits of stored images."""
+        with evaluation_mode(self.model):
+            logits_BK: Tensor = self.model(self.prepare(images_BCHW)).float()
+        return logits_BK
+
+    def in_pixels(self) -> PixelModel:
+        """Return the network with its normalisation inside: it takes images in [0, 1]."""
+        model = PixelModel(self.model, mean=self.facts.mean, std=self.facts.std)
+        return model.to(self.device).eval()
+
+
+class _Moved(Config):
+    """Where data are now."""
+
+    data: DataConfig
+
+
+def load_trained(run: Path, *, data_path: Path | None = None) -> TrainedClassifier:
+    """Read the classifier of a finished replay, and load the data it was trained on.
+
+    Args:
+        run: folder of the replay.
+        data_path: where the data are now; None: where the run had them.
+
+    Raises:
+        CheckpointError: the run is not finished, is none of a replay, or its classifier is
+            damaged.
+        DataError: the data are missing.
+        ConfigError: the configuration does not fit.
+    """
+    result = read_json(run / RESULT_NAME)
+    if result.get("kind") != "replay":
+        raise CheckpointError(
+            f"{run}: expected the run of a replay, which has a classifier, "
+            f"got one of {result.get('kind')!r}"
+        )
+    config = ReplayConfig.from_yaml(run / CONFIG_NAME)
+    data_config = config.task.data
+    if data_path is not None:
+        values = {"data": data_config.model_dump(mode="json") | {"path": str(data_path)}}
+        data_config = _Moved.from_mapping(values, source="--data-path").data
+    model, facts = load_classifier(run)
+    data = load_data(data_config)
+    if data.fingerprint != result.get("data"):
+        raise CheckpointError(
+            f"{run}: expected the data of the training (fingerprint {result.get('data')}), "
+            f"got others ({data.fingerprint}): what was trained on could be among the test images"
+        )
+    model.to(training_device())
+    preparer = BatchPreparer(
+        facts.statistics, data_config.augment, device=next(model.parameters()).device
+    )
+    task = config.task.model_copy(update={"data": data_config})
+    return TrainedClassifier(
+        config=config.model_copy(update={"task": task}),
+        result=result,
+        data=data,
+        facts=facts,
+        model=model,
+        prepare=preparer.evaluation,
+        weights_hash=weights_hash(run),
+    )
+
+
+def weights_hash(run: Path) -> str:
+    """Return a hash of the weights in the folder of a replay."""
+    return sha256_of((run / WEIGHTS_NAME).read_bytes())[:16]

@@ -1,0 +1,260 @@
+"""Schedules named in configurations and on the command line."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from automix.configuration.base import did_you_mean, scalar_of
+from automix.errors import ConfigError
+from automix.files import write_bytes
+from automix.operator_info import Operator
+from automix.random_streams import Stream, derived_seed
+from automix.reporting.canvas import light_png
+from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
+from automix.schedule import (
+    Decision,
+    Schedule,
+    constant_decisions,
+    constant_schedule,
+    linear_ramp,
+    marginal_matched,
+    mix_then_off,
+    random_schedule,
+    shuffled_in_time,
+)
+from envs.actions import ActionCodec
+from envs.config import EnvironmentConfig
+
+_NAMES = (
+    "none",
+    "constants",
+    "random",
+    "constant",
+    "shuffled",
+    "marginal_matched",
+    "ramp",
+    "mix_then_off",
+)
+_KINDS = "a schedule file, none, constants, random, constant:OPERATOR[:STRENGTH[:SHARE]], "
+_KINDS += "shuffled:FILE, marginal_matched:FILE, ramp:OPERATOR or mix_then_off:OPERATOR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row of a comparison.
+
+    Attributes:
+        name: what it is called in tables; unique.
+        schedule_for: the schedule of training number i; the same for every i but for random,
+            shuffled and marginal-matched entries.
+    """
+
+    name: str
+    schedule_for: Callable[[int], Schedule]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """What descriptions are read with."""
+
+    environment: EnvironmentConfig
+    seed: int
+    named: Mapping[str, Schedule]
+
+    def load(self, text: str) -> tuple[str, Schedule]:
+        """Return a schedule and what it is called."""
+        if text in self.named:
+            return text, self.named[text]
+        path = Path(text)
+        return _file_name(path), Schedule.load(path)
+
+
+class _Builder(Protocol):
+    def __call__(self, schedule: Schedule, *, seed: int) -> Schedule: ...
+
+
+_DRAWN_FROM_FILES: Mapping[str, _Builder] = MappingProxyType(
+    {"shuffled": shuffled_in_time, "marginal_matched": marginal_matched}
+)
+
+
+def parse_entries(
+    texts: Sequence[str],
+    environment: EnvironmentConfig,
+    *,
+    seed: int,
+    named: Mapping[str, Schedule] = MappingProxyType({}),
+) -> list[Entry]:
+    """Return the entries that ``texts`` describe; equal names are kept once.
+
+    Args:
+        texts: paths of schedule files or descriptions, see `CompareConfig.schedules`.
+        environment: decisions and number of segments of random schedules.
+        seed: names the draws of random and shuffled schedules.
+        named: schedules that a text may name where it would name a file.
+
+    Raises:
+        ConfigError: a description does not fit.
+        ScheduleError: a file is missing or is not a schedule.
+    """
+    entries: dict[str, Entry] = {}
+    source = _Source(environment=environment, seed=seed, named=named)
+    for text in texts:
+        for entry in _parse(text, source):
+            first = entries.setdefault(entry.name, entry)
+            if not _same(first, entry):
+                # Two files in folders of one name: neither is dropped.
+                entries.setdefault(text, dataclasses.replace(entry, name=text))
+    return list(entries.values())
+
+
+def build_schedule(text: str, environment: EnvironmentConfig, *, seed: int) -> Schedule:
+    """Return the one schedule that ``text`` describes.
+
+    Raises:
+        ConfigError: the description does not fit, or means several schedules.
+    """
+    entries = parse_entries((text,), environment, seed=seed)
+    if len(entries) != 1:
+        raise ConfigError(f"{text}: expected the description of one schedule, got {len(entries)}")
+    return entries[0].schedule_for(0)
+
+
+def schedule_files(texts: Sequence[str], *, named: Collection[str] = ()) -> list[Path]:
+    """Return the schedule files that ``texts`` name but for those in ``named``; some may lack."""
+    files = []
+    for text in texts:
+        kind, _, argument = text.partition(":")
+        file = argument if kind in _DRAWN_FROM_FILES else text
+        if file not in named and (kind in _DRAWN_FROM_FILES or kind not in _NAMES):
+            files.append(Path(file))
+    return files
+
+
+def _parse(text: str, source: _Source) -> list[Entry]:
+    kind, _, argument = text.partition(":")
+    environment = source.environment
+    match kind, argument:
+        case "none", "":
+            entries = [_constant(Decision(operator=Operator.NONE))]
+        case "constants", "":
+            entries = [_constant(choice) for choice in constant_decisions(environment.operators)]
+        case "random", "":
+            entries = [_random(environment, source.seed)]
+        case "constant", _:
+            entries = [_constant(_decision(argument))]
+        case "ramp", _:
+            ramp = linear_ramp(_mixing(argument), num_segments=environment.num_segments)
+            entries = [_fixed(text, ramp)]
+        case "mix_then_off", _:
+            entries = [_fixed(text, mix_then_off(Decision(operator=_mixing(argument))))]
+        case (("shuffled" | "marginal_matched"), _):
+            entries = [_drawn(kind, argument, source)]
+        case _:
+            entries = [_from_file(text, source)]
+    return entries
+
+
+def _constant(decision: Decision) -> Entry:
+    return _fixed(decision.label(), constant_schedule(decision))
+
+
+def _fixed(name: str, schedule: Schedule) -> Entry:
+    return Entry(name=name, schedule_for=lambda _: schedule)
+
+
+def _random(environment: EnvironmentConfig, seed: int) -> Entry:
+    choices = ActionCodec(environment).decisions()
+
+    def draw(index: int) -> Schedule:
+        draw_seed = derived_seed(seed, Stream.POLICY, step=index)
+        return random_schedule(choices, num_segments=environment.num_segments, seed=draw_seed)
+
+    return Entry(name="random", schedule_for=draw)
+
+
+def _drawn(kind: str, argument: str, source: _Source) -> Entry:
+    """Return an entry that draws from a given schedule, anew for each training."""
+    name, schedule = source.load(argument)
+    builder = _DRAWN_FROM_FILES[kind]
+
+    def draw(index: int) -> Schedule:
+        return builder(schedule, seed=derived_seed(source.seed, Stream.POLICY, step=index))
+
+    return Entry(name=f"{kind.replace('_', '-')} {name}", schedule_for=draw)
+
+
+def _from_file(text: str, source: _Source) -> Entry:
+    path = Path(text)
+    if text not in source.named and (not text or (path.suffix != ".json" and not path.exists())):
+        hint = did_you_mean(text.partition(":")[0], _NAMES)
+        raise ConfigError(f"schedules: expected {_KINDS}, got {text!r}{hint}")
+    return _fixed(*source.load(text))
+
+
+def _file_name(path: Path) -> str:
+    """Return a short name: `schedule.json` is called after the run it lies in."""
+    return path.stem if path.stem != "schedule" else path.resolve().parent.name or path.stem
+
+
+def _same(first: Entry, second: Entry) -> bool:
+    return first.schedule_for(0).decision_hash() == second.schedule_for(0).decision_hash()
+
+
+def _operator(name: str) -> Operator:
+    names = [operator.value for operator in Operator]
+    if name not in names:
+        raise ConfigError(
+            f"schedules: expected an operator among {', '.join(names)}, got {name!r}"
+            f"{did_you_mean(name, names)}"
+        )
+    return Operator(name)
+
+
+def _mixing(name: str) -> Operator:
+    """Return the operator of that name; ``none`` has nothing to ramp or to switch off."""
+    if (operator := _operator(name)) is Operator.NONE:
+        raise ConfigError("schedules: expected an operator that mixes, got 'none'")
+    return operator
+
+
+def _decision(text: str) -> Decision:
+    name, *numbers = text.split(":")
+    if len(numbers) > 2:
+        raise ConfigError(f"schedules: expected OPERATOR[:STRENGTH[:SHARE]], got {text!r}")
+    values = dict(zip(("strength", "probability"), map(scalar_of, numbers), strict=False))
+    return Decision.from_mapping(
+        {"operator": _operator(name), **values}, source=f"schedules: constant:{text}"
+    )
+
+
+def describe(path: Path) -> str:
+    """Return the segments and the provenance of a schedule file as text."""
+    schedule = Schedule.load(path)
+    ends = [segment.start for segment in schedule.segments[1:]] + [1.0]
+    lines = [f"{path}: {len(schedule.segments)} segments, version {schedule.version}"]
+    for segment, end in zip(schedule.segments, ends, strict=True):
+        lines.append(f"  {segment.start:>7.1%} to {end:>7.1%}  {segment.decision.label()}")
+    lines += [f"{key}: {value}" for key, value in schedule.provenance.items()]
+    return "\n".join([*lines, f"decisions: {schedule.decision_hash()}"])
+
+
+def plot(path: Path, picture: Path) -> Path:
+    """Draw a schedule file as a PNG; return where it was written."""
+    if picture.suffix.lower() != ".png":
+        raise ConfigError(f"{picture}: expected a file name that ends in .png, got another")
+    panel = SchedulePanel(title=path.name, schedules=(Schedule.load(path),))
+    write_bytes(picture, light_png(functools.partial(schedule_figure, [panel])))
+    return picture
+
+
+def make(text: str, path: Path, environment: EnvironmentConfig | None = None) -> Path:
+    """Write the schedule that ``text`` describes; return where it was written."""
+    schedule = build_schedule(text, environment or EnvironmentConfig(), seed=0)
+    provenance = {"origin": f"automix schedule make {text}"}
+    schedule.model_copy(update={"provenance": provenance}).save(path)
+    return path

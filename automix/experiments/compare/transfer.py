@@ -1,0 +1,162 @@
+"""Transfer: whether what is good on a cheap task is good on the one that counts."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from automix.configuration.task import TaskConfig
+from automix.data.splits import SearchData
+from automix.errors import ConfigError
+from automix.evaluation.statistics import Interval, intraclass_correlation, spearman
+from automix.experiments.common.cost import CostEstimate, estimate_cost
+from automix.experiments.common.progress import ProgressBar
+from automix.experiments.common.run_folder import RunFolder
+from automix.experiments.common.training_pool import OutcomeFile, TrainingJob, TrainingPool
+from automix.experiments.compare.run import align, interval_text
+from automix.experiments.config import TransferConfig
+from automix.experiments.search.probe import Losses, losses_of, mixing_verdict
+from automix.random_streams import Stream, derived_seed
+from automix.schedule import constant_decisions, constant_schedule
+from automix.training.trainer import check_model, load_search_data
+
+# Fewer items have no rank correlation worth the name (`automix.evaluation.statistics.spearman`).
+_FEWEST_CONSTANTS = 4
+_LOW_CORRELATION = 0.2
+
+
+def transfer(config: TransferConfig, output: Path) -> dict[str, Any]:
+    """Train every constant on both tasks in ``output``, or continue; return the comparison.
+
+    Losses are calibrated NLL on the selection split of each task.
+
+    Raises:
+        AutoMixError: the configuration, the data or the folder do not fit.
+    """
+    if config.proxy == config.target:
+        raise ConfigError("target: expected a task other than the proxy, got the same one twice")
+    tasks = {"proxy": config.proxy, "target": config.target}
+    data = {name: _load(config, task) for name, task in tasks.items()}
+    torch.set_num_threads(config.compute.threads)
+    with RunFolder(output, config) as run:
+        if run.is_finished:
+            return run.read_result()
+        losses = {
+            name: _train(config, task, data[name], run.path / f"{name}.jsonl")
+            for name, task in tasks.items()
+        }
+        result = {"kind": "transfer"} | _findings(config, losses)
+        run.finish(result)
+        return result
+
+
+def predict_cost(config: TransferConfig) -> list[CostEstimate]:
+    """Return what the trainings on proxy and target will cost; nothing is written."""
+    return [
+        estimate_cost(
+            task,
+            _load(config, task),
+            operators=config.environment.operators,
+            num_trainings=len(constant_decisions(config.environment.operators)) * config.num_seeds,
+            evaluations_per_training=1,
+            compute=config.compute,
+        )
+        for task in (config.proxy, config.target)
+    ]
+
+
+def format_findings(result: Mapping[str, Any]) -> str:
+    """Return the comparison as text, the best on the target first."""
+    rows = [["constant", "proxy", "target"]]
+    rows += [
+        [row["name"], f"{row['proxy']:.4f}", f"{row['target']:.4f}"] for row in result["constants"]
+    ]
+    lines = align(rows)
+    lines.append(f"rank correlation: {interval_text(result['spearman'], '.2f')}")
+    for name in ("proxy", "target"):
+        share = interval_text(result["intraclass_correlation"][name], ".2f")
+        lines.append(f"{name}: share of the variance that is the operator's: {share}")
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in result["warnings"])])
+
+
+def _load(config: TransferConfig, task: TaskConfig) -> SearchData:
+    count = len(constant_decisions(config.environment.operators))
+    if count < _FEWEST_CONSTANTS:
+        raise ConfigError(
+            f"environment.operators: expected operators with at least {_FEWEST_CONSTANTS} "
+            f"strengths together, got {count}"
+        )
+    data = load_search_data(task.data)
+    check_model(task, data)
+    return data
+
+
+def _train(config: TransferConfig, task: TaskConfig, data: SearchData, path: Path) -> Losses:
+    decisions = constant_decisions(config.environment.operators)
+    jobs = [
+        TrainingJob(
+            schedule=constant_schedule(decision),
+            seed=derived_seed(config.seed, Stream.COMPARISON, step=index),
+            splits=("selection",),
+        )
+        for decision in decisions
+        for index in range(config.num_seeds)
+    ]
+    known = OutcomeFile(path)
+    with (
+        TrainingPool(task, config.compute, with_test=False) as pool,
+        ProgressBar(path.stem, len(jobs)) as bar,
+    ):
+        outcomes = known.run(jobs, pool.run, progress=bar)
+    losses = losses_of(outcomes, "selection", num_classes=data.num_classes)
+    table = losses.reshape(len(decisions), config.num_seeds)
+    return {decision.label(): row for decision, row in zip(decisions, table, strict=True)}
+
+
+def _findings(config: TransferConfig, losses: Mapping[str, Losses]) -> dict[str, Any]:
+    proxy, target = losses["proxy"], losses["target"]
+    means = {name: (float(proxy[name].mean()), float(target[name].mean())) for name in proxy}
+    correlation = spearman(
+        [mean for mean, _ in means.values()], [mean for _, mean in means.values()], seed=config.seed
+    )
+    shares = {
+        name: intraclass_correlation(np.stack(list(table.values())))
+        for name, table in losses.items()
+    }
+    verdicts = {name: mixing_verdict(table, seed=config.seed) for name, table in losses.items()}
+    return {
+        "split": "selection",
+        "constants": [
+            {"name": name, "proxy": first, "target": second}
+            for name, (first, second) in sorted(means.items(), key=lambda item: item[1][1])
+        ],
+        "spearman": dataclasses.asdict(correlation),
+        "intraclass_correlation": {
+            name: dataclasses.asdict(share) for name, share in shares.items()
+        },
+        "mixing": verdicts,
+        "warnings": _warnings(correlation, shares["proxy"], verdicts),
+    }
+
+
+def _warnings(
+    correlation: Interval, share: Interval, verdicts: Mapping[str, Mapping[str, Any] | None]
+) -> list[str]:
+    warnings = []
+    if correlation.low <= 0:
+        warnings.append(
+            "the proxy does not order the constants as the target does, as far as these trainings "
+            "can tell: a schedule found on it need not help"
+        )
+    if share.estimate < _LOW_CORRELATION:
+        warnings.append("on the proxy, operators hardly differ beyond the luck of a training")
+    helps = {name: verdict and verdict["verdict"] for name, verdict in verdicts.items()}
+    if helps["target"] == "yes" and helps["proxy"] != "yes":
+        warnings.append(
+            "mixing helps on the target but not on the proxy, which underfits: train it for longer "
+            "or on fewer labels"
+        )
+    return warnings

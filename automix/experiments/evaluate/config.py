@@ -1,0 +1,165 @@
+"""The configuration of `automix evaluate`. Free of torch, so that help texts load quickly."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from automix.configuration.base import Config
+
+
+class EvaluationTask(StrEnum):
+    """What can be measured of a trained classifier."""
+
+    CLASSIFICATION = "classification"
+    """Accuracy, probabilities before and after temperature scaling, classes and groups."""
+
+    CORRUPTIONS = "corruptions"
+    PATCH_OCCLUSION = "patch_occlusion"
+    OBJECT_OCCLUSION = "object_occlusion"
+    ATTACKS = "attacks"
+    LOCALISATION = "localisation"
+
+
+class CorruptionsConfig(Config):
+    """Errors under the 15 corruptions of CIFAR-C at 5 severities."""
+
+    published: Path | None = None
+    """Folder with the published arrays (fog.npy, ..., labels.npy of CIFAR-10-C or CIFAR-100-C),
+    checked against their published sums. Null: the test images, corrupted by our own seeded
+    implementations, whose errors do not compare with those of the published arrays."""
+
+
+class OcclusionConfig(Config):
+    """Accuracy while parts of the image are hidden, filled with the mean colour."""
+
+    patch_size: Annotated[int, Field(ge=1)] | None = None
+    """Side of a patch in pixels. Null: 1/14 of the shorter side, as 16 of 224 pixels."""
+
+    object_from: Literal["boxes", "saliency"] | None = None
+    """What object occlusion takes for the object: boxes (a rectangle in the largest box of each
+    image that has one) or saliency (the most salient patches of the image's spectral residual
+    first; the classifier has no part in it). Null: boxes where a file of them is given."""
+
+
+class AttacksConfig(Config):
+    """Accuracy under attacks in the maximum norm, in pixel space."""
+
+    epsilon_levels: Annotated[float, Field(ge=0, le=255)] = 8.0
+    """Largest change of a pixel value, of 255 levels: 8 is the field's 8/255."""
+
+    step_levels: Annotated[float, Field(gt=0, le=255)] = 2.0
+    """Change in one step of PGD, of 255 levels."""
+
+    steps: Annotated[int, Field(ge=1)] = 20
+    """Steps of PGD."""
+
+    restarts: Annotated[int, Field(ge=1)] = 3
+    """Random starts of PGD; an image counts as robust if none of them succeeds."""
+
+    images: Annotated[int, Field(ge=1)] | None = 1_000
+    """Test images that are attacked, drawn at random once; null: all. PGD costs about
+    3 x steps x restarts passes per image."""
+
+    autoattack: bool = False
+    """Run AutoAttack's standard version as well (https://arxiv.org/abs/2003.01690); needs the
+    extra autoattack, and about 100 times the time of PGD."""
+
+
+class LocalisationConfig(Config):
+    """Boxes read off class activation maps, against true boxes."""
+
+    layer: str | None = Field(default=None, min_length=1)
+    """Module whose output the maps are taken at, such as stage3. Null: the last one that gives a
+    map of features."""
+
+
+class EvaluateConfig(Config):
+    """Evaluate the trained classifier of a replay run on the test split."""
+
+    tasks: tuple[EvaluationTask, ...] = ()
+    """What is measured: classification, corruptions, patch_occlusion, object_occlusion, attacks,
+    localisation. If empty, all but localisation, and that too where a file of boxes is given."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Names the draws of corruptions, occlusions, attacks and of subsets of the images."""
+
+    images: Annotated[int, Field(ge=1)] | None = None
+    """Test images that are evaluated, drawn at random once; null: all."""
+
+    boxes: Path | None = None
+    """CSV or JSON file with the boxes of objects in test images, see docs/evaluation.md."""
+
+    groups: Path | None = None
+    """CSV or JSON file with a group for each test image (image,group), for the accuracy of each
+    and of the worst group. Null: the groups are the classes."""
+
+    data_path: Path | None = None
+    """Where the data are now, if they have moved since the training. Null: as the run has it."""
+
+    corruptions: CorruptionsConfig = Field(default_factory=CorruptionsConfig)
+    """Which corrupted images."""
+
+    occlusion: OcclusionConfig = Field(default_factory=OcclusionConfig)
+    """What is hidden."""
+
+    attacks: AttacksConfig = Field(default_factory=AttacksConfig)
+    """How far and how long attacks search."""
+
+    localisation: LocalisationConfig = Field(default_factory=LocalisationConfig)
+    """Where the maps come from."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 500
+    """Images at a time; memory and speed depend on it, results do not."""
+
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads. Sums are split among them, so the last bits of a result depend on it."""
+
+    @property
+    def chosen_tasks(self) -> tuple[EvaluationTask, ...]:
+        """Return what is measured, in the order of `EvaluationTask`."""
+        if self.tasks:
+            return tuple(task for task in EvaluationTask if task in self.tasks)
+        hidden = set() if self.boxes else {EvaluationTask.LOCALISATION}
+        return tuple(task for task in EvaluationTask if task not in hidden)
+
+    @property
+    def object_source(self) -> Literal["boxes", "saliency"]:
+        """Return what object occlusion takes for the object."""
+        return self.occlusion.object_from or ("boxes" if self.boxes else "saliency")
+
+    @model_validator(mode="after")
+    def _boxes_are_there_and_have_an_effect(self) -> "EvaluateConfig":
+        if EvaluationTask.LOCALISATION in self.chosen_tasks and not self.boxes:
+            raise ValueError("expected a file of boxes with the task 'localisation', got none")
+        if self.occlusion.object_from == "boxes" and not self.boxes:
+            raise ValueError(
+                "expected a file of boxes with occlusion.object_from 'boxes', got none"
+            )
+        uses = EvaluationTask.LOCALISATION in self.chosen_tasks or (
+            EvaluationTask.OBJECT_OCCLUSION in self.chosen_tasks and self.object_source == "boxes"
+        )
+        if self.boxes and not uses:
+            raise ValueError(
+                "expected no boxes without the tasks 'localisation' or 'object_occlusion', "
+                f"got {str(self.boxes)!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> "EvaluateConfig":
+        options: dict[EvaluationTask, object] = {
+            EvaluationTask.CORRUPTIONS: self.corruptions.published,
+            EvaluationTask.CLASSIFICATION: self.groups,
+            EvaluationTask.LOCALISATION: self.localisation.layer,
+            EvaluationTask.ATTACKS: self.attacks.autoattack or None,
+            EvaluationTask.OBJECT_OCCLUSION: self.occlusion.object_from,
+        }
+        for task, option in options.items():
+            if option is not None and task not in self.chosen_tasks:
+                raise ValueError(
+                    f"expected the task {task.value!r} with an option of it, got the tasks "
+                    f"{', '.join(self.chosen_tasks)}"
+                )
+        return self

@@ -1,0 +1,404 @@
+"""Tasks of an evaluation: calibration, corruptions, occlusion, attacks, localisation."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from automix.configuration.base import did_you_mean
+from automix.errors import ConfigError
+from automix.evaluation.attacks import (
+    PgdSettings,
+    check_autoattack,
+    count_survivors,
+    survivors_of_autoattack,
+)
+from automix.evaluation.classifier import group_accuracy, report_classifier
+from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, verify_published
+from automix.evaluation.corruptions.report import (
+    CorruptionErrors,
+    CorruptionSource,
+    own_corruption_errors,
+    published_corruption_errors,
+    report_corruptions,
+)
+from automix.evaluation.inference import EvaluationImages, ImageBatch
+from automix.evaluation.localisation import (
+    IOU_LEVELS,
+    NUM_THRESHOLDS,
+    best_overlaps,
+    class_activation_maps,
+    last_feature_layer,
+    localisation_accuracy,
+    max_box_accuracy,
+)
+from automix.evaluation.occlusion import (
+    FRACTIONS,
+    Occluder,
+    occlude_objects,
+    occlude_patches,
+    occlude_salient_patches,
+    occlusion_curve,
+)
+from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
+from automix.experiments.evaluate.subject import (
+    GRADIENT_PASSES,
+    Json,
+    Part,
+    Subject,
+    Unit,
+    as_json,
+    boxed_images,
+    chunks,
+    finite_logits,
+    one_unit,
+    random_subset,
+    share_of,
+)
+from automix.saliency.sources import spectral_residual
+
+_PATCHES_PER_SIDE = 14
+_PUBLISHED_IMAGES = 10_000
+
+
+def classification_part(subject: Subject, config: EvaluateConfig) -> Part:
+    """Return accuracy, probabilities, classes and groups.
+
+    Raises:
+        ConfigError: there is no split to fit the temperature on.
+    """
+    classifier, images = subject.classifier, subject.images
+    split = classifier.data.seen.selection
+    if not len(split):
+        raise ConfigError(
+            "tasks: expected a run with a selection split for 'classification', which fits the "
+            "temperature there, got one without"
+        )
+    validation = dataclasses.replace(
+        EvaluationImages.whole(split.images, split.labels),
+        batch_size=config.batch_size,
+        device=classifier.device,
+    )
+
+    def run() -> Json:
+        logits_NK = finite_logits(classifier, images)
+        report = report_classifier(
+            logits_NK,
+            images.labels,
+            validation_logits=finite_logits(classifier, validation),
+            validation_labels=validation.labels,
+        )
+        content = as_json(report)
+        content["top1_interval"] = share_of(report.top1 * len(images), len(images))
+        content["class_names"] = list(classifier.data.class_names)
+        if subject.groups is not None:
+            names = subject.groups.names
+            groups_N = torch.tensor(subject.groups.numbers)[images.indices]
+            found = group_accuracy(logits_NK, images.labels, groups=groups_N, num_groups=len(names))
+            content["groups"] = as_json(found) | {"names": list(names)}
+        return content
+
+    return one_unit(EvaluationTask.CLASSIFICATION, len(images) + len(validation), run)
+
+
+def corruptions_part(subject: Subject, config: EvaluateConfig) -> Part:
+    """Return the errors under every corruption, one unit for each."""
+    predict, images = subject.classifier.predict, subject.images
+    folder = config.corruptions.published
+
+    def run(corruption: Corruption) -> Json:
+        if folder is None:
+            return as_json(own_corruption_errors(predict, images, corruption, seed=config.seed))
+        return as_json(
+            published_corruption_errors(predict, folder, corruption, batch_size=config.batch_size)
+        )
+
+    def combine(results: Sequence[Json]) -> Json:
+        errors = {
+            corruption: CorruptionErrors(num_images=row["num_images"], errors=tuple(row["errors"]))
+            for corruption, row in zip(Corruption, results, strict=True)
+        }
+        source = CorruptionSource.OWN if folder is None else CorruptionSource.PUBLISHED
+        return as_json(report_corruptions(errors, source)) | {"archive": subject.published}
+
+    num_images = len(images) if folder is None else _PUBLISHED_IMAGES
+    units = tuple(
+        Unit(
+            name=corruption.value,
+            passes=len(SEVERITIES) * num_images,
+            run=functools.partial(run, corruption),
+        )
+        for corruption in Corruption
+    )
+    return Part(
+        task=EvaluationTask.CORRUPTIONS,
+        units=units,
+        combine=combine,
+        num_corrupted=len(images) if folder is None else 0,
+    )
+
+
+def patch_occlusion_part(subject: Subject, config: EvaluateConfig) -> Part:
+    """Return the accuracy while random patches are hidden."""
+    size, fill = patch_size(subject, config), subject.classifier.data.statistics.mean
+
+    def occlude(batch: ImageBatch, fraction: float) -> Tensor:
+        return occlude_patches(
+            batch.images,
+            fraction,
+            patch_size=size,
+            fill=fill,
+            seed=config.seed,
+            indices=batch.indices,
+        )
+
+    task = EvaluationTask.PATCH_OCCLUSION
+    return _occlusion_part(task, subject, subject.images, occlude, {"patch_size": size})
+
+
+def object_occlusion_part(subject: Subject, config: EvaluateConfig) -> Part:
+    """Return the accuracy while the object is hidden, by its box or by saliency."""
+    task, fill = EvaluationTask.OBJECT_OCCLUSION, subject.classifier.data.statistics.mean
+    if config.object_source == "boxes":
+        return _box_occlusion_part(subject, config)
+    size = patch_size(subject, config)
+
+    def occlude(batch: ImageBatch, fraction: float) -> Tensor:
+        saliency_BHW = spectral_residual(batch.images.float() / 255)
+        return occlude_salient_patches(
+            batch.images, fraction, patch_size=size, fill=fill, saliency_NHW=saliency_BHW
+        )
+
+    facts: Json = {"patch_size": size, "object_from": "saliency (spectral residual)"}
+    return _occlusion_part(task, subject, subject.images, occlude, facts)
+
+
+def patch_size(subject: Subject, config: EvaluateConfig) -> int:
+    """Return the side of a patch in pixels."""
+    if config.occlusion.patch_size is not None:
+        return config.occlusion.patch_size
+    return max(1, round(min(subject.images.images.shape[-2:]) / _PATCHES_PER_SIDE))
+
+
+def published_archive(config: EvaluateConfig) -> str | None:
+    """Return the name of the archive of published images, once its files are checked.
+
+    Raises:
+        DataError: a file is missing or is not the published one.
+    """
+    folder = config.corruptions.published
+    if folder is None or EvaluationTask.CORRUPTIONS not in config.chosen_tasks:
+        return None
+    return verify_published(folder)
+
+
+def _box_occlusion_part(subject: Subject, config: EvaluateConfig) -> Part:
+    fill = subject.classifier.data.statistics.mean
+    images, boxes = boxed_images(subject)
+    sizes = [(own[:, 2:] - own[:, :2]).prod(axis=1) for own in boxes]
+    largest = {
+        index: torch.from_numpy(own[size.argmax()])
+        for index, own, size in zip(images.indices.tolist(), boxes, sizes, strict=True)
+    }
+
+    def occlude(batch: ImageBatch, fraction: float) -> Tensor:
+        boxes_B4 = torch.stack([largest[index] for index in batch.indices.tolist()])
+        return occlude_objects(
+            batch.images,
+            fraction,
+            boxes=boxes_B4,
+            fill=fill,
+            seed=config.seed,
+            indices=batch.indices,
+        )
+
+    facts: Json = {"object_from": "boxes (the largest of each image)"}
+    return _occlusion_part(EvaluationTask.OBJECT_OCCLUSION, subject, images, occlude, facts)
+
+
+def _occlusion_part(
+    task: EvaluationTask,
+    subject: Subject,
+    images: EvaluationImages,
+    occlude: Occluder,
+    facts: Json,
+) -> Part:
+    def run() -> Json:
+        curve = as_json(occlusion_curve(subject.classifier.predict, occlude, images))
+        return curve | {"fill": list(subject.classifier.data.statistics.mean)} | facts
+
+    return one_unit(task, len(FRACTIONS) * len(images), run)
+
+
+_IMAGES_PER_UNIT = 250
+# 100 steps of APGD, then 9 x 100 of its targeted version and of FAB, 5,000 queries of Square.
+_AUTOATTACK_PASSES = 13_000
+
+
+def attacks_part(subject: Subject, config: EvaluateConfig) -> Part:
+    """Return the accuracy under FGSM, PGD and perhaps AutoAttack.
+
+    Raises:
+        MissingExtraError: AutoAttack is wanted and not installed.
+        ConfigError: AutoAttack is wanted, and there are too few classes for it.
+    """
+    options = config.attacks
+    settings = PgdSettings(
+        epsilon=options.epsilon_levels / 255,
+        step_size=options.step_levels / 255,
+        num_steps=options.steps,
+        num_restarts=options.restarts,
+    )
+    images = random_subset(subject.images, options.images, seed=config.seed)
+    num_classes = subject.classifier.data.num_classes
+    names = ["clean", "fgsm", "pgd"]
+    if options.autoattack:
+        names.append("autoattack")
+        try:
+            check_autoattack(num_classes)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def run(chunk: EvaluationImages) -> Json:
+        model = subject.classifier.in_pixels()
+        found = as_json(count_survivors(model, chunk, settings=settings, seed=config.seed))
+        if options.autoattack:
+            found["autoattack"] = survivors_of_autoattack(
+                model, chunk, epsilon=settings.epsilon, num_classes=num_classes, seed=config.seed
+            )
+        return found
+
+    def combine(results: Sequence[Json]) -> Json:
+        total = sum(row["num_images"] for row in results)
+        counts = {name: sum(row[name] for row in results) for name in names}
+        shares = {name: count / total for name, count in counts.items()}
+        intervals = {f"{name}_interval": share_of(count, total) for name, count in counts.items()}
+        return {"num_images": total, "settings": as_json(settings), **shares, **intervals}
+
+    steps = 1 + settings.num_steps * settings.num_restarts
+    passes = GRADIENT_PASSES * steps + settings.num_restarts + 4
+    passes += _AUTOATTACK_PASSES if options.autoattack else 0
+    return Part(
+        task=EvaluationTask.ATTACKS,
+        units=tuple(
+            Unit(name=name, passes=passes * len(chunk), run=functools.partial(run, chunk))
+            for name, chunk in chunks(images, _IMAGES_PER_UNIT)
+        ),
+        combine=combine,
+    )
+
+
+def localisation_part(subject: Subject, config: EvaluateConfig) -> Part:
+    """Return MaxBoxAccV2 of class activation maps on the images that have boxes.
+
+    Raises:
+        ConfigError: the network has no layer of that name, or no map of features.
+    """
+    images, boxes = boxed_images(subject)
+    layer = _layer(subject, config)
+    offsets = {index: position for position, index in enumerate(images.indices.tolist())}
+
+    def run(chunk: EvaluationImages) -> Json:
+        maps, is_right = _maps(subject, chunk, layer)
+        start = offsets[int(chunk.indices[0])]
+        overlaps = best_overlaps(maps, boxes[start : start + len(chunk)])
+        # Every other image chooses the threshold for the rest, and the reverse.
+        is_even = (np.arange(start, start + len(chunk)) % 2) == 0
+        tables = {
+            f"{kind}_{fold}": _hits(overlaps, counts & chosen)
+            for kind, counts in (("known", np.ones_like(is_right)), ("top1", is_right))
+            for fold, chosen in (("even", is_even), ("odd", ~is_even))
+        }
+        sizes = {"num_even": int(is_even.sum()), "num_odd": int((~is_even).sum())}
+        return {"num_images": len(chunk), **sizes, **tables}
+
+    def combine(results: Sequence[Json]) -> Json:
+        return _localisation(results) | {
+            "layer": layer,
+            "num_outside": subject.boxes.num_outside if subject.boxes else 0,
+        }
+
+    return Part(
+        task=EvaluationTask.LOCALISATION,
+        units=tuple(
+            Unit(
+                name=name,
+                passes=(GRADIENT_PASSES + 1) * len(chunk),
+                run=functools.partial(run, chunk),
+            )
+            for name, chunk in chunks(images, _IMAGES_PER_UNIT)
+        ),
+        combine=combine,
+    )
+
+
+def _layer(subject: Subject, config: EvaluateConfig) -> str:
+    model = subject.classifier.model
+    names = [name for name, _ in model.named_modules() if name]
+    if (wanted := config.localisation.layer) is not None:
+        if wanted not in names:
+            raise ConfigError(
+                f"localisation.layer: expected a module of the network, such as "
+                f"{', '.join(names[:6])}, got {wanted!r}{did_you_mean(wanted, names)}"
+            )
+        return wanted
+    found = last_feature_layer(model, subject.classifier.prepare(subject.images.images[:1]))
+    if found is None:
+        raise ConfigError(
+            "localisation.layer: expected a network whose last features are a map that is "
+            "pooled, got one without; name a layer that gives (B, C, H, W)"
+        )
+    return found
+
+
+def _maps(
+    subject: Subject, chunk: EvaluationImages, layer: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the maps of the images' own classes, and whether each is the class predicted."""
+    model = subject.classifier.model
+    module = model.get_submodule(layer)
+    maps, right = [], []
+    for batch in chunk.batches():
+        images = subject.classifier.prepare(batch.images)
+        try:
+            found = class_activation_maps(model, images, batch.labels, layer=module)
+        except ValueError as error:
+            raise ConfigError(f"localisation.{error}") from None
+        maps.append(found.cpu())
+        answers = subject.classifier.predict(batch.images).argmax(dim=1)
+        right.append((answers == batch.labels).cpu())
+    return torch.cat(maps).double().numpy(), torch.cat(right).numpy()
+
+
+def _hits(overlaps_NT: NDArray[np.float64], counts: NDArray[np.bool_]) -> list[list[int]]:
+    table = localisation_accuracy(overlaps_NT, is_right=counts) * len(overlaps_NT)
+    rows: list[list[int]] = table.round().astype(int).tolist()
+    return rows
+
+
+def _localisation(results: Sequence[Json]) -> Json:
+    """Return the accuracies of all images from the hits per threshold of each unit."""
+    total = sum(row["num_images"] for row in results)
+    halves = {fold: sum(row[f"num_{fold}"] for row in results) for fold in ("even", "odd")}
+    content: Json = {"num_images": total, "iou_levels": list(IOU_LEVELS)}
+    content["num_thresholds"] = NUM_THRESHOLDS
+    for kind in ("known", "top1"):
+        hits = {
+            fold: np.sum([np.array(row[f"{kind}_{fold}"], dtype=float) for row in results], axis=0)
+            for fold in halves
+        }
+        whole = (hits["even"] + hits["odd"]) / total
+        name = "max_box_acc_v2" if kind == "known" else "top1_max_box_acc_v2"
+        content[name] = max_box_accuracy(whole)
+        content[f"{name}_per_level"] = whole.max(axis=0).tolist()
+        if min(halves.values()):
+            crossed = [
+                max_box_accuracy(hits[fold] / halves[fold], tuned_on=hits[other]) * halves[fold]
+                for fold, other in (("even", "odd"), ("odd", "even"))
+            ]
+            content[f"{name}_cross_fitted"] = sum(crossed) / total
+    return content

@@ -1,0 +1,145 @@
+"""Finished runs, and what their results say: read for the report."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automix.errors import CheckpointError
+from automix.evaluation.statistics import Interval, paired_difference
+from automix.experiments.common.run_folder import (
+    CONFIG_NAME,
+    ENVIRONMENT_NAME,
+    RESULT_NAME,
+    read_json,
+)
+from automix.operator_info import Operator
+from automix.reporting.page import Source
+
+Row = dict[str, Any]
+"""One schedule of a comparison, on one split."""
+
+
+class FinishedRun:
+    """A finished run: its folder, result and configuration."""
+
+    def __init__(self, path: Path, *, slug: str | None = None) -> None:
+        """Read the run in ``path``.
+
+        Args:
+            path: folder of the run.
+            slug: what its figures and tables are called after; by default the name of the folder.
+        """
+        self.path = path
+        self.slug = slug or slug_of(path.name)
+        self.result = read_json(path / RESULT_NAME)
+        self.environment = read_json(path / ENVIRONMENT_NAME)
+
+    @property
+    def kind(self) -> str:
+        """Return search, replay or compare."""
+        return str(self.result["kind"])
+
+    def config(self, model: type[Any]) -> Any:
+        """Return the configuration of the run as a ``model``."""
+        return model.from_yaml(self.path / CONFIG_NAME)
+
+    @property
+    def source(self) -> Source:
+        """Return how to get the result again."""
+        return source_of(self.environment)
+
+
+def slug_of(name: str) -> str:
+    """Return ``name`` as it may be the stem of a file and an identifier of a page."""
+    slug = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")
+    return slug if slug[:1].isalpha() else f"run-{slug}".rstrip("-")
+
+
+def source_of(environment: Mapping[str, Any]) -> Source:
+    """Return how to get a result again, from what its run wrote about versions and command."""
+    packages = {str(name): str(version) for name, version in environment["packages"].items()}
+    versions = {"automix": environment["automix"], "python": environment["python"], **packages}
+    versions |= {"device": environment["device"], "threads": str(environment["threads"])}
+    return Source(command=environment["command"], versions=versions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedSplit:
+    """What a comparison found on one split.
+
+    Attributes:
+        run: the comparison.
+        name: of the split.
+        rows: one per schedule.
+    """
+
+    run: FinishedRun
+    name: str
+    rows: Sequence[Row]
+
+    @property
+    def slug(self) -> str:
+        """What its figures and tables are called after."""
+        return f"{self.run.slug}-{self.name}"
+
+
+def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
+    """Return what the comparisons among ``runs`` found, split by split.
+
+    Raises:
+        CheckpointError: one was written by a version that compared on one split only.
+    """
+    for run in runs:
+        if run.kind == "compare" and "splits" not in run.result:
+            raise CheckpointError(
+                f"{run.path / RESULT_NAME}: expected splits, got the result of an earlier version; "
+                "compare again, in another folder"
+            )
+    return [
+        ComparedSplit(run=run, name=name, rows=rows)
+        for run in runs
+        if run.kind == "compare"
+        for name, rows in run.result["splits"].items()
+    ]
+
+
+def learned_row(rows: Sequence[Row]) -> Row | None:
+    """Return the first row of a comparison that comes from a schedule file."""
+    return next((row for row in rows if not is_fixed(row) and _is_learned(row["name"])), None)
+
+
+def _is_learned(name: str) -> bool:
+    drawn_or_made = ("shuffled ", "marginal-matched ", "ramp:", "mix_then_off:")
+    return name != "random" and not name.startswith(drawn_or_made)
+
+
+def is_fixed(row: Row) -> bool:
+    """Return whether a row is one operator held constant."""
+    return operator_of(row["name"]) is not None
+
+
+def best_fixed(rows: Sequence[Row]) -> Row | None:
+    """Return the constant operator of the lowest mean calibrated NLL."""
+    fixed = [row for row in rows if is_fixed(row) and row["calibrated_nll"]["mean"] is not None]
+    return min(fixed, key=lambda row: float(row["calibrated_nll"]["mean"]), default=None)
+
+
+def operator_of(name: str) -> Operator | None:
+    """Return the operator of a constant entry, whose name is `Decision.label()`."""
+    first = name.split(" ", maxsplit=1)[0]
+    return Operator(first) if first in set(Operator) else None
+
+
+def paired(row: Row, other: Row, metric: str) -> Interval:
+    """Return the paired difference of two rows over the seeds that neither diverged on."""
+    pairs = [
+        (a, b)
+        for a, b in zip(row[metric]["values"], other[metric]["values"], strict=True)
+        if a is not None and b is not None
+    ]
+    own, best = (np.array(values) for values in zip(*pairs, strict=True))
+    return paired_difference(own, best, seed=0)

@@ -1,0 +1,199 @@
+"""Report: one page about the runs and sweeps in a folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from automix.errors import CheckpointError
+from automix.experiments.common.run_folder import RESULT_NAME
+from automix.experiments.config import SearchConfig
+from automix.experiments.report.evaluation_section import evaluation_section
+from automix.experiments.report.finished import (
+    ComparedSplit,
+    FinishedRun,
+    best_fixed,
+    compared_splits,
+    is_fixed,
+    learned_row,
+    paired,
+    slug_of,
+)
+from automix.experiments.report.sections import (
+    FinishedSweep,
+    comparison_section,
+    learning_section,
+    replay_section,
+    schedule_section,
+    selection_section,
+    sheet_section,
+    sweep_section,
+    sweep_sentence,
+)
+from automix.experiments.sweep.table import TABLE_NAME
+from automix.reporting.page import Fact, ReportData, Section
+from automix.reporting.page import write_report as write_report_page
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` about the finished runs and the sweeps below ``folder``.
+
+    Runs that are cells of a sweep are in its table and not shown one by one.
+
+    Raises:
+        CheckpointError: there is neither, or one is damaged.
+    """
+    tables = (path.parent for path in sorted(folder.rglob(TABLE_NAME)))
+    read = (FinishedSweep.read(path, _slug(path, folder)) for path in tables)
+    sweeps = [sweep for sweep in read if sweep is not None]
+    inside = {sweep.path for sweep in sweeps}
+    runs = [
+        FinishedRun(path.parent, slug=_slug(path.parent, folder))
+        for path in sorted(folder.rglob(RESULT_NAME))
+        if not inside.intersection(path.parents)
+    ]
+    if not runs and not sweeps:
+        raise CheckpointError(f"{folder}: expected finished runs or sweeps, got none")
+    searches = [run for run in runs if run.kind == "search"]
+    replays = [run for run in runs if run.kind == "replay"]
+    compares = compared_splits(runs)
+    sections: list[Section] = [schedule_section(group) for group in _by_seed(searches).values()]
+    for run in searches:
+        sections += [learning_section(run), selection_section(run)]
+    sections += [comparison_section(split, searches) for split in compares]
+    sections += [sweep_section(sweep) for sweep in sweeps]
+    sections += [replay_section(replays)] if replays else []
+    evaluations = (run for run in runs if run.kind == "evaluation")
+    sections += [evaluation_section(run, number) for number, run in enumerate(evaluations, 1)]
+    # One of the searches: what an operator does to an image does not depend on the seed.
+    sections += [sheet_section(run, replays) for run in searches[:1]]
+    data = ReportData(
+        title="What mixing to use, and when",
+        headline=tuple(_headline(searches, compares, sweeps)),
+        facts=tuple(_facts(searches, compares, sweeps)),
+        sections=tuple(sections),
+        limits=tuple(_limits(searches, compares, sweeps)),
+        source=runs[0].source if runs else sweeps[0].source,
+    )
+    return write_report_page(data, folder)
+
+
+def _slug(path: Path, folder: Path) -> str:
+    """Return a name for what lies in ``path``, unique among what lies below ``folder``."""
+    relative = path.relative_to(folder).as_posix()
+    return slug_of(path.resolve().name if relative == "." else relative)
+
+
+def _by_seed(searches: Sequence[FinishedRun]) -> Mapping[str, list[FinishedRun]]:
+    """Return searches in groups that differ in the seed alone."""
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in searches:
+        config: SearchConfig = run.config(SearchConfig)
+        key = config.model_copy(update={"seed": 0}).content_hash()
+        groups.setdefault(key, []).append(run)
+    return groups
+
+
+def _headline(
+    searches: Sequence[FinishedRun],
+    compares: Sequence[ComparedSplit],
+    sweeps: Sequence[FinishedSweep],
+) -> list[str]:
+    sentences = [
+        f"The search in {run.path.name} selected {run.result['selected']!r} among learned "
+        f"schedules and every operator held constant."
+        for run in searches
+    ]
+    for split in compares:
+        best = best_fixed(split.rows)
+        row = learned_row(split.rows)
+        difference = paired(row, best, "calibrated_nll") if best and row else None
+        if best and row and difference:
+            verdict = "is better than" if difference.high < 0 else "is not shown to differ from"
+            verdict = "is worse than" if difference.low > 0 else verdict
+            sentences.append(
+                f"Over {split.run.result['num_seeds']} paired seeds on the {split.name} split, "
+                f"{row['name']} {verdict} the best constant operator ({best['name']}): "
+                f"calibrated NLL {difference.estimate:+.4f} nats, 95% interval "
+                f"[{difference.low:+.4f}, {difference.high:+.4f}]; lower is better."
+            )
+    sentences += [sweep_sentence(sweep) for sweep in sweeps]
+    return sentences or ["Results of the runs in this folder."]
+
+
+def _facts(
+    searches: Sequence[FinishedRun],
+    compares: Sequence[ComparedSplit],
+    sweeps: Sequence[FinishedSweep],
+) -> list[Fact]:
+    facts = []
+    for run in searches:
+        cost = run.result["cost"]
+        seconds = cost["search_seconds"] + cost["selection_seconds"]
+        facts.append(
+            Fact(
+                label=f"cost of {run.path.name}",
+                value=f"{seconds / cost['seconds_per_training']:.0f} trainings",
+                note=f"{seconds:.0f} s of wall clock over {cost['seconds_per_training']:.2f} s of "
+                f"one training; {cost['trainings']} trainings were run",
+            )
+        )
+    for split in compares:
+        row = learned_row(split.rows)
+        if row and row["accuracy"]["mean"] is not None:
+            facts.append(
+                Fact(
+                    label=f"accuracy of {row['name']}",
+                    value=f"{row['accuracy']['mean']:.2%}",
+                    note=f"mean of {split.run.result['num_seeds']} seeds, {split.name} split",
+                )
+            )
+    facts += [
+        Fact(
+            label=f"cells of {sweep.table['name']}",
+            value=f"{len(sweep.table['cells'])} of {sweep.table['num_cells']}",
+            note="finished",
+        )
+        for sweep in sweeps
+    ]
+    return facts
+
+
+def _limits(
+    searches: Sequence[FinishedRun],
+    compares: Sequence[ComparedSplit],
+    sweeps: Sequence[FinishedSweep],
+) -> list[str]:
+    limits = []
+    for run in searches:
+        config: SearchConfig = run.config(SearchConfig)
+        limits.append(
+            f"{run.path.name}: one search with one seed ({config.seed}) on one data set "
+            f"({config.task.data.source.value}) and one network ({config.task.model.name}); "
+            "another regime may want another schedule."
+        )
+        winner = run.result["standings"][0]
+        if winner["is_constant"]:
+            limits.append("Selection preferred a constant operator: nothing learned was better.")
+    for split in compares:
+        num_seeds = split.run.result["num_seeds"]
+        limits += [
+            f"{row['name']}: {row['num_diverged']} of {num_seeds} trainings diverged."
+            for row in split.rows
+            if row["num_diverged"]
+        ]
+        limits.append(
+            f"Intervals cover the seeds of the training, not the choice of the "
+            f"{split.name} images. The best constant was picked among "
+            f"{sum(is_fixed(row) for row in split.rows)} on the same seeds, which is in its favour."
+        )
+    for sweep in sweeps:
+        missing = sweep.table["num_cells"] - len(sweep.table["cells"])
+        if missing:
+            limits.append(f"{sweep.table['name']}: {missing} cells have no result.")
+        if not sweep.is_seeded:
+            limits.append(f"{sweep.table['name']}: no cell is repeated, so nothing says how sure.")
+        else:
+            limits.append(
+                f"{sweep.table['name']}: intervals cover the values of "
+                f"{sweep.table['seed_key']!r}; with few of them only large effects show."
+            )
+    return limits or ["Nothing was compared."]

@@ -1,0 +1,1 @@
+"""The search command: learning, selection, probe."""

@@ -1,0 +1,160 @@
+"""Which schedule is written: learned ones and constants, retrained with fresh seeds."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from automix.evaluation.statistics import Interval, paired_difference
+from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome
+from automix.experiments.config import SelectionConfig
+from automix.random_streams import Stream, derived_seed
+from automix.schedule import Schedule
+
+RunJobs = Callable[[Sequence[TrainingJob]], Sequence[TrainingOutcome]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A schedule that may be selected.
+
+    Attributes:
+        name: where it comes from; unique.
+        schedule: what it does.
+        is_constant: whether it holds one operator throughout.
+        is_proposal: whether it is what the searcher itself holds to be best.
+    """
+
+    name: str
+    schedule: Schedule
+    is_constant: bool
+    is_proposal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a candidate did.
+
+    Attributes:
+        candidate: which one.
+        losses: calibrated NLL on the selection split, one per seed, in nats; lower is better.
+        rounds: how many rounds it took part in.
+        to_winner: paired difference of its losses to the winner's over the seeds they share,
+            with interval; None for the winner, for a single seed and where a training diverged.
+    """
+
+    candidate: Candidate
+    losses: tuple[float, ...]
+    rounds: int
+    to_winner: Interval | None
+
+    @property
+    def mean(self) -> float:
+        """Mean loss over its seeds."""
+        return float(np.mean(self.losses))
+
+
+def planned_trainings(config: SelectionConfig, *, num_candidates: int) -> int:
+    """Return how many trainings a selection among ``num_candidates`` takes."""
+    return sum(count * len(seeds) for count, seeds in _rounds(config, num_candidates))
+
+
+def select(
+    candidates: Sequence[Candidate], config: SelectionConfig, *, seed: int, run: RunJobs
+) -> list[Standing]:
+    """Compare candidates by successive halving; return the standings, the winner first.
+
+    Losses are those on the selection split, which neither training nor reward saw. Seeds are
+    shared, so all candidates of a round are compared on the same seeds. Finalists come first,
+    by their mean loss; those who left earlier follow. Two are never let go before the last round:
+    the best constant operator, so that the winner is at least as good on the final's seeds as the
+    best fixed operator of the rounds before, and the searcher's own proposal, which rests on all
+    of its trainings where a first round has few.
+
+    Args:
+        candidates: what is compared.
+        config: how many rounds and seeds.
+        seed: names the training seeds and the bootstrap.
+        run: trains the jobs and returns outcomes in their order.
+    """
+    losses: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+    rounds = dict.fromkeys(losses, 0)
+    left: list[Candidate] = list(candidates)
+    gone: list[Candidate] = []
+    for count, seeds in _rounds(config, len(candidates)):
+        ranked = _ranked(left, losses)
+        left, leaving = _keep(ranked, count)
+        gone = [*leaving, *gone]
+        jobs = [
+            TrainingJob(
+                schedule=candidate.schedule,
+                seed=derived_seed(seed, Stream.SELECTION, step=index),
+                splits=("selection",),
+            )
+            for candidate in left
+            for index in seeds
+        ]
+        outcomes = iter(run(jobs))
+        for candidate in left:
+            losses[candidate.name] += [_loss(next(outcomes)) for _ in seeds]
+            rounds[candidate.name] += 1
+    order = [*_ranked(left, losses), *gone]
+    return _standings(order, losses, rounds, seed=seed)
+
+
+def _rounds(config: SelectionConfig, num_candidates: int) -> list[tuple[int, range]]:
+    """Return, per round, how many candidates train with which seed numbers."""
+    plan, count, first, number = [], num_candidates, 0, config.first_seeds
+    for _ in range(config.rounds):
+        plan.append((count, range(first, first + number)))
+        first, number = first + number, number * 2
+        # The best one, the best constant, the proposal.
+        count = max(-(-count // 2), min(3, num_candidates))
+    return plan
+
+
+def _ranked(candidates: Sequence[Candidate], losses: Mapping[str, list[float]]) -> list[Candidate]:
+    if not losses[candidates[0].name]:
+        return list(candidates)
+    return sorted(candidates, key=lambda candidate: float(np.mean(losses[candidate.name])))
+
+
+def _keep(ranked: list[Candidate], count: int) -> tuple[list[Candidate], list[Candidate]]:
+    """Return the best ``count``, the best constant and the proposal among them, and the others."""
+    constant = next((candidate for candidate in ranked if candidate.is_constant), None)
+    staying = [each for each in ranked if each is constant or each.is_proposal]
+    others = [each for each in ranked if each not in staying]
+    leaving = others[max(0, count - len(staying)) :]
+    return [each for each in ranked if each not in leaving], leaving
+
+
+def _loss(outcome: TrainingOutcome) -> float:
+    loss = outcome.metrics["selection"].calibrated_nll
+    return loss if math.isfinite(loss) and not outcome.diverged else math.inf
+
+
+def _standings(
+    order: Sequence[Candidate],
+    losses: Mapping[str, list[float]],
+    rounds: Mapping[str, int],
+    *,
+    seed: int,
+) -> list[Standing]:
+    winner = np.array(losses[order[0].name])
+    standings = []
+    for position, candidate in enumerate(order):
+        own = np.array(losses[candidate.name])
+        shared = winner[: len(own)]
+        interval = None
+        if position and len(own) > 1 and np.isfinite([own, shared]).all():
+            interval = paired_difference(own, shared, seed=seed)
+        standings.append(
+            Standing(
+                candidate=candidate,
+                losses=tuple(float(value) for value in own),
+                rounds=rounds[candidate.name],
+                to_winner=interval,
+            )
+        )
+    return standings

@@ -1,0 +1,1 @@
+"""Co-Mixup: operator, energy and solver."""

@@ -1,0 +1,1 @@
+"""Puzzle Mix: operator, energy, graph-cut solver and transport."""

@@ -1,0 +1,192 @@
+"""The objective of PuzzleMix: which of two images each cell of a grid shows.
+
+Each cell has a label z in {0, 1/(N-1), .., 1}, the weight of the own image (index 1 below; the
+partner is index 0). With beta_P = beta / (16 P), s the pooled saliency of an image, of sum 1, and
+D_ab(c, d) the mean absolute difference across the border of neighbouring cells c and d between
+image a on the side of c and image b on the side of d:
+
+    T1 = sum_c z_c s_0(c) + (1 - z_c) s_1(c)                                saliency that is lost
+    T2 = beta_P sum_(c,d) (z_c - z_d)^2                                     label smoothness
+    T3 = beta_P gamma sum_(c,d) [ z_c (D10 + D11)/2 + (1 - z_c) (D01 + D00)/2
+                                + z_d (D01 + D11)/2 + (1 - z_d) (D10 + D00)/2
+                                + (D10 + D01 - D11 - D00)/2 (z_c - z_d)^2 ]  data smoothness
+    T4 = -eta/P^2 sum_c log( Binomial(N-1, lam)((N-1) z_c) + 1e-8 )         prior
+
+For z in {0, 1} the bracket of T3 is D_{z_c z_d} + (D10 + D01)/2.
+
+Shape suffixes: B batch, C channels, H rows, W columns, P grid side, N labels, E pooled positions
+along the image, K pooled positions along a cell. The batch comes last in what the solver reads.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from automix.operators.sampling import pool_cells, shares
+
+_PRIOR_FLOOR = 1e-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PuzzleWeights:
+    """Parameters of the objective; the defaults are the published ones.
+
+    Attributes:
+        grid: P, cells along a side, 2 to 16. The authors draw it from {2, 4, 8, 16} for each
+            batch. Here it is fixed, because each grid is another program to compile; draw it
+            outside, as a choice between four operators.
+        num_labels: N, 2 or 3; with 3 a cell can show both images half and half.
+        beta: weight of smoothness, not negative.
+        gamma: weight of the image borders within smoothness, not negative.
+        eta: weight of the prior, not negative.
+        neigh_size: pixels that are pooled to one position along a border, positive.
+        pixel_std: what the images were divided by to normalise them; differences of pixels are
+            measured before that.
+    """
+
+    grid: int = 4
+    num_labels: int = 3
+    beta: float = 1.2
+    gamma: float = 0.5
+    eta: float = 0.2
+    neigh_size: int = 4
+    pixel_std: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.grid <= 16:
+            raise ValueError(f"grid: expected 2 to 16, got {self.grid}")
+        if self.num_labels not in (2, 3):
+            raise ValueError(f"num_labels: expected 2 or 3, got {self.num_labels}")
+        if self.neigh_size < 1:
+            raise ValueError(f"neigh_size: expected 1 or more, got {self.neigh_size}")
+        for name in ("beta", "gamma", "eta", "pixel_std"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+
+
+class PuzzleProblem(NamedTuple):
+    """The objective of every image of a batch, as coefficients.
+
+    Attributes:
+        saliency: (2, P, P, B) cost of z = 0 and of z = 1 in each cell, in T1.
+        border: (2, P, P, B) the same in T3.
+        vertical: (P-1, P, B) weight of (z - z')^2 in T3, cell and the cell below.
+        horizontal: (P, P-1, B) the same, cell and the cell to the right.
+        prior: (N, B) cost of each label in T4.
+        smoothness: beta_P, weight of (z - z')^2 in T2.
+    """
+
+    saliency: Tensor
+    border: Tensor
+    vertical: Tensor
+    horizontal: Tensor
+    prior: Tensor
+    smoothness: float
+
+
+def puzzle_problem(
+    images_BCHW: Tensor,
+    saliency_BHW: Tensor,
+    partner_B: Tensor,
+    lam_B: Tensor,
+    weights: PuzzleWeights,
+) -> PuzzleProblem:
+    """Return the objective of a batch, in the floating point type of the saliency.
+
+    Args:
+        images_BCHW: (B, C, H, W) floating point, normalised.
+        saliency_BHW: (B, H, W) float32 or float64, non-negative, any scale. A map that is zero
+            or not finite counts as uniform.
+        partner_B: (B,) int64.
+        lam_B: (B,) in [0, 1], prior weight of the own image.
+        weights: parameters of the objective.
+    """
+    grid = weights.grid
+    own_PPB = shares(pool_cells(saliency_BHW, grid)).permute(1, 2, 0).contiguous()
+    saliency_2PPB = torch.stack((own_PPB, own_PPB.index_select(2, partner_B)))
+    smoothness = weights.beta / (16 * grid)
+    scale = smoothness * weights.gamma
+    down, right = _border_differences(images_BCHW.to(own_PPB.dtype), partner_B, weights)
+    border_2PPB = torch.zeros_like(saliency_2PPB)
+    border_2PPB[:, :-1] += down.first(scale)
+    border_2PPB[:, 1:] += down.second(scale)
+    border_2PPB[:, :, :-1] += right.first(scale)
+    border_2PPB[:, :, 1:] += right.second(scale)
+    return PuzzleProblem(
+        saliency=saliency_2PPB,
+        border=border_2PPB,
+        vertical=down.coupling(scale),
+        horizontal=right.coupling(scale),
+        prior=_prior(lam_B.to(own_PPB.dtype), weights),
+        smoothness=smoothness,
+    )
+
+
+class _Borders(NamedTuple):
+    """Differences D_ab across the borders between cells: each (rows, columns, B)."""
+
+    d00: Tensor
+    d01: Tensor
+    d10: Tensor
+    d11: Tensor
+
+    def first(self, scale: float) -> Tensor:
+        """Return what z = 0 and z = 1 cost in the upper or left cell: (2, rows, columns, B)."""
+        return torch.stack((self.d01 + self.d00, self.d10 + self.d11)) * (scale / 2)
+
+    def second(self, scale: float) -> Tensor:
+        """Return the same for the lower or right cell."""
+        return torch.stack((self.d10 + self.d00, self.d01 + self.d11)) * (scale / 2)
+
+    def coupling(self, scale: float) -> Tensor:
+        """Return the weight of (z - z')^2: (rows, columns, B)."""
+        return (self.d10 + self.d01 - self.d11 - self.d00) * (scale / 2)
+
+
+def _border_differences(
+    images_BCHW: Tensor, partner_B: Tensor, weights: PuzzleWeights
+) -> tuple[_Borders, _Borders]:
+    """Return the differences across horizontal borders (cells above each other) and vertical."""
+    batch, channels, height, width = images_BCHW.shape
+    along = max(1, min(height, width) // weights.grid // weights.neigh_size)
+    side = weights.grid * along
+    pooled_NEE = pool_cells(images_BCHW.flatten(0, 1), side) * weights.pixel_std
+    own_CEEB = pooled_NEE.view(batch, channels, side, side).permute(1, 2, 3, 0).contiguous()
+    partner_CEEB = own_CEEB.index_select(3, partner_B)
+    down = _differences(own_CEEB, partner_CEEB, partner_B, along)
+    turned = own_CEEB.transpose(1, 2), partner_CEEB.transpose(1, 2)
+    right = _differences(*turned, partner_B, along)
+    return down, _Borders(*(difference.transpose(0, 1) for difference in right))
+
+
+def _differences(own_CEEB: Tensor, partner_CEEB: Tensor, partner_B: Tensor, along: int) -> _Borders:
+    """Return D_ab between each cell and the one below it: four times (P-1, P, B)."""
+    side, batch = own_CEEB.shape[1], own_CEEB.shape[3]
+
+    def across(above_CEEB: Tensor, below_CEEB: Tensor) -> Tensor:
+        last_CREB = above_CEEB[:, along - 1 : side - 1 : along]
+        first_CREB = below_CEEB[:, along::along]
+        difference_REB = (last_CREB - first_CREB).abs_().mean(0)
+        return difference_REB.reshape(-1, side // along, along, batch).mean(2)
+
+    d11_RPB = across(own_CEEB, own_CEEB)
+    return _Borders(
+        d00=d11_RPB.index_select(2, partner_B),
+        d01=across(partner_CEEB, own_CEEB),
+        d10=across(own_CEEB, partner_CEEB),
+        d11=d11_RPB,
+    )
+
+
+def _prior(lam_B: Tensor, weights: PuzzleWeights) -> Tensor:
+    """Return the cost of each label in one cell: (N, B)."""
+    trials = weights.num_labels - 1
+    probability = [
+        math.comb(trials, count) * lam_B**count * (1 - lam_B) ** (trials - count)
+        for count in range(trials + 1)
+    ]
+    scale = -weights.eta / weights.grid**2
+    return scale * (torch.stack(probability) + _PRIOR_FLOOR).log()

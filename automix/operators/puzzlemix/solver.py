@@ -1,0 +1,234 @@
+"""Solvers of the PuzzleMix objective, batched over images.
+
+With N labels and rows of P cells a row has N**P states. Up to 256 states dynamic programming
+over the cells finds the minimum: what the future of a row-by-row scan depends on is the labels
+of the last P cells, and the coupling downwards is a sum over columns, so the table of states is
+updated one cell at a time, each a minimum over the N labels of one cell (81 states of a 4 x 4
+grid with 3 labels: 243 sums for a cell, not 81 x 81 for a row).
+
+Larger grids are solved by tree-reweighted message passing (Wainwright et al. 2005,
+https://doi.org/10.1109/TIT.2005.856938; scheduled by rows and columns as in Kolmogorov 2006,
+https://doi.org/10.1109/TPAMI.2006.200) and then improved by exact row and column updates. The
+coupling is convex in z, unless the images differ more inside than from each other, and for convex
+couplings the relaxation that this solves is tight.
+
+Shape suffixes: B batch, P grid side, N labels, S states, R positions along a chain, M chains.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from automix.operators.puzzlemix.energy import PuzzleProblem
+
+_MOST_STATES = 256
+_NUM_ITERATIONS = {2: 24, 3: 16}
+"""For each number of labels. On 128 problems of 16 x 16 cells with these the mean gap to the
+minimum is 0.002 %, the largest 0.3 %, and 98 % are solved exactly."""
+
+
+def is_exact(grid: int, num_labels: int) -> bool:
+    """Return whether `solve_puzzle` finds the minimum, or an approximation."""
+    return int(num_labels**grid) <= _MOST_STATES
+
+
+def solve_puzzle(problem: PuzzleProblem) -> Tensor:
+    """Return the weight of the own image in each cell, (B, P, P), that minimises the objective.
+
+    Args:
+        problem: what `puzzle_problem` returns.
+
+    Returns:
+        Values in {0, 1/(N-1), .., 1}: the minimum where `is_exact`, near it otherwise.
+    """
+    num_labels = problem.prior.shape[0]
+    grid = problem.saliency.shape[1]
+    model = _model(problem)
+    label_PPB = _solve_strip(model) if is_exact(grid, num_labels) else _solve_by_messages(model)
+    return (label_PPB.permute(2, 0, 1) / (num_labels - 1)).to(problem.prior.dtype)
+
+
+class _Model(NamedTuple):
+    """Costs of labels in a strip of cells, R rows of some width.
+
+    Attributes:
+        unary: (R, width, N, B).
+        down: (R-1, width, B) weight of (label - label')^2 between a cell and the one below.
+        right: (R, width-1, B) the same to the right.
+    """
+
+    unary: Tensor
+    down: Tensor
+    right: Tensor
+
+
+def _model(problem: PuzzleProblem) -> _Model:
+    num_labels = problem.prior.shape[0]
+    steps = num_labels - 1
+    z_N1 = torch.arange(num_labels, device=problem.prior.device).unsqueeze(1) / steps
+    ends_2PPB = problem.saliency + problem.border
+    unary_PPNB = torch.lerp(
+        ends_2PPB[0].unsqueeze(2), ends_2PPB[1].unsqueeze(2), z_N1.to(ends_2PPB.dtype)
+    )
+    return _Model(
+        unary_PPNB + problem.prior,
+        (problem.vertical + problem.smoothness) / steps**2,
+        (problem.horizontal + problem.smoothness) / steps**2,
+    )
+
+
+def _squared_steps(num_labels: int, like: Tensor) -> Tensor:
+    """Return (label - label')^2 as (N, N)."""
+    label_N = torch.arange(num_labels, device=like.device, dtype=like.dtype)
+    return (label_N.unsqueeze(1) - label_N).square()
+
+
+def _row_costs(model: _Model, square_NN: Tensor) -> Tensor:
+    """Return the cost of each state of each row, without the coupling downwards: (R, S, B)."""
+    rows, width, num_labels, batch = model.unary.shape
+    total = model.unary[:, 0]
+    for column in range(1, width):
+        pair = square_NN.unsqueeze(2) * model.right[:, column - 1, None, None]
+        pair = pair + model.unary[:, column, None]
+        total = total.view(rows, -1, num_labels, 1, batch) + pair.unsqueeze(1)
+    return total.reshape(rows, -1, batch)
+
+
+def _solve_strip(model: _Model) -> Tensor:
+    """Return the labels of least cost, (R, width, B) int64, by dynamic programming."""
+    rows, width, num_labels, batch = model.unary.shape
+    square_NN = _squared_steps(num_labels, model.unary)
+    costs_RSB = _row_costs(model, square_NN)
+    jumps = square_NN.unsqueeze(2) * model.down.unsqueeze(2).unsqueeze(2)  # (R-1, width, N, N, B)
+    choices = []
+    best_SB = costs_RSB[0]
+    for row in range(rows - 1):
+        for column in range(width):
+            split = best_SB.view(num_labels**column, num_labels, 1, -1, batch)
+            best, choice = _least((split + jumps[row, column].unsqueeze(2)).unbind(1))
+            best_SB = best.view(-1, batch)
+            choices.append(choice.view(-1, batch))
+        best_SB = best_SB + costs_RSB[row + 1]
+    return _trace_back(best_SB.argmin(0), choices, (rows, width, num_labels))
+
+
+def _least(values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Return the elementwise minimum and which of the tensors it is from, as uint8.
+
+    Reducing with an index is not vectorised on a CPU: 40 times the time of these comparisons.
+    """
+    is_less = values[1] < values[0]
+    least, choice = torch.minimum(values[0], values[1]), is_less.view(torch.uint8)
+    for index, value in enumerate(values[2:], start=2):
+        is_less = value < least
+        choice = torch.maximum(choice, is_less.view(torch.uint8) * index)
+        least = torch.minimum(value, least)
+    return least, choice
+
+
+def _trace_back(state_B: Tensor, choices: list[Tensor], shape: tuple[int, int, int]) -> Tensor:
+    """Return the labels on the way to the best last state."""
+    rows, width, num_labels = shape
+    strides = [num_labels ** (width - 1 - column) for column in range(width)]
+    labels = [state_B // stride % num_labels for stride in strides]
+    for row in range(rows - 2, -1, -1):
+        above = []
+        for column in range(width - 1, -1, -1):
+            choice_SB = choices[row * width + column]
+            label_B = choice_SB.gather(0, state_B.unsqueeze(0)).squeeze(0).to(torch.int64)
+            state_B = state_B + (label_B - labels[column]) * strides[column]
+            above.append(label_B)
+        labels = above[::-1] + labels
+    return torch.stack(labels).view(rows, width, -1)
+
+
+_Positions = list[Tensor]
+"""One tensor (N, M, B) for each position along a family of chains: all rows, or all columns."""
+
+
+def _solve_by_messages(model: _Model) -> Tensor:
+    """Return labels, (P, P, B), by messages along columns and rows in turn.
+
+    Each cell is on two chains, a row and a column, so half of its cost belongs to each: a message
+    is ``min over labels of jump + half of all that is known - the message in return``.
+    """
+    num_labels = model.unary.shape[2]
+    # Only differences between labels count; a label of cost 0 in each cell keeps messages small.
+    unary = (model.unary - model.unary.amin(2, keepdim=True)).transpose(1, 2)
+    half_by_row = (0.5 * unary).contiguous()  # (row, N, column, B)
+    half_by_column = (0.5 * unary).transpose(0, 2).contiguous()
+    square_NN = _squared_steps(num_labels, unary)[:, :, None, None]
+    down = list(square_NN * model.down[:, None, None])
+    right = list(square_NN * model.right.transpose(0, 1)[:, None, None])
+    along_columns = along_rows = torch.zeros_like(half_by_row)
+    up = left = list(along_rows)
+    for _ in range(_NUM_ITERATIONS[num_labels]):
+        along_columns, up = _pass_messages(half_by_row, along_rows, up, down)
+        along_rows, left = _pass_messages(half_by_column, along_columns, left, right)
+    belief = 2 * half_by_row + along_columns + along_rows.transpose(0, 2)
+    return _polish(model, _least(belief.unbind(1))[1].to(torch.int64))
+
+
+def _pass_messages(
+    half_unary: Tensor, crossing: Tensor, back: _Positions, jumps: _Positions
+) -> tuple[Tensor, _Positions]:
+    """Run messages along a family of chains to the end and back.
+
+    Args:
+        half_unary: (R, N, M, B) half the cost of each label.
+        crossing: (M, N, R, B) sum of the messages along the chains of the other family.
+        back: messages towards the start, from the round before.
+        jumps: for each step of a chain the cost of a pair of labels, (N, N, M, B).
+
+    Returns:
+        The sum of the messages in both directions, (R, N, M, B), and those towards the start.
+    """
+    half_known = list(torch.add(half_unary, crossing.transpose(0, 2), alpha=0.5))
+    ahead = _run(half_known, back, jumps)
+    back = _run(half_known[::-1], ahead[::-1], jumps[::-1])[::-1]
+    return torch.stack([one + other for one, other in zip(ahead, back, strict=True)]), back
+
+
+def _run(half_known: _Positions, opposite: _Positions, jumps: _Positions) -> _Positions:
+    """Return the messages that arrive at each position from the one before it."""
+    messages = [torch.zeros_like(half_known[0])]
+    for position, jump in enumerate(jumps):
+        # Of the sum of messages half counts; the opposite one is taken off as a whole.
+        rest = torch.sub(messages[-1], opposite[position])
+        total = torch.add(half_known[position], rest, alpha=0.5)
+        messages.append((total.unsqueeze(1) + jump).amin(0))
+    return messages
+
+
+def _polish(model: _Model, label_PPB: Tensor) -> Tensor:
+    """Return labels improved by exact updates: every second row, then columns, given the rest."""
+    turned = _Model(
+        model.unary.transpose(0, 1), model.right.transpose(0, 1), model.down.transpose(0, 1)
+    )
+    for part, is_turned in ((model, False), (turned, True)):
+        label_PPB = label_PPB.transpose(0, 1) if is_turned else label_PPB
+        for parity in (0, 1):
+            label_PPB = _update_rows(part, label_PPB, parity)
+        label_PPB = label_PPB.transpose(0, 1) if is_turned else label_PPB
+    return label_PPB
+
+
+def _update_rows(model: _Model, label_PPB: Tensor, parity: int) -> Tensor:
+    """Return the labels with every second row at its minimum, given the other rows."""
+    num_labels = model.unary.shape[2]
+    label_N = torch.arange(num_labels, device=label_PPB.device, dtype=model.unary.dtype)
+    # What the row above and the row below add to the cost of each label.
+    squares = (label_N.unsqueeze(1) - label_PPB.to(label_N.dtype).unsqueeze(2)).square()
+    cost = model.unary.clone()
+    cost[1:] += squares[:-1] * model.down.unsqueeze(2)
+    cost[:-1] += squares[1:] * model.down.unsqueeze(2)
+    unary = cost[parity::2].permute(1, 2, 0, 3)  # (position, N, chain, B)
+    weight = model.right[parity::2].permute(1, 0, 2)
+    chains = _Model(
+        unary.flatten(2).unsqueeze(1), weight.flatten(1).unsqueeze(1), weight[:, :0].flatten(1)
+    )
+    updated = label_PPB.clone()
+    row_shape = (unary.shape[0], *unary.shape[2:])
+    updated[parity::2] = _solve_strip(chains).view(row_shape).transpose(0, 1)
+    return updated

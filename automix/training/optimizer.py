@@ -1,0 +1,102 @@
+"""Optimiser, learning rate as a function of progress, and averaged weights."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from automix.configuration.task import TrainerConfig
+
+# One-cycle starts at this share of the peak; one_cycle and cosine end at 0.
+_FIRST_SHARE = 0.05
+_MOMENTUM = 0.9
+_BETAS = (0.9, 0.999)
+_MILESTONE_FACTOR = 0.1
+# The average of the first steps must not be dominated by the initial weights.
+_EMA_WARM_UP_STEPS = 10
+
+
+def learning_rate_at(config: TrainerConfig, progress: float) -> float:
+    """Return the learning rate at ``progress``, the share of the training done, in [0, 1]."""
+    warm_up = config.warm_up_share
+    if progress < warm_up:
+        share = progress / warm_up
+        if config.learning_rate_schedule == "one_cycle":
+            share = _FIRST_SHARE + (1 - _FIRST_SHARE) * share
+        return config.peak_learning_rate * share
+    falling = (progress - warm_up) / (1 - warm_up)
+    match config.learning_rate_schedule:
+        case "one_cycle":
+            return config.peak_learning_rate * (1 - falling)
+        case "cosine":
+            return config.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
+        case "multi_step":
+            factor = config.milestone_factor or _MILESTONE_FACTOR
+            passed = sum(progress >= milestone for milestone in config.milestones or ())
+            return config.peak_learning_rate * factor**passed
+        case "constant":
+            return config.peak_learning_rate
+
+
+def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.SGD | torch.optim.AdamW:
+    """Return the optimiser of ``config``, without weight decay on norms and biases.
+
+    It is fused: one kernel for all weights, and no wait for the device with a `GradScaler`.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    rate = learning_rate_at(config, 0.0)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=config.betas or _BETAS, fused=True)
+    momentum = _MOMENTUM if config.momentum is None else config.momentum
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
+
+
+def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:
+    """Set every state tensor to zero in place; the first step then equals that of a new one."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()
+
+
+class AveragedWeights:
+    """Exponential moving average of a model's weights and BatchNorm statistics.
+
+    Attributes:
+        model: a copy of the model that holds the averages; evaluate this one.
+    """
+
+    def __init__(self, source: nn.Module, copy: nn.Module, *, decay: float) -> None:
+        """Average ``source`` into ``copy``, a module of the same shape; ``decay`` in (0, 1)."""
+        self.model = copy.requires_grad_(False)
+        self._decay = decay
+        self._pairs = _floating_state(copy), _floating_state(source)
+        self._counts = _integer_state(copy), _integer_state(source)
+        self.copy_()
+
+    @torch.no_grad()
+    def copy_(self) -> None:
+        """Set the averages to the current weights."""
+        for averages, current in (self._pairs, self._counts):
+            for average, value in zip(averages, current, strict=True):
+                average.copy_(value)
+
+    @torch.no_grad()
+    def update_(self, step: int) -> None:
+        """Take in the weights after optimiser step number ``step`` (from 0)."""
+        decay = min(self._decay, (1 + step) / (_EMA_WARM_UP_STEPS + step))
+        torch._foreach_lerp_(*self._pairs, 1 - decay)
+        for average, value in zip(*self._counts, strict=True):
+            average.copy_(value)
+
+
+def _floating_state(module: nn.Module) -> list[Tensor]:
+    return [value for value in module.state_dict().values() if value.is_floating_point()]
+
+
+def _integer_state(module: nn.Module) -> list[Tensor]:
+    return [value for value in module.state_dict().values() if not value.is_floating_point()]

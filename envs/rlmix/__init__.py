@@ -1,0 +1,1 @@
+"""RL-Mix, the predecessor's environment, for comparison."""

@@ -1,0 +1,370 @@
+"""RLMix-v0: one action per batch, the predecessor's environment.
+
+Shape suffixes: B batch, C channels, H rows, W columns, P cells per
+side, K classes.
+
+Shape suffixes: B batch, C channels, H rows, W columns, P cells, K classes.
+"""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from automix.configuration.task import TaskConfig
+from automix.data.splits import SearchData
+from automix.errors import ConfigError
+from automix.operator_info import Operator
+from automix.operators.rmix import RMixDraws, apply_rmix, draw_rmix
+from automix.operators.sampling import enlarge_cells
+from automix.operators.types import BatchShape, MixedBatch
+from automix.random_streams import Stream, derived_seed, stream_generator
+from automix.saliency.gradient import normalised, raw_module
+from automix.schedule import Decision
+from automix.training.metrics import EvalMetrics
+from automix.training.step import FedBatch
+from automix.training.trainer import (
+    ClassifierTrainer,
+    TrainerState,
+    build_trainer,
+    load_search_data,
+)
+from envs.config import EnvironmentConfig
+from envs.rewards import diverged_potential, potential_of
+from envs.rlmix.config import RLMixConfig
+from envs.rlmix.similarity import (
+    batch_similarity,
+    gradient_cells,
+    image_similarity,
+    outputs_of,
+    pooled_magnitude,
+)
+
+NUM_PERCENTILES = 10
+_PERCENTILE_STEP = 0.11
+LOWEST_LOG = -16.0
+"""Log-probabilities below this are observed as this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenBatch:
+    """A clean batch, what the network makes of it, and what is drawn for its mixing.
+
+    Attributes:
+        fed: the batch.
+        cells: (B, P, P) magnitude of the gradient, not normalised.
+        logits: (B, K).
+        draws: partners and weights; the percentiles are up to the agent.
+        grid: cells along a side of the grid that is mixed on.
+    """
+
+    fed: FedBatch
+    cells: Tensor
+    logits: Tensor
+    draws: RMixDraws
+    grid: int
+
+
+def see(trainer: ClassifierTrainer, config: RLMixConfig) -> SeenBatch:
+    """Return the next batch of a training; one pass, of which nothing remains in the network."""
+    fed = trainer.fed_batch(Decision(operator=Operator.NONE))
+    trainer.model.train()
+    cells_BPP, logits_BK = gradient_cells(
+        trainer.model, fed.images, fed.labels, cells=config.cells, layer=config.layer
+    )
+    key, images = fed.key, fed.images
+    generator = stream_generator(
+        key.seed, Stream.MIXING, rank=key.rank, step=key.step, device=images.device
+    )
+    shape = BatchShape(len(images), images.shape[2], images.shape[3])
+    draws = draw_rmix(shape, strength=config.strength, generator=generator, per="batch")
+    # On the host: what is drawn on the device would have to be waited for.
+    choice = derived_seed(key.seed, Stream.MIXING_CHOICE, rank=key.rank, step=key.step)
+    grid = config.grids[choice % len(config.grids)]
+    return SeenBatch(fed=fed, cells=cells_BPP, logits=logits_BK, draws=draws, grid=grid)
+
+
+def observed(seen: SeenBatch, config: RLMixConfig) -> dict[str, Tensor]:
+    """Return what the agent sees of a batch: float32 tensors within the space of observations."""
+    maps_BPP = normalised(seen.cells).clamp(0, 1)
+    logs_BK = seen.logits.log_softmax(dim=1).nan_to_num(LOWEST_LOG)
+    found = {"saliency": maps_BPP, "logits": logs_BK.clamp(LOWEST_LOG, 0)}
+    if config.observe_draws:
+        found["partner_saliency"] = maps_BPP[seen.draws.partner]
+        found["lam"] = seen.draws.lam
+        found["grid"] = torch.full((1,), float(seen.grid), device=maps_BPP.device)
+    return found
+
+
+def mix(seen: SeenBatch, levels_B: Tensor) -> MixedBatch:
+    """Mix a batch; cells at or above the percentile of their image are salient.
+
+    Args:
+        seen: the batch.
+        levels_B: (B,) int64, index of each image's percentile: 0, 0.11, ... 0.99.
+    """
+    images = seen.fed.images
+    size = (images.shape[2], images.shape[3])
+    with torch.no_grad():
+        return apply_rmix(
+            images,
+            seen.fed.targets,
+            seen.draws._replace(percentile=levels_B * _PERCENTILE_STEP),
+            saliency_BHW=enlarge_cells(seen.cells, size).squeeze(1),
+            grid=seen.grid,
+        )
+
+
+def train_on(
+    trainer: ClassifierTrainer, seen: SeenBatch, mixed: MixedBatch, config: RLMixConfig
+) -> tuple[Tensor, Tensor]:
+    """Do one training step on the mixed batch.
+
+    Returns:
+        The loss, and the similarity of the gradients of the clean and the mixed batch (0 if it is
+        not paid), scalars on the device. The gradient with respect to the mixed images comes from
+        the training step itself; the weights are the same for both.
+    """
+    fed = dataclasses.replace(seen.fed, images=mixed.images, targets=mixed.targets, is_mixed=True)
+    if config.reward == "validation_gain":
+        loss = trainer.train_on(fed)
+        return loss, torch.zeros_like(loss)
+    if config.layer is None:
+        images = mixed.images.detach().requires_grad_()
+        loss = trainer.train_on(dataclasses.replace(fed, images=images))
+        gradient = images.grad
+    else:
+        with outputs_of(raw_module(trainer.model), config.layer, cut=False) as outputs:
+            loss = trainer.train_on(fed)
+        gradient = outputs[-1].grad
+    assert gradient is not None
+    cells_BPP = pooled_magnitude(gradient.float(), cells=config.cells)
+    if config.reward == "gradient_similarity":
+        return loss, batch_similarity(seen.cells, cells_BPP)
+    return loss, image_similarity(seen.cells, cells_BPP).mean()
+
+
+Maps = dict[str, NDArray[np.float32]]
+Percentiles = NDArray[np.int64]
+# The potential is that of the default: the negative calibrated NLL.
+_POTENTIAL = EnvironmentConfig()
+
+
+class RLMixState(TypedDict):
+    """What an episode continues from bit for bit: tensors and plain values."""
+
+    seed: int
+    episode: int
+    potential: float
+    is_over: bool
+    trainer: TrainerState
+
+
+class RLMixEnv(gym.Env[Maps, Percentiles]):
+    """Choose for each image of each mini-batch how much of its saliency survives mixing.
+
+    ## Action Space
+    `MultiDiscrete([10] * B)`: for each image, the percentile of its saliency (0, 0.11, ... 0.99)
+    from which on its cells are salient. Cells of which one of two images alone is salient show that
+    one, the others a blend (R-Mix).
+
+    ## Observation Space
+    A `Dict` about the batch that is to be mixed: `saliency`, (B, P, P) maps that sum to 1 each, and
+    `logits`, (B, K) log-probabilities down to -16, both flattened to one axis, image after image.
+    With `observe_draws` also `partner_saliency`, `lam` and `grid`, which are drawn before the
+    action.
+
+    ## Rewards
+    `validation_gain`: gain of the negative calibrated NLL on the reward split, paid every
+    `validate_every` steps and at the end. `gradient_similarity`: the published cosine, in [0, 1].
+    `image_similarity`: the mean of one cosine per image.
+
+    ## Starting State
+    A freshly initialised classifier; an episode is one training. `reset(seed=s)` starts a
+    reproducible sequence of episodes.
+
+    ## Episode End
+    Terminates after the last mini-batch of the training, or when a loss is not finite. The last
+    observation is of the batch that would come next. Never truncates.
+
+    ## Information
+    `info["loss"]` and `info["diverged"]`; at the end `info["metrics"]`, `info["potential"]` and
+    `info["training_seed"]`.
+
+    ## Version History
+    * v0: initial version
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - declared so by Gymnasium
+
+    def __init__(
+        self,
+        task: TaskConfig | None = None,
+        config: RLMixConfig | None = None,
+        *,
+        data: SearchData | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Prepare the data and the classifier once; episodes re-initialise it in place.
+
+        Args:
+            task: data, model and training; the digits by default.
+            config: observation and reward.
+            data: splits to use instead of loading those of ``task``.
+            seed: seed of the sequence of episodes, until `reset` is given another.
+
+        Raises:
+            AutoMixError: the data cannot be loaded, the layer does not exist, a grid is finer than
+                the images, or a step has several micro-batches.
+        """
+        self.task = task or TaskConfig()
+        self.config = config or RLMixConfig()
+        self.data = data or load_search_data(self.task.data)
+        self._trainer = build_trainer(self.task, self.data, seed=0)
+        batch, size = self._trainer.batch_size, min(self.data.image_shape[1:])
+        _check(self.config, self.task, self._trainer.model, image_size=size)
+        self.observation_space = _observations(self.config, batch, self.data.num_classes)
+        self.action_space = spaces.MultiDiscrete([NUM_PERCENTILES] * batch)
+        self._seed = seed
+        self._episode = -1
+        self._potential = 0.0
+        self._is_over = True
+        self._seen: SeenBatch | None = None
+
+    @property
+    def trainer(self) -> ClassifierTrainer:
+        """The training in progress."""
+        return self._trainer
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Maps, dict[str, Any]]:
+        """Start a new training; there are no options."""
+        super().reset(seed=seed)
+        if options:
+            raise ValueError(f"expected no options, got {sorted(options)}")
+        if seed is not None:
+            self._seed, self._episode = seed, -1
+        elif self._seed is None:
+            self._seed = int(self.np_random.integers(2**31))
+        self._episode += 1
+        self.trainer.reset(derived_seed(self._seed, Stream.EPISODE, step=self._episode))
+        self._is_over = False
+        self._potential = self._potential_of(self._evaluate()) if self._pays_gain else 0.0
+        return self._see()[0], {"training_seed": self.trainer.seed}
+
+    def step(self, action: Percentiles) -> tuple[Maps, float, bool, bool, dict[str, Any]]:
+        """Mix the batch that was observed, train on it, and observe the next."""
+        if self._is_over or self._seen is None:
+            raise RuntimeError("expected reset() before this, got step()")
+        if not self.action_space.contains(np.asarray(action, dtype=np.int64)):
+            raise ValueError(f"expected an action in {self.action_space}, got {action!r}")
+        levels_B = torch.as_tensor(np.asarray(action), device=self._seen.cells.device)
+        mixed = mix(self._seen, levels_B)
+        loss, similarity = train_on(self.trainer, self._seen, mixed, self.config)
+        observation, numbers = self._see(loss, similarity)
+        diverged = not np.isfinite(numbers).all()
+        self._is_over = diverged or self.trainer.step == self.trainer.total_steps
+        info: dict[str, Any] = {"loss": numbers[0], "diverged": diverged}
+        is_due = self._pays_gain and self.trainer.step % self.config.validate_every == 0
+        reward = 0.0 if diverged or self._pays_gain else numbers[1]
+        if self._is_over or is_due:
+            metrics = self._evaluate()
+            potential = self._potential_of(metrics, diverged=diverged)
+            if self._pays_gain:
+                reward, self._potential = potential - self._potential, potential
+            info |= {"metrics": metrics, "potential": potential}
+        if self._is_over:
+            info["training_seed"] = self.trainer.seed
+        return observation, reward, self._is_over, False, info
+
+    def get_state(self) -> RLMixState:
+        """Return a copy of the state of the episode in progress."""
+        assert self._seed is not None, "reset() sets the seed"
+        return RLMixState(
+            seed=self._seed,
+            episode=self._episode,
+            potential=self._potential,
+            is_over=self._is_over,
+            trainer=copy.deepcopy(self.trainer.state_dict()),
+        )
+
+    def set_state(self, state: RLMixState) -> Maps:
+        """Continue the episode that `get_state` captured; return its last observation."""
+        self._seed, self._episode = state["seed"], state["episode"]
+        self._potential, self._is_over = state["potential"], state["is_over"]
+        self.trainer.load_state_dict(state["trainer"])
+        return self._see()[0]
+
+    @property
+    def _pays_gain(self) -> bool:
+        return self.config.reward == "validation_gain"
+
+    def _see(self, *numbers: Tensor) -> tuple[Maps, list[float]]:
+        """Observe the next batch; read it and ``numbers`` from the device, in one go."""
+        self._seen = see(self.trainer, self.config)
+        parts = observed(self._seen, self.config)
+        flat = torch.cat([number.flatten().float() for number in (*numbers, *parts.values())])
+        values = flat.cpu().numpy()
+        found, start = {}, len(numbers)
+        for name, part in parts.items():
+            found[name] = values[start : start + part.numel()].copy()
+            start += part.numel()
+        return found, values[: len(numbers)].tolist()
+
+    def _evaluate(self) -> EvalMetrics:
+        return self.trainer.evaluate(self.data.reward)
+
+    def _potential_of(self, metrics: EvalMetrics, *, diverged: bool = False) -> float:
+        if diverged:
+            return diverged_potential(_POTENTIAL, num_classes=self.data.num_classes)
+        return potential_of(metrics, _POTENTIAL, num_classes=self.data.num_classes)
+
+
+def _observations(config: RLMixConfig, batch: int, num_classes: int) -> spaces.Space[Maps]:
+    def box(low: float, high: float, *shape: int) -> spaces.Box:
+        return spaces.Box(low, high, shape=shape, dtype=np.float32)
+
+    maps = box(0, 1, batch * config.cells**2)
+    found: dict[str, spaces.Space[Any]] = {
+        "saliency": maps,
+        "logits": box(LOWEST_LOG, 0, batch * num_classes),
+    }
+    if config.observe_draws:
+        found["partner_saliency"] = maps
+        found["lam"] = box(0, 1, batch)
+        found["grid"] = box(1, 32, 1)
+    return spaces.Dict(found)  # type: ignore[return-value]  # of any dict
+
+
+def _check(config: RLMixConfig, task: TaskConfig, model: nn.Module, *, image_size: int) -> None:
+    """Refuse what the training or its images do not have."""
+    if task.trainer.accumulation > 1:
+        raise ConfigError(
+            f"task.trainer.accumulation: expected 1 with RL-Mix, got {task.trainer.accumulation}"
+        )
+    if max(config.grids) > image_size:
+        raise ConfigError(
+            f"rlmix.grids: expected at most {image_size} cells along a side of the images, "
+            f"got {max(config.grids)}"
+        )
+    if config.layer is None:
+        return
+    names = [name for name, _ in raw_module(model).named_modules() if name]
+    if config.layer not in names:
+        outer = ", ".join(name for name in names if "." not in name)
+        raise ConfigError(
+            f"rlmix.layer: expected a module of the network ({outer}, ...), got {config.layer!r}"
+        )
+    if task.trainer.compile and config.reward != "validation_gain":
+        raise ConfigError(
+            "rlmix.layer: expected null with task.trainer.compile and a similarity (compiled "
+            f"networks show no layers), got {config.layer!r}"
+        )

@@ -1,0 +1,120 @@
+"""How much the gradients of a mixed batch are like those of the clean one: RL-Mix's reward.
+
+Random-Mixup, https://arxiv.org/abs/2212.04875. Shape suffixes: B batch, C channels, H rows, W
+columns, P cells per side, K classes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from automix.configuration.task import Statistics
+from automix.saliency.gradient import raw_module, without_trace
+
+
+def gradient_cells(
+    model: nn.Module,
+    images_BCHW: Tensor,
+    targets: Tensor,
+    *,
+    cells: int,
+    layer: str | None = None,
+    statistics: Statistics = Statistics.BATCH,
+) -> tuple[Tensor, Tensor]:
+    """Return the magnitude of the gradient, averaged over a grid and not normalised, and logits.
+
+    Unlike saliency maps, an image whose loss is large has large values here.
+
+    Args:
+        model: a classifier, (B, C, H, W) to logits (B, K); nothing about it changes.
+        images_BCHW: floating point.
+        targets: (B,) class indices or (B, K) soft targets.
+        cells: cells per side.
+        layer: name of a module whose output the gradient is taken at; None: at the image. The
+            later the layer, the less the backward pass costs.
+        statistics: what batch norm normalises with.
+
+    Returns:
+        (B, P, P) float32, not negative, up to one factor for the whole batch; (B, K) float32.
+    """
+    raw = raw_module(model)
+    with without_trace(raw, device=images_BCHW.device, statistics=statistics):
+        images = images_BCHW.detach().float()
+        if layer is None:
+            at = images.requires_grad_()
+            logits = raw(images).float()
+        else:
+            with outputs_of(raw, layer, cut=True) as outputs:
+                logits = raw(images).float()
+            at = outputs[-1]
+        loss = F.cross_entropy(logits, targets, reduction="sum")
+        (gradient_BCHW,) = torch.autograd.grad(loss, at)
+    return pooled_magnitude(gradient_BCHW, cells=cells), logits.detach()
+
+
+@contextmanager
+def outputs_of(model: nn.Module, layer: str, *, cut: bool) -> Iterator[list[Tensor]]:
+    """Collect what a layer gives while the block runs, ready for gradients with respect to it.
+
+    Args:
+        model: the raw module.
+        layer: name of one of its modules, see `check_layer`.
+        cut: make the outputs leaves, so that a backward pass ends there; otherwise they keep
+            their gradient in ``.grad`` as a leaf does.
+    """
+    outputs: list[Tensor] = []
+
+    def collect(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        if cut:
+            output = output.detach().requires_grad_()
+        else:
+            output.retain_grad()
+        outputs.append(output)
+        return output
+
+    handle = model.get_submodule(layer).register_forward_hook(collect)
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+def pooled_magnitude(gradient_BCHW: Tensor, *, cells: int) -> Tensor:
+    """Return the root mean square over channels on a grid, (B, P, P).
+
+    Larger maps are averaged over the cells, smaller ones enlarged bilinearly.
+    """
+    # By the peak of the batch: squares of the gradients of well-fitted images underflow.
+    scaled = gradient_BCHW / gradient_BCHW.abs().amax().clamp_min(_tiny(gradient_BCHW))
+    maps_B1HW = scaled.square().mean(dim=1, keepdim=True).sqrt()
+    if min(maps_B1HW.shape[2:]) >= cells:
+        return F.adaptive_avg_pool2d(maps_B1HW, cells).squeeze(1)
+    return F.interpolate(maps_B1HW, size=(cells, cells), mode="bilinear", antialias=True).squeeze(1)
+
+
+def batch_similarity(a_BPP: Tensor, b_BPP: Tensor) -> Tensor:
+    """Return one cosine over the whole batch, a scalar in [0, 1] for maps that are not negative.
+
+    This is the published reward; one image with a large gradient decides it. 0 where a batch has
+    no gradient at all.
+    """
+    return _cosine(a_BPP.flatten()[None], b_BPP.flatten()[None])[0]
+
+
+def image_similarity(a_BPP: Tensor, b_BPP: Tensor) -> Tensor:
+    """Return one cosine per image, (B,): every image counts alike in their mean."""
+    return _cosine(a_BPP.flatten(1), b_BPP.flatten(1))
+
+
+def _cosine(a_BN: Tensor, b_BN: Tensor) -> Tensor:
+    # By the peak of each row: `F.cosine_similarity` takes vectors shorter than 1e-8 for zero.
+    a_BN = a_BN / a_BN.abs().amax(dim=1, keepdim=True).clamp_min(_tiny(a_BN))
+    b_BN = b_BN / b_BN.abs().amax(dim=1, keepdim=True).clamp_min(_tiny(b_BN))
+    return F.cosine_similarity(a_BN, b_BN, dim=1)
+
+
+def _tiny(values: Tensor) -> float:
+    return torch.finfo(values.dtype).tiny
