@@ -23,15 +23,15 @@ _FARTHEST = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateScale:
-    """Means and deviations of the F features of an observation at one time of a training.
+    """Means and deviations of the F features of an observation at one time of a training run.
 
     Attributes:
-        centre: (F,); 0 where a feature is unknown.
-        weight: (F,), what standardised features are multiplied by: 1 over the deviation, 0 for
+        center: (F,); 0 where a feature is unknown.
+        weight: (F,), what standardized features are multiplied by: 1 over the deviation, 0 for
             features that are unknown or constant.
     """
 
-    centre: Floats
+    center: Floats
     weight: Floats
 
     @classmethod
@@ -40,15 +40,15 @@ class StateScale:
         known = states[~np.isnan(states).any(axis=1)]
         if not len(known):
             nothing = np.zeros(states.shape[1])
-            return cls(centre=nothing, weight=nothing)
+            return cls(center=nothing, weight=nothing)
         deviation = known.std(axis=0)
         varies = deviation > _LEAST_DEVIATION
         weight = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-        return cls(centre=known.mean(axis=0), weight=weight)
+        return cls(center=known.mean(axis=0), weight=weight)
 
     @property
     def num_varying(self) -> int:
-        """Return how many features differ between trainings."""
+        """Return how many features differ between training runs."""
         return int(np.count_nonzero(self.weight))
 
     def features(self, states: Floats) -> Floats:
@@ -56,14 +56,14 @@ class StateScale:
 
         What is not known is taken as the mean.
         """
-        scaled = np.nan_to_num((states - self.centre) * self.weight)
+        scaled = np.nan_to_num((states - self.center) * self.weight)
         clipped = np.clip(scaled, -_FARTHEST, _FARTHEST)
         features: Floats = clipped / math.sqrt(max(1, self.num_varying))
         return features
 
 
 # Grids for the two free numbers, chosen by marginal likelihood: correlation of the effects of
-# neighbouring segments, and the share of the variance that is the schedule's.
+# neighboring segments, and the share of the variance that is the schedule's.
 _CORRELATIONS = (0.3, 0.6, 0.8, 0.9)
 _SIGNAL_SHARES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 # And for what is known from the state before a segment: its share of the variance, and the share
@@ -89,7 +89,7 @@ class Reaction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episodes:
-    """What was done, (E, S) indices of decisions; centred values (E,); (D, D) prior covariances."""
+    """Decisions as (E, S) indices; centered values (E,); (D, D) prior covariances."""
 
     taken: NDArray[np.int64]
     values: Floats
@@ -266,7 +266,7 @@ class AdditiveFit:
         choices: the D decisions whose effects were estimated.
         effects: (S, D), estimated contribution of each decision in each segment to the value of a
             schedule, in the unit of the value; the prior mean is 0.
-        correlation: of the effects of neighbouring segments, in (0, 1).
+        correlation: of the effects of neighboring segments, in (0, 1).
         reactions: how the effects of each segment change with the state before it; () if no
             states were known.
     """

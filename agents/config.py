@@ -8,7 +8,7 @@ from automix.configuration.base import Config
 
 
 class AgentConfig(Config):
-    """Proximal policy optimisation over whole trainings.
+    """Proximal policy optimization over whole training runs.
 
     Rewards are not discounted: strong mixing early lowers the next segment's validation and
     raises the final one, so a myopic agent learns never to mix.
@@ -36,7 +36,7 @@ class AgentConfig(Config):
     """Step size of Adam for policy and critic at the beginning; it falls linearly to a share of one
     over the number of rollouts, at the update after the last one."""
 
-    epochs_per_update: Annotated[int, Field(ge=1)] = 5
+    n_epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over a rollout at each update."""
 
     # Returns are noisy, and halves of a rollout disagree. On the two toys of the tests, 20 searches
@@ -54,10 +54,10 @@ class AgentConfig(Config):
 
     # With 0.001 the policy of noisy toys settled after a third of the episodes, and the rest taught
     # nothing: 9 of 10 searches reached 95% of the best return. With 0.02, all 10 did.
-    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.02
+    ent_coef: Annotated[float, Field(ge=0)] = 0.02
     """Weight of the entropy bonus, which keeps the policy exploring."""
 
-    value_coefficient: Annotated[float, Field(ge=0)] = 0.5
+    vf_coef: Annotated[float, Field(ge=0)] = 0.5
     """Weight of the critic's loss."""
 
     hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (32, 32)

@@ -33,7 +33,7 @@ class ReturnStatistics(TypedDict):
 
 
 class FinalReturn(VecEnvWrapper):
-    """Pays the sum of an episode's rewards at its end, standardised by all returns so far.
+    """Pays the sum of an episode's rewards at its end, standardized by all returns so far.
 
     Rewards are gains of a potential, so without discounting the sum is the same and so is the
     best policy. But the gains of the first segments are a hundred times larger than what a
@@ -70,7 +70,7 @@ class FinalReturn(VecEnvWrapper):
         for index in finished:
             self._take_in(float(self._returns[index]))
         for index in finished:
-            paid[index] = self._standardised(float(self._returns[index]))
+            paid[index] = self._standardized(float(self._returns[index]))
             infos[index]["episode"] = self._summary(index)
             self._begin(index)
         return observations, paid, dones, infos
@@ -109,7 +109,7 @@ class FinalReturn(VecEnvWrapper):
             return math.inf
         return math.sqrt(self.statistics["squares"] / (self.statistics["count"] - 1)) + 1e-8
 
-    def _standardised(self, value: float) -> float:
+    def _standardized(self, value: float) -> float:
         return (value - self.statistics["mean"]) / self.deviation
 
 
@@ -136,7 +136,7 @@ class LearningPlan:
         minibatch_size: decisions per gradient step.
         num_rollouts: rollouts, each followed by an update.
         total_steps: decisions of all environments over all rollouts.
-        total_episodes: trainings over all rollouts.
+        total_episodes: training runs over all rollouts.
     """
 
     steps_per_environment: int
@@ -294,12 +294,12 @@ def _make_ppo(env: FinalReturn, config: AgentConfig, plan: LearningPlan, *, seed
         ),
         n_steps=plan.steps_per_environment,
         batch_size=plan.minibatch_size,
-        n_epochs=config.epochs_per_update,
+        n_epochs=config.n_epochs,
         gamma=1.0,
         gae_lambda=config.gae_lambda,
         clip_range=config.clip_range,
-        ent_coef=config.entropy_coefficient,
-        vf_coef=config.value_coefficient,
+        ent_coef=config.ent_coef,
+        vf_coef=config.vf_coef,
         policy_kwargs=network_arguments(config.hidden_sizes),
         # Stable-Baselines3 takes seeds below 2**32.
         seed=derived_seed(seed, Stream.POLICY) % 2**32,
@@ -312,7 +312,7 @@ def _make_ppo(env: FinalReturn, config: AgentConfig, plan: LearningPlan, *, seed
 
 def _restore(model: PPO, env: FinalReturn, state: AgentState) -> None:
     model.policy.load_state_dict(state["policy"])
-    # Copied, because the optimiser would go on to update the caller's tensors in place.
+    # Copied, because the optimizer would go on to update the caller's tensors in place.
     model.policy.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
     model.num_timesteps = state["num_timesteps"]
     model._n_updates = state["num_updates"]
@@ -328,7 +328,7 @@ class Episode:
         schedule: how its batches were mixed.
         total_reward: sum of its rewards: the gain of the whole run.
         potential: the potential at its end; comparable between episodes.
-        training_seed: names its initialisation, order and draws.
+        training_seed: names its initialization, order and draws.
         seconds: wall-clock time spent training.
         observations: what was observed before each decision, if it is known.
     """

@@ -141,7 +141,7 @@ def train_population(
         size: members.
         num_segments: decisions per training.
         seed: names all draws.
-        number: of the population; another number, other trainings and draws.
+        number: of the population; another number, other training runs and draws.
     """
     generator = np.random.default_rng(derived_seed(seed, Stream.POLICY, step=number))
     sizes = env.action_space.nvec  # type: ignore[attr-defined]  # MultiDiscrete

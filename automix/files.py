@@ -39,7 +39,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-        _synchronise_folder(path.parent)
+        _synchronize_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -55,7 +55,7 @@ def remove_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _synchronise_folder(path: Path) -> None:
+def _synchronize_folder(path: Path) -> None:
     """Make a renaming in ``path`` outlive a power cut, where the system can."""
     with contextlib.suppress(OSError):
         folder = os.open(path, os.O_RDONLY)
@@ -130,7 +130,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 class CheckpointFolder:
-    """The newest checkpoints of one training, each in a file named after its step."""
+    """The newest checkpoints of one training run, each in a file named after its step."""
 
     def __init__(self, path: Path, *, keep: int) -> None:
         """Use the folder ``path``, which need not be there yet, for ``keep`` files (at least 1)."""
@@ -138,7 +138,7 @@ class CheckpointFolder:
         self._keep = keep
 
     def file_of(self, step: int) -> Path:
-        """Return where the checkpoint after ``step`` optimiser steps is kept."""
+        """Return where the checkpoint after ``step`` optimizer steps is kept."""
         return self.path / f"step-{step:09d}.ckpt"
 
     def save(self, step: int, state: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ class StepKey:
 
     Attributes:
         seed: of the training.
-        step: number of the optimiser step (or micro-batch), from 0.
+        step: number of the optimizer step (or micro-batch), from 0.
         rank: number of the process among those that train together.
     """
 

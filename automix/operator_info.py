@@ -141,7 +141,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             family=Family.SALIENCY_MAX,
             needs_saliency=True,
             strength=_alpha(0.2, 1.0, 2.0),
-            summary="optimises which cell comes from which image",
+            summary="optimizes which cell comes from which image",
             paper="https://arxiv.org/abs/2009.06962",
         ),
         Operator.COMIXUP: OperatorFacts(
@@ -154,7 +154,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
                 default=2.0,
                 meaning="alpha of Dirichlet(alpha, .., alpha); larger shows images more evenly",
             ),
-            summary="optimises the cells of a whole group of images jointly",
+            summary="optimizes the cells of a whole group of images jointly",
             paper="https://arxiv.org/abs/2102.03065",
         ),
         Operator.GUIDEDMIXUP: OperatorFacts(

@@ -14,7 +14,7 @@ import torch
 class Stream(StrEnum):
     """What a draw is for; draws of different streams are independent."""
 
-    INITIALISATION = "initialisation"
+    INITIALIZATION = "initialization"
     ORDER = "order"
     AUGMENTATION = "augmentation"
     CROP = "crop"

@@ -70,7 +70,7 @@ class Segment(Config):
 
 
 class Schedule(Config):
-    """Which decision holds when; independent of the length of a training and of the model."""
+    """Which decision holds when; independent of the length of a training run and of the model."""
 
     format: Literal["automix-schedule"] = "automix-schedule"
     """Says what kind of file this is."""
@@ -102,16 +102,16 @@ class Schedule(Config):
         return self.segments[num_begun - 1].decision
 
     def decisions(self, num_steps: int) -> list[Decision]:
-        """Return the decision of every step of a training of ``num_steps`` steps."""
+        """Return the decision of every step of a training run of ``num_steps`` steps."""
         return [self.at(step / num_steps) for step in range(num_steps)]
 
     def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
         """Return the first step after ``step`` of another decision, or ``limit`` if that is before.
 
         Args:
-            step: a step of a training.
+            step: a step of a training run.
             limit: a later one, or the number of steps.
-            num_steps: of the whole training.
+            num_steps: of the whole training run.
         """
         decision = self.at(step / num_steps)
         stop = step + 1
@@ -172,7 +172,7 @@ class Schedule(Config):
 
 
 def decisions_hash(decisions: Sequence[Decision]) -> str:
-    """Return a hash of a sequence of decisions, such as those of every step of a training."""
+    """Return a hash of a sequence of decisions, such as those of every step of a training run."""
     return sha256_of(*(decision.model_dump_json().encode() for decision in decisions))[:16]
 
 

@@ -127,7 +127,7 @@ def pairing_call(batch: Batch) -> Call:
     return partial(greedy_partner, maps)
 
 
-def neighbours(batch: Batch) -> Iterator[tuple[str, Call]]:
+def neighbors(batch: Batch) -> Iterator[tuple[str, Call]]:
     """Yield the mixing functions of torchvision and timm that can take the batch.
 
     They draw from global generators. timm writes into its input, so it gets a copy of its own.

@@ -1,10 +1,10 @@
-"""What the environment costs beyond training, and what several trainings at once gain.
+"""What the environment costs beyond training, and what several training runs at once gain.
 
     python -m benchmarks.environment --json environment.json
 
 A segment of the digits search is timed part by part: the training, the evaluation passes (reward
 split, clean training images, probe), and everything else that the environment does. Then the same
-number of trainings is run by one environment and by two: in a process each, and in lock-step.
+number of training runs is run by one environment and by two: in a process each, and in lock-step.
 """
 
 import json
@@ -31,7 +31,7 @@ _PARTS = ("training", "evaluation", "probe")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Cost of the environment beyond training, and speed of several trainings at once."""
+    """Cost of the environment beyond training, and speed of several training runs at once."""
 
     config: Path = Path("configs/search/digits.yaml")
     """Search whose task and environment are timed."""
@@ -138,7 +138,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     config = SearchConfig.from_yaml(options.config)
     if options.snapshots:
-        environment = config.environment.model_copy(update={"snapshot_share": 0.5})
+        environment = config.environment.model_copy(update={"snapshot_fraction": 0.5})
         config = config.model_copy(update={"environment": environment})
     shares = shares_of_a_step(config, options)
     print(f"{options.config}, one thread per training, torch {torch.__version__}\n")

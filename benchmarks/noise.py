@@ -27,7 +27,7 @@ from benchmarks.noise_trainings import Trained, train_all
 _CONFIG = Path("configs/search/digits.yaml")
 _MINUTE = 60.0
 _NUM_BOOTSTRAP = 2000
-# Ridge of the regressions on states, on standardised features.
+# Ridge of the regressions on states, on standardized features.
 _RIDGE = 3.0
 # The state before these segments, counted from 1, is taken as known.
 _KNOWN_BEFORE = (5, 7, 8)
@@ -66,7 +66,7 @@ class Noise:
     Attributes:
         within: standard deviation between seeds of one schedule.
         confirmed: standard deviation between schedules, of the part that goes along with the loss
-            on other images after trainings with other seeds.
+            on other images after training runs with other seeds.
         agreement: correlation of the expected return with that other loss, over schedules.
         seconds: processor time of one return.
     """
@@ -93,7 +93,7 @@ class Noise:
 
 
 def noise_of(measured: Measured, judge: Floats, seeds: NDArray[np.int64] | None = None) -> Noise:
-    """Return the figures, from pairs of trainings with different seeds: none is biased by luck.
+    """Return the figures, from pairs of training runs with different seeds: none is biased by luck.
 
     Args:
         measured: M schedules, K seeds.
@@ -104,8 +104,8 @@ def noise_of(measured: Measured, judge: Floats, seeds: NDArray[np.int64] | None 
     pairs = np.not_equal.outer(number, number)
 
     def covariance(first: Floats, second: Floats) -> float:
-        centred = [each - each.mean(axis=0) for each in (first, second)]
-        return float((centred[0].T @ centred[1])[pairs].mean() / (len(first) - 1))
+        centered = [each - each.mean(axis=0) for each in (first, second)]
+        return float((centered[0].T @ centered[1])[pairs].mean() / (len(first) - 1))
 
     differences = measured.returns[:, :, None] - measured.returns[:, None, :]
     shared = covariance(measured.signal, judge)
@@ -126,7 +126,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--schedules", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--folder", type=Path, help="keeps trainings; an interrupted run goes on")
+    parser.add_argument(
+        "--folder", type=Path, help="keeps training runs; an interrupted run goes on"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = SearchConfig.from_yaml(_CONFIG)
@@ -161,7 +163,7 @@ def main() -> None:
 
 
 def _bootstrap(measured: dict[str, Measured], judge: Floats, *, seed: int) -> dict[str, Floats]:
-    """Return, for every measure, ratios of its noise to the first's over resampled trainings."""
+    """Return, for every measure, ratios of its noise to the first's over resampled runs."""
     generator = np.random.default_rng(derived_seed(seed, Stream.BOOTSTRAP))
     num_schedules, num_seeds = judge.shape
     samples: dict[str, list[float]] = {name: [] for name in measured}
@@ -221,14 +223,14 @@ def _measures(trained: Trained) -> dict[str, Measured]:
     # The mean of two has half the variance, whatever is measured.
     means = plain.mean(axis=1, keepdims=True)
     twins = means + (plain - means) / math.sqrt(2)
-    found["twin trainings averaged"] = row(twins, 2 * cost, plain)
+    found["twin training runs averaged"] = row(twins, 2 * cost, plain)
     return found
 
 
 def _without(returns: Floats, known: Floats) -> Floats:
     """Return what a regression within schedules on what is known leaves; means stay.
 
-    Each seed is predicted by a regression on the other seeds: trainings with the same seed may
+    Each seed is predicted by a regression on the other seeds: training runs with the same seed may
     share their luck, and so few returns are easily fitted.
 
     Args:
@@ -240,10 +242,10 @@ def _without(returns: Floats, known: Floats) -> Floats:
     for column in range(count):
         others = np.delete(np.arange(count), column)
         mean_known, mean_return = known[:, others].mean(axis=1), returns[:, others].mean(axis=1)
-        centred = (known[:, others] - mean_known[:, None]).reshape(-1, known.shape[-1])
+        centered = (known[:, others] - mean_known[:, None]).reshape(-1, known.shape[-1])
         target = (returns[:, others] - mean_return[:, None]).ravel()
-        scale = centred.std(axis=0) + 1e-9
-        scaled = centred / scale
+        scale = centered.std(axis=0) + 1e-9
+        scaled = centered / scale
         gram = scaled.T @ scaled + _RIDGE * np.eye(scaled.shape[1])
         slopes = np.linalg.solve(gram, scaled.T @ target) / scale
         left[:, column] = returns[:, column] - mean_return

@@ -1,4 +1,4 @@
-"""The trainings behind `benchmarks.noise`: random schedules with the same seeds each."""
+"""The training runs behind `benchmarks.noise`: random schedules with the same seeds each."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Trained:
     Attributes:
         seen: (M, K) by name of what was looked at; higher is better.
         states: (M, K, S, F), what was observed before each of S decisions.
-        reference: (K,), the plain return of trainings that mix nothing.
+        reference: (K,), the plain return of training runs that mix nothing.
         seconds: processor time: of an episode as it is (plain), with the least that can be observed
             (blind), without averaged weights (last), and per image of the reward split (image).
         sizes: images of the reward split, and of those that can be added to it (extra).
@@ -112,7 +112,7 @@ def _column(
     """Train all schedules with one seed; return named arrays of M rows, or of one number."""
     plain = envs[_PLAIN]
     splits = _splits(plain.data)
-    # Averages do not change the weights that are averaged: one training shows both.
+    # Averages do not change the weights that are averaged: one training run shows both.
     raw = build_trainer(_without_averages(plain.task), plain.data, seed=0)
     spent: dict[str, list[float]] = {name: [] for name in envs}
     rows, states = [], []
@@ -187,7 +187,7 @@ def _timed(
 def _looks(
     trainer: ClassifierTrainer, raw: ClassifierTrainer, splits: Mapping[str, Split]
 ) -> dict[str, float]:
-    """Return all that a finished training is looked at by, higher is better."""
+    """Return all that a finished training run is looked at by, higher is better."""
     metrics = {name: trainer.evaluate(split) for name, split in splits.items()}
     raw.model.load_state_dict(trainer.model.state_dict())
     seen = {name: -each.calibrated_nll for name, each in metrics.items()}
@@ -199,7 +199,7 @@ def _looks(
 
 
 def _seconds(columns: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, float]:
-    """Return mean times; the others' from their ratio to the plain ones of the same trainings."""
+    """Return mean times; the others' from their ratio to the plain ones of the same runs."""
     first = columns[0]
     mean = float(np.mean([each[f"seconds {_PLAIN}"] for each in columns]))
     ratios = {

@@ -23,7 +23,7 @@ from benchmarks.contenders import (
     all_variants,
     floor,
     named_function,
-    neighbours,
+    neighbors,
     our_call,
     pairing_call,
 )
@@ -143,7 +143,7 @@ def contenders(
         calls[PAIRING] = pairing_call(batch)
         limits[PAIRING] = PAIRING_LIMIT
     if not options.ours_only:
-        calls |= neighbours(batch)
+        calls |= neighbors(batch)
     for path in options.against:
         calls[path] = partial(named_function(path), batch.images, batch.targets)
     return calls, limits

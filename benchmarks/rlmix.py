@@ -66,7 +66,7 @@ class Published:
             ModelConfig(name=options.model, width=options.width),
             num_classes=NUM_CLASSES,
             channels=3,
-            generator=stream_generator(0, Stream.INITIALISATION),
+            generator=stream_generator(0, Stream.INITIALIZATION),
         ).train()
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4
@@ -169,7 +169,7 @@ def steps_of(options: Options) -> dict[str, Callable[[], Any]]:
     task = TaskConfig(
         model=ModelConfig(name=options.model, width=options.width),
         trainer=TrainerConfig(
-            epochs=_STEPS // 5, batch_size=options.batch_size, peak_learning_rate=1e-4
+            epochs=_STEPS // 5, batch_size=options.batch_size, learning_rate=1e-4
         ),
     )
     published = Published(options, data)

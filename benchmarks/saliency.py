@@ -66,7 +66,7 @@ class Options:
     """Learning rate while maps grow old."""
     state: Path | None = None
     """File that the network is read from, if there is one, and kept in every 50 steps: a training
-    that is interrupted goes on from there."""
+    run that is interrupted goes on from there."""
     num_batches: int = 4
     """Batches that the agreement is averaged over."""
     ages: tuple[int, ...] = (4, 16, 64)
@@ -112,7 +112,7 @@ def main(options: Options) -> None:
 
 
 def trained(options: Options) -> tuple[Training, float]:
-    """Return a training after its first steps, and the accuracy reached on the test images."""
+    """Return a training run after its first steps, and the accuracy reached on the test images."""
     if options.data is None:
         data_config = DataConfig()
     else:

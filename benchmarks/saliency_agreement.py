@@ -16,7 +16,7 @@ from automix.saliency.sources import SaliencySource
 from automix.training.metrics import soft_cross_entropy
 
 GRIDS = (8, 4)
-_WARM_UP_STEPS = 20
+_WARMUP_STEPS = 20
 
 Batch = tuple[Tensor, Tensor]
 
@@ -37,8 +37,8 @@ class Training:
 
     Attributes:
         model: the network.
-        rate: learning rate, reached after a warm-up.
-        num_steps: optimiser steps so far.
+        rate: learning rate, reached after a warmup.
+        num_steps: optimizer steps so far.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Training:
         return next(self._batches)
 
     def step(self, batch: Batch, *, mixes: bool = True) -> None:
-        """Run one optimiser step, on a fresh Mixup of the batch unless told otherwise."""
+        """Run one optimizer step, on a fresh Mixup of the batch unless told otherwise."""
         images, labels = batch
         if mixes:
             shape = BatchShape(len(images), *images.shape[-2:])
@@ -77,7 +77,7 @@ class Training:
             targets = nn.functional.one_hot(labels, self._split.num_classes).float()
         self.num_steps += 1
         for group in self._optimizer.param_groups:
-            group["lr"] = self.rate * min(1.0, self.num_steps / _WARM_UP_STEPS)
+            group["lr"] = self.rate * min(1.0, self.num_steps / _WARMUP_STEPS)
         self._optimizer.zero_grad()
         torch.autograd.backward(soft_cross_entropy(self.model(images), targets))
         self._optimizer.step()

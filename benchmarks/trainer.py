@@ -4,9 +4,9 @@
     python -m benchmarks.trainer --only "no mixing" mixup cutmix --batch-size 128 --rounds 5
     python -m benchmarks.trainer --batch-size 1024 --precision bf16 --channels-last --compile
 
-The loop by hand trains the same network with the same optimiser in the same precision on one batch
+The loop by hand trains the same network with the same optimizer in the same precision on one batch
 of float tensors that never changes; it mixes nothing, and knows neither epochs nor augmentation.
-The trainer takes uint8 images, crops and flips them, normalises, mixes, and counts. Rounds of all
+The trainer takes uint8 images, crops and flips them, normalizes, mixes, and counts. Rounds of all
 rows are interleaved, and a row's ratio is the median over the rounds of its time over that of the
 loop by hand in the same round.
 """

@@ -127,7 +127,7 @@ def trainer_config(options: Options, *, ema_decay: float = 0.0) -> TrainerConfig
     return TrainerConfig(
         epochs=1_000_000,
         batch_size=options.batch_size,
-        peak_learning_rate=0.01,
+        learning_rate=0.01,
         learning_rate_schedule="constant",
         ema_decay=ema_decay,
         precision=options.precision,
@@ -201,14 +201,14 @@ def network_of(options: Options, device: torch.device) -> nn.Module:
         options.model,
         num_classes=options.classes,
         channels=options.channels,
-        generator=stream_generator(0, Stream.INITIALISATION),
+        generator=stream_generator(0, Stream.INITIALIZATION),
     )
     layout = torch.channels_last if options.channels_last else torch.preserve_format
     return model.to(device).to(memory_format=layout)
 
 
 def float_batch(options: Options, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return normalised images and their labels."""
+    """Return normalized images and their labels."""
     split = noise(options).train
     images, labels = split.take(torch.arange(options.batch_size))
     layout = torch.channels_last if options.channels_last else torch.contiguous_format

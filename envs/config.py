@@ -23,7 +23,7 @@ class ObservationGroup(StrEnum):
     of the last segment; the fitted temperature."""
 
     GAP = "gap"
-    """Generalisation gap: reward split against unmixed training images, loss and accuracy."""
+    """Generalization gap: reward split against unmixed training images, loss and accuracy."""
 
     SLOPES = "slopes"
     """Change of the two losses over the last segment."""
@@ -59,7 +59,7 @@ class PotentialWeights(Config):
 
 
 class EnvironmentConfig(Config):
-    """The decision process that wraps one training of a classifier."""
+    """The decision process that wraps one training run of a classifier."""
 
     num_segments: Annotated[int, Field(ge=1, le=1000)] = 8
     """Decisions per episode; each holds for an equal share of the training."""
@@ -96,18 +96,18 @@ class EnvironmentConfig(Config):
     last_decision."""
 
     probe_images: Annotated[int, Field(ge=1)] = 500
-    """At most this many training images, unmixed, tell the generalisation gap."""
+    """At most this many training images, unmixed, tell the generalization gap."""
 
     probe_batch: Annotated[int, Field(ge=2, le=4096)] = 32
     """At most this many training images, mixed, tell what each operator asks of the network."""
 
-    snapshot_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    snapshot_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of episodes that go on from a snapshot of an earlier episode, taken after a segment
     drawn at random: the agent sees late training more often, at less cost."""
 
     snapshot_capacity: Annotated[int, Field(ge=1, le=1024)] = 16
     """Snapshots that each environment keeps, of its last episodes; one is the weights, their
-    average and the optimiser's state."""
+    average and the optimizer's state."""
 
     @field_validator("operators")
     @classmethod
@@ -141,10 +141,10 @@ class EnvironmentConfig(Config):
             raise ValueError(
                 f"expected no potential_weights with potential {self.potential}, got some"
             )
-        if not self.snapshot_share:
-            self._refuse_unless_default("snapshot_capacity", "snapshot_share above 0")
+        if not self.snapshot_fraction:
+            self._refuse_unless_default("snapshot_capacity", "snapshot_fraction above 0")
         elif self.num_segments < 2:
-            raise ValueError("expected at least 2 segments with snapshot_share, got 1")
+            raise ValueError("expected at least 2 segments with snapshot_fraction, got 1")
         if not self.needs_clean_metrics:
             self._refuse_unless_default("probe_images", "losses, gap or slopes in observation")
         if not self.needs_mixed_probe:
@@ -174,13 +174,13 @@ class EnvironmentConfig(Config):
         return bool(CLEAN_GROUPS & set(self.observation))
 
     def check_length(self, total_steps: int) -> None:
-        """Refuse more segments than a training has optimiser steps: some would be empty.
+        """Refuse more segments than a training run has optimizer steps: some would be empty.
 
         Raises:
             ConfigError: there are more.
         """
         if self.num_segments > total_steps:
             raise ConfigError(
-                f"environment.num_segments: expected at most {total_steps} (the optimiser steps of "
-                f"a training), got {self.num_segments}"
+                f"environment.num_segments: expected at most {total_steps} (the optimizer steps of "
+                f"a training run), got {self.num_segments}"
             )

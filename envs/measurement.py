@@ -27,7 +27,7 @@ from envs.rlmix.similarity import batch_similarity, gradient_cells
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What is known of a training after a segment (or before the first).
+    """What is known of a training run after a segment (or before the first).
 
     Attributes:
         progress: share of the training done, in [0, 1].
@@ -104,7 +104,7 @@ class MixedProbe:
         operators: Sequence[Operator],
         saliency: SaliencySource,
     ) -> None:
-        """Keep a batch, normalised and on the device of the network.
+        """Keep a batch, normalized and on the device of the network.
 
         Args:
             images_BCHW: float32.
@@ -190,7 +190,7 @@ class MixedProbe:
 
 
 class Measurement:
-    """Takes readings of a training: as much as observation and reward need, and no more."""
+    """Takes readings of a training run: as much as observation and reward need, and no more."""
 
     def __init__(self, task: TaskConfig, config: EnvironmentConfig, data: SearchData) -> None:
         """Choose the training images that are evaluated, and mix those that are probed."""
@@ -207,7 +207,7 @@ class Measurement:
         decision: Decision | None,
         before: Reading | None,
     ) -> Reading:
-        """Return what is known of a training now.
+        """Return what is known of a training run now.
 
         Args:
             trainer: evaluated with its averaged weights, if it has any.
@@ -219,7 +219,7 @@ class Measurement:
         rate = learning_rate_at(trainer.config, trainer.progress)
         return Reading(
             progress=trainer.progress,
-            learning_rate_share=rate / trainer.config.peak_learning_rate,
+            learning_rate_share=rate / trainer.config.learning_rate,
             reward=trainer.evaluate(self._reward),
             clean=trainer.evaluate(self._clean) if config.needs_clean_metrics else None,
             train=train,

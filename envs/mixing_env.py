@@ -64,7 +64,7 @@ class EnvState(RunState):
 
 
 def fresh_run(training_seed: int) -> RunState:
-    """Return the state of a training before its first step."""
+    """Return the state of a training run before its first step."""
     return RunState(training_seed=training_seed, seconds=0.0, readings=[], trainer=None)
 
 
@@ -76,7 +76,7 @@ class KeptRuns:
     """
 
     def __init__(self, config: EnvironmentConfig) -> None:
-        self._share = config.snapshot_share
+        self._share = config.snapshot_fraction
         self._capacity = config.snapshot_capacity
         self._num_segments = config.num_segments
         self.runs: list[RunState] = []
@@ -112,7 +112,7 @@ def asked_for(
     Args:
         options: ``training_seed`` or ``snapshot``.
         config: of the environment.
-        total_steps: optimiser steps of a training.
+        total_steps: optimizer steps of a training run.
 
     Raises:
         ValueError: an option is unknown, both are given, or the snapshot is finished, has diverged,
@@ -161,16 +161,16 @@ Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
 class MixingEnv(gym.Env[Observation, Action]):
-    """Learn which images to mix, how strongly and when, over one training of a classifier.
+    """Learn which images to mix, how strongly and when, over one training run of a classifier.
 
     ## Action Space
     `MultiDiscrete([operators, strengths, probabilities])`: which operator mixes the batches of
     the next segment, at which of its levels (weak to strong), and which share of the batches.
 
     ## Observation Space
-    A float32 `Box` of named features that mean the same for any data set, in groups that are
+    A float32 `Box` of named features that mean the same for any dataset, in groups that are
     switched by configuration: progress and learning rate; losses over log K and accuracies;
-    generalisation gap; slopes; the loss on a small batch mixed by each operator; the last
+    generalization gap; slopes; the loss on a small batch mixed by each operator; the last
     decision. Names, bounds and meanings are in `observation_features`.
 
     ## Rewards
@@ -179,11 +179,11 @@ class MixingEnv(gym.Env[Observation, Action]):
     gain of the whole run, so an agent should not discount (gamma 1).
 
     ## Starting State
-    A freshly initialised classifier. `reset(seed=s)` starts a reproducible sequence of episodes;
-    `reset(options={"training_seed": s})` sets the seed of this one training;
+    A freshly initialized classifier. `reset(seed=s)` starts a reproducible sequence of episodes;
+    `reset(options={"training_seed": s})` sets the seed of this one training run;
     `reset(options={"snapshot": state})` goes on from a state that `get_state` returned between two
-    segments. With `snapshot_share` above 0, that share of the sequence starts from snapshots that
-    the environment kept of its own earlier episodes. `info["start_segment"]` says how many
+    segments. With `snapshot_fraction` above 0, that share of the sequence starts from snapshots
+    that the environment kept of its own earlier episodes. `info["start_segment"]` says how many
     segments were over, and `info["gain_so_far"]` what the run had gained: its rewards and this sum
     to the gain of the whole run.
 
@@ -215,7 +215,7 @@ class MixingEnv(gym.Env[Observation, Action]):
         seed: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        """Prepare the data and the classifier once; episodes re-initialise it in place.
+        """Prepare the data and the classifier once; episodes re-initialize it in place.
 
         Args:
             task: data, model and training; the digits by default.
@@ -225,7 +225,8 @@ class MixingEnv(gym.Env[Observation, Action]):
             render_mode: None or "rgb_array".
 
         Raises:
-            AutoMixError: the data cannot be loaded, or a training is too short for its segments.
+            AutoMixError: the data cannot be loaded, or a training run is too short for its
+                segments.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"expected render_mode None or 'rgb_array', got {render_mode!r}")
@@ -287,7 +288,7 @@ class MixingEnv(gym.Env[Observation, Action]):
         return self.finish_segment(decision, self.trainer.train(decision, num_steps=num_steps))
 
     def plan_segment(self, action: Action) -> tuple[Decision, int]:
-        """Return how the next segment is mixed, and its optimiser steps: the first half of `step`.
+        """Return how the next segment is mixed, and its optimizer steps: the first half of `step`.
 
         For those who train several classifiers at once.
         """

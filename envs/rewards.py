@@ -1,4 +1,4 @@
-"""The potential whose gain is the reward: pure functions of what is known of a training."""
+"""The potential whose gain is the reward: pure functions of what is known of a training run."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ class Potential:
         self.diverged = diverged_potential(config, num_classes=num_classes)
 
     def of(self, reading: Reading) -> float:
-        """Return the potential of a training, see `potential_of`."""
+        """Return the potential of a training run, see `potential_of`."""
         return potential_of(
             reading.reward,
             self._config,
@@ -45,7 +45,7 @@ class Potential:
 def potential_of(
     metrics: EvalMetrics, config: EnvironmentConfig, *, num_classes: int, similarity: float = 0.0
 ) -> float:
-    """Return the potential of a training; a non-finite one counts as diverged.
+    """Return the potential of a training run; a non-finite one counts as diverged.
 
     A gradient similarity is no property of a classifier but of the decisions so far: its potential
     is the mean over all segments, those to come counting 0, so that the reward of a segment is its

@@ -86,7 +86,7 @@ def make_vec_env(
     Args:
         task: what each episode trains.
         config: segments, choices and reward.
-        num_envs: how many trainings run at the same time.
+        num_envs: how many training runs run at the same time.
         kind: "in_process" runs them one after the other; "subprocess" in a process each, which
             loads the (memory-mapped) data by itself and computes with as many threads as this
             one; "lockstep" trains all classifiers at once on one device, with other last bits;
@@ -132,7 +132,7 @@ def _chosen(num_envs: int, *, has_data: bool) -> ChosenKind:
 
 
 def stop_vec_env(env: VecEnv) -> None:
-    """Close environments at once: worker processes in the middle of a training are ended."""
+    """Close environments at once: worker processes in the middle of a training run are ended."""
     base = env.unwrapped
     if isinstance(base, SubprocVecEnv):
         for process in base.processes:
@@ -154,7 +154,7 @@ def _usable_cores() -> set[int]:
 
 
 def _on_training_device(task: TaskConfig, data: SearchData) -> SearchData:
-    """Return ``data`` where trainings want it, so that they share it."""
+    """Return ``data`` where training runs want it, so that they share it."""
     device = holding_device(data.num_bytes, device=training_device(), placement=task.data.placement)
     return data if data.train.device == device else data.to(device)
 

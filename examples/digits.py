@@ -24,7 +24,7 @@ def datasets() -> tuple[DigitSet, DigitSet]:
 def loaders(
     batch_size: int = 50,
 ) -> tuple[DataLoader[tuple[Tensor, ...]], DataLoader[tuple[Tensor, ...]]]:
-    """Return loaders of both data sets."""
+    """Return loaders of both datasets."""
     train, test = datasets()
     return (
         DataLoader(train, batch_size, shuffle=True, generator=torch.Generator().manual_seed(0)),

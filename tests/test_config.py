@@ -17,7 +17,7 @@ from automix.errors import ConfigError
 from tests.test_plain_yaml import PLAIN
 
 
-class Colour(StrEnum):
+class Color(StrEnum):
     RED = "red"
     NO = "no"
 
@@ -39,7 +39,7 @@ class Whole(Config):
     name: str = "x"
     path: Path | None = None
     is_on: bool = False
-    colour: Colour = Colour.RED
+    color: Color = Color.RED
     kind: Literal["a", "b"] = "a"
     names: tuple[str, ...] = ()
     part: Part = Part()
@@ -67,7 +67,7 @@ def test_a_configuration_survives_yaml(tmp_path: Path) -> None:
         name="1e-3",
         path=Path("no"),
         is_on=True,
-        colour=Colour.NO,
+        color=Color.NO,
         names=("null", "0", ""),
         part=Part(weight=1e-7, side=(3, 4)),
         parts=(Part(side=2), Part()),
@@ -112,8 +112,8 @@ def test_a_configuration_is_frozen() -> None:
         ({"path": 1}, "path: expected text, got 1"),
         ({"is_on": 1}, "is_on: expected true or false, got 1"),
         ({"is_on": "yes"}, "is_on: expected true or false, got 'yes'"),
-        ({"colour": "redd"}, "colour: expected 'red' or 'no', got 'redd' (did you mean 'red'?)"),
-        ({"colour": False}, "colour: expected 'red' or 'no', got false"),
+        ({"color": "redd"}, "color: expected 'red' or 'no', got 'redd' (did you mean 'red'?)"),
+        ({"color": False}, "color: expected 'red' or 'no', got false"),
         ({"kind": "c"}, "kind: expected 'a' or 'b', got 'c'"),
         ({"names": "x"}, "names: expected a list, got 'x'"),
         ({"names": ["x", 1]}, "names.1: expected text, got 1"),

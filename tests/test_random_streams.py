@@ -22,7 +22,7 @@ def seed_of(name: tuple[int, Stream, int, int, int]) -> int:
 
 
 def test_no_two_draws_of_a_large_experiment_share_a_seed() -> None:
-    """200,000 neighbours, which sums such as seed + rank + step would map onto a few hundred."""
+    """200,000 neighbors, which sums such as seed + rank + step would map onto a few hundred."""
     names = list(itertools.product(range(10), Stream, range(4), range(8), range(50)))
     assert len(names) > 200_000
     assert len({seed_of(name) for name in names}) == len(names)
@@ -72,7 +72,7 @@ def test_a_generator_draws_what_its_name_says() -> None:
     assert generator.device == torch.device("cpu")
 
 
-def test_neighbouring_draws_are_independent() -> None:
+def test_neighboring_draws_are_independent() -> None:
     """The mean over 4,000 first draws and their correlation with the next: within 5 deviations."""
     draws = np.array(
         [

@@ -120,7 +120,9 @@ def _command(name: str, summary: str) -> Command:
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
-        "search": _command("search", "learn a mixing schedule: PPO on whole trainings, selection"),
+        "search": _command(
+            "search", "learn a mixing schedule: PPO on whole training runs, selection"
+        ),
         "replay": _command("replay", "train one classifier with a schedule file"),
         "compare": _command("compare", "train several schedules with paired seeds; intervals"),
         "ablate": _command("ablate", "run a sweep of experiments; finished cells never again"),

@@ -42,8 +42,8 @@ class PaddingMode(StrEnum):
     REFLECT = "reflect"
 
 
-class Normalisation(StrEnum):
-    """Which mean and standard deviation the images are normalised with."""
+class Normalization(StrEnum):
+    """Which mean and standard deviation the images are normalized with."""
 
     TRAIN = "train"
     IMAGENET = "imagenet"
@@ -127,18 +127,18 @@ class DataConfig(Config):
     source: DataSource = DataSource.DIGITS
     """digits: the 1,797 scans of 8 x 8 pixels that come with scikit-learn. folder: your own images
     as train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE. Any other name is a
-    torchvision data set."""
+    torchvision dataset."""
 
     path: Path | None = Field(default=None, validate_default=True)
-    """folder: the folder that holds train/ and test/. torchvision data sets: the folder with their
+    """folder: the folder that holds train/ and test/. torchvision datasets: the folder with their
     files, laid out as torchvision does (default: inside the cache folder). digits: none."""
 
     download: bool = Field(default=False, validate_default=True)
-    """Allow downloading a torchvision data set whose files are not there yet."""
+    """Allow downloading a torchvision dataset whose files are not there yet."""
 
     image_size: Side | tuple[Side, Side] | None = None
     """Height and width in pixels (one number: square). Images are scaled to cover this size and cut
-    at the centre. Default: the size they have, which must be the same for all."""
+    at the center. Default: the size they have, which must be the same for all."""
 
     labels_per_class: int | None = Field(default=None, ge=1)
     """Training images kept per class, to study scarce labels. Default: all."""
@@ -157,12 +157,12 @@ class DataConfig(Config):
     share below 1 or a whole number. Default: 0.2."""
 
     split_seed: int = Field(default=0, ge=0)
-    """Seed of the assignment of images to splits; the seed of a training does not change it."""
+    """Seed of the assignment of images to splits; the seed of a training run does not change it."""
 
     augment: AugmentConfig = AugmentConfig()
     """Random crop and flip of training images."""
 
-    normalisation: Normalisation = Normalisation.TRAIN
+    normalization: Normalization = Normalization.TRAIN
     """train: mean and standard deviation per channel of the training split. imagenet: the constants
     that networks with ImageNet weights expect. none: values stay in [0, 1]."""
 
@@ -178,7 +178,7 @@ class DataConfig(Config):
 
     loader_workers: int | None = Field(default=None, ge=0, le=1024)
     """Processes that decode streamed images; the images do not depend on it. 0: the process that
-    trains decodes them. Default: one per CPU core this training may use."""
+    trains decodes them. Default: one per CPU core this training run may use."""
 
     evaluation_crop: float = Field(default=1.0, gt=0, le=1)
     """Share of the shorter side that evaluation keeps of reward, selection and test images, with

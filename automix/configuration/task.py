@@ -108,7 +108,7 @@ class SaliencyKind(StrEnum):
 
 
 class Statistics(StrEnum):
-    """What the batch-norm layers normalise with during a saliency pass."""
+    """What the batch-norm layers normalize with during a saliency pass."""
 
     BATCH = "batch"
     """Layers in train mode use this batch's statistics, layers in eval mode the running ones."""
@@ -132,7 +132,7 @@ class SaliencyConfig(Config):
     """Side of the shrunken image, as a share; none: 0.5; for reduced_gradient only."""
 
     statistics: Statistics = Statistics.BATCH
-    """What batch norm normalises with during the pass: batch (as in training) or running."""
+    """What batch norm normalizes with during the pass: batch (as in training) or running."""
 
     refresh_every: int = Field(default=1, ge=1, le=10_000)
     """Steps from one saliency pass to the next. Above 1 every batch of images is held for so many
@@ -162,31 +162,31 @@ DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainerConfig(Config):
-    """Length, optimiser, precision and averaging of one training."""
+    """Length, optimizer, precision and averaging of one training run."""
 
     epochs: Annotated[int, Field(ge=1)] = 80
     """Passes over the training split."""
 
     batch_size: Annotated[int, Field(ge=1)] = 50
-    """Images per optimiser step, over all processes and micro-batches. Incomplete last batches are
+    """Images per optimizer step, over all processes and micro-batches. Incomplete last batches are
     dropped, unless the training split is smaller than one batch."""
 
     accumulation: Annotated[int, Field(ge=1)] = 1
-    """Micro-batches per optimiser step, one after the other, each mixed for itself: as many times
+    """Micro-batches per optimizer step, one after the other, each mixed for itself: as many times
     less memory. Must divide batch_size."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd: with Nesterov momentum. adamw: Adam with decoupled weight decay; wants a
-    peak_learning_rate of about 1e-3."""
+    learning_rate of about 1e-3."""
 
-    peak_learning_rate: Annotated[float, Field(gt=0)] = 0.2
+    learning_rate: Annotated[float, Field(gt=0)] = 0.2
     """Largest learning rate of the training."""
 
     learning_rate_schedule: Literal["one_cycle", "cosine", "multi_step", "constant"] = "one_cycle"
     """Learning rate as a function of progress: up and linearly down (one_cycle), down along a
     cosine, down in steps at milestones (multi_step), or flat (constant)."""
 
-    warm_up: DecayRate | None = None
+    warmup: DecayRate | None = None
     """Share of the training in which the learning rate rises linearly; not for constant.
     Default: 0.2 for one_cycle and cosine, 0 for multi_step."""
 
@@ -216,7 +216,7 @@ class TrainerConfig(Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each target that is spread evenly over all classes."""
 
-    max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Gradients are scaled down to this norm; null leaves them as they are."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -232,18 +232,18 @@ class TrainerConfig(Config):
     steps afterwards. Results differ in the last bits."""
 
     def steps_per_epoch(self, num_images: int) -> int:
-        """Return the optimiser steps of one pass over ``num_images`` training images."""
+        """Return the optimizer steps of one pass over ``num_images`` training images."""
         return num_images // min(self.batch_size, num_images)
 
     def total_steps(self, num_images: int) -> int:
-        """Return the optimiser steps of a whole training on ``num_images`` training images."""
+        """Return the optimizer steps of a whole training run on ``num_images`` training images."""
         return self.epochs * self.steps_per_epoch(num_images)
 
     @property
-    def warm_up_share(self) -> float:
+    def warmup_share(self) -> float:
         """Share of the training in which the learning rate rises."""
-        if self.warm_up is not None:
-            return self.warm_up
+        if self.warmup is not None:
+            return self.warmup
         return 0.2 if self.learning_rate_schedule in {"one_cycle", "cosine"} else 0.0
 
     @field_validator("accumulation")
@@ -254,12 +254,12 @@ class TrainerConfig(Config):
             raise ValueError(f"expected a divisor of batch_size {batch_size}, got {accumulation}")
         return accumulation
 
-    @field_validator("warm_up")
+    @field_validator("warmup")
     @classmethod
-    def _warm_up_has_effect(cls, warm_up: float | None, info: ValidationInfo) -> float | None:
-        if warm_up is not None and info.data.get("learning_rate_schedule") == "constant":
-            raise ValueError(f"expected nothing for the schedule 'constant', got {warm_up}")
-        return warm_up
+    def _warmup_has_effect(cls, warmup: float | None, info: ValidationInfo) -> float | None:
+        if warmup is not None and info.data.get("learning_rate_schedule") == "constant":
+            raise ValueError(f"expected nothing for the schedule 'constant', got {warmup}")
+        return warmup
 
     @field_validator("milestones")
     @classmethod
@@ -273,9 +273,9 @@ class TrainerConfig(Config):
             return milestones
         if schedule != "multi_step":
             raise ValueError(f"expected nothing for the schedule '{schedule}', got {milestones}")
-        shares = (info.data.get("warm_up") or 0.0, *milestones)
+        shares = (info.data.get("warmup") or 0.0, *milestones)
         if any(share >= following for share, following in itertools.pairwise(shares)):
-            raise ValueError(f"expected rising shares after the warm-up, got {milestones}")
+            raise ValueError(f"expected rising shares after the warmup, got {milestones}")
         return milestones
 
     @field_validator("milestone_factor")
@@ -309,4 +309,4 @@ class TaskConfig(Config):
     """Where operators that need saliency get it from."""
 
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
-    """Length, optimiser and averaging of one training."""
+    """Length, optimizer and averaging of one training run."""

@@ -167,7 +167,7 @@ def apply_resized_crop(images_BCHW: Tensor, boxes: CropBoxes, flip_B: Tensor) ->
     rows_BH = _sampled(boxes.top, boxes.height, height)
     columns_BW = _sampled(boxes.left, boxes.width, width)
     columns_BW = torch.where(flip_B[:, None], columns_BW.flip(1), columns_BW)
-    # grid_sample counts from -1, the centre of the first pixel, to 1, the centre of the last.
+    # grid_sample counts from -1, the center of the first pixel, to 1, the center of the last.
     rows_BH = rows_BH * (2 / max(height - 1, 1)) - 1
     columns_BW = columns_BW * (2 / max(width - 1, 1)) - 1
     batch = len(images_BCHW)
@@ -198,7 +198,7 @@ def _whole_steps(uniform_B: Tensor, room_B: Tensor) -> Tensor:
 
 def _sampled(start_B: Tensor, length_B: Tensor, count: int) -> Tensor:
     """Return (B, count) places in an image that enlarging a stretch of it to ``count`` samples."""
-    centres = torch.arange(count, device=start_B.device) + 0.5
-    inside = centres * (length_B[:, None] / count) - 0.5
+    centers = torch.arange(count, device=start_B.device) + 0.5
+    inside = centers * (length_B[:, None] / count) - 0.5
     inside = inside.clamp(min=0).minimum(length_B[:, None] - 1)
     return start_B[:, None] + inside

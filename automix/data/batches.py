@@ -1,4 +1,4 @@
-"""Training batches of resident images: layout over processes, order, augmentation, normalisation.
+"""Training batches of resident images: layout over processes, order, augmentation, normalization.
 
 Shape suffixes: B batch, C channels, H rows, W columns.
 
@@ -39,7 +39,7 @@ def epoch_order(
 
 
 class BatchPreparer:
-    """Makes normalised float images of stored bytes, augmented for training.
+    """Makes normalized float images of stored bytes, augmented for training.
 
     A batch that is held elsewhere is moved to the preparer's device first, as bytes: a quarter of
     the traffic of floats.
@@ -62,7 +62,7 @@ class BatchPreparer:
         self._shift = (-mean / std).float().to(self.device)
 
     def training(self, images_BCHW: Tensor, *, generator: Generator) -> Tensor:
-        """Return randomly cropped and flipped, normalised images.
+        """Return randomly cropped and flipped, normalized images.
 
         Args:
             images_BCHW: uint8, any device.
@@ -75,14 +75,14 @@ class BatchPreparer:
         if not self._is_identity:
             draws = draw_augmentation(len(images), self._augment, generator=generator)
             images = self._augmented(images, draws, generator)
-        return self._normalised(images)
+        return self._normalized(images)
 
     def evaluation(self, images_BCHW: Tensor) -> Tensor:
-        """Return normalised images, unchanged otherwise: (B, C, H, W) float32."""
-        return self._normalised(images_BCHW.to(self.device, non_blocking=True))
+        """Return normalized images, unchanged otherwise: (B, C, H, W) float32."""
+        return self._normalized(images_BCHW.to(self.device, non_blocking=True))
 
     def to_bytes(self, images_BCHW: Tensor) -> Tensor:
-        """Return normalised images as (B, C, H, W) uint8 again, for display: rounded, clamped."""
+        """Return normalized images as (B, C, H, W) uint8 again, for display: rounded, clamped."""
         values = (images_BCHW.to(self._scale.device) - self._shift) / self._scale
         return values.round_().clamp_(0, 255).to(torch.uint8)
 
@@ -100,7 +100,7 @@ class BatchPreparer:
         boxes = draw_crop_boxes(heights, widths, scale=scale, ratio=ratio, generator=generator)
         return apply_resized_crop(images.float(), boxes, draws.flip)
 
-    def _normalised(self, images_BCHW: Tensor) -> Tensor:
+    def _normalized(self, images_BCHW: Tensor) -> Tensor:
         return images_BCHW.float().mul_(self._scale).add_(self._shift)
 
 
@@ -110,8 +110,8 @@ class BatchKey:
 
     Attributes:
         seed: of the training.
-        step: number of the step in the whole training, from 0. The loop may train for several
-            optimiser steps on the batch of one.
+        step: number of the step in the whole training run, from 0. The loop may train for several
+            optimizer steps on the batch of one.
         share: number of the share of the step, from 0.
     """
 
@@ -126,7 +126,7 @@ class BatchLayout:
 
     Attributes:
         num_images: images of the training split.
-        batch_size: images of one optimiser step, over all processes and micro-batches; a multiple
+        batch_size: images of one optimizer step, over all processes and micro-batches; a multiple
             of ``accumulation * world_size``, at most ``num_images``. Images of an epoch that do not
             fill a step are left out of that epoch.
         accumulation: micro-batches per step and process.
@@ -170,7 +170,7 @@ class BatchLayout:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of one pass over the images."""
+        """Optimizer steps of one pass over the images."""
         return self.num_images // self.batch_size
 
     @property
@@ -204,7 +204,7 @@ class TrainingBatch(NamedTuple):
     """One share of a step, ready for the network, on its device.
 
     Attributes:
-        images: (B, C, H, W) float32, augmented and normalised.
+        images: (B, C, H, W) float32, augmented and normalized.
         labels: (B,) int64 class indices.
         indices: (B,) int64, which images of the training split these are; where they are is up to
             the implementation.
@@ -223,7 +223,7 @@ class TrainingBatches(Protocol):
     * ``batch(key)`` is a function of (data, configuration, layout, key). Keys come in the order of
       ``layout.following`` most of the time, so reading ahead pays; but after a reset or a resume
       any key may come, and must give the same bits as it would have given in a row. Where batches
-      are held for several optimiser steps (``saliency.refresh_every``), keys come again.
+      are held for several optimizer steps (``saliency.refresh_every``), keys come again.
     * The images are ``order[layout.places(key)]`` of ``epoch_order(seed, epoch)``: each image at
       most once per epoch over all processes.
     * Random changes draw from ``augmentation_generator`` alone, or from generators seeded by
@@ -258,7 +258,7 @@ class ResidentBatches:
     """Batches of a split that is held in memory, the device's or the host's."""
 
     def __init__(self, split: Split, preparer: BatchPreparer, layout: BatchLayout) -> None:
-        """Draw from ``split``, augmented and normalised by ``preparer`` on its device."""
+        """Draw from ``split``, augmented and normalized by ``preparer`` on its device."""
         self.layout = layout
         self.num_classes = split.num_classes
         self._split = split

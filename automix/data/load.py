@@ -74,7 +74,7 @@ def chosen_loading(config: DataConfig, listing: FolderListing) -> Loading:
         return Loading.RESIDENT
     count = sum(len(files) for files in listing.parts.values())
     with refusing_bombs():
-        channels = 1 if read_header(listing.root / listing.parts["train"][0].name).is_grey else 3
+        channels = 1 if read_header(listing.root / listing.parts["train"][0].name).is_gray else 3
     num_bytes = count * channels * size[0] * size[1]
     available = main_memory()
     fits = available is None or num_bytes <= _SHARE_OF_MEMORY * available
@@ -137,7 +137,7 @@ def _free_memory(device: torch.device) -> int:
 
 
 def load_data(config: DataConfig, *, progress: Progress | None = None) -> DataSet:
-    """Load a data set, cut its splits and measure what images are normalised with.
+    """Load a dataset, cut its splits and measure what images are normalized with.
 
     The test split is the source's own; the digits, which have none, give up a part for it. Reward
     and selection are cut from val/ where a folder has one, otherwise from the training images, and
@@ -208,7 +208,7 @@ def _resident(pools: Pools, config: DataConfig) -> DataSet:
         reward=splits["reward"],
         selection=splits["selection"],
         class_names=pools.class_names,
-        statistics=channel_statistics(splits["train"], config.normalisation),
+        statistics=channel_statistics(splits["train"], config.normalization),
         fingerprint=sha256_of(pools.checksum().encode(), assignment.hash().encode())[:16],
     )
     return DataSet(name=config.source.value, seen=seen, test=splits["test"])
@@ -243,7 +243,7 @@ def training_batches(
         data: its training images are in memory, or in files.
         config: what ``data`` was loaded with.
         layout: how epochs are cut into steps and shares.
-        num_steps: of the whole training; nothing beyond is read ahead.
+        num_steps: of the whole training run; nothing beyond is read ahead.
         device: where batches are wanted.
     """
     if isinstance(data.train, Split):

@@ -1,4 +1,4 @@
-"""Labelled images before they are split, and the stratified, seeded assignment to splits."""
+"""Labeled images before they are split, and the stratified, seeded assignment to splits."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

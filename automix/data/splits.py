@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from automix.configuration.data import Normalisation
+from automix.configuration.data import Normalization
 from automix.errors import DataError
 
 # Where Linux says what a container may use: control groups, version 2 and 1.
@@ -118,7 +118,7 @@ class Split:
     Attributes:
         images: (N, C, H, W) uint8, 0 to 255.
         labels: (N,) int64, 0 to num_classes - 1.
-        num_classes: number of classes of the data set, at least 1.
+        num_classes: number of classes of the dataset, at least 1.
     """
 
     images: Tensor
@@ -202,7 +202,7 @@ class SearchData:
         reward: images that the reward is measured on.
         selection: images that finished schedules are compared on.
         class_names: name of each class, in label order.
-        statistics: what images are normalised with.
+        statistics: what images are normalized with.
         fingerprint: hash of every pixel, label and split assignment; equal on every machine. Of
             images that are read from their files while training, names and sizes count instead.
     """
@@ -272,7 +272,7 @@ class DataSet:
 
     @property
     def statistics(self) -> ChannelStatistics:
-        """What images are normalised with."""
+        """What images are normalized with."""
         return self.seen.statistics
 
     @property
@@ -306,19 +306,19 @@ _IMAGENET = ChannelStatistics(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.2
 _IMAGES_AT_ONCE = 1024
 
 
-def channel_statistics(train: Split, normalisation: Normalisation) -> ChannelStatistics:
-    """Return what images are normalised with.
+def channel_statistics(train: Split, normalization: Normalization) -> ChannelStatistics:
+    """Return what images are normalized with.
 
     Raises:
         DataError: ImageNet's constants are wanted for images that do not have 3 channels.
     """
     channels = train.images.shape[1]
-    if normalisation is Normalisation.NONE:
+    if normalization is Normalization.NONE:
         return ChannelStatistics(mean=(0.0,) * channels, std=(1.0,) * channels)
-    if normalisation is Normalisation.IMAGENET:
+    if normalization is Normalization.IMAGENET:
         if channels != len(_IMAGENET.mean):
             raise DataError(
-                f"data.normalisation: expected images of 3 channels for 'imagenet', got {channels}"
+                f"data.normalization: expected images of 3 channels for 'imagenet', got {channels}"
             )
         return _IMAGENET
     return _measured(train.images)
@@ -335,6 +335,6 @@ def _measured(images_NCHW: Tensor) -> ChannelStatistics:
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = weights @ values
     variance = (weights * (values - mean[:, None]).square()).sum(dim=1)
-    # A channel of one colour has nothing to scale.
+    # A channel of one color has nothing to scale.
     std = torch.where(variance > 0, variance.sqrt(), 1.0)
     return ChannelStatistics(mean=tuple(mean.tolist()), std=tuple(std.tolist()))

@@ -1,4 +1,4 @@
-"""Shares of a training, decoded by worker processes before they are asked for."""
+"""Shares of a training run, decoded by worker processes before they are asked for."""
 
 import atexit
 import logging
@@ -237,7 +237,7 @@ def _possible_workers(wanted: int | None) -> int:
         return 0
     if wanted is not None:
         return wanted
-    # torchrun starts so many trainings on this machine.
+    # torchrun starts so many training runs on this machine.
     return max(1, num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 

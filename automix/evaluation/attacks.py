@@ -1,7 +1,7 @@
 """Adversarial attacks in the maximum norm, in pixel space: FGSM and PGD with restarts.
 
-Images are in [0, 1] and normalisation belongs to the model (`PixelModel`), so that epsilon means
-the same for every data set. One step of the gradient's sign alone is no evidence of robustness:
+Images are in [0, 1] and normalization belongs to the model (`PixelModel`), so that epsilon means
+the same for every dataset. One step of the gradient's sign alone is no evidence of robustness:
 networks trained against it can fall to PGD entirely, so reports hold both.
 
 Shape suffixes: N images, B batch, C channels, H rows, W columns, K classes.
@@ -24,7 +24,7 @@ from automix.saliency.gradient import without_trace
 
 
 class PixelModel(nn.Module):
-    """A classifier of images in [0, 1]: normalisation, then the network."""
+    """A classifier of images in [0, 1]: normalization, then the network."""
 
     mean: Tensor
     std: Tensor
@@ -125,7 +125,7 @@ def pgd(
         labels_B: (B,) integer class numbers.
         settings: distance, steps and restarts.
         seed: names the random starts; that of an image does not depend on the batch.
-        indices: (B,) int64 number of each image in its data set; 0 to B - 1 by default.
+        indices: (B,) int64 number of each image in its dataset; 0 to B - 1 by default.
 
     Returns:
         (B, C, H, W) in [0, 1], no pixel further than epsilon from the image.

@@ -23,7 +23,7 @@ class SampleRandom:
 
     Attributes:
         seed: names all draws.
-        indices: (N,) int64, number of each sample in its data set.
+        indices: (N,) int64, number of each sample in its dataset.
     """
 
     seed: int

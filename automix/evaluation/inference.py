@@ -22,7 +22,7 @@ EVALUATION_BATCH = 500
 
 
 class ImageBatch(NamedTuple):
-    """A part of `EvaluationImages`, on its device: images, labels and numbers in the data set."""
+    """A part of `EvaluationImages`, on its device: images, labels and numbers in the dataset."""
 
     images: Tensor
     labels: Tensor
@@ -35,13 +35,13 @@ Change = Callable[[ImageBatch], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationImages:
-    """Labelled images that are looked at a batch at a time.
+    """Labeled images that are looked at a batch at a time.
 
     Attributes:
         images: (N, C, H, W) uint8; may be a file mapped into memory.
         labels: (N,) int64 class numbers.
-        indices: (N,) int64 number of each image in its data set; draws for an image depend on it,
-            so that a part of a data set meets the same ones as the whole.
+        indices: (N,) int64 number of each image in its dataset; draws for an image depend on it,
+            so that a part of a dataset meets the same ones as the whole.
         batch_size: images at a time, at least 1; it does not change any result.
         device: where batches go.
     """
@@ -69,7 +69,7 @@ class EvaluationImages:
 
     @classmethod
     def whole(cls, images_NCHW: Tensor, labels_N: Tensor) -> "EvaluationImages":
-        """Return a whole data set, numbered from 0."""
+        """Return a whole dataset, numbered from 0."""
         return cls(images=images_NCHW, labels=labels_N, indices=torch.arange(len(images_NCHW)))
 
     def __len__(self) -> int:

@@ -48,7 +48,7 @@ def occlude_patches(
     """Return images with a random ``fraction`` of the patches of a grid filled.
 
     Papers use patches of 16 pixels for 224-pixel images, and the mean as the fill (0 after
-    normalisation). Patches at the right and lower border may be cut.
+    normalization). Patches at the right and lower border may be cut.
 
     Args:
         images_NCHW: uint8.
@@ -56,7 +56,7 @@ def occlude_patches(
         patch_size: side of a patch in pixels.
         fill: value per channel, in [0, 1].
         seed: names the order in which each image's patches are hidden.
-        indices: (N,) int64 number of each image in its data set; 0 to N - 1 by default.
+        indices: (N,) int64 number of each image in its dataset; 0 to N - 1 by default.
 
     Raises:
         ValueError: a value is out of range.
@@ -127,7 +127,7 @@ def occlude_objects(
         boxes: (N, 4) left, top, right and lower edge in pixels; the last two are exclusive.
         fill: value per channel, in [0, 1].
         seed: names the place of the rectangle in each image.
-        indices: (N,) int64 number of each image in its data set; 0 to N - 1 by default.
+        indices: (N,) int64 number of each image in its dataset; 0 to N - 1 by default.
 
     Raises:
         ValueError: a value is out of range, or there is not one box per image.
@@ -144,7 +144,7 @@ def occlude_objects(
     size_N2 = (high_N2 - low_N2) * fraction**0.5
     start_N2 = low_N2 + random.uniform("place", (2,)) * (high_N2 - low_N2 - size_N2)
     (left, top), (right, bottom) = start_N2.T, (start_N2 + size_N2).T
-    # A pixel is hidden when its centre is.
+    # A pixel is hidden when its center is.
     x = (torch.arange(width, device=device) + 0.5).view(1, 1, 1, -1)
     y = (torch.arange(height, device=device) + 0.5).view(1, 1, -1, 1)
     left, top, right, bottom = (edge.view(-1, 1, 1, 1) for edge in (left, top, right, bottom))

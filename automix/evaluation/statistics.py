@@ -161,7 +161,7 @@ def score_interval(
 def share_interval(share: float, num_images: int, *, confidence: float = 0.95) -> Interval:
     """Return a share of ``num_images`` independent images with Wilson's interval.
 
-    It covers the choice of the images, not the seed of a training.
+    It covers the choice of the images, not the seed of a training run.
     """
     return score_interval(share, lambda p: p * (1 - p) / num_images, confidence)
 
@@ -375,10 +375,10 @@ def spearman(
 def rank_correlation(first: Floats, second: Floats, *, axis: int = -1) -> Floats:
     """Return Spearman's correlation along ``axis``; 0 where one side is constant."""
     ranks = [stats.rankdata(values, axis=axis) for values in (first, second)]
-    centred = [values - values.mean(axis=axis, keepdims=True) for values in ranks]
-    norms = [np.sqrt(np.square(values).sum(axis=axis)) for values in centred]
+    centered = [values - values.mean(axis=axis, keepdims=True) for values in ranks]
+    norms = [np.sqrt(np.square(values).sum(axis=axis)) for values in centered]
     product = norms[0] * norms[1]
-    covariance = (centred[0] * centred[1]).sum(axis=axis)
+    covariance = (centered[0] * centered[1]).sum(axis=axis)
     return np.asarray(np.where(product > 0, covariance / np.where(product > 0, product, 1), 0.0))
 
 

@@ -35,18 +35,18 @@ class SelectionConfig(Config):
 
 
 class ComputeConfig(Config):
-    """Where trainings run. Threads are part of the result on a CPU: sums are split among them."""
+    """Where training runs are computed. On a CPU, threads decide the last bits: they split sums."""
 
     workers: Annotated[int, Field(ge=1, le=1024)] = 2
     """Processes that train at the same time outside the search, where it does not matter for the
     result."""
 
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """CPU threads of each training."""
+    """CPU threads of each training run."""
 
 
 class SearchConfig(Config):
-    """Learn a schedule: many short trainings, then selection against the constants."""
+    """Learn a schedule: many short training runs, then selection against the constants."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Names everything that is drawn in the search."""
@@ -61,7 +61,7 @@ class SearchConfig(Config):
     """Who proposes schedules: PPO; `random_search`, the best of random schedules; `additive`, the
     best schedule of an additive fit to random ones; `pbt`, population-based training with
     populations of agent.episodes_per_rollout; `tpe`, Optuna's estimator (extra `optuna`). All take
-    agent.episodes trainings, agent.episodes_per_rollout between two looks at what came of them;
+    agent.episodes training runs, agent.episodes_per_rollout between two looks at what came of them;
     what else is said of the agent holds for PPO. Selection is the same."""
 
     agent: AgentConfig = Field(default_factory=AgentConfig)
@@ -71,20 +71,20 @@ class SearchConfig(Config):
     """How the written schedule is chosen."""
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
-    """Where trainings run."""
+    """Where training runs run."""
 
     @model_validator(mode="after")
     def _potential_of_a_classifier(self) -> Self:
         if self.environment.rewards_similarity and self.searcher in _ONLY_THE_END:
             raise ValueError(
                 f"expected another potential than gradient_similarity with searcher "
-                f"{self.searcher}, which sees only how trainings end"
+                f"{self.searcher}, which sees only how training runs end"
             )
         return self
 
 
 class CheckpointConfig(Config):
-    """What is kept of a training while it runs.
+    """What is kept of a training run while it runs.
 
     One checkpoint is written at its end, and one when it is stopped, whatever is set here.
     """
@@ -93,7 +93,7 @@ class CheckpointConfig(Config):
     """Minutes between two checkpoints; null: none by time."""
 
     every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Optimiser steps between two checkpoints; null: none by steps."""
+    """Optimizer steps between two checkpoints; null: none by steps."""
 
     keep: Annotated[int, Field(ge=1)] = 2
     """How many checkpoints are kept, the newest ones. With 2 or more, a damaged one can be passed
@@ -104,11 +104,11 @@ class ReplayConfig(Config):
     """Train one classifier with a schedule and evaluate it."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Names the initialisation, the order of the images and all draws."""
+    """Names the initialization, the order of the images and all draws."""
 
     task: TaskConfig = Field(default_factory=TaskConfig)
-    """What is trained, on which images, and how. Any length, model and data set will do: a
-    schedule counts in shares of a training."""
+    """What is trained, on which images, and how. Any length, model and dataset will do: a
+    schedule counts in shares of a training run."""
 
     validations: Annotated[int, Field(ge=0)] = 10
     """How often the training is evaluated on the selection split, at equal distances, the last time
@@ -148,7 +148,7 @@ class CompareConfig(Config):
     """Names the training seeds."""
 
     split: Literal["selection", "test", "both"] = "test"
-    """Where classifiers are compared; both splits cost one set of trainings."""
+    """Where classifiers are compared; both splits cost one set of training runs."""
 
     task: TaskConfig = Field(default_factory=TaskConfig)
     """What is trained, on which images, and how."""
@@ -157,7 +157,7 @@ class CompareConfig(Config):
     """The decisions that `random` and `constants` choose from."""
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
-    """Where trainings run."""
+    """Where training runs run."""
 
 
 class ShowConfig(Config):
@@ -192,7 +192,7 @@ class ReplayOfConfig(ReplayConfig):
 
 
 class OutcomeConfig(Config):
-    """How what a search found is compared, on trainings it has not seen."""
+    """How what a search found is compared, on training runs it has not seen."""
 
     schedules: Annotated[tuple[str, ...], Field(min_length=1)] = (
         LEARNED,
@@ -206,7 +206,7 @@ class OutcomeConfig(Config):
 
     num_seeds: Annotated[int, Field(ge=2)] = 10
     """Trainings per schedule. Their seeds come from the seed of the search: searches with equal
-    seeds are compared on equal trainings."""
+    seeds are compared on equal training runs."""
 
     split: Literal["selection", "test", "both"] = "both"
     """Where classifiers are compared."""
@@ -233,18 +233,18 @@ class CardConfig(Config):
     """Name of the model. Null: that of the folder of the run."""
 
     license: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")] = "unknown"
-    """Identifier of its licence as the Hub lists them, such as mit, apache-2.0 or cc-by-4.0; other
+    """Identifier of its license as the Hub lists them, such as mit, apache-2.0 or cc-by-4.0; other
     needs license_name and license_link. It is yours to choose: unknown is a placeholder, and the
     card says so."""
 
     license_name: Line | None = None
-    """Name of a licence that the Hub has no identifier for."""
+    """Name of a license that the Hub has no identifier for."""
 
     license_link: Line | None = None
-    """Where that licence is: an address, or LICENSE for a file beside the card."""
+    """Where that license is: an address, or LICENSE for a file beside the card."""
 
     @model_validator(mode="after")
-    def _other_licences_are_named(self) -> "CardConfig":
+    def _other_licenses_are_named(self) -> "CardConfig":
         given = (self.license_name, self.license_link)
         if self.license == "other" and None in given:
             raise ValueError(
@@ -294,4 +294,4 @@ class TransferConfig(Config):
     """Trainings per constant and task."""
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
-    """Where trainings run."""
+    """Where training runs run."""

@@ -40,7 +40,7 @@ class ScheduledMixCallback(Callback):
         Args:
             schedule: what to do when.
             num_classes: K.
-            total_steps: micro-batches of the whole training on one device; by default what the
+            total_steps: micro-batches of the whole training run on one device; by default what the
                 trainer says.
             saliency: where saliency comes from; the input gradient of the module by default.
             label_smoothing: share of each target that is spread evenly over all classes.
@@ -102,5 +102,5 @@ def _micro_batches(trainer: Trainer) -> int:
     if trainer.max_steps >= 0:
         return trainer.max_steps * trainer.accumulate_grad_batches
     if trainer.max_epochs is None or trainer.max_epochs < 0:
-        raise ValueError("total_steps: expected a number for a training without end, got none")
+        raise ValueError("total_steps: expected a number for a training run without end, got none")
     return trainer.max_epochs * int(trainer.num_training_batches)

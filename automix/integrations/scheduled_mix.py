@@ -48,12 +48,12 @@ class ScheduledMix:
         seed: int = 0,
         rank: int = 0,
     ) -> None:
-        """Bind a schedule to a training.
+        """Bind a schedule to a training run.
 
         Args:
             schedule: what to do when.
             num_classes: K, at least 1.
-            total_steps: batches of the whole training, at least 1. Count micro-batches where
+            total_steps: batches of the whole training run, at least 1. Count micro-batches where
                 gradients are accumulated.
             model: the classifier; needed if the schedule holds an operator that reads saliency.
                 Wrappers of DistributedDataParallel and torch.compile are looked through.
@@ -91,7 +91,7 @@ class ScheduledMix:
         """Return mixed images and soft targets of the next batch; the inputs stay as they are.
 
         Args:
-            images_BCHW: floating point, normalised or not, on any device. Not bytes: in timm's
+            images_BCHW: floating point, normalized or not, on any device. Not bytes: in timm's
                 training script this goes with ``--no-prefetcher``, and it cannot replace
                 ``FastCollateMixup``, because there is no model in a loader's worker.
             targets: (B,) int64 classes or (B, K) floating-point targets.

@@ -1,1 +1,1 @@
-"""Classifiers by name, and their initialisation."""
+"""Classifiers by name, and their initialization."""

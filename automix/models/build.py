@@ -1,4 +1,4 @@
-"""Classifiers by name, initialised in place from a generator or from a weights file."""
+"""Classifiers by name, initialized in place from a generator or from a weights file."""
 
 import copy
 import difflib
@@ -37,11 +37,11 @@ class _Resettable(Protocol):
 
 
 @torch.no_grad()
-def initialise_(module: nn.Module, generator: Generator) -> None:
+def initialize_(module: nn.Module, generator: Generator) -> None:
     """Give every parameter and every batch-norm buffer of ``module`` a new value, in place.
 
     Convolutions: Kaiming normal, fan out, zero bias (https://arxiv.org/abs/1502.01852). Linear:
-    uniform within 1 / sqrt(inputs), weight and bias. Normalisation: scale 1, shift 0, running
+    uniform within 1 / sqrt(inputs), weight and bias. Normalization: scale 1, shift 0, running
     statistics reset. Any other module: its own ``reset_parameters``.
 
     Args:
@@ -50,15 +50,15 @@ def initialise_(module: nn.Module, generator: Generator) -> None:
 
     Raises:
         TypeError: a parameter belongs to a module without ``reset_parameters``, such as the
-            class token of a vision transformer; `automix.models.build.reinitialise_` can
-            initialise those.
+            class token of a vision transformer; `automix.models.build.reinitialize_` can
+            initialize those.
     """
     done: set[int] = set()
     for part in module.modules():
         if isinstance(part, _ConvNd):
-            _initialise_convolution(part, generator)
+            _initialize_convolution(part, generator)
         elif isinstance(part, nn.Linear):
-            _initialise_linear(part, generator)
+            _initialize_linear(part, generator)
         elif isinstance(part, _WITHOUT_DRAWS):
             part.reset_parameters()
         elif isinstance(part, _Resettable):
@@ -86,7 +86,7 @@ def drawn_seed(generator: Generator) -> int:
     return int(torch.randint(high, (), generator=generator, device=generator.device))
 
 
-def _initialise_convolution(convolution: _ConvNd, generator: Generator) -> None:
+def _initialize_convolution(convolution: _ConvNd, generator: Generator) -> None:
     drawn = _empty_for(convolution.weight, generator)
     nn.init.kaiming_normal_(drawn, mode="fan_out", nonlinearity="relu", generator=generator)
     convolution.weight.copy_(drawn)
@@ -94,7 +94,7 @@ def _initialise_convolution(convolution: _ConvNd, generator: Generator) -> None:
         convolution.bias.zero_()
 
 
-def _initialise_linear(linear: nn.Linear, generator: Generator) -> None:
+def _initialize_linear(linear: nn.Linear, generator: Generator) -> None:
     bound = max(linear.in_features, 1) ** -0.5
     for parameter in (linear.weight, linear.bias):
         if parameter is not None:
@@ -255,13 +255,13 @@ _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 def build_model(
     config: ModelConfig, *, num_classes: int, channels: int, generator: Generator
 ) -> nn.Module:
-    """Return a newly initialised classifier on the CPU: (B, channels, H, W) to (B, num_classes).
+    """Return a newly initialized classifier on the CPU: (B, channels, H, W) to (B, num_classes).
 
     Its weights are random, those of a file, or the library's pretrained ones; with the latter
     two, a head of another number of classes is random still.
 
     The networks of this package take any H and W; those of torchvision and timm take what
-    their libraries allow (vision transformers: one size only) and are initialised by them.
+    their libraries allow (vision transformers: one size only) and are initialized by them.
 
     Args:
         config: the name, and the width where the family has one.
@@ -288,13 +288,13 @@ def build_model(
     else:
         with global_generator_seeded(0), torch.device("cpu"):
             model = _own_model(config, {"channels": channels, "num_classes": num_classes})
-        initialise_(model, generator)
+        initialize_(model, generator)
     if isinstance(config.weights, Path):
         load_weights_(model, config.weights)
     return model
 
 
-def reinitialise_(
+def reinitialize_(
     model: nn.Module,
     config: ModelConfig,
     *,
@@ -315,7 +315,7 @@ def reinitialise_(
         fresh = build_model(config, num_classes=num_classes, channels=channels, generator=generator)
         copy_values_(model, fresh)
         return
-    initialise_(model, generator)
+    initialize_(model, generator)
     if isinstance(config.weights, Path):
         load_weights_(model, config.weights)
 
@@ -370,7 +370,7 @@ def _replace_first_convolution(model: nn.Module, channels: int) -> None:
                 padding=part.padding,  # type: ignore[arg-type]
                 bias=part.bias is not None,
             )
-            # As torchvision initialises its first convolutions.
+            # As torchvision initializes its first convolutions.
             nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
             setattr(model.get_submodule(parent), name, fresh)
             return

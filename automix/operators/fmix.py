@@ -16,7 +16,7 @@ from automix.operators.types import BatchShape, MixedBatch
 Spectrum = Literal["corrected", "published"]
 
 _HALVINGS = 24
-"""Halvings of the range of grey values that leave nothing between two float32 numbers."""
+"""Halvings of the range of gray values that leave nothing between two float32 numbers."""
 
 
 class FMixDraws(NamedTuple):
@@ -90,8 +90,8 @@ def apply_fmix(
     """
     check_images(images_BCHW, draws.partner)
     batch, _, height, width = images_BCHW.shape
-    grey_MHW = low_frequency_images(draws.noise, (height, width), decay=decay, spectrum=spectrum)
-    mask_M1HW = _darkest(grey_MHW, draws.lam, draws.coin).unsqueeze(1)
+    gray_MHW = low_frequency_images(draws.noise, (height, width), decay=decay, spectrum=spectrum)
+    mask_M1HW = _darkest(gray_MHW, draws.lam, draws.coin).unsqueeze(1)
     mask_B1HW = mask_M1HW.expand(batch, 1, height, width)
     mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
     lam_B = mask_lam(mask_M1HW).expand(batch)
@@ -123,33 +123,33 @@ def low_frequency_images(
     return images_MHW
 
 
-def _darkest(grey_MHW: Tensor, lam_M: Tensor, coin_M: Tensor) -> Tensor:
+def _darkest(gray_MHW: Tensor, lam_M: Tensor, coin_M: Tensor) -> Tensor:
     """Return masks, (M, H, W) float32, that leave the brightest ``lam`` of the pixels out."""
-    grey_MN = grey_MHW.flatten(1).to(torch.float32)
-    share_M = lam_M * grey_MN.shape[1]
+    gray_MN = gray_MHW.flatten(1).to(torch.float32)
+    share_M = lam_M * gray_MN.shape[1]
     kept_M = torch.where(coin_M > 0.5, share_M.ceil(), share_M.floor())
-    threshold_M1 = _threshold(grey_MN, grey_MN.shape[1] - kept_M)
-    return _is_less(grey_MN, threshold_M1).view_as(grey_MHW)
+    threshold_M1 = _threshold(gray_MN, gray_MN.shape[1] - kept_M)
+    return _is_less(gray_MN, threshold_M1).view_as(gray_MHW)
 
 
-def _threshold(grey_MN: Tensor, num_below_M: Tensor) -> Tensor:
+def _threshold(gray_MN: Tensor, num_below_M: Tensor) -> Tensor:
     """Return, for each row, a number with so many values of the row below it, (M, 1).
 
     By bisection: a tenth of the time of sorting the rows on a CPU. (`kthvalue` takes one rank for
-    all rows; counting by digits is held up by neighbouring pixels in the same bin.)
+    all rows; counting by digits is held up by neighboring pixels in the same bin.)
     """
     num_below_M1 = num_below_M.unsqueeze(1)
-    if grey_MN.shape[0] == 1:  # sorting one row takes a fifth of the time of so many small steps
+    if gray_MN.shape[0] == 1:  # sorting one row takes a fifth of the time of so many small steps
         above_M1 = torch.full_like(num_below_M1, torch.inf)
-        ordered_MN = torch.cat((grey_MN.sort(1).values, above_M1), 1)
+        ordered_MN = torch.cat((gray_MN.sort(1).values, above_M1), 1)
         return ordered_MN.gather(1, num_below_M1.to(torch.int64))
-    low_M1 = grey_MN.amin(1, keepdim=True)
-    width_M1 = (grey_MN.amax(1, keepdim=True) - low_M1) * 1.001  # reaches above the largest
-    halving_K = torch.arange(1, _HALVINGS + 1, device=grey_MN.device)
+    low_M1 = gray_MN.amin(1, keepdim=True)
+    width_M1 = (gray_MN.amax(1, keepdim=True) - low_M1) * 1.001  # reaches above the largest
+    halving_K = torch.arange(1, _HALVINGS + 1, device=gray_MN.device)
     step_KM1 = width_M1 * torch.exp2(-halving_K).view(-1, 1, 1)
     for step_M1 in step_KM1.unbind():
         trial_M1 = low_M1 + step_M1
-        num_less_M1 = _is_less(grey_MN, trial_M1).sum(1, keepdim=True)
+        num_less_M1 = _is_less(gray_MN, trial_M1).sum(1, keepdim=True)
         low_M1 = torch.where(num_less_M1 <= num_below_M1, trial_M1, low_M1)
     return low_M1
 
@@ -157,6 +157,6 @@ def _threshold(grey_MN: Tensor, num_below_M: Tensor) -> Tensor:
 def _is_less(values_MN: Tensor, bound_M1: Tensor) -> Tensor:
     """Return 1 for values below the bound and 0 for the others, as float32.
 
-    Comparing into floats is vectorised on a CPU: a sixth of the time of comparing into booleans.
+    Comparing into floats is vectorized on a CPU: a sixth of the time of comparing into booleans.
     """
     return torch.lt(values_MN, bound_M1, out=torch.empty_like(values_MN))

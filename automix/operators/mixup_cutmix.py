@@ -14,7 +14,7 @@ from automix.operators.sampling import (
     Per,
     box_lam,
     box_mask,
-    centred_box,
+    centered_box,
     check_images,
     draw_beta,
     draw_index,
@@ -129,20 +129,20 @@ def draw_cutmix(
     per: Per = "image",
     rule: BoxRule = "timm",
 ) -> CutMixDraws:
-    """Draw partners and boxes: area 1 - Beta(strength, strength), centre uniform over the pixels.
+    """Draw partners and boxes: area 1 - Beta(strength, strength), center uniform over the pixels.
 
     Args:
         shape: shape of the batch.
         strength: alpha, positive.
         generator: source of randomness.
         per: a box for each image, or one for the batch as in the authors' code.
-        rule: how an odd side is laid around the centre, see `centred_box`.
+        rule: how an odd side is laid around the center, see `centered_box`.
     """
     batch, *size = shape
     partner_B = draw_partner(batch, generator)
     lam_B = draw_beta(batch, strength, generator, per=per)
     row_B, column_B = (draw_index(batch, length, generator, per=per) for length in size)
-    box_B4 = centred_box((1 - lam_B).sqrt(), row_B, column_B, (shape.height, shape.width), rule)
+    box_B4 = centered_box((1 - lam_B).sqrt(), row_B, column_B, (shape.height, shape.width), rule)
     return CutMixDraws(partner_B, lam_B, box_B4)
 
 

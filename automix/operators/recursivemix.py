@@ -20,7 +20,7 @@ from automix.operators.sampling import (
     Per,
     box_lam,
     box_mask,
-    centred_box,
+    centered_box,
     check_images,
     draw_index,
     draw_uniform,
@@ -41,7 +41,7 @@ class RecursiveMixDraws(NamedTuple):
 def draw_recursivemix(
     shape: BatchShape, *, strength: float, generator: Generator, per: Per = "image"
 ) -> RecursiveMixDraws:
-    """Draw boxes with areas uniform in [0, strength) and centres uniform over the pixels.
+    """Draw boxes with areas uniform in [0, strength) and centers uniform over the pixels.
 
     Args:
         shape: shape of the batch.
@@ -58,7 +58,7 @@ def draw_recursivemix(
     area_B = draw_uniform(batch, generator, high=strength, per=per)
     row_B = draw_index(batch, height, generator, per=per)
     column_B = draw_index(batch, width, generator, per=per)
-    box_B4 = centred_box(area_B.sqrt(), row_B, column_B, (height, width), "clovaai")
+    box_B4 = centered_box(area_B.sqrt(), row_B, column_B, (height, width), "clovaai")
     return RecursiveMixDraws(box_B4)
 
 

@@ -13,7 +13,7 @@ from automix.operators.sampling import (
     Per,
     box_lam,
     box_mask,
-    centred_box,
+    centered_box,
     check_images,
     draw_partner,
     draw_uniform,
@@ -51,7 +51,7 @@ def draw_resizemix(
         strength: largest side, as a share of the image's; above 0.1.
         generator: source of randomness.
         per: a box for each image, or one for the batch as in OpenMixup.
-        placement: ``clipped`` draws the centre anywhere and cuts the box at the border, so the
+        placement: ``clipped`` draws the center anywhere and cuts the box at the border, so the
             partner is squeezed (OpenMixup); ``inside`` places the box wholly inside.
 
     Raises:
@@ -69,7 +69,7 @@ def draw_resizemix(
         return ResizeMixDraws(partner_B, torch.stack(bounds, 1))
     row_B, column_B = (down_B * height).to(torch.int64), (across_B * width).to(torch.int64)
     return ResizeMixDraws(
-        partner_B, centred_box(side_B, row_B, column_B, (height, width), "clovaai")
+        partner_B, centered_box(side_B, row_B, column_B, (height, width), "clovaai")
     )
 
 

@@ -113,7 +113,7 @@ def _salient(cells_BN: Tensor, percentile_B: Tensor, most_pairs: int) -> Tensor:
     """
     num_cells = cells_BN.shape[1]
     rank_B1 = (percentile_B.unsqueeze(1) * (num_cells - 1)).ceil()
-    # Comparing into floats is vectorised on a CPU, into booleans it is not.
+    # Comparing into floats is vectorized on a CPU, into booleans it is not.
     salient_BN = torch.empty_like(cells_BN)
     if num_cells**2 > most_pairs:
         smallest_B1 = cells_BN.sort(1).values.gather(1, rank_B1.to(torch.int64))

@@ -19,7 +19,7 @@ from automix.operators.sampling import (
 )
 from automix.operators.types import BatchShape, MixedBatch
 
-Normalisation = Literal["max", "mean", "standard"]
+Normalization = Literal["max", "mean", "standard"]
 """What a map is divided by before the temperature: its maximum, its mean, or its deviation."""
 
 
@@ -45,7 +45,7 @@ def draw_saliency_grafting(
 
     Args:
         shape: shape of the batch.
-        strength: temperature, positive. Its unit depends on the normalisation: with ``max``,
+        strength: temperature, positive. Its unit depends on the normalization: with ``max``,
             0.05 grafts about an eighth of the image and 0.2 about a half.
         generator: source of randomness.
         grid: P, cells along a side.
@@ -71,7 +71,7 @@ def apply_saliency_grafting(
     num_classes: int | None = None,
     saliency_BHW: Tensor | None = None,
     previous: MixedBatch | None = None,
-    normalisation: Normalisation = "max",
+    normalization: Normalization = "max",
     norm: Literal[1, 2] = 2,
     keep_both: bool = True,
 ) -> MixedBatch:
@@ -80,7 +80,7 @@ def apply_saliency_grafting(
     Park et al., https://arxiv.org/abs/2112.08796. There is no public code to compare with, so
     this follows the description, and what it leaves open is a parameter. With S the saliency
     pooled to cells, a cell of the partner is grafted with probability
-    ``min(e / mean(e), 1)``, ``e = exp(normalised S / temperature)``: a high temperature grafts
+    ``min(e / mean(e), 1)``, ``e = exp(normalized S / temperature)``: a high temperature grafts
     everything, a low one the peak only. The label weighs what survives of each image,
     ``I = norm(S * visible) / norm(S)``, as ``lam = I_own / (I_own + I_partner)``. It is not the
     share of the pixels.
@@ -94,7 +94,7 @@ def apply_saliency_grafting(
         num_classes: number of classes, for integer targets.
         saliency_BHW: (B, H, W) floating point, non-negative, any scale.
         previous: not used.
-        normalisation: what the partner's map is divided by before the temperature.
+        normalization: what the partner's map is divided by before the temperature.
         norm: order of the norm that measures importance.
         keep_both: give the partner's least salient cell back where all are grafted; otherwise
             ``lam`` is 0 there. Its peak is always grafted.
@@ -104,7 +104,7 @@ def apply_saliency_grafting(
     grid = draws.uniform.shape[1]
     own_BN = _of_unit_norm(shares(pool_cells(saliency_BHW, grid)).flatten(1), norm)
     partner_BN = own_BN.index_select(0, draws.partner)
-    heat_BN = _normalised(partner_BN, normalisation) / draws.temperature.unsqueeze(1)
+    heat_BN = _normalized(partner_BN, normalization) / draws.temperature.unsqueeze(1)
     weight_BN = (heat_BN - heat_BN.amax(1, keepdim=True)).exp()
     probability_BN = (weight_BN / weight_BN.mean(1, keepdim=True)).clamp(max=1)
     cells_BN = (draws.uniform.flatten(1) < probability_BN).to(torch.float32)
@@ -120,11 +120,11 @@ def _size(images_BCHW: Tensor) -> tuple[int, int]:
     return images_BCHW.shape[2], images_BCHW.shape[3]
 
 
-def _normalised(maps_BN: Tensor, normalisation: Normalisation) -> Tensor:
-    if normalisation == "max":
+def _normalized(maps_BN: Tensor, normalization: Normalization) -> Tensor:
+    if normalization == "max":
         return maps_BN / maps_BN.amax(1, keepdim=True)
     mean_B1 = maps_BN.mean(1, keepdim=True)
-    if normalisation == "mean":
+    if normalization == "mean":
         return maps_BN / mean_B1
     deviation_B1 = (maps_BN - mean_B1).square().mean(1, keepdim=True).sqrt()
     # A flat map has no deviation: all cells are then at the mean.

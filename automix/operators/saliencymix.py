@@ -14,7 +14,7 @@ from automix.operators.sampling import (
     Per,
     box_lam,
     box_mask,
-    centred_box,
+    centered_box,
     check_images,
     draw_beta,
     draw_index,
@@ -30,8 +30,8 @@ class SaliencyMixDraws(NamedTuple):
     Attributes:
         partner: (B,) int64.
         lam: (B,) float32, 1 minus the area of the box before it is cut at the border.
-        row: (B,) int64, centre row where the saliency of the partner is flat.
-        column: (B,) int64, centre column there.
+        row: (B,) int64, center row where the saliency of the partner is flat.
+        column: (B,) int64, center column there.
     """
 
     partner: Tensor
@@ -43,7 +43,7 @@ class SaliencyMixDraws(NamedTuple):
 def draw_saliencymix(
     shape: BatchShape, *, strength: float, generator: Generator, per: Per = "image"
 ) -> SaliencyMixDraws:
-    """Draw partners, areas 1 - Beta(strength, strength), and centres to fall back on."""
+    """Draw partners, areas 1 - Beta(strength, strength), and centers to fall back on."""
     batch = shape.batch
     return SaliencyMixDraws(
         partner=draw_partner(batch, generator),
@@ -71,7 +71,7 @@ def apply_saliencymix(
     repaired that report lower accuracy (their issue 2), hence the option ``box``.
 
     Of several peaks the first in row-major order is taken. In a flat map every pixel is a peak:
-    there, and in maps that are not finite, the drawn centre is used, which is CutMix.
+    there, and in maps that are not finite, the drawn center is used, which is CutMix.
 
     Args:
         images_BCHW: (B, C, H, W) floating point.
@@ -81,13 +81,13 @@ def apply_saliencymix(
         saliency_BHW: (B, H, W) floating point, non-negative, any scale.
         previous: not used.
         box: a box for each image (the paper), or that of the first pair for all (the code).
-        rule: how an odd side is laid around the centre, see `centred_box`.
+        rule: how an odd side is laid around the center, see `centered_box`.
     """
     check_images(images_BCHW, draws.partner)
     saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
     height, width = saliency_BHW.shape[1:]
     row_B, column_B = _peak(saliency_BHW, draws)
-    box_B4 = centred_box((1 - draws.lam).sqrt(), row_B, column_B, (height, width), rule)
+    box_B4 = centered_box((1 - draws.lam).sqrt(), row_B, column_B, (height, width), rule)
     if box == "per_batch":
         box_B4 = box_B4[:1].expand_as(box_B4)
     mask_B1HW = box_mask(box_B4, (height, width))
@@ -97,7 +97,7 @@ def apply_saliencymix(
 
 
 def _peak(saliency_BHW: Tensor, draws: SaliencyMixDraws) -> tuple[Tensor, Tensor]:
-    """Return row and column of each partner's peak, or the drawn centre.
+    """Return row and column of each partner's peak, or the drawn center.
 
     The first row with the peak, then the first column in that row: a quarter of the time of
     ``argmax`` over all pixels on a CPU.

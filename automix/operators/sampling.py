@@ -142,22 +142,22 @@ def draw_index(batch: int, size: int, generator: Generator, *, per: Per = "image
 
 
 BoxRule = Literal["timm", "torchvision", "clovaai"]
-"""How an odd side is laid around the centre; the three differ by one row or column."""
+"""How an odd side is laid around the center; the three differ by one row or column."""
 
 
-def centred_box(
+def centered_box(
     side_B: Tensor, row_B: Tensor, column_B: Tensor, size: tuple[int, int], rule: BoxRule = "timm"
 ) -> Tensor:
-    """Return boxes around given centres, cut at the border of the image.
+    """Return boxes around given centers, cut at the border of the image.
 
-    ``timm`` 1.0.31 lays h // 2 rows above the centre and (h + 1) // 2 below, h = int(H side);
+    ``timm`` 1.0.31 lays h // 2 rows above the center and (h + 1) // 2 below, h = int(H side);
     ``clovaai`` (the authors of CutMix, and older timm) lays h // 2 on both sides, so an odd h
     loses a row; ``torchvision`` 0.29 lays int(H side / 2) on both sides.
 
     Args:
         side_B: (B,) float32 in [0, 1], side of the box as a share of the image's.
-        row_B: (B,) int64, centre row.
-        column_B: (B,) int64, centre column.
+        row_B: (B,) int64, center row.
+        column_B: (B,) int64, center column.
         size: (H, W).
         rule: one of the above.
 
@@ -165,14 +165,14 @@ def centred_box(
         (B, 4) int64 boxes; empty ones have y0 = y1 or x0 = x1.
     """
     bounds = []
-    for length, centre_B in zip(size, (row_B, column_B), strict=True):
+    for length, center_B in zip(size, (row_B, column_B), strict=True):
         if rule == "torchvision":
             before_B = after_B = (side_B * (length / 2)).to(torch.int64)
         else:
             whole_B = (side_B * length).to(torch.int64)
             before_B = whole_B // 2
             after_B = whole_B - before_B if rule == "timm" else before_B
-        bounds += [(centre_B - before_B).clamp(0, length), (centre_B + after_B).clamp(0, length)]
+        bounds += [(center_B - before_B).clamp(0, length), (center_B + after_B).clamp(0, length)]
     return torch.stack(bounds, 1)
 
 

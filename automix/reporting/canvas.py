@@ -33,7 +33,7 @@ SMALL_POINTS: Final = 8.5
 # DejaVu Sans has a mean advance of about 0.6 of its size; other fonts of the page are narrower.
 _ADVANCE: Final = 0.6
 
-# Colours no picture uses: each is replaced by the variable of the page that holds the ink, so one
+# Colors no picture uses: each is replaced by the variable of the page that holds the ink, so one
 # drawing follows the page's theme.
 INLINE: Final = Theme(
     ink="#0a0b01", muted="#0a0b02", grid="#0a0b03", surface="#0a0b04", accent="#0a0b05"
@@ -168,8 +168,8 @@ class _TagRewriter:
         tag = re.sub(r'(xlink:href="|url\()#', rf"\1#{self._identifier}-", tag)
         tag = tag.replace("xlink:href", "href")
         tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
-        for colour, variable in _VARIABLES.items():
-            tag = tag.replace(colour, variable)
+        for color, variable in _VARIABLES.items():
+            tag = tag.replace(color, variable)
         return re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", tag))
 
     def _kept_id(self, match: re.Match[str]) -> str:

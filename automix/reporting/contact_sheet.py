@@ -25,7 +25,7 @@ from automix.files import write_bytes, write_text
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.types import MixedBatch
 from automix.reporting.markup import Html, page, page_header, tag
-from automix.reporting.palette import LIGHT, OPERATOR_NAMES, OWN_COLOUR, PARTNER_COLOUR
+from automix.reporting.palette import LIGHT, OPERATOR_NAMES, OWN_COLOR, PARTNER_COLOR
 from automix.schedule import Decision
 
 Pixels = NDArray[np.uint8]
@@ -53,23 +53,23 @@ def photograph(image_CHW: Tensor) -> Pixels:
     values = image.float().numpy()
     if values.min() < -_TOLERANCE or values.max() > 1 + _TOLERANCE:
         raise ValueError(
-            f"expected pixels in [0, 1], before normalisation, got {values.min():g} to "
+            f"expected pixels in [0, 1], before normalization, got {values.min():g} to "
             f"{values.max():g}"
         )
     return _bytes(255 * values.clip(0, 1))
 
 
 def heat_map(saliency_HW: Tensor) -> Pixels:
-    """Return a saliency map in colours, dark for nothing, relative to its own maximum."""
+    """Return a saliency map in colors, dark for nothing, relative to its own maximum."""
     values = np.nan_to_num(saliency_HW.detach().float().cpu().numpy()).clip(min=0)
     values = values / (values.max() or 1)
     return _bytes(255 * colormaps["magma"](values)[..., :3])
 
 
 def mask_map(mask_HW: Tensor) -> Pixels:
-    """Return a mask of partner weights as a blend from the own to the partner's colour."""
+    """Return a mask of partner weights as a blend from the own to the partner's color."""
     weight = mask_HW.detach().float().cpu().numpy().clip(0, 1)[..., None]
-    own, partner = (np.array(rgb(colour)) for colour in (OWN_COLOUR, PARTNER_COLOUR))
+    own, partner = (np.array(rgb(color)) for color in (OWN_COLOR, PARTNER_COLOR))
     return _bytes(own * (1 - weight) + partner * weight)
 
 
@@ -77,9 +77,9 @@ def _bytes(values: ArrayLike) -> Pixels:
     return np.rint(values).astype(np.uint8, copy=False)
 
 
-def rgb(colour: str) -> tuple[int, int, int]:
+def rgb(color: str) -> tuple[int, int, int]:
     """Return ``#rrggbb`` as three numbers in [0, 255]."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def enlarged(pixels: Pixels, side: int) -> Pixels:
@@ -279,7 +279,7 @@ _LINE = 18
 _BAR = 6
 _TITLE_LINES = 80
 _WIDEST_NOTE = 640
-_FRAMES = {"image A": OWN_COLOUR, "image B": PARTNER_COLOUR}
+_FRAMES = {"image A": OWN_COLOR, "image B": PARTNER_COLOR}
 
 
 def contact_sheet_png(sheet: ContactSheet) -> bytes:
@@ -328,11 +328,11 @@ def _pictures(sheet: ContactSheet) -> list[list[Pixels | None]]:
 
 
 def _frame(draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], picture: Pixels) -> None:
-    """Draw the colour of the parent around its image, outside its pixels."""
-    if colour := _FRAMES.get(tile.kind):
+    """Draw the color of the parent around its image, outside its pixels."""
+    if color := _FRAMES.get(tile.kind):
         (left, top), (height, width) = corner, picture.shape[:2]
         box = (left - _FRAME, top - _FRAME, left + width + _FRAME - 1, top + height + _FRAME - 1)
-        draw.rectangle(box, outline=colour, width=_FRAME)
+        draw.rectangle(box, outline=color, width=_FRAME)
 
 
 def _write_label(
@@ -342,9 +342,9 @@ def _write_label(
     right, top = place
     left = right - tile_width
     middle = left + round(row.lam * tile_width)
-    draw.rectangle((left, top, right - 1, top + _BAR - 1), fill=PARTNER_COLOUR)
+    draw.rectangle((left, top, right - 1, top + _BAR - 1), fill=PARTNER_COLOR)
     if middle > left:
-        draw.rectangle((left, top, middle - 1, top + _BAR - 1), fill=OWN_COLOUR)
+        draw.rectangle((left, top, middle - 1, top + _BAR - 1), fill=OWN_COLOR)
     text = _shortened(row.label, 3 * tile_width, _font(12))
     draw.text((right, top + _BAR), text, fill=LIGHT.ink, font=_font(12), anchor="ra")
 
@@ -379,7 +379,7 @@ def _font(size: int, *, is_bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", name)), size)
 
 
-# Images up to this side are shown as squares of one colour per pixel.
+# Images up to this side are shown as squares of one color per pixel.
 _PIXELATED_SIDE = 64
 _LARGEST_SIDE = 320
 

@@ -91,7 +91,7 @@ class ReportData:
     Attributes:
         title: its heading.
         headline: one to three sentences with the result, good or bad.
-        facts: the numbers to take away; the search's cost in trainings is one of them.
+        facts: the numbers to take away; the search's cost in training runs is one of them.
         sections: in reading order.
         limits: what does not hold, was not tested, or turned out negative; at least one.
         source: how the whole was made.

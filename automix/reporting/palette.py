@@ -1,6 +1,6 @@
-"""One colour per operator, one set of inks per theme: the same in every picture and page.
+"""One color per operator, one set of inks per theme: the same in every picture and page.
 
-Seven colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/); the other five were
+Seven colors are those of Okabe and Ito (https://jfly.uni-koeln.de/color/); the other five were
 chosen to keep, in OKLab under the protanopia and deuteranopia of Machado et al. (2009), the
 smallest distance of any two at that of Okabe and Ito's own set (0.076). Families lean to a range
 of hues: random ones blue to green, saliency-maximal ones red to yellow, sampled ones purple.
@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from automix.operator_info import Operator
 
-OPERATOR_COLOURS: Mapping[Operator, str] = MappingProxyType(
+OPERATOR_COLORS: Mapping[Operator, str] = MappingProxyType(
     {
         Operator.NONE: "#c8cbd0",
         Operator.MIXUP: "#0072b2",
@@ -29,7 +29,7 @@ OPERATOR_COLOURS: Mapping[Operator, str] = MappingProxyType(
         Operator.RECURSIVEMIX: "#88c28a",
     }
 )
-"""The colour of each operator, as ``#rrggbb``."""
+"""The color of each operator, as ``#rrggbb``."""
 
 OPERATOR_NAMES: Mapping[Operator, str] = MappingProxyType(
     {
@@ -50,16 +50,16 @@ OPERATOR_NAMES: Mapping[Operator, str] = MappingProxyType(
 )
 """How each operator is written in pictures."""
 
-OWN_COLOUR = "#0072b2"
+OWN_COLOR = "#0072b2"
 """What comes from the batch's own image, the first parent (`lam`)."""
 
-PARTNER_COLOUR = "#e69f00"
+PARTNER_COLOR = "#e69f00"
 """What comes from the second parent (1 - `lam`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Theme:
-    """The inks of a picture, each a CSS colour.
+    """The inks of a picture, each a CSS color.
 
     Attributes:
         ink: text and important lines.
@@ -79,9 +79,9 @@ class Theme:
 LIGHT = Theme(ink="#1b1f24", muted="#59636e", grid="#d8dee4", surface="#ffffff", accent="#0072b2")
 
 
-def relative_luminance(colour: str) -> float:
+def relative_luminance(color: str) -> float:
     """Return the WCAG relative luminance of ``#rrggbb``, in [0, 1]."""
-    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    channels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     red, green, blue = (
         value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
         for value in channels
@@ -90,7 +90,7 @@ def relative_luminance(colour: str) -> float:
 
 
 def contrast_ratio(first: str, second: str) -> float:
-    """Return the WCAG contrast of two colours, in [1, 21]."""
+    """Return the WCAG contrast of two colors, in [1, 21]."""
     darker, lighter = sorted((relative_luminance(first), relative_luminance(second)))
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -51,7 +51,7 @@ def without_trace(
     Args:
         model: the raw module.
         device: of the images; its generator is put back as well as the CPU's.
-        statistics: what batch norm normalises with.
+        statistics: what batch norm normalizes with.
     """
     indexed = [] if device.type in _WITHOUT_INDEXED_GENERATORS else [device]
     with ExitStack() as stack:
@@ -89,7 +89,7 @@ def _frozen_state(model: nn.Module, statistics: Statistics) -> Iterator[None]:
         for module, was_training in zip(modules, modes, strict=True):
             if isinstance(module, _BatchNorm):
                 if module.training and module.track_running_stats:
-                    # In train mode this alone makes batch norm normalise with the batch and leave
+                    # In train mode this alone makes batch norm normalize with the batch and leave
                     # its buffers alone. Momentum 0 would not: 0 * NaN is NaN.
                     tracking.append(module)
                     module.track_running_stats = statistics is Statistics.RUNNING
@@ -112,7 +112,7 @@ def _frozen_state(model: nn.Module, statistics: Statistics) -> Iterator[None]:
             module.training = was_training
 
 
-def normalised(scores_BHW: Tensor) -> Tensor:
+def normalized(scores_BHW: Tensor) -> Tensor:
     """Divide each map by its sum; a map that is all zero, or not finite, becomes uniform.
 
     Args:
@@ -193,7 +193,7 @@ def input_gradient(
             buffers, flags, and the global random generators.
         images_BCHW: floating point; not modified.
         targets: (B,) class indices or (B, K) soft targets.
-        statistics: what batch norm normalises with.
+        statistics: what batch norm normalizes with.
 
     Returns:
         (B, H, W) float32 on the images' device, not negative, sums to 1 per image; uniform where
@@ -203,7 +203,7 @@ def input_gradient(
     with without_trace(raw, device=images_BCHW.device, statistics=statistics):
         images = images_BCHW.detach().to(pass_dtype(raw)).requires_grad_()
         gradient = _loss_gradient(raw(images), targets, images)
-    return normalised(gradient_magnitude(gradient))
+    return normalized(gradient_magnitude(gradient))
 
 
 def layer_gradient(
@@ -225,7 +225,7 @@ def layer_gradient(
         targets: (B,) class indices or (B, K) soft targets.
         layer: name of a module of the raw model whose output is (B, channels, rows, columns); of
             a module that is called several times, the last call counts.
-        statistics: what batch norm normalises with.
+        statistics: what batch norm normalizes with.
 
     Returns:
         (B, H, W) maps as of `input_gradient`.
@@ -243,7 +243,7 @@ def layer_gradient(
             raise ValueError(f"expected a layer that the model calls, got {layer!r}")
         gradient = _loss_gradient(logits, targets, outputs[-1])
     height, width = images_BCHW.shape[2:]
-    return normalised(resized(gradient_magnitude(gradient), height, width))
+    return normalized(resized(gradient_magnitude(gradient), height, width))
 
 
 def reduced_gradient(
@@ -263,7 +263,7 @@ def reduced_gradient(
         images_BCHW: floating point; not modified.
         targets: (B,) class indices or (B, K) soft targets.
         scale: side of the shrunken images as a share of the images', in (0, 1).
-        statistics: what batch norm normalises with.
+        statistics: what batch norm normalizes with.
 
     Returns:
         (B, H, W) maps as of `input_gradient`.
@@ -274,7 +274,7 @@ def reduced_gradient(
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     small = F.interpolate(images_BCHW.detach().float(), size=size, mode="bilinear", antialias=True)
     maps = input_gradient(model, small, targets, statistics=statistics)
-    return normalised(resized(maps, height, width))
+    return normalized(resized(maps, height, width))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +282,7 @@ class InputGradient:
     """`input_gradient` as a source.
 
     Attributes:
-        statistics: what batch norm normalises with.
+        statistics: what batch norm normalizes with.
     """
 
     statistics: Statistics = Statistics.BATCH
@@ -298,7 +298,7 @@ class LayerGradient:
 
     Attributes:
         layer: name of the module.
-        statistics: what batch norm normalises with.
+        statistics: what batch norm normalizes with.
     """
 
     layer: str
@@ -317,7 +317,7 @@ class ReducedGradient:
 
     Attributes:
         scale: side of the shrunken images as a share of the images'.
-        statistics: what batch norm normalises with.
+        statistics: what batch norm normalizes with.
     """
 
     scale: float = 0.5
@@ -331,7 +331,7 @@ class ReducedGradient:
 
 
 def _loss_gradient(logits_BK: Tensor, targets: Tensor, at: Tensor) -> Tensor:
-    # Summed, not averaged: the factor cancels in the normalised map, and 1/B costs range.
+    # Summed, not averaged: the factor cancels in the normalized map, and 1/B costs range.
     loss = F.cross_entropy(logits_BK.float(), targets, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, at)
     return gradient

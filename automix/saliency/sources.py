@@ -1,6 +1,6 @@
 """Saliency sources by name: gradient maps, spectral residual, and maps cached over steps.
 
-Shape suffixes: B batch, C channels, H rows, W columns, K classes, N images of a data set.
+Shape suffixes: B batch, C channels, H rows, W columns, K classes, N images of a dataset.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from automix.saliency.gradient import (
     InputGradient,
     LayerGradient,
     ReducedGradient,
-    normalised,
+    normalized,
     resized,
 )
 
@@ -59,11 +59,11 @@ def spectral_residual(images_BCHW: Tensor) -> Tensor:
     """
     height, width = images_BCHW.shape[2:]
     with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
-        grey = _grey(images_BCHW)
+        gray = _gray(images_BCHW)
         if (largest := max(height, width)) > _LARGEST_SIDE:
             shrink = _LARGEST_SIDE / largest
-            grey = resized(grey, max(1, round(height * shrink)), max(1, round(width * shrink)))
-        return normalised(resized(_blurred(_residual(grey)), height, width))
+            gray = resized(gray, max(1, round(height * shrink)), max(1, round(width * shrink)))
+        return normalized(resized(_blurred(_residual(gray)), height, width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class SpectralResidual:
         return spectral_residual(images_BCHW)
 
 
-def _grey(images_BCHW: Tensor) -> Tensor:
+def _gray(images_BCHW: Tensor) -> Tensor:
     images = images_BCHW.float()
     if images.shape[1] != len(_LUMA):
         return images.mean(dim=1)
@@ -83,8 +83,8 @@ def _grey(images_BCHW: Tensor) -> Tensor:
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
-def _residual(grey_BHW: Tensor) -> Tensor:
-    spectrum = torch.fft.fft2(grey_BHW)
+def _residual(gray_BHW: Tensor) -> Tensor:
+    spectrum = torch.fft.fft2(gray_BHW)
     # The small constant is that of the published code: log of an empty frequency stays finite.
     amplitude = (spectrum.abs().square() + 1e-10).sqrt()
     log = amplitude.log()

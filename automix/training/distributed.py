@@ -158,7 +158,7 @@ def _on_host(value: Any) -> Any:
 
 
 def part_of(count: int) -> slice:
-    """Return which of ``count`` items this process works on: neighbours, each item once."""
+    """Return which of ``count`` items this process works on: neighbors, each item once."""
     world = current_world()
     return slice(count * world.rank // world.size, count * (world.rank + 1) // world.size)
 
@@ -195,7 +195,7 @@ def start_method(task: TaskConfig, *, module: str) -> Literal["forkserver", "spa
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
-    # The first optimiser step imports `torch._dynamo`, which takes as long as torch itself.
+    # The first optimizer step imports `torch._dynamo`, which takes as long as torch itself.
     modules = [module, "automix.training.trainer", "torch._dynamo"]
     if task.data.source is DataSource.DIGITS:
         modules.append("automix.data.load")

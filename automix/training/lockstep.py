@@ -2,10 +2,10 @@
 
 Small networks leave most of an accelerator idle. Here the weights of N of them are stacked, and
 `torch.vmap` runs all N on their own batches at once. Each keeps its own decisions, draws,
-optimiser and averages, and can be saved, restored and evaluated alone.
+optimizer and averages, and can be saved, restored and evaluated alone.
 
-Sums run in another order than in a training of its own, so the last bits differ. On a CPU it does
-not pay (`python -m benchmarks.environment`).
+Sums run in another order than in a training run of its own, so the last bits differ. On a CPU it
+does not pay (`python -m benchmarks.environment`).
 
 Shape suffixes: N classifiers, B batch, C channels, H rows, W columns, K classes.
 """
@@ -28,7 +28,7 @@ from automix.training.trainer import ClassifierTrainer
 _LOG = logging.getLogger(__name__)
 
 Plan = tuple[Decision, int]
-"""How a classifier is trained next: a decision, and the number of optimiser steps."""
+"""How a classifier is trained next: a decision, and the number of optimizer steps."""
 
 
 class LockstepTrainers:

@@ -245,7 +245,7 @@ class SumsState(TypedDict):
 
 
 class RunningSums:
-    """Loss and correct predictions summed on the device, without a host synchronisation.
+    """Loss and correct predictions summed on the device, without a host synchronization.
 
     Attributes:
         seconds: wall-clock time that whoever adds has counted so far.
@@ -280,7 +280,7 @@ class RunningSums:
     def read(self) -> TrainMetrics:
         """Return the means over all processes, each of which must call this.
 
-        This is the segment's one host synchronisation.
+        This is the segment's one host synchronization.
         """
         started = time.perf_counter()
         totals = sum_over_processes_(self._row())

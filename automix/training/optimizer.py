@@ -1,4 +1,4 @@
-"""Optimiser, learning rate as a function of progress, and averaged weights."""
+"""Optimizer, learning rate as a function of progress, and averaged weights."""
 
 import math
 
@@ -13,33 +13,33 @@ _MOMENTUM = 0.9
 _BETAS = (0.9, 0.999)
 _MILESTONE_FACTOR = 0.1
 # The average of the first steps must not be dominated by the initial weights.
-_EMA_WARM_UP_STEPS = 10
+_EMA_WARMUP_STEPS = 10
 
 
 def learning_rate_at(config: TrainerConfig, progress: float) -> float:
     """Return the learning rate at ``progress``, the share of the training done, in [0, 1]."""
-    warm_up = config.warm_up_share
-    if progress < warm_up:
-        share = progress / warm_up
+    warmup = config.warmup_share
+    if progress < warmup:
+        share = progress / warmup
         if config.learning_rate_schedule == "one_cycle":
             share = _FIRST_SHARE + (1 - _FIRST_SHARE) * share
-        return config.peak_learning_rate * share
-    falling = (progress - warm_up) / (1 - warm_up)
+        return config.learning_rate * share
+    falling = (progress - warmup) / (1 - warmup)
     match config.learning_rate_schedule:
         case "one_cycle":
-            return config.peak_learning_rate * (1 - falling)
+            return config.learning_rate * (1 - falling)
         case "cosine":
-            return config.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
+            return config.learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
         case "multi_step":
             factor = config.milestone_factor or _MILESTONE_FACTOR
             passed = sum(progress >= milestone for milestone in config.milestones or ())
-            return config.peak_learning_rate * factor**passed
+            return config.learning_rate * factor**passed
         case "constant":
-            return config.peak_learning_rate
+            return config.learning_rate
 
 
 def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.SGD | torch.optim.AdamW:
-    """Return the optimiser of ``config``, without weight decay on norms and biases.
+    """Return the optimizer of ``config``, without weight decay on norms and biases.
 
     It is fused: one kernel for all weights, and no wait for the device with a `GradScaler`.
     """
@@ -87,8 +87,8 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update_(self, step: int) -> None:
-        """Take in the weights after optimiser step number ``step`` (from 0)."""
-        decay = min(self._decay, (1 + step) / (_EMA_WARM_UP_STEPS + step))
+        """Take in the weights after optimizer step number ``step`` (from 0)."""
+        decay = min(self._decay, (1 + step) / (_EMA_WARMUP_STEPS + step))
         torch._foreach_lerp_(*self._pairs, 1 - decay)
         for average, value in zip(*self._counts, strict=True):
             average.copy_(value)

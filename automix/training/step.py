@@ -52,7 +52,7 @@ class TrainedNetwork:
     """Runs forward passes whose backward passes train ``model``.
 
     Attributes:
-        model: the raw module, whose weights are initialised, averaged, saved and evaluated, and
+        model: the raw module, whose weights are initialized, averaged, saved and evaluated, and
             which saliency is asked about.
     """
 
@@ -227,7 +227,7 @@ class MicroBatchFeed:
         self._held: tuple[BatchKey, TrainingBatch] | None = None
 
     def next(self, decision: Decision, *, seed: int, step: int) -> FedBatch:
-        """Return the micro-batch of optimiser step ``step``, mixed as ``decision`` says."""
+        """Return the micro-batch of optimizer step ``step``, mixed as ``decision`` says."""
         batch_number = step // self._saliency.refresh_every
         self._saliency.hold(batch_number)
         batch_key = self._batches.layout.key(seed, batch_number, self._number)
@@ -352,10 +352,10 @@ class WeightUpdates:
         A step whose float16 gradients overflowed changes nothing but the scale of the losses after
         it; the host never learns of it.
         """
-        if self._config.max_gradient_norm is not None:
+        if self._config.max_grad_norm is not None:
             # What is clipped are the gradients of all micro-batches and processes, unscaled.
             self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_gradient_norm)
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
         rate = learning_rate_at(self._config, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -364,7 +364,7 @@ class WeightUpdates:
         self.optimizer.zero_grad()
 
     def take_average(self, step: int) -> None:
-        """Take the weights after optimiser step number ``step`` into the average, if any."""
+        """Take the weights after optimizer step number ``step`` into the average, if any."""
         if self.average:
             self.average.update_(step)
 

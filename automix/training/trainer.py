@@ -16,7 +16,7 @@ from automix.data.splits import SearchData, StoredImages
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
 from automix.evaluation.inference import evaluation_mode
-from automix.models.build import build_model, reinitialise_
+from automix.models.build import build_model, reinitialize_
 from automix.random_streams import Stream, stream_generator
 from automix.saliency.sources import CachedSource, build_source
 from automix.schedule import Decision, Schedule
@@ -41,14 +41,14 @@ _EVALUATION_BATCH = 1024
 
 
 class TrainerState(TypedDict):
-    """Everything a training needs to continue bit for bit: tensors and plain values.
+    """Everything a training run needs to continue bit for bit: tensors and plain values.
 
     Attributes:
         seed: of the training.
-        step: optimiser steps done.
+        step: optimizer steps done.
         world_size: processes that train together.
         model: weights and buffers.
-        updates: state of averages, optimiser and loss scale.
+        updates: state of averages, optimizer and loss scale.
         shares: what each share of a step carries to the next, by number of the share.
     """
 
@@ -76,22 +76,22 @@ class ClassifierTrainer:
         batches: TrainingBatches,
         preparer: BatchPreparer,
         *,
-        initialise: Callable[[nn.Module, Generator], None],
+        initialize: Callable[[nn.Module, Generator], None],
         saliency: CachedSource,
         config: TrainerConfig,
         seed: int,
     ) -> None:
-        """Take ownership of ``model``, which is initialised anew from ``seed``.
+        """Take ownership of ``model``, which is initialized anew from ``seed``.
 
         Args:
             model: maps (B, C, H, W) float32 images to (B, K) logits; on its device already.
             batches: training batches on the model's device.
-            preparer: normalises the uint8 images that the model is evaluated on.
-            initialise: gives the model its initial values in place, from a generator.
+            preparer: normalizes the uint8 images that the model is evaluated on.
+            initialize: gives the model its initial values in place, from a generator.
             saliency: where operators that need saliency get it from; a batch is held for the
                 steps from one refresh to the next.
-            config: length, optimiser and averaging.
-            seed: names the initialisation, the order and all draws.
+            config: length, optimizer and averaging.
+            seed: names the initialization, the order and all draws.
         """
         self.config = config
         self.model = model
@@ -101,7 +101,7 @@ class ClassifierTrainer:
         self.total_steps = config.epochs * self.steps_per_epoch
         self._layout = batches.layout
         self._preparer = preparer
-        self._initialise = initialise
+        self._initialize = initialize
         self._saliency = saliency.source
         self._num_classes = batches.num_classes
         self.network = TrainedNetwork(model, config)
@@ -115,7 +115,7 @@ class ClassifierTrainer:
         self.step = 0
         for feed in self._feeds:
             feed.reset()
-        self._initialise(self.model, stream_generator(seed, Stream.INITIALISATION))
+        self._initialize(self.model, stream_generator(seed, Stream.INITIALIZATION))
         self._updates.reset()
 
     @property
@@ -129,7 +129,7 @@ class ClassifierTrainer:
         return self._updates.average.model if self._updates.average else self.model
 
     def train(self, decision: Decision, *, num_steps: int) -> TrainMetrics:
-        """Run ``num_steps`` optimiser steps, mixing as ``decision`` says.
+        """Run ``num_steps`` optimizer steps, mixing as ``decision`` says.
 
         The host waits for the device once, at the end.
 
@@ -244,12 +244,12 @@ class ClassifierTrainer:
         processes, found = self._layout.world_size, state["world_size"]
         if found != processes:
             raise CheckpointError(
-                f"checkpoint: expected a training of {processes} process"
+                f"checkpoint: expected a training run of {processes} process"
                 f"{'es' if processes > 1 else ''}, got one of {found}; continue it with as many"
             )
         if len(state["shares"]) != processes * len(self._feeds):
             raise CheckpointError(
-                f"checkpoint: expected a training with accumulation {len(self._feeds)}, "
+                f"checkpoint: expected a training run with accumulation {len(self._feeds)}, "
                 f"got {len(state['shares']) / processes:g}"
             )
         self.seed, self.step = state["seed"], state["step"]
@@ -335,7 +335,7 @@ def check_model(task: TaskConfig, data: SearchData) -> None:
         task.model,
         num_classes=data.num_classes,
         channels=data.image_shape[0],
-        generator=stream_generator(0, Stream.INITIALISATION),
+        generator=stream_generator(0, Stream.INITIALIZATION),
     )
     try:
         # Dropout draws from the global generator.
@@ -356,7 +356,7 @@ def check_model(task: TaskConfig, data: SearchData) -> None:
 def build_trainer(
     task: TaskConfig, data: SearchData, *, seed: int, device: torch.device | None = None
 ) -> ClassifierTrainer:
-    """Return a trainer of a freshly initialised classifier on the training split of ``data``.
+    """Return a trainer of a freshly initialized classifier on the training split of ``data``.
 
     Processes that have joined a world build one each, and train together.
 
@@ -368,7 +368,7 @@ def build_trainer(
     data = data.to(holding_device(data.num_bytes, device=device, placement=placement))
     shape = {"num_classes": data.num_classes, "channels": data.image_shape[0]}
     model = build_model(
-        task.model, generator=stream_generator(seed, Stream.INITIALISATION), **shape
+        task.model, generator=stream_generator(seed, Stream.INITIALIZATION), **shape
     )
     layout = _layout(task.trainer, len(data.train))
     num_steps = task.trainer.epochs * layout.steps_per_epoch
@@ -379,7 +379,7 @@ def build_trainer(
         model.to(device),
         batches,
         preparer,
-        initialise=functools.partial(_initialise_, task.model, shape),
+        initialize=functools.partial(_initialize_, task.model, shape),
         saliency=CachedSource(
             build_source(task.saliency), refresh_every=task.saliency.refresh_every
         ),
@@ -399,7 +399,7 @@ def _layout(config: TrainerConfig, num_images: int) -> BatchLayout:
     )
 
 
-def _initialise_(
+def _initialize_(
     config: ModelConfig, shape: dict[str, int], model: nn.Module, generator: Generator
 ) -> None:
-    reinitialise_(model, config, generator=generator, **shape)
+    reinitialize_(model, config, generator=generator, **shape)

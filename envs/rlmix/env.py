@@ -26,7 +26,7 @@ from automix.operators.rmix import RMixDraws, apply_rmix, draw_rmix
 from automix.operators.sampling import enlarge_cells
 from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
-from automix.saliency.gradient import normalised, raw_module
+from automix.saliency.gradient import normalized, raw_module
 from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics
 from automix.training.step import FedBatch
@@ -59,7 +59,7 @@ class SeenBatch:
 
     Attributes:
         fed: the batch.
-        cells: (B, P, P) magnitude of the gradient, not normalised.
+        cells: (B, P, P) magnitude of the gradient, not normalized.
         logits: (B, K).
         draws: partners and weights; the percentiles are up to the agent.
         grid: cells along a side of the grid that is mixed on.
@@ -73,7 +73,7 @@ class SeenBatch:
 
 
 def see(trainer: ClassifierTrainer, config: RLMixConfig) -> SeenBatch:
-    """Return the next batch of a training; one pass, of which nothing remains in the network."""
+    """Return the next batch of a training run; the pass leaves no trace in the network."""
     fed = trainer.fed_batch(Decision(operator=Operator.NONE))
     trainer.model.train()
     cells_BPP, logits_BK = gradient_cells(
@@ -93,7 +93,7 @@ def see(trainer: ClassifierTrainer, config: RLMixConfig) -> SeenBatch:
 
 def observed(seen: SeenBatch, config: RLMixConfig) -> dict[str, Tensor]:
     """Return what the agent sees of a batch: float32 tensors within the space of observations."""
-    maps_BPP = normalised(seen.cells).clamp(0, 1)
+    maps_BPP = normalized(seen.cells).clamp(0, 1)
     logs_BK = seen.logits.log_softmax(dim=1).nan_to_num(LOWEST_LOG)
     found = {"saliency": maps_BPP, "logits": logs_BK.clamp(LOWEST_LOG, 0)}
     if config.observe_draws:
@@ -187,7 +187,7 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
     `image_similarity`: the mean of one cosine per image.
 
     ## Starting State
-    A freshly initialised classifier; an episode is one training. `reset(seed=s)` starts a
+    A freshly initialized classifier; an episode is one training run. `reset(seed=s)` starts a
     reproducible sequence of episodes.
 
     ## Episode End
@@ -212,7 +212,7 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         data: SearchData | None = None,
         seed: int | None = None,
     ) -> None:
-        """Prepare the data and the classifier once; episodes re-initialise it in place.
+        """Prepare the data and the classifier once; episodes re-initialize it in place.
 
         Args:
             task: data, model and training; the digits by default.

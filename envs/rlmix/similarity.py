@@ -24,7 +24,7 @@ def gradient_cells(
     layer: str | None = None,
     statistics: Statistics = Statistics.BATCH,
 ) -> tuple[Tensor, Tensor]:
-    """Return the magnitude of the gradient, averaged over a grid and not normalised, and logits.
+    """Return the magnitude of the gradient, averaged over a grid and not normalized, and logits.
 
     Unlike saliency maps, an image whose loss is large has large values here.
 
@@ -35,7 +35,7 @@ def gradient_cells(
         cells: cells per side.
         layer: name of a module whose output the gradient is taken at; None: at the image. The
             later the layer, the less the backward pass costs.
-        statistics: what batch norm normalises with.
+        statistics: what batch norm normalizes with.
 
     Returns:
         (B, P, P) float32, not negative, up to one factor for the whole batch; (B, K) float32.

@@ -91,11 +91,11 @@ def test_decisions_are_paid_what_they_are_worth() -> None:
         for episode in _in_order_of_environments(episodes, 16)
     ]
     # Contributions count from the mean of their segment.
-    centred = [
+    centered = [
         values - values.mean(axis=0)
         for values in (per_episode(paid.rewards)[:, :7], np.array(worth))
     ]
-    assert np.corrcoef(centred[0].ravel(), centred[1].ravel())[0, 1] > 0.8
+    assert np.corrcoef(centered[0].ravel(), centered[1].ravel())[0, 1] > 0.8
 
 
 def _in_order_of_environments(episodes: Sequence[Episode], num_envs: int) -> list[Episode]:

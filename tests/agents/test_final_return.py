@@ -1,4 +1,4 @@
-"""The whole return, paid at the end and standardised, in closed form."""
+"""The whole return, paid at the end and standardized, in closed form."""
 
 from typing import Any
 
@@ -52,17 +52,17 @@ def play(env: FinalReturn, steps: int) -> tuple[list[list[float]], list[dict[str
     return rewards, summaries
 
 
-def standardised(value: float, returns: list[float]) -> float:
+def standardized(value: float, returns: list[float]) -> float:
     return float((value - np.mean(returns)) / np.std(returns, ddof=1))
 
 
-def test_rewards_are_paid_at_the_end_standardised_by_all_returns_so_far() -> None:
+def test_rewards_are_paid_at_the_end_standardized_by_all_returns_so_far() -> None:
     env = wrap([[1.0, 2.0], [4.0, 5.0], [0.5, -2.5]])
     rewards, summaries = play(env, 6)
     totals = [3.0, 9.0, -2.0]
     assert [summary["r"] for summary in summaries] == totals
     assert [summary["l"] for summary in summaries] == [2, 2, 2]
-    expected = [0.0, standardised(9.0, totals[:2]), standardised(-2.0, totals)]
+    expected = [0.0, standardized(9.0, totals[:2]), standardized(-2.0, totals)]
     assert [paid for (paid,) in rewards[1::2]] == pytest.approx(expected, abs=1e-6)
     assert [paid for (paid,) in rewards[::2]] == [0, 0, 0]
     assert env.statistics["count"] == 3
@@ -73,7 +73,7 @@ def test_rewards_are_paid_at_the_end_standardised_by_all_returns_so_far() -> Non
 def test_returns_of_one_step_are_all_taken_in_before_any_is_paid() -> None:
     env = wrap([[1.0]], [[4.0]])
     rewards, _ = play(env, 1)
-    expected = [standardised(1.0, [1.0, 4.0]), standardised(4.0, [1.0, 4.0])]
+    expected = [standardized(1.0, [1.0, 4.0]), standardized(4.0, [1.0, 4.0])]
     assert rewards[0] == pytest.approx(expected, abs=1e-6)
 
 
@@ -113,8 +113,8 @@ def test_a_run_that_goes_on_is_paid_its_whole_gain() -> None:
     rewards, summaries = play(env, 5)
     totals = [3.0, 4.0, 2.5]
     assert [(summary["r"], summary["l"]) for summary in summaries] == [(3.0, 2), (4.0, 1), (2.5, 2)]
-    assert rewards[2][0] == pytest.approx(standardised(4.0, totals[:2]), abs=1e-6)
-    assert rewards[4][0] == pytest.approx(standardised(2.5, totals), abs=1e-6)
+    assert rewards[2][0] == pytest.approx(standardized(4.0, totals[:2]), abs=1e-6)
+    assert rewards[4][0] == pytest.approx(standardized(2.5, totals), abs=1e-6)
 
 
 def test_a_first_episode_may_go_on_too() -> None:

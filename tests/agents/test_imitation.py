@@ -52,7 +52,7 @@ def test_it_does_not_where_it_is_not_asked_to(warm_start: float | None) -> None:
 
 
 def test_episodes_that_begin_late_are_imitated_by_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = ENVIRONMENT.model_dump() | {"snapshot_share": 0.5}
+    changed = ENVIRONMENT.model_dump() | {"snapshot_fraction": 0.5}
     monkeypatch.setattr(toys, "ENVIRONMENT", EnvironmentConfig.model_validate(changed))
     lessons: list[torch.Tensor] = []
     monkeypatch.setattr(imitation, "imitate", lambda policy, seen, *rest: lessons.append(seen))

@@ -129,7 +129,7 @@ def test_logs_of_every_update_are_forwarded() -> None:
         ("learning_rate", 0),
         ("gae_lambda", 1.5),
         ("clip_range", 0),
-        ("entropy_coefficient", -0.1),
+        ("ent_coef", -0.1),
         ("hidden_sizes", [0]),
         ("patience", 0),
         ("gamma", 0.99),

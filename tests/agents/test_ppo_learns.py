@@ -30,10 +30,10 @@ from tests.agents.toy import (
     toy_vec_env,
 )
 
-# The toys are solved within this many episodes. The noise of a training is about half of the spread
-# between random schedules, as on the digits; "noisy" has twice as much and takes twice as many
-# episodes, and so does reacting to the state. More environments than by default, because they cost
-# less in this process; rollouts stay the same. Ten seeds of each were tried: all passed.
+# The toys are solved within this many episodes. The noise of a training run is about half of the
+# spread between random schedules, as on the digits; "noisy" has twice as much and takes twice as
+# many episodes, and so does reacting to the state. More environments than by default, because they
+# cost less in this process; rollouts stay the same. Ten seeds of each were tried: all passed.
 NOISE = 0.05
 CONFIG = AgentConfig(episodes=320, num_environments=16)
 LONG = AgentConfig(episodes=640, num_environments=16)

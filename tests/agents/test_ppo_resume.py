@@ -115,7 +115,7 @@ def test_the_states_of_a_continued_run_are_those_of_the_whole_one(
 
 
 def test_rollouts_of_diverging_trainings_end_within_episodes(whole_runs: dict[int, Run]) -> None:
-    """Otherwise the tests of diverging trainings would say nothing."""
+    """Otherwise the tests of diverging training runs would say nothing."""
     states = whole_runs[id(DIVERGING)].states
     assert any(env["trainer"] is not None for state in states for env in state["environments"])
     assert any(length for state in states for _, length in state["unfinished"])

@@ -6,8 +6,8 @@ from 1 to 1 - worth, plus noise. Three tasks:
 * `STATIONARY`: one decision is the best throughout.
 * `SWITCH`: strong Mixup is the best in the first half, no mixing in the second. Mixing also raises
   the loss right after the segment, so that who looks one segment ahead never mixes.
-* `STATE`: Mixup is the best in one half of the trainings, CutMix in the other, and the loss shows
-  from the start which half it is. No schedule is good in both.
+* `STATE`: Mixup is the best in one half of the training runs, CutMix in the other, and the loss
+  shows from the start which half it is. No schedule is good in both.
 """
 
 import math
@@ -59,8 +59,8 @@ class Toy:
         worth: of a decision in the segment that begins at a progress; at most 1.
         harm: what a decision adds to the loss until the next segment is over.
         diverges: whether the loss is not finite after a decision.
-        odd_worth: what decisions are worth in trainings of odd seeds, if not the same; their loss
-            is higher by 0.5 throughout.
+        odd_worth: what decisions are worth in training runs of odd seeds, if not the same; their
+            loss is higher by 0.5 throughout.
     """
 
     worth: Callable[[Decision, float], float]
@@ -204,7 +204,7 @@ def toy_vec_env(toy: Toy, *, noise: float, num_envs: int, seed: int = 0) -> VecE
 
 
 def best_return(toy: Toy) -> float:
-    """Return the largest possible gain of a training without noise.
+    """Return the largest possible gain of a training run without noise.
 
     Segments add up, except for the harm of the last one.
     """

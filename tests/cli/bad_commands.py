@@ -123,7 +123,7 @@ WORDS = [
     bad_words(
         "evaluate with boxes for nothing",
         "evaluate nowhere --tasks attacks --boxes boxes.csv",
-        "command line: expected no boxes without the tasks 'localisation' or 'object_occlusion', "
+        "command line: expected no boxes without the tasks 'localization' or 'object_occlusion', "
         "got 'boxes.csv'",
     ),
     BadInput(
@@ -134,12 +134,12 @@ WORDS = [
     ),
     bad_words("a card of nothing", "card", "automix card: expected RUN, got nothing"),
     bad_words(
-        "a card with a licence that is none",
+        "a card with a license that is none",
         "card nowhere --license MIT",
         "--license: expected... got 'MIT'",
     ),
     bad_words(
-        "a card with half a licence",
+        "a card with half a license",
         "card nowhere --license other",
         "command line: expected license_name and license_link with the license 'other', got none "
         "of both",

@@ -10,8 +10,8 @@ def bad_flag(name: str, flags: str, message: str) -> BadInput:
 FLAGS = [
     bad_flag(
         "unknown",
-        "--colour red",
-        "automix search: expected a known flag, got --colour; --help lists them",
+        "--color red",
+        "automix search: expected a known flag, got --color; --help lists them",
     ),
     bad_flag(
         "misspelt",

@@ -90,7 +90,7 @@ DATA = [
         "...expected at least... images of class...",
     ),
     bad_words(
-        "a data set that was not downloaded",
+        "a dataset that was not downloaded",
         "search --task.data.source cifar10 --task.data.path nowhere",
         "nowhere: expected...",
     ),

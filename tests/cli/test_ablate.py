@@ -107,7 +107,7 @@ def test_one_cell_for_a_scheduler_then_the_list_and_the_table(
     assert starts(tmp_path / "out") == {second[0]: 1}
     dry = run_command("ablate", path, "--dry-run", *output)
     assert f"{second[0]}  finished  variant=wide, seed=0\n" in dry.out
-    assert "4 trainings of 12 steps" in dry.out
+    assert "4 training runs of 12 steps" in dry.out
     assert "2 cells: 1 waiting, 1 finished; about " in dry.out
     table = run_command("ablate", "table", path, *output)
     assert "1 of 2 cells are finished." in table.out

@@ -57,17 +57,15 @@ def test_flags_come_before_the_file_and_the_file_before_defaults(folder: Path) -
 
 def test_a_section_may_come_from_a_file(folder: Path) -> None:
     Path("parts").mkdir()
-    Path("parts/agent.yaml").write_text(
-        "learning_rate: 0.5\nepochs_per_update: 8\nwarm_start: null\n"
-    )
+    Path("parts/agent.yaml").write_text("learning_rate: 0.5\nn_epochs: 8\nwarm_start: null\n")
     Path("mine.yaml").write_text("agent: {episodes: 48, learning_rate: 1e-3, clip_range: 0.1}\n")
-    words = ["mine.yaml", "--agent", "parts/agent.yaml", "--agent.epochs-per-update", "4"]
+    words = ["mine.yaml", "--agent", "parts/agent.yaml", "--agent.n-epochs", "4"]
     agent = read_arguments(SEARCH, words).config.agent
     assert agent == AgentConfig(
-        episodes=48, learning_rate=0.5, clip_range=0.1, epochs_per_update=4, warm_start=None
+        episodes=48, learning_rate=0.5, clip_range=0.1, n_epochs=4, warm_start=None
     )
     Path("mine.yaml").write_text("agent: parts/agent.yaml\n")
-    expected = AgentConfig(learning_rate=0.5, epochs_per_update=8, warm_start=None)
+    expected = AgentConfig(learning_rate=0.5, n_epochs=8, warm_start=None)
     assert read_arguments(SEARCH, ["mine.yaml"]).config.agent == expected
 
 

@@ -46,7 +46,7 @@ def values(*words: str) -> dict[str, object]:
         (["--task.data.path", "1e3"], {"task": {"data": {"path": "1e3"}}}),
         (["--task.data.path", "none"], {"task": {"data": {"path": None}}}),
         (["--task.data.path=--odd"], {"task": {"data": {"path": "--odd"}}}),
-        (["--task.data.normalisation", "none"], {"task": {"data": {"normalisation": "none"}}}),
+        (["--task.data.normalization", "none"], {"task": {"data": {"normalization": "none"}}}),
         (["--seed", "-1"], {"seed": -1}),
         (
             ["--seed", "1", "--agent.episodes", "8", "--agent.patience", "2"],

@@ -29,7 +29,7 @@ def write_image(
 
 @pytest.fixture
 def write_folder(tmp_path: Path) -> WriteFolder:
-    """Write an ImageFolder layout of 6 x 4 colour images and return its root."""
+    """Write an ImageFolder layout of 6 x 4 color images and return its root."""
 
     def write(
         *, train: int = 8, test: int = 3, val: int = 0, mode: str = "RGB", suffix: str = ".png"

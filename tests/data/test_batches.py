@@ -1,11 +1,11 @@
-"""Epoch order, normalisation and batch preparation."""
+"""Epoch order, normalization and batch preparation."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automix.configuration.data import AugmentConfig, Normalisation, PaddingMode
+from automix.configuration.data import AugmentConfig, Normalization, PaddingMode
 from automix.data.augment import apply_augmentation, draw_augmentation
 from automix.data.batches import BatchPreparer, epoch_order
 from automix.data.splits import ChannelStatistics, Split, channel_statistics
@@ -41,7 +41,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 @pytest.mark.parametrize("num_images", [1, 7, 1500])
 def test_statistics_equal_the_textbook_formula(num_images: int) -> None:
     train = random_split(num_images, 3)
-    statistics = channel_statistics(train, Normalisation.TRAIN)
+    statistics = channel_statistics(train, Normalization.TRAIN)
     values = train.images.double() / 255
     assert statistics.mean == pytest.approx(values.mean(dim=(0, 2, 3)).tolist(), rel=1e-12)
     assert statistics.std == pytest.approx(
@@ -49,27 +49,27 @@ def test_statistics_equal_the_textbook_formula(num_images: int) -> None:
     )
 
 
-def test_statistics_of_one_colour_divide_by_one() -> None:
-    grey = Split(
+def test_statistics_of_one_color_divide_by_one() -> None:
+    gray = Split(
         images=torch.full((4, 1, 2, 2), 51, dtype=torch.uint8),
         labels=torch.zeros(4, dtype=torch.int64),
         num_classes=1,
     )
-    statistics = channel_statistics(grey, Normalisation.TRAIN)
+    statistics = channel_statistics(gray, Normalization.TRAIN)
     assert statistics == ChannelStatistics(mean=(0.2,), std=(1.0,))
 
 
-def test_other_normalisations() -> None:
-    colour, grey = random_split(3, 3), random_split(3, 1)
-    assert channel_statistics(colour, Normalisation.IMAGENET).mean == (0.485, 0.456, 0.406)
-    assert channel_statistics(grey, Normalisation.NONE).std == (1.0,)
+def test_other_normalizations() -> None:
+    color, gray = random_split(3, 3), random_split(3, 1)
+    assert channel_statistics(color, Normalization.IMAGENET).mean == (0.485, 0.456, 0.406)
+    assert channel_statistics(gray, Normalization.NONE).std == (1.0,)
     with pytest.raises(DataError, match="expected images of 3 channels for 'imagenet', got 1"):
-        channel_statistics(grey, Normalisation.IMAGENET)
+        channel_statistics(gray, Normalization.IMAGENET)
 
 
-def test_evaluation_normalises_and_nothing_else() -> None:
+def test_evaluation_normalizes_and_nothing_else() -> None:
     train = random_split(20, 3)
-    statistics = channel_statistics(train, Normalisation.TRAIN)
+    statistics = channel_statistics(train, Normalization.TRAIN)
     preparer = BatchPreparer(statistics, AugmentConfig(crop_padding=2, horizontal_flip=True))
     images = preparer.evaluation(train.images)
     assert images.dtype == torch.float32
@@ -81,10 +81,10 @@ def test_evaluation_normalises_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("mode", PaddingMode)
-def test_training_crops_before_it_normalises(mode: PaddingMode) -> None:
+def test_training_crops_before_it_normalizes(mode: PaddingMode) -> None:
     train = random_split(20, 3)
     config = AugmentConfig(crop_padding=2, padding_mode=mode, horizontal_flip=True)
-    preparer = BatchPreparer(channel_statistics(train, Normalisation.TRAIN), config)
+    preparer = BatchPreparer(channel_statistics(train, Normalization.TRAIN), config)
     images = preparer.training(train.images, generator=torch.Generator().manual_seed(3))
     draws = draw_augmentation(20, config, generator=torch.Generator().manual_seed(3))
     cut = apply_augmentation(train.images, draws, padding=2, mode=mode)
@@ -94,7 +94,7 @@ def test_training_crops_before_it_normalises(mode: PaddingMode) -> None:
 
 def test_training_without_augmentation_draws_nothing() -> None:
     train = random_split(4, 1)
-    preparer = BatchPreparer(channel_statistics(train, Normalisation.TRAIN), AugmentConfig())
+    preparer = BatchPreparer(channel_statistics(train, Normalization.TRAIN), AugmentConfig())
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     images = preparer.training(train.images, generator=generator)

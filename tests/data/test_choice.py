@@ -55,7 +55,7 @@ def test_auto_decodes_what_takes_at_most_half_of_the_memory(
     assert kind_of(config) is Split
 
 
-def test_grey_images_take_a_third_and_unknown_sizes_are_decoded(
+def test_gray_images_take_a_third_and_unknown_sizes_are_decoded(
     write_folder: WriteFolder, folder_config: Configure, memory: Callable[[int | None], None]
 ) -> None:
     root = write_folder(mode="L")
@@ -93,7 +93,7 @@ def test_no_training_image_is_decoded_to_load_a_streamed_folder(
 
     for module in (automix.data.sources.streamed_folder, automix.data.sources.streamed_folder):
         monkeypatch.setattr(module, "read_image", recorded)
-    values = {"image_size": [4, 6], "loading": "streaming", "normalisation": "imagenet"}
+    values = {"image_size": [4, 6], "loading": "streaming", "normalization": "imagenet"}
     load_data(folder_config(root, **values))
     assert {file.relative_to(root).parts[0] for file in read} == {"val", "test"}
     assert len(read) == len(set(read)) == 10

@@ -21,8 +21,8 @@ from tests.resident import resident
 Configure = Callable[..., DataConfig]
 WriteFolder = Callable[..., Path]
 
-COLOUR = ImageFormat(channels=3, height=4, width=6, resize=False)
-GREY = ImageFormat(channels=1, height=4, width=6, resize=False)
+COLOR = ImageFormat(channels=3, height=4, width=6, resize=False)
+GRAY = ImageFormat(channels=1, height=4, width=6, resize=False)
 
 
 def message_of(config: DataConfig) -> str:
@@ -36,14 +36,14 @@ def message_of(config: DataConfig) -> str:
 @pytest.mark.parametrize(
     ("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("I;16", 1), ("RGB", 3), ("P", 3)]
 )
-def test_grey_only_where_all_images_are(
+def test_gray_only_where_all_images_are(
     mode: str, channels: int, write_folder: WriteFolder, folder_config: Configure
 ) -> None:
     data = load_data(folder_config(write_folder(mode=mode)))
     assert data.seen.image_shape == (channels, 4, 6)
 
 
-def test_one_colour_image_in_test_makes_all_colour(
+def test_one_color_image_in_test_makes_all_color(
     write_folder: WriteFolder, folder_config: Configure
 ) -> None:
     root = write_folder(mode="L")
@@ -59,23 +59,23 @@ def test_modes_are_converted(tmp_path: Path) -> None:
     file = tmp_path / "image.png"
     deep = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2700
     Image.fromarray(deep).save(file)
-    assert read_header(file).is_grey
-    assert read_image(file, GREY)[0].tolist() == (deep // 256).tolist()
+    assert read_header(file).is_gray
+    assert read_image(file, GRAY)[0].tolist() == (deep // 256).tolist()
     Image.new("RGBA", (6, 4), (10, 20, 30, 0)).save(file)
-    assert read_image(file, COLOUR)[:, 0, 0].tolist() == [10, 20, 30]
+    assert read_image(file, COLOR)[:, 0, 0].tolist() == [10, 20, 30]
     palette = Image.new("P", (6, 4), 1)
     palette.putpalette([0, 0, 0, 40, 50, 60])
     palette.save(file, transparency=bytes([0, 128]))
-    assert read_image(file, COLOUR)[:, 0, 0].tolist() == [40, 50, 60]
+    assert read_image(file, COLOR)[:, 0, 0].tolist() == [40, 50, 60]
     Image.new("CMYK", (6, 4), (0, 255, 0, 0)).save(tmp_path / "image.tiff")
-    assert read_image(tmp_path / "image.tiff", COLOUR)[:, 0, 0].tolist() == [255, 0, 255]
+    assert read_image(tmp_path / "image.tiff", COLOR)[:, 0, 0].tolist() == [255, 0, 255]
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "image.tiff"
     Image.new("F", (6, 4)).save(file)
     with pytest.raises(DataError, match="got: floating-point pixels"):
-        read_image(file, GREY)
+        read_image(file, GRAY)
 
 
 def test_a_photograph_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_photograph_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("size", [(40, 40), (80, 40), (40, 90), (7, 5)])
-def test_resizing_covers_and_cuts_at_the_centre(
+def test_resizing_covers_and_cuts_at_the_center(
     suffix: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     width, height = size
@@ -178,7 +178,7 @@ def test_damage_of_any_kind_is_one_line_or_other_pixels(
             message = f"{file}: expected "
             try:
                 read_header(file)
-                assert read_image(file, COLOUR).shape == (3, 4, 6)
+                assert read_image(file, COLOR).shape == (3, 4, 6)
             except DataError as error:
                 message = str(error)
         assert message.startswith(f"{file}: expected ")

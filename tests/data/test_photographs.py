@@ -54,7 +54,7 @@ def test_photographs_as_a_folder(
     # The published mean and deviation of CIFAR-10, within what 200 images can tell.
     assert data.statistics.mean == pytest.approx((0.491, 0.482, 0.447), abs=0.05)
     assert data.statistics.std == pytest.approx((0.247, 0.243, 0.262), abs=0.05)
-    normalised = BatchPreparer(data.statistics, config.augment).evaluation(
+    normalized = BatchPreparer(data.statistics, config.augment).evaluation(
         resident(data.train).images
     )
-    assert normalised.mean().abs() < 1e-4
+    assert normalized.mean().abs() < 1e-4

@@ -110,7 +110,7 @@ def test_cutting_and_scaling_equals_torchvision_image_by_image(
     assert images.equal(before)
 
 
-def test_the_preparer_cuts_resizes_and_normalises() -> None:
+def test_the_preparer_cuts_resizes_and_normalizes() -> None:
     images = torch.randint(256, (5, 3, 9, 7), generator=torch.Generator().manual_seed(1)).byte()
     config = AugmentConfig(resized_crop_scale=(0.3, 0.8), horizontal_flip=True)
     statistics = ChannelStatistics(mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -161,17 +161,17 @@ def test_a_crop_is_the_box_that_was_drawn_scaled_as_pillow_does(crops: Configure
     for index in range(len(split)):
         found = split.read_training(index, augment, torch.Generator().manual_seed(index))
         with Image.open(split.files[index]) as image:
-            colour = image.convert("RGB")
+            color = image.convert("RGB")
         drawn = draw_crop_boxes(
-            torch.tensor([colour.height]),
-            torch.tensor([colour.width]),
+            torch.tensor([color.height]),
+            torch.tensor([color.width]),
             scale=(0.3, 1.0),
             ratio=DEFAULT_CROP_RATIO,
             generator=torch.Generator().manual_seed(index),
         )
         top, left, height, width = map(int, (drawn.top, drawn.left, drawn.height, drawn.width))
         box = (left, top, left + width, top + height)
-        expected = np.asarray(colour.crop(box).resize((10, 12), Image.Resampling.BILINEAR))
+        expected = np.asarray(color.crop(box).resize((10, 12), Image.Resampling.BILINEAR))
         difference = found.float() - torch.tensor(expected).permute(2, 0, 1).float()
         assert not difference.any(), split.files[index]
 
@@ -296,7 +296,7 @@ def test_evaluation_keeps_the_middle_where_it_is_told(
     whole = load_data(folder_config(large_images, **values))
     middle = load_data(folder_config(large_images, **values, evaluation_crop=0.875))
     scaled = load_data(folder_config(large_images, **(values | {"image_size": 16})))
-    # 14 of 16 pixels, as resizing to 16 and cutting 14 at the centre gives.
+    # 14 of 16 pixels, as resizing to 16 and cutting 14 at the center gives.
     expected = scaled.test.images[:, :, 1:15, 1:15].float()
     distance = (middle.test.images.float() - expected).abs().mean()
     assert distance < 2.5

@@ -1,4 +1,4 @@
-"""Torchvision's data sets, from tiny files in their layouts; nothing is downloaded."""
+"""Torchvision's datasets, from tiny files in their layouts; nothing is downloaded."""
 
 import inspect
 import struct
@@ -80,7 +80,7 @@ def test_svhn(tmp_path: Path) -> None:
 
 
 class Photographs:
-    """Stands for any data set of torchvision: images of two classes, two sizes."""
+    """Stands for any dataset of torchvision: images of two classes, two sizes."""
 
     classes: ClassVar[list[str]] = ["cat", "dog"]
 

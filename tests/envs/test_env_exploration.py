@@ -23,7 +23,7 @@ from tests.envs.conftest import ACTIONS, MakeEnv
 from tests.equality import are_same, assert_same
 
 # Half of the episodes start from snapshots.
-EXPLORING: dict[str, Any] = {"snapshot_share": 0.5, "snapshot_capacity": 3}
+EXPLORING: dict[str, Any] = {"snapshot_fraction": 0.5, "snapshot_capacity": 3}
 
 
 def choose(number: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -108,7 +108,7 @@ def test_snapshots_that_do_not_fit_are_refused(make_env: MakeEnv) -> None:
         make_env(num_segments=6).reset(options={"snapshot": inner})
     with pytest.raises(ValueError, match="expected options among"):
         env.reset(options={"snapshot": inner, "training_seed": 1})
-    diverging = make_env(trainer={"peak_learning_rate": 1e30})
+    diverging = make_env(trainer={"learning_rate": 1e30})
     diverging.reset()
     diverging.step(ACTIONS[0])
     with pytest.raises(ValueError, match="expected a snapshot with a finite loss"):
@@ -209,7 +209,7 @@ def test_the_checkers_have_no_complaint() -> None:
 def test_one_inner_boundary_is_kept_of_each_episode(
     num_segments: int, seed: int, episode: int
 ) -> None:
-    config = EnvironmentConfig(num_segments=num_segments, snapshot_share=0.5)
+    config = EnvironmentConfig(num_segments=num_segments, snapshot_fraction=0.5)
     kept = KeptRuns(config)
     for start in range(num_segments):
         due = [
@@ -222,7 +222,7 @@ def test_one_inner_boundary_is_kept_of_each_episode(
 
 
 def test_the_oldest_leave_and_shares_are_kept() -> None:
-    kept = KeptRuns(EnvironmentConfig(snapshot_share=0.25, snapshot_capacity=2))
+    kept = KeptRuns(EnvironmentConfig(snapshot_fraction=0.25, snapshot_capacity=2))
     assert kept.choose(seed=0, episode=0) is None
     for seed in range(5):
         kept.add(fresh_run(seed))
@@ -236,9 +236,9 @@ def test_the_oldest_leave_and_shares_are_kept() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"snapshot_capacity": 4}, "expected snapshot_capacity 16 without snapshot_share"),
-        ({"snapshot_share": 1.0}, "snapshot_share: expected"),
-        ({"snapshot_share": 0.5, "num_segments": 1}, "expected at least 2 segments"),
+        ({"snapshot_capacity": 4}, "expected snapshot_capacity 16 without snapshot_fraction"),
+        ({"snapshot_fraction": 1.0}, "snapshot_fraction: expected"),
+        ({"snapshot_fraction": 0.5, "num_segments": 1}, "expected at least 2 segments"),
     ],
 )
 def test_options_without_effect_are_refused(fields: dict[str, object], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Observations: named, bounded, fresh, and the same for any data set."""
+"""Observations: named, bounded, fresh, and the same for any dataset."""
 
 import dataclasses
 import math

@@ -30,7 +30,7 @@ def network() -> torch.nn.Module:
         ModelConfig(width=2),
         num_classes=10,
         channels=1,
-        generator=stream_generator(0, Stream.INITIALISATION),
+        generator=stream_generator(0, Stream.INITIALIZATION),
     )
     return model.eval()
 

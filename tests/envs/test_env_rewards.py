@@ -12,7 +12,7 @@ from envs.mixing_env import MixingEnv
 from envs.rewards import diverged_potential, potential_of
 from tests.envs.conftest import ACTIONS, MakeEnv
 
-HUGE = {"peak_learning_rate": 1e30}
+HUGE = {"learning_rate": 1e30}
 WEIGHTS = {"calibrated_nll": 0.5, "nll": 0.0, "accuracy": 2.0}
 # What each potential makes of the metrics on the reward split.
 FORMULAS: dict[str, Any] = {

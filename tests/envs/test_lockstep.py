@@ -104,7 +104,7 @@ def test_networks_that_vmap_does_not_take_are_trained_one_after_the_other(
         "automix.training.trainer.build_model",
         lambda *args, **options: Noisy(build_model(*args, **options)),
     )
-    monkeypatch.setattr("automix.training.trainer.reinitialise_", lambda *_, **__: None)
+    monkeypatch.setattr("automix.training.trainer.reinitialize_", lambda *_, **__: None)
     alone, joined = make(smoke_data), make(smoke_data)
     with caplog.at_level(logging.WARNING):
         lockstep = together(joined, smoke_data)

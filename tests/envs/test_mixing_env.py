@@ -20,7 +20,7 @@ from tests.equality import assert_same, untouched_generators
 from tests.resident import resident
 
 Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
-HUGE = {"peak_learning_rate": 1e30}
+HUGE = {"learning_rate": 1e30}
 
 
 def play(env: MixingEnv, *, first: int = 0) -> list[Transition]:

@@ -227,7 +227,7 @@ def test_a_state_continues_an_episode_through_a_file(
 
 
 def test_a_diverged_training_ends(smoke_data: SearchData) -> None:
-    trainer = SMOKE_TASK.trainer.model_copy(update={"peak_learning_rate": 1e30})
+    trainer = SMOKE_TASK.trainer.model_copy(update={"learning_rate": 1e30})
     task = SMOKE_TASK.model_copy(update={"trainer": trainer})
     for reward in REWARDS:
         env = RLMixEnv(task, RLMixConfig(reward=reward), data=smoke_data, seed=0)

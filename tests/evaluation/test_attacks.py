@@ -79,7 +79,7 @@ def test_attacks_stay_in_the_ball_and_in_the_range(epsilon: float) -> None:
         assert torch.equal(pgd(model, images, labels, settings=settings, seed=3), images)
 
 
-def test_epsilon_is_in_pixels_whatever_the_normalisation() -> None:
+def test_epsilon_is_in_pixels_whatever_the_normalization() -> None:
     model, images = linear_model(), photos()
     rescaled = copy.deepcopy(model)
     rescaled.std.mul_(10)

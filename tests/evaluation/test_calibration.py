@@ -68,7 +68,7 @@ def scipy_log_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def slope_root(logits: Tensor, labels: Tensor) -> float:
-    """Where likelihoods are nearly flat, minimisers of the value are exact to 1e-4 only."""
+    """Where likelihoods are nearly flat, minimizers of the value are exact to 1e-4 only."""
     wide = logits.double()
     margins = (wide - wide.gather(1, labels[:, None])).numpy()
 
@@ -261,7 +261,7 @@ def test_impossible_counts_are_refused() -> None:
         ece(logits, labels, num_bins=0)
 
 
-def test_temperature_fit_is_free_of_synchronisation() -> None:
+def test_temperature_fit_is_free_of_synchronization() -> None:
     # Meta tensors hold no values: reading one back on the host raises.
     logits = torch.empty(8, 3, device="meta")
     labels = torch.empty(8, dtype=torch.long, device="meta")

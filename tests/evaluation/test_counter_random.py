@@ -43,8 +43,8 @@ def test_names_seeds_and_samples_give_unrelated_numbers() -> None:
     other_seed = make_random([0], seed=4).normal("noise", (20_000,))
     table = torch.cat((base, other_name, other_seed))
     assert (torch.corrcoef(table) - torch.eye(4)).abs().max() < 0.03
-    neighbours = torch.corrcoef(torch.stack((base[0, :-1], base[0, 1:])))
-    assert neighbours[0, 1].abs() < 0.03
+    neighbors = torch.corrcoef(torch.stack((base[0, :-1], base[0, 1:])))
+    assert neighbors[0, 1].abs() < 0.03
 
 
 def test_distributions() -> None:

@@ -98,9 +98,9 @@ def test_evaluations_of_this_classifier_are_in_its_card(evaluated: Path) -> None
     assert scores["the same after temperature scaling on validation images"] == pytest.approx(
         after["ece"], abs=1e-6
     )
-    assert "unnormalised mean corruption error (own implementation)" in scores
+    assert "unnormalized mean corruption error (own implementation)" in scores
     assert scores["accuracy under PGD, 8/255"] == pytest.approx(found["attacks"]["pgd"], abs=1e-6)
-    assert "unnormalised mean corruption error" in text.partition("## Results")[2]
+    assert "unnormalized mean corruption error" in text.partition("## Results")[2]
 
 
 def test_evaluations_of_other_weights_are_not(evaluated: Path, tmp_path: Path) -> None:
@@ -133,13 +133,13 @@ def test_a_policys_card(finished_search: Path) -> None:
     assert result["selected"].split()[0] in text
 
 
-def test_without_a_licence_the_card_says_that_it_is_a_placeholder(trained: Path) -> None:
+def test_without_a_license_the_card_says_that_it_is_a_placeholder(trained: Path) -> None:
     text = make_card(trained, CardConfig())
     assert front_of(text)["license"] == "unknown"
     assert "`unknown` is a placeholder" in text
 
 
-def test_a_licence_of_ones_own_is_named(trained: Path) -> None:
+def test_a_license_of_ones_own_is_named(trained: Path) -> None:
     config = CardConfig(license="other", license_name="ours: 1", license_link="LICENSE")
     front = front_of(make_card(trained, config))
     assert (front["license"], front["license_name"]) == ("other", "ours: 1")

@@ -1,4 +1,4 @@
-"""Comparisons: one training serves both splits, and one split alone gives the same numbers."""
+"""Comparisons: one training run serves both splits, and one split alone gives the same numbers."""
 
 from pathlib import Path
 

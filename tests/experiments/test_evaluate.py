@@ -13,7 +13,7 @@ from automix.evaluation.corruptions.registry import Corruption
 from automix.experiments.common.trained_classifier import load_trained
 from automix.experiments.config import ReplayConfig
 from automix.experiments.evaluate import run as experiment
-from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalisationConfig
+from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalizationConfig
 from automix.experiments.evaluate.run import evaluate, predict_cost, summary
 from automix.experiments.replay.run import replay
 from automix.experiments.replay.sources import ScheduleSource
@@ -59,7 +59,7 @@ def test_every_task_is_in_the_result_and_agrees_with_the_replay(
     assert attacks["num_images"] == 12
     assert attacks["clean"] >= attacks["fgsm"]
     assert attacks["clean"] >= attacks["pgd"]
-    located = result["localisation"]
+    located = result["localization"]
     assert located["num_images"] == 9
     assert located["layer"] == "stage3"
     assert 0 <= located["top1_max_box_acc_v2"] <= located["max_box_acc_v2"] <= 1
@@ -114,8 +114,8 @@ def test_batches_and_order_of_work_do_not_change_the_result(
     assert result["classification"]["as_trained"]["nll"] == pytest.approx(
         before["classification"]["as_trained"]["nll"]
     )
-    # Without boxes localisation is hidden, and saliency says what the object is.
-    assert "localisation" not in result
+    # Without boxes localization is hidden, and saliency says what the object is.
+    assert "localization" not in result
     assert result["object_occlusion"]["object_from"] == "saliency (spectral residual)"
 
 
@@ -151,7 +151,7 @@ def test_progress_goes_to_the_metrics(evaluated: Path) -> None:
 
 def test_the_summary_says_where_corruptions_come_from(evaluated: Path) -> None:
     text = summary(read(evaluated))
-    assert "unnormalised mean corruption error" in text
+    assert "unnormalized mean corruption error" in text
     assert "own implementation" in text
     assert len(text.splitlines()) == len(EvaluationTask)
 
@@ -267,12 +267,12 @@ def test_without_a_selection_split_there_is_no_temperature(tmp_path: Path) -> No
 def test_unknown_layers_and_unsuitable_ones_are_refused(
     trained: Path, boxes: Path, tmp_path: Path
 ) -> None:
-    config = EvaluateConfig(tasks=(EvaluationTask.LOCALISATION,), boxes=boxes)
+    config = EvaluateConfig(tasks=(EvaluationTask.LOCALIZATION,), boxes=boxes)
     for layer, message in (
         ("stage9", "expected a module of the network, such as stage1, .* got 'stage9'"),
-        ("head", "localisation.layer: expected a module that runs once and returns"),
+        ("head", "localization.layer: expected a module that runs once and returns"),
     ):
-        wrong = config.model_copy(update={"localisation": LocalisationConfig(layer=layer)})
+        wrong = config.model_copy(update={"localization": LocalizationConfig(layer=layer)})
         with pytest.raises(ConfigError, match=message):
             evaluate(wrong, trained, tmp_path / layer)
 
@@ -280,7 +280,7 @@ def test_unknown_layers_and_unsuitable_ones_are_refused(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"tasks": ["localisation"]}, "expected a file of boxes with the task 'localisation'"),
+        ({"tasks": ["localization"]}, "expected a file of boxes with the task 'localization'"),
         ({"occlusion": {"object_from": "boxes"}}, "expected a file of boxes with occlusion"),
         ({"tasks": ["attacks"], "boxes": "b.csv"}, "expected no boxes without the tasks"),
         (

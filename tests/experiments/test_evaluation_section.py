@@ -35,7 +35,7 @@ def test_every_task_has_its_figures_and_tables(evaluated: Path) -> None:
         for width in (WIDE, NARROW):
             assert figure.draw(width=width, theme=LIGHT).axes
     corruptions = next(figure for figure in figures if figure.name.endswith("corruptions"))
-    assert "Unnormalised mean corruption error" in corruptions.caption
+    assert "Unnormalized mean corruption error" in corruptions.caption
     assert "do not compare with errors on the published arrays" in corruptions.caption
     occlusion = next(figure for figure in figures if figure.name.endswith("occlusion"))
     assert "from boxes (the largest of each image)" in occlusion.caption
@@ -50,13 +50,13 @@ def test_tables_hold_the_numbers_of_the_result(evaluated: Path) -> None:
     corruptions = tables["evaluation-1-corruptions"]
     assert len(corruptions.rows) == 15
     means = [float(str(row[-1])) for row in corruptions.rows]
-    overall = result["corruptions"]["unnormalised_mean_corruption_error"]
+    overall = result["corruptions"]["unnormalized_mean_corruption_error"]
     assert math.isclose(sum(means) / 15 / 100, overall)
     scores = {str(row[0]): row for row in tables["evaluation-1-scores"].rows}
     before = result["classification"]["as_trained"]
     assert scores["ECE, 15 equal-width bins"][1] == before["ece"]
-    located = tables["evaluation-1-localisation"]
-    assert located.rows[0][1] == result["localisation"]["max_box_acc_v2"]
+    located = tables["evaluation-1-localization"]
+    assert located.rows[0][1] == result["localization"]["max_box_acc_v2"]
 
 
 def copied(evaluated: Path, folder: Path, **changes: Any) -> Path:
@@ -81,7 +81,7 @@ def test_published_images_are_named(evaluated: Path, tmp_path: Path) -> None:
     assert "do not compare" not in caption
 
 
-@pytest.mark.parametrize("task", ["attacks", "localisation", "patch_occlusion"])
+@pytest.mark.parametrize("task", ["attacks", "localization", "patch_occlusion"])
 def test_a_report_of_two_evaluations_is_one_page(
     evaluated: Path, tmp_path: Path, task: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Finished trainings are not run again, whatever a crash left in their file."""
+"""Finished training runs are not run again, whatever a crash left in their file."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -83,7 +83,7 @@ def test_a_loss_that_is_not_finite_is_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_loop, "_LOGGED_STRETCHES", 1)
-    config = tiny(peak_learning_rate=1e30, max_gradient_norm=None)
+    config = tiny(learning_rate=1e30, max_grad_norm=None)
     with pytest.raises(DivergedError, match=r"run: expected a finite loss, got .* smaller task"):
         replay(config, SOURCE, tmp_path / "run")
     assert not list((tmp_path / "run").rglob("step-*"))
@@ -161,7 +161,7 @@ def test_the_newest_checkpoints_are_kept_and_the_best(whole: Path) -> None:
 
 def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:
     config = changed(
-        tiny(peak_learning_rate=3.0, ema_decay=0.0, learning_rate_schedule="constant"),
+        tiny(learning_rate=3.0, ema_decay=0.0, learning_rate_schedule="constant"),
         weights="best",
         validations=9,
     )
@@ -173,7 +173,7 @@ def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> No
     }
     assert list(losses) == list(range(1, TOTAL_STEPS + 1))
     best = min(losses, key=lambda step: losses[step])
-    assert best < TOTAL_STEPS, "the test needs a training that gets worse"
+    assert best < TOTAL_STEPS, "the test needs a training run that gets worse"
     assert result["weights"] == {"which": "best", "step": best}
     assert result["best"]["step"] == best
     assert result["selection"]["calibrated_nll"] == losses[best]

@@ -106,7 +106,7 @@ def test_a_training_needs_a_step_for_each_decision(search: Path, tmp_path: Path)
         | {"trainer": SMOKE_TASK.trainer.model_dump() | {"epochs": 2, "batch_size": 30}}
     )
     config = CONFIG.model_copy(update={"task": task})
-    with pytest.raises(ConfigError, match="expected a training of at least 3 steps"):
+    with pytest.raises(ConfigError, match="expected a training run of at least 3 steps"):
         replay(config, PolicySource.load(search), tmp_path / "run")
 
 

@@ -32,7 +32,7 @@ CASES = [
     ("saliency_max", tiny(precision="bf16")),
     ("saliency_optimal", tiny(ema_decay=0.0, precision="bf16", accumulation=2)),
     ("grafting", tiny(accumulation=2)),
-    ("grafting", tiny(refresh_every=2, optimizer="adamw", peak_learning_rate=1e-3)),
+    ("grafting", tiny(refresh_every=2, optimizer="adamw", learning_rate=1e-3)),
     ("between", tiny(ema_decay=0.0, precision="bf16")),
     ("recursive", tiny(accumulation=2, precision="bf16")),
     ("recursive", tiny(ema_decay=0.0, label_smoothing=0.1)),

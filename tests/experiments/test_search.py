@@ -123,7 +123,7 @@ def test_no_candidate_is_trained_twice(finished_search: Path) -> None:
     assert len(done) == len(set(done))
 
 
-def test_a_finished_run_is_recognised_and_left_alone(finished_search: Path) -> None:
+def test_a_finished_run_is_recognized_and_left_alone(finished_search: Path) -> None:
     before = files(finished_search)
     result = search(TINY, finished_search)
     assert result == json.loads((finished_search / "result.json").read_text())
@@ -181,7 +181,7 @@ def test_numbers_that_do_not_fit_are_refused_before_anything_is_written(
 
 
 def test_diverging_trainings_do_not_end_a_search(tmp_path: Path) -> None:
-    trainer = TINY.task.trainer.model_copy(update={"peak_learning_rate": 1e30})
+    trainer = TINY.task.trainer.model_copy(update={"learning_rate": 1e30})
     config = changed(TINY, task={"trainer": trainer})
     result = search(config, tmp_path / "run")
     assert all(standing["mean_calibrated_nll"] is None for standing in result["standings"])

@@ -1,4 +1,4 @@
-"""Every searcher yields a schedule by the same protocol, with the same number of trainings."""
+"""Every searcher yields a schedule by the same protocol, with the same number of training runs."""
 
 import json
 from pathlib import Path

@@ -22,8 +22,8 @@ def save_blob(path: Path, size: tuple[int, int], *, seed: int) -> None:
     generator = np.random.default_rng(seed)
     width, height = size
     rows, columns = np.mgrid[:height, :width]
-    centre = generator.uniform(0.3, 0.7, 2) * (height, width)
-    distance = np.hypot(rows - centre[0], columns - centre[1])
+    center = generator.uniform(0.3, 0.7, 2) * (height, width)
+    distance = np.hypot(rows - center[0], columns - center[1])
     pixels = generator.integers(0, 40, (height, width, 3))
     pixels[distance < min(size) / 5] = generator.integers(150, 256, 3)
     path.parent.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ import pytest
 
 from automix.evaluation.significance import holm, paired_p_value
 from automix.evaluation.statistics import paired_difference, probability_of_improvement
-from automix.experiments.compare.run import HEADINGS, Series, align, summarise, summary_cells
+from automix.experiments.compare.run import HEADINGS, Series, align, summarize, summary_cells
 from automix.reporting.tables import Direction
 
 
@@ -22,7 +22,7 @@ SAME = BASE + RANDOM.normal(0, 0.05, 12)
 
 
 def test_a_summary_holds_what_the_statistics_say() -> None:
-    base, better, same = summarise(
+    base, better, same = summarize(
         [series(*BASE), series(*BETTER), series(*SAME)], better=Direction.LOWER, seed=5
     )
     assert base["difference"] is base["p_value_holm"] is base["probability_of_improvement"] is None
@@ -46,7 +46,7 @@ def test_a_summary_holds_what_the_statistics_say() -> None:
 
 def test_better_is_the_side_that_was_asked_for() -> None:
     lower, higher = (
-        summarise([series(*BASE), series(*BETTER)], better=better, seed=0)[1]
+        summarize([series(*BASE), series(*BETTER)], better=better, seed=0)[1]
         for better in (Direction.LOWER, Direction.HIGHER)
     )
     assert lower["probability_of_improvement"]["estimate"] == 1
@@ -57,21 +57,21 @@ def test_better_is_the_side_that_was_asked_for() -> None:
 def test_runs_are_paired_by_their_key_and_not_by_their_place() -> None:
     shifted = dict(reversed(list(enumerate(BETTER))))
     aligned, backwards = (
-        summarise([series(*BASE), other], better=Direction.LOWER, seed=0)[1]["difference"]
+        summarize([series(*BASE), other], better=Direction.LOWER, seed=0)[1]["difference"]
         for other in (series(*BETTER), shifted)
     )
     assert backwards["estimate"] == pytest.approx(aligned["estimate"])
     assert backwards["high"] - backwards["low"] == pytest.approx(
         aligned["high"] - aligned["low"], rel=0.1
     )
-    few = summarise([series(*BASE), series(0.1, 0.2, first=11)], better=Direction.LOWER, seed=0)[1]
+    few = summarize([series(*BASE), series(0.1, 0.2, first=11)], better=Direction.LOWER, seed=0)[1]
     assert few["mean"] == pytest.approx(0.15)
     assert few["difference"] is None, "one shared run makes no interval"
 
 
 def test_a_diverged_run_has_no_mean_and_no_pair() -> None:
     diverged = [*BETTER[:-1], math.nan]
-    _, row = summarise([series(*BASE), series(*diverged)], better=Direction.LOWER, seed=0)
+    _, row = summarize([series(*BASE), series(*diverged)], better=Direction.LOWER, seed=0)
     assert row["mean"] is row["interval"] is row["interquartile_mean"] is None
     assert row["values"][-1] is None
     expected = paired_difference(BETTER[:-1], BASE[:-1], seed=0)
@@ -79,16 +79,16 @@ def test_a_diverged_run_has_no_mean_and_no_pair() -> None:
 
 
 def test_few_runs() -> None:
-    one, none = summarise([series(0.5), {}], better=Direction.LOWER, seed=0)
+    one, none = summarize([series(0.5), {}], better=Direction.LOWER, seed=0)
     assert (one["mean"], one["standard_deviation"], one["interval"]) == (0.5, None, None)
     assert (none["num_runs"], none["mean"], none["values"]) == (0, None, [])
     assert summary_cells(one) == ["0.5000", "0.5000", "", "", ""]
     assert summary_cells(none) == ["no run", "", "", "", ""]
-    assert summarise([], better=Direction.LOWER, seed=0) == []
+    assert summarize([], better=Direction.LOWER, seed=0) == []
 
 
 def test_columns_of_text_line_up() -> None:
-    rows = summarise([series(*BASE), series(*BETTER)], better=Direction.LOWER, seed=0)
+    rows = summarize([series(*BASE), series(*BETTER)], better=Direction.LOWER, seed=0)
     lines = align(
         [
             ["name", *HEADINGS],

@@ -48,9 +48,7 @@ def tiny(refresh_every: int = 1, **trainer: Any) -> ReplayConfig:
             ),
             model=ModelConfig(width=2),
             saliency=SaliencyConfig(refresh_every=refresh_every),
-            trainer=TrainerConfig(
-                **{"epochs": 3, "batch_size": 8, "max_gradient_norm": 1.0} | trainer
-            ),
+            trainer=TrainerConfig(**{"epochs": 3, "batch_size": 8, "max_grad_norm": 1.0} | trainer),
         ),
         validations=4,
         checkpoints=CheckpointConfig(every_minutes=None, every_steps=4),
@@ -104,7 +102,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 class Stops:
-    """Sends this process a signal in the middle of chosen optimiser steps."""
+    """Sends this process a signal in the middle of chosen optimizer steps."""
 
     def __init__(self, patch: pytest.MonkeyPatch, *, number: int = signal.SIGTERM) -> None:
         self.steps: set[int] = set()

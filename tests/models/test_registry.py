@@ -10,7 +10,7 @@ from torch import nn
 
 from automix.configuration.task import ModelConfig
 from automix.errors import ConfigError, MissingExtraError
-from automix.models.build import _own_model, build_model, reinitialise_
+from automix.models.build import _own_model, build_model, reinitialize_
 
 
 def build(name: str, *, num_classes: int = 5, channels: int = 3, seed: int = 0) -> nn.Module:
@@ -101,10 +101,10 @@ def test_global_generators_are_neither_read_nor_advanced(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "torchvision/squeezenet1_1"])
-def test_reinitialise_equals_a_new_build_in_the_same_storage(name: str) -> None:
+def test_reinitialize_equals_a_new_build_in_the_same_storage(name: str) -> None:
     model, fresh = build(name, seed=1), build(name, seed=2)
     storage = [parameter.data_ptr() for parameter in model.parameters()]
-    reinitialise_(
+    reinitialize_(
         model,
         ModelConfig(name=name),
         num_classes=5,

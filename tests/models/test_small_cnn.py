@@ -16,15 +16,15 @@ def test_learns_the_digits_from_twenty_labels_per_class() -> None:
     test = order[~torch.isin(order, train)]
 
     model = build_model(ModelConfig(), num_classes=10, channels=1, generator=generator)
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.1, total_steps=160)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=160)
     for _ in range(160):
         batch = train[torch.randint(len(train), (50,), generator=generator)]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.autograd.backward(F.cross_entropy(model(images[batch]), targets[batch]))
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     model.eval()
     with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from automix.configuration.task import ModelConfig
 from automix.errors import CheckpointError
-from automix.models.build import build_model, reinitialise_
+from automix.models.build import build_model, reinitialize_
 
 
 def build(
@@ -68,14 +68,14 @@ def test_a_head_of_other_classes_is_new(tmp_path: Path) -> None:
     assert equal(shared, model.state_dict()) == others
 
 
-def test_reinitialising_goes_back_to_the_file(tmp_path: Path) -> None:
+def test_reinitializing_goes_back_to_the_file(tmp_path: Path) -> None:
     saved = build(seed=1)
     path = write(saved, tmp_path / "weights.safetensors")
     model = build(path, seed=2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    reinitialise_(
+    reinitialize_(
         model,
         ModelConfig(weights=path),
         num_classes=5,
@@ -89,7 +89,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = write(build(name="resnet20"), tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"other\.safetensors: expected a tensor 'stage1"):
         build(path)
-    path = write(build(channels=1), tmp_path / "grey.safetensors")
+    path = write(build(channels=1), tmp_path / "gray.safetensors")
     with pytest.raises(CheckpointError, match=r"of shape \(16, 3, 3, 3\), got \(16, 1, 3, 3\)"):
         build(path)
     saved = build()

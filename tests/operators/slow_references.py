@@ -76,11 +76,11 @@ def fmix_mask(noise: Array, lam: float, coin: float, height: int, width: int) ->
             down = (v if v < (height + 1) // 2 else v - height) / height
             frequency = max(math.hypot(down, k / width), 1 / max(height, width))
             spectrum[v, k] = complex(*noise[v, k]) / frequency**3
-    grey = np.fft.irfft2(spectrum, s=(height, width))
+    gray = np.fft.irfft2(spectrum, s=(height, width))
     kept = lam * height * width
     count = math.ceil(kept) if coin > 0.5 else math.floor(kept)
     mask = np.ones(height * width)
-    mask[np.argsort(-grey.flatten(), kind="stable")[:count]] = 0
+    mask[np.argsort(-gray.flatten(), kind="stable")[:count]] = 0
     return mask.reshape(height, width)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from automix.operators.registry import OPERATORS
-from benchmarks.contenders import all_variants, named_function, neighbours
+from benchmarks.contenders import all_variants, named_function, neighbors
 from benchmarks.inputs import cell_contrast, synthetic_batch
 from benchmarks.measure import median_seconds, peak_bytes
 from benchmarks.operators import FLOOR, Options, main
@@ -51,10 +51,10 @@ def test_saliency_has_the_contrast_of_a_trained_network() -> None:
 
 
 @pytest.mark.parametrize(("batch", "count"), [(4, 6), (3, 2)])
-def test_neighbours_take_the_batch(batch: int, count: int) -> None:
+def test_neighbors_take_the_batch(batch: int, count: int) -> None:
     inputs = synthetic_batch((batch, 3, 8, 8), num_classes=10, generator=seeded(0))
     before = inputs.images.clone()
-    calls = dict(neighbours(inputs))
+    calls = dict(neighbors(inputs))
     assert len(calls) == count
     for call in calls.values():
         call()

@@ -20,7 +20,7 @@ from automix.operators.mixup_cutmix import CutMixDraws, MixupDraws, apply_cutmix
 from automix.operators.resizemix import ResizeMixDraws, apply_resizemix
 from automix.operators.rmix import RMixDraws, apply_rmix
 from automix.operators.saliencymix import SaliencyMixDraws, apply_saliencymix
-from automix.operators.sampling import BoxRule, box_lam, centred_box, enlarge_cells, shares
+from automix.operators.sampling import BoxRule, box_lam, centered_box, enlarge_cells, shares
 from automix.operators.types import MixedBatch
 
 Arrays = Mapping[str, Tensor]
@@ -82,7 +82,7 @@ def test_boxes_and_their_area(load: Load, rule: BoxRule) -> None:
     side = (1 - case["lam_drawn"].float()).sqrt()
     for height, width in {(rows, columns) for rows, columns in case["size"].tolist()}:
         rows = (case["size"] == torch.tensor([height, width])).all(1)
-        box = centred_box(side[rows], case["cy"][rows], case["cx"][rows], (height, width), rule)
+        box = centered_box(side[rows], case["cy"][rows], case["cx"][rows], (height, width), rule)
         assert torch.equal(box, case[f"box_{rule}"][rows])
         torch.testing.assert_close(
             box_lam(box, (height, width)), case[f"lam_{rule}"][rows].float(), atol=1e-6, rtol=0
@@ -112,7 +112,7 @@ def test_cutmix(load: Load, name: str) -> None:
             else case[key][index]
             for key in ("lam_drawn", "cy", "cx", "box")
         )
-        box = centred_box((1 - lam.float()).sqrt(), row, column, (height, width), rule)
+        box = centered_box((1 - lam.float()).sqrt(), row, column, (height, width), rule)
         assert torch.equal(box, recorded)
         draws = CutMixDraws(partner_of(case, index), lam.float(), box)
         mixed = apply_cutmix(case["x"], case["y"], draws, num_classes=NUM_CLASSES)
@@ -131,7 +131,7 @@ def test_resizemix(load: Load, interpolation: str) -> None:
     batch = len(case["x"])
     for index, tau in enumerate(case["tau"].float()):
         row, column = (for_each_image(case[key][index], batch) for key in ("cy", "cx"))
-        box = centred_box(for_each_image(tau, batch), row, column, (32, 32), "clovaai")
+        box = centered_box(for_each_image(tau, batch), row, column, (32, 32), "clovaai")
         assert torch.equal(box, for_each_image(case["box"][index], batch))
         mixed = apply_resizemix(
             case["x"],
@@ -151,15 +151,15 @@ def test_fmix(load: Load, name: str) -> None:
     decay = float(case["decay"])
     noise = case["noise"].float()
     for suffix, spectrum in (("", "published"), ("_corrected", "corrected")):
-        grey = low_frequency_images(
+        gray = low_frequency_images(
             noise,
             (height, width),
             decay=decay,
             spectrum="published" if spectrum == "published" else "corrected",
         )
-        grey = grey - grey.amin((1, 2), keepdim=True)
-        grey = grey / grey.amax((1, 2), keepdim=True)
-        torch.testing.assert_close(grey, case[f"grey{suffix}"].float(), atol=1e-5, rtol=0)
+        gray = gray - gray.amin((1, 2), keepdim=True)
+        gray = gray / gray.amax((1, 2), keepdim=True)
+        torch.testing.assert_close(gray, case[f"gray{suffix}"].float(), atol=1e-5, rtol=0)
         for index in range(len(noise)):
             one = slice(index, index + 1)
             lam, coin = case["lam_drawn"][one].float(), case["coin"][one].float()

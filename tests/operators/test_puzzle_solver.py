@@ -146,7 +146,7 @@ def test_exact_solver_finds_the_best_of_all_masks(grid: int, num_labels: int, be
         torch.testing.assert_close(ours[index], costs.min(), atol=1e-6, rtol=0)
 
 
-def test_exact_solver_with_couplings_that_favour_differences() -> None:
+def test_exact_solver_with_couplings_that_favor_differences() -> None:
     problem = random_problem(3, 3, seed=0, batch=4)
     problem = problem._replace(vertical=-problem.vertical - 0.1, horizontal=problem.horizontal - 1)
     ours = objective(solve_puzzle(problem), problem)

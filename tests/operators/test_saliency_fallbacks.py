@@ -92,7 +92,7 @@ def test_one_salient_pixel(operator: Operator) -> None:
     assert (mixed.targets.sum(1) - 1).abs().max() <= 1e-6
 
 
-def test_saliencymix_falls_back_to_the_drawn_centre() -> None:
+def test_saliencymix_falls_back_to_the_drawn_center() -> None:
     images = random_images(SCENARIO)
     draws = draw(Operator.SALIENCYMIX, images)
     mask = mixed_with(Operator.SALIENCYMIX, flat(1.0)).mask

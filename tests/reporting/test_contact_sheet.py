@@ -25,7 +25,7 @@ from automix.reporting.contact_sheet import (
     rgb,
     write_contact_sheets,
 )
-from automix.reporting.palette import OWN_COLOUR, PARTNER_COLOUR
+from automix.reporting.palette import OWN_COLOR, PARTNER_COLOR
 from automix.schedule import Decision
 from tests.reporting.examples import (
     HOSTILE,
@@ -74,8 +74,8 @@ def test_a_row_holds_what_was_mixed() -> None:
     np.testing.assert_array_equal(partner_saliency.pixels, heat_map(images[2].mean(dim=0)))
     np.testing.assert_array_equal(mix.pixels[:, :4], own.pixels[:, :4])
     np.testing.assert_array_equal(mix.pixels[:, 4:], photograph(images[2])[:, 4:])
-    assert tuple(mask.pixels[0, 0]) == rgb(OWN_COLOUR)
-    assert tuple(mask.pixels[0, 7]) == rgb(PARTNER_COLOUR)
+    assert tuple(mask.pixels[0, 0]) == rgb(OWN_COLOR)
+    assert tuple(mask.pixels[0, 7]) == rgb(PARTNER_COLOR)
     assert (own.caption, partner.caption, mix.caption) == ("dog", HOSTILE, "lam 0.50")
     assert sheet.rows[0].label == "50% cat + 50% dog"
 
@@ -98,8 +98,8 @@ def test_the_label_bar_is_as_long_as_lam() -> None:
     row = dataclasses.replace(sheet.rows[0], lam=0.25)
     drawn = contact_sheet_pixels(dataclasses.replace(sheet, rows=(row,)))
     below = drawn[-40:]
-    own = (below == rgb(OWN_COLOUR)).all(axis=-1).sum()
-    partner = (below == rgb(PARTNER_COLOUR)).all(axis=-1).sum()
+    own = (below == rgb(OWN_COLOR)).all(axis=-1).sum()
+    partner = (below == rgb(PARTNER_COLOR)).all(axis=-1).sum()
     assert own / (own + partner) == 0.25
 
 
@@ -165,8 +165,8 @@ def test_photographs_of_every_kind(channels: int, dtype: torch.dtype) -> None:
     [
         (torch.zeros(2, 4, 4), "shape"),
         (torch.zeros(4, 4), "shape"),
-        (torch.full((3, 4, 4), -1.0), "before normalisation"),
-        (torch.full((3, 4, 4), 2.0), "before normalisation"),
+        (torch.full((3, 4, 4), -1.0), "before normalization"),
+        (torch.full((3, 4, 4), 2.0), "before normalization"),
     ],
 )
 def test_other_images_are_refused(image: torch.Tensor, expected: str) -> None:
@@ -184,7 +184,7 @@ def test_heat_is_relative_to_the_maximum_and_flat_maps_are_dark() -> None:
 
 def test_a_partial_mask_is_a_blend() -> None:
     half = mask_map(torch.tensor([[0.5]]))[0, 0].astype(int)
-    ends = np.array([rgb(OWN_COLOUR), rgb(PARTNER_COLOUR)])
+    ends = np.array([rgb(OWN_COLOR), rgb(PARTNER_COLOR)])
     assert np.abs(half - ends.mean(axis=0)).max() <= 0.5
 
 

@@ -63,7 +63,7 @@ def test_every_text_lies_inside_the_picture(name: str, width: float) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_axes_are_labelled(name: str) -> None:
+def test_axes_are_labeled(name: str) -> None:
     figure = FIGURES[name](width=WIDE, theme=LIGHT)
     assert any(axes.get_xlabel() for axes in figure.axes)
     assert figure.get_figwidth() == WIDE

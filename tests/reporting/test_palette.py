@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from automix.operator_info import Operator
 from automix.reporting.palette import (
     LIGHT,
-    OPERATOR_COLOURS,
+    OPERATOR_COLORS,
     OPERATOR_NAMES,
-    OWN_COLOUR,
-    PARTNER_COLOUR,
+    OWN_COLOR,
+    PARTNER_COLOR,
     Theme,
     contrast_ratio,
     ink_on,
@@ -43,9 +43,9 @@ VISION = {
 }
 
 
-def oklab(colour: str, vision: Floats) -> Floats:
-    """Ottosson's OKLab of a colour as seen by someone."""
-    srgb = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)]) / 255
+def oklab(color: str, vision: Floats) -> Floats:
+    """Ottosson's OKLab of a color as seen by someone."""
+    srgb = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(vision @ linear, 0, 1)
     to_cones = np.array(
@@ -66,28 +66,28 @@ def oklab(colour: str, vision: Floats) -> Floats:
     return lab
 
 
-def test_every_operator_has_one_colour_and_one_name() -> None:
-    assert set(OPERATOR_COLOURS) == set(Operator) == set(OPERATOR_NAMES)
-    assert len(set(OPERATOR_COLOURS.values())) == len(Operator)
+def test_every_operator_has_one_color_and_one_name() -> None:
+    assert set(OPERATOR_COLORS) == set(Operator) == set(OPERATOR_NAMES)
+    assert len(set(OPERATOR_COLORS.values())) == len(Operator)
     assert len(set(OPERATOR_NAMES.values())) == len(Operator)
-    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in OPERATOR_COLOURS.values())
+    assert all(re.fullmatch("#[0-9a-f]{6}", color) for color in OPERATOR_COLORS.values())
 
 
 @pytest.mark.parametrize("vision", VISION)
 def test_any_two_operators_differ_for_every_vision(vision: str) -> None:
-    seen = {key: oklab(colour, VISION[vision]) for key, colour in OPERATOR_COLOURS.items()}
+    seen = {key: oklab(color, VISION[vision]) for key, color in OPERATOR_COLORS.items()}
     distances = {
         pair: float(np.linalg.norm(seen[pair[0]] - seen[pair[1]]))
         for pair in itertools.combinations(Operator, 2)
     }
     closest = min(distances, key=distances.__getitem__)
-    # The two closest of Okabe and Ito's own colours are 0.076 apart.
+    # The two closest of Okabe and Ito's own colors are 0.076 apart.
     assert distances[closest] > 0.075, closest
 
 
 @pytest.mark.parametrize("vision", VISION)
 def test_the_two_parents_are_far_apart(vision: str) -> None:
-    own, partner = (oklab(colour, VISION[vision]) for colour in (OWN_COLOUR, PARTNER_COLOUR))
+    own, partner = (oklab(color, VISION[vision]) for color in (OWN_COLOR, PARTNER_COLOR))
     assert np.linalg.norm(own - partner) > 0.2
 
 
@@ -97,10 +97,10 @@ def test_contrast_of_black_and_white() -> None:
 
 
 @pytest.mark.parametrize("operator", Operator)
-def test_names_are_readable_on_their_colours(operator: Operator) -> None:
-    colour = OPERATOR_COLOURS[operator]
+def test_names_are_readable_on_their_colors(operator: Operator) -> None:
+    color = OPERATOR_COLORS[operator]
     # 4.5 is WCAG's level AA for text.
-    assert contrast_ratio(ink_on(colour), colour) > 4.5
+    assert contrast_ratio(ink_on(color), color) > 4.5
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
@@ -110,7 +110,7 @@ def test_inks_are_readable_on_the_surface(theme: Theme) -> None:
     assert contrast_ratio(theme.accent, theme.surface) > 4.5
 
 
-def test_the_style_sheet_has_the_same_colours() -> None:
+def test_the_style_sheet_has_the_same_colors() -> None:
     style = resources.files("automix.reporting").joinpath("assets/page.css").read_text("utf-8")
     blocks = re.findall(r"\{([^{}]*--ink:[^{}]*)\}", style)
     assert len(blocks) == 3
@@ -118,5 +118,5 @@ def test_the_style_sheet_has_the_same_colours() -> None:
         values = dict(re.findall(r"--(\w+): (#\w+)", block))
         for ink in ("ink", "muted", "grid", "surface", "accent"):
             assert values[ink] == getattr(theme, ink)
-    assert f"--own: {OWN_COLOUR}" in blocks[0]
-    assert f"--partner: {PARTNER_COLOUR}" in blocks[0]
+    assert f"--own: {OWN_COLOR}" in blocks[0]
+    assert f"--partner: {PARTNER_COLOR}" in blocks[0]

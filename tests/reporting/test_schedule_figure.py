@@ -12,7 +12,7 @@ from automix.operator_info import Operator
 from automix.reporting.canvas import NARROW, WIDE
 from automix.reporting.figures.placement import relative_strength, shares_over_training
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
-from automix.reporting.palette import OPERATOR_COLOURS, OPERATOR_NAMES
+from automix.reporting.palette import OPERATOR_COLORS, OPERATOR_NAMES
 from automix.schedule import Decision, Schedule
 from tests.reporting.examples import CROWDED, LEARNED, schedule_of
 
@@ -71,13 +71,13 @@ def test_areas_of_several_schedules_are_means() -> None:
     assert areas == pytest.approx(expected)
 
 
-def test_areas_have_the_colours_of_their_operators() -> None:
+def test_areas_have_the_colors_of_their_operators() -> None:
     figure = schedule_figure([SchedulePanel(title="", schedules=(CROWDED,))])
     patches = [patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
     assert len(patches) == len(Operator)
     for patch in patches:
-        colour = OPERATOR_COLOURS[Operator(str(patch.get_label()))]
-        assert to_hex(patch.get_facecolor()) == colour
+        color = OPERATOR_COLORS[Operator(str(patch.get_label()))]
+        assert to_hex(patch.get_facecolor()) == color
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

@@ -17,7 +17,7 @@ def model_and_batch(batch_size: int = 5) -> tuple[nn.Module, Tensor, Tensor]:
     return model, images, torch.arange(batch_size) % 7
 
 
-def test_is_the_normalised_root_mean_square_gradient() -> None:
+def test_is_the_normalized_root_mean_square_gradient() -> None:
     model, images, targets = model_and_batch()
     model.eval()
     maps = input_gradient(model, images, targets)

@@ -47,7 +47,7 @@ def awkward_model(*, raises: bool = False) -> nn.Sequential:
         nn.Linear(4, 5),
     )
     model[10].bias.requires_grad_(False)
-    # Gradients that are there already, as between backward and the optimiser's step.
+    # Gradients that are there already, as between backward and the optimizer's step.
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.randn_like(parameter)

@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from automix.saliency.gradient import agreement, gradient_magnitude, normalised, resized
+from automix.saliency.gradient import agreement, gradient_magnitude, normalized, resized
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e37])
 def test_sums_to_one_at_any_scale(scale: float) -> None:
     scores = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)) * scale
-    torch.testing.assert_close(normalised(scores).sum(dim=(1, 2)), torch.ones(3))
+    torch.testing.assert_close(normalized(scores).sum(dim=(1, 2)), torch.ones(3))
 
 
 @pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
@@ -18,13 +18,13 @@ def test_degenerate_maps_become_uniform(value: float) -> None:
     scores = torch.rand(2, 4, 6)
     scores[1] = 0.0
     scores[1, 2, 3] = value
-    maps = normalised(scores)
+    maps = normalized(scores)
     assert torch.equal(maps[1], torch.full((4, 6), 1 / 24))
     torch.testing.assert_close(maps[0], scores[0] / scores[0].sum())
 
 
 def test_half_precision_scores_give_float32_maps() -> None:
-    maps = normalised(torch.rand(2, 32, 32).half())
+    maps = normalized(torch.rand(2, 32, 32).half())
     assert maps.dtype == torch.float32
     torch.testing.assert_close(maps.sum(dim=(1, 2)), torch.ones(2))
 
@@ -34,7 +34,7 @@ def test_magnitude_keeps_proportions(scale: float) -> None:
     gradient = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     expected = gradient.square().mean(dim=1).sqrt()
     torch.testing.assert_close(
-        normalised(gradient_magnitude(gradient * scale)), normalised(expected)
+        normalized(gradient_magnitude(gradient * scale)), normalized(expected)
     )
 
 

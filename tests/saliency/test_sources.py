@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from automix.configuration.task import ModelConfig, SaliencyConfig, SaliencyKind
 from automix.models.build import build_model
-from automix.saliency.gradient import input_gradient, layer_gradient, normalised, reduced_gradient
+from automix.saliency.gradient import input_gradient, layer_gradient, normalized, reduced_gradient
 from automix.saliency.sources import CachedSource, build_source, spectral_residual
 
 CONFIGS = [
@@ -132,7 +132,7 @@ def test_layer_gradient_is_the_gradient_at_the_output_of_the_layer() -> None:
     assert hidden[0].grad is not None
     magnitude = hidden[0].grad.square().mean(dim=1).sqrt()
     expected = F.interpolate(magnitude[:, None], size=(16, 16), mode="bilinear").squeeze(1)
-    torch.testing.assert_close(maps, normalised(expected), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(maps, normalized(expected), atol=1e-6, rtol=1e-3)
 
 
 def test_layer_gradient_does_not_go_further_back_than_the_layer() -> None:

@@ -9,7 +9,7 @@ from automix.configuration.data import AugmentConfig
 from automix.configuration.task import TrainerConfig
 from automix.data.batches import BatchLayout, BatchPreparer, ResidentBatches
 from automix.data.splits import SearchData
-from automix.models.build import initialise_
+from automix.models.build import initialize_
 from automix.saliency.gradient import InputGradient
 from automix.saliency.sources import CachedSource
 from automix.training.distributed import current_world
@@ -17,7 +17,7 @@ from automix.training.trainer import ClassifierTrainer, load_search_data
 from tests.resident import resident
 from tests.training.conftest import TASK
 
-_FIELDS = {"epochs": 4, "batch_size": 8, "peak_learning_rate": 0.05}
+_FIELDS = {"epochs": 4, "batch_size": 8, "learning_rate": 0.05}
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def plain_trainer(
         plain_network(dropout=dropout),
         ResidentBatches(resident(train), preparer, layout),
         preparer,
-        initialise=initialise_,
+        initialize=initialize_,
         saliency=CachedSource(InputGradient(), refresh_every=refresh_every),
         config=config,
         seed=seed,

@@ -26,19 +26,19 @@ def weights(trainer: ClassifierTrainer) -> Tensor:
 @settings(max_examples=12)
 @given(
     accumulation=st.sampled_from([2, 4, 8]),
-    max_gradient_norm=st.sampled_from([None, 0.5]),
+    max_grad_norm=st.sampled_from([None, 0.5]),
     label_smoothing=st.sampled_from([0.0, 0.1]),
     optimizer=st.sampled_from(["sgd", "adamw"]),
 )
 def test_a_divided_batch_trains_as_the_whole(
-    accumulation: int, max_gradient_norm: float | None, label_smoothing: float, optimizer: str
+    accumulation: int, max_grad_norm: float | None, label_smoothing: float, optimizer: str
 ) -> None:
     fields: dict[str, Any] = {
         "crop_padding": 0,
-        "max_gradient_norm": max_gradient_norm,
+        "max_grad_norm": max_grad_norm,
         "label_smoothing": label_smoothing,
         "optimizer": optimizer,
-        "peak_learning_rate": 0.05 if optimizer == "sgd" else 0.005,
+        "learning_rate": 0.05 if optimizer == "sgd" else 0.005,
     }
     whole, divided = plain_trainer(**fields), plain_trainer(accumulation=accumulation, **fields)
     for _ in range(4):
@@ -96,7 +96,7 @@ def test_states_continue_from_every_step(make_trainer: MakeTrainer, operator: Op
 def test_a_state_of_another_accumulation_is_refused(make_trainer: MakeTrainer) -> None:
     state, trainer = make_trainer(accumulation=4).state_dict(), make_trainer(1, accumulation=2)
     before = weights(trainer)
-    with pytest.raises(CheckpointError, match="expected a training with accumulation 2, got 4"):
+    with pytest.raises(CheckpointError, match="expected a training run with accumulation 2, got 4"):
         trainer.load_state_dict(state)
     assert torch.equal(weights(trainer), before)
 

@@ -46,7 +46,7 @@ def batches_of(trainer: ClassifierTrainer, decision: Decision) -> tuple[list[Ten
 
 
 def watch(trainer: ClassifierTrainer, source: SaliencySource) -> None:
-    """Let ``source`` give the maps of a training."""
+    """Let ``source`` give the maps of a training run."""
     for feed in trainer._feeds:
         feed._saliency = CachedSource(source, refresh_every=feed._saliency.refresh_every)
 

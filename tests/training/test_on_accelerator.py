@@ -39,7 +39,7 @@ def waiting_is_an_error() -> Iterator[None]:
         set_mode("default")
 
 
-@pytest.mark.parametrize("fields", [{}, FAST, {"precision": "fp16", "max_gradient_norm": 1.0}])
+@pytest.mark.parametrize("fields", [{}, FAST, {"precision": "fp16", "max_grad_norm": 1.0}])
 @pytest.mark.parametrize("operator", list(OPERATORS))
 def test_steps_do_not_wait(
     make_trainer: MakeTrainer, operator: Operator, fields: dict[str, object]

@@ -19,14 +19,14 @@ from automix.training.optimizer import (
 SHARES = st.floats(0, 1)
 CONFIGS = st.builds(
     TrainerConfig,
-    peak_learning_rate=st.floats(1e-6, 10),
+    learning_rate=st.floats(1e-6, 10),
     learning_rate_schedule=st.sampled_from(["one_cycle", "cosine"]),
-    warm_up=st.none() | st.floats(0, 0.99),
+    warmup=st.none() | st.floats(0, 0.99),
 ) | st.builds(
     TrainerConfig,
-    peak_learning_rate=st.floats(1e-6, 10),
+    learning_rate=st.floats(1e-6, 10),
     learning_rate_schedule=st.just("multi_step"),
-    warm_up=st.none() | st.floats(0, 0.4),
+    warmup=st.none() | st.floats(0, 0.4),
     milestones=st.lists(st.floats(0.41, 0.99), min_size=1, max_size=4, unique=True).map(sorted),
     milestone_factor=st.none() | st.floats(0.01, 0.99),
 )
@@ -38,7 +38,7 @@ def test_learning_rate_lies_between_zero_and_the_peak(
     config: TrainerConfig, progress: float
 ) -> None:
     rate = learning_rate_at(config, progress)
-    assert 0 <= rate <= config.peak_learning_rate * (1 + 1e-12)
+    assert 0 <= rate <= config.learning_rate * (1 + 1e-12)
 
 
 @given(CONFIGS, SHARES, SHARES)
@@ -47,29 +47,27 @@ def test_learning_rate_rises_to_the_peak_and_falls_from_it(
 ) -> None:
     earlier, later = sorted((first, second))
     rise = learning_rate_at(config, later) - learning_rate_at(config, earlier)
-    tolerance = 1e-12 * config.peak_learning_rate
-    if later <= config.warm_up_share:
+    tolerance = 1e-12 * config.learning_rate
+    if later <= config.warmup_share:
         assert rise >= -tolerance
-    elif earlier >= config.warm_up_share:
+    elif earlier >= config.warmup_share:
         assert rise <= tolerance
 
 
 @given(CONFIGS)
-def test_the_peak_is_reached_at_the_end_of_the_warm_up(config: TrainerConfig) -> None:
-    assert learning_rate_at(config, config.warm_up_share) == pytest.approx(
-        config.peak_learning_rate
-    )
+def test_the_peak_is_reached_at_the_end_of_the_warmup(config: TrainerConfig) -> None:
+    assert learning_rate_at(config, config.warmup_share) == pytest.approx(config.learning_rate)
 
 
 @given(FALLING, st.floats(0, 0.99))
-def test_one_cycle_and_cosine_end_at_zero(schedule: str, warm_up: float) -> None:
-    config = TrainerConfig.model_validate({"learning_rate_schedule": schedule, "warm_up": warm_up})
+def test_one_cycle_and_cosine_end_at_zero(schedule: str, warmup: float) -> None:
+    config = TrainerConfig.model_validate({"learning_rate_schedule": schedule, "warmup": warmup})
     assert learning_rate_at(config, 1.0) == pytest.approx(0, abs=1e-15)
 
 
 def test_published_points_of_the_schedules() -> None:
     def rate(schedule: str, progress: float) -> float:
-        values = {"learning_rate_schedule": schedule, "peak_learning_rate": 1.0}
+        values = {"learning_rate_schedule": schedule, "learning_rate": 1.0}
         return learning_rate_at(TrainerConfig.model_validate(values), progress)
 
     assert rate("one_cycle", 0.0) == pytest.approx(0.05)
@@ -88,7 +86,7 @@ def test_steps_of_the_literature() -> None:
     )
     rates = [learning_rate_at(config, epoch / 300) for epoch in (0, 99, 100, 199, 200, 299)]
     assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
-    halved = config.model_copy(update={"milestone_factor": 0.5, "warm_up": 0.1})
+    halved = config.model_copy(update={"milestone_factor": 0.5, "warmup": 0.1})
     rates = [learning_rate_at(halved, epoch / 300) for epoch in (0, 15, 30, 100, 200)]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.05])
 
@@ -111,7 +109,7 @@ def set_gradients(model: nn.Module, *, seed: int) -> None:
 def test_first_step_is_nesterov_with_decay_on_weights_only() -> None:
     model = network()
     config = TrainerConfig(
-        learning_rate_schedule="constant", peak_learning_rate=0.1, momentum=0.9, weight_decay=0.5
+        learning_rate_schedule="constant", learning_rate=0.1, momentum=0.9, weight_decay=0.5
     )
     optimizer = make_optimizer(model, config)
     before = copy.deepcopy(list(model.parameters()))
@@ -124,7 +122,7 @@ def test_first_step_is_nesterov_with_decay_on_weights_only() -> None:
         torch.testing.assert_close(new, expected)
 
 
-def test_frozen_parameters_are_not_optimised() -> None:
+def test_frozen_parameters_are_not_optimized() -> None:
     model = network()
     model[0].requires_grad_(False)
     groups = make_optimizer(model, TrainerConfig()).param_groups

@@ -110,7 +110,7 @@ def test_a_precision_that_the_device_lacks_is_refused(
 
 
 def test_a_float16_step_that_overflows_changes_only_the_scale(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(precision="fp16", max_gradient_norm=1.0)
+    trainer = make_trainer(precision="fp16", max_grad_norm=1.0)
     scaler = trainer._updates._scaler
     first = scaler.state_dict()
     scaler.load_state_dict(first | {"scale": 2.0**120})
@@ -122,7 +122,7 @@ def test_a_float16_step_that_overflows_changes_only_the_scale(make_trainer: Make
     # What is clipped is the gradient without its scale; the same step in 32 bits is as long.
     trainer.reset(0)
     assert scaler.state_dict() == first
-    full = make_trainer(max_gradient_norm=1.0)
+    full = make_trainer(max_grad_norm=1.0)
     for each in (trainer, full):
         each.train(NONE, num_steps=1)
     for mine, theirs in zip(trainer.model.parameters(), full.model.parameters(), strict=True):

@@ -1,4 +1,4 @@
-"""The same numbers, bit for bit, however a training is cut, continued or repeated."""
+"""The same numbers, bit for bit, however a training run is cut, continued or repeated."""
 
 import copy
 import dataclasses

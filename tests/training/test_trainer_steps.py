@@ -1,4 +1,4 @@
-"""What a training step does: batches, mixing, clipping, and where a training ends."""
+"""What a training step does: batches, mixing, clipping, and where a training run ends."""
 
 import dataclasses
 import math
@@ -89,7 +89,7 @@ def test_the_first_loss_is_the_cross_entropy_of_the_first_batch(
 
 def test_clipping_bounds_the_step(make_trainer: MakeTrainer) -> None:
     fields = {"weight_decay": 0.0, "momentum": 0.0, "learning_rate_schedule": "constant"}
-    trainer = make_trainer(max_gradient_norm=1e-3, peak_learning_rate=2.0, **fields)
+    trainer = make_trainer(max_grad_norm=1e-3, learning_rate=2.0, **fields)
     before = weights(trainer)
     trainer.train(NONE, num_steps=1)
     # The gradient is scaled to exactly its largest norm; the step is learning rate times that.
@@ -97,7 +97,7 @@ def test_clipping_bounds_the_step(make_trainer: MakeTrainer) -> None:
 
 
 def test_a_loose_clip_changes_nothing(make_trainer: MakeTrainer) -> None:
-    loose, none = make_trainer(max_gradient_norm=1e9), make_trainer()
+    loose, none = make_trainer(max_grad_norm=1e9), make_trainer()
     for trainer in (loose, none):
         trainer.train(NONE, num_steps=3)
     assert torch.equal(weights(loose), weights(none))
@@ -106,7 +106,7 @@ def test_a_loose_clip_changes_nothing(make_trainer: MakeTrainer) -> None:
 def test_a_diverged_training_says_so_and_does_not_raise(
     make_trainer: MakeTrainer, search_data: SearchData
 ) -> None:
-    trainer = make_trainer(peak_learning_rate=1e30)
+    trainer = make_trainer(learning_rate=1e30)
     assert not math.isfinite(trainer.train(NONE, num_steps=TOTAL_STEPS).loss)
     metrics = trainer.evaluate(search_data.reward)
     assert math.isnan(metrics.nll)
@@ -114,7 +114,7 @@ def test_a_diverged_training_says_so_and_does_not_raise(
 
 
 def test_a_diverged_trainer_recovers_by_reset(make_trainer: MakeTrainer) -> None:
-    diverged, fresh = make_trainer(peak_learning_rate=1e30), make_trainer(peak_learning_rate=1e30)
+    diverged, fresh = make_trainer(learning_rate=1e30), make_trainer(learning_rate=1e30)
     diverged.train(NONE, num_steps=TOTAL_STEPS)
     diverged.reset(0)
     assert torch.equal(weights(diverged), weights(fresh))
@@ -159,13 +159,13 @@ def test_soft_cross_entropy_of_hard_targets_is_cross_entropy() -> None:
     [
         ("epochs", 0),
         ("batch_size", 0),
-        ("peak_learning_rate", 0),
+        ("learning_rate", 0),
         ("momentum", 1),
         ("ema_decay", 1),
-        ("warm_up", 1),
+        ("warmup", 1),
         ("weight_decay", -1),
         ("label_smoothing", 1),
-        ("max_gradient_norm", 0),
+        ("max_grad_norm", 0),
         ("learning_rate_schedule", "triangle"),
         ("milestones", [0.5]),
         ("milestone_factor", 0.1),
@@ -187,18 +187,18 @@ def test_impossible_configurations_are_refused(field: str, value: object) -> Non
         ({"optimizer": "adamw", "momentum": 0.9}, "momentum: expected nothing for the optimizer"),
         ({"betas": [0.9, 0.99]}, "betas: expected nothing for the optimizer 'sgd', got"),
         ({"optimizer": "adamw", "betas": [0.9, 1.0]}, "betas"),
-        ({"learning_rate_schedule": "constant", "warm_up": 0.2}, "warm_up: expected nothing for"),
+        ({"learning_rate_schedule": "constant", "warmup": 0.2}, "warmup: expected nothing for"),
         (
             {"learning_rate_schedule": "multi_step"},
             r"milestones: expected shares such as \[0\.5, 0\.75\], got none",
         ),
         (
             {"learning_rate_schedule": "multi_step", "milestones": [0.5, 0.4]},
-            "milestones: expected rising shares after the warm-up, got",
+            "milestones: expected rising shares after the warmup, got",
         ),
         (
-            {"learning_rate_schedule": "multi_step", "milestones": [0.5], "warm_up": 0.5},
-            "milestones: expected rising shares after the warm-up, got",
+            {"learning_rate_schedule": "multi_step", "milestones": [0.5], "warmup": 0.5},
+            "milestones: expected rising shares after the warmup, got",
         ),
         ({"milestones": [0.5]}, "milestones: expected nothing for the schedule 'one_cycle', got"),
         (

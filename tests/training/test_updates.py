@@ -1,4 +1,4 @@
-"""Weight updates against torch written out: optimisers, clipping, learning rates, averages."""
+"""Weight updates against torch written out: optimizers, clipping, learning rates, averages."""
 
 import copy
 import math
@@ -45,8 +45,8 @@ def trained(config: TrainerConfig) -> tuple[nn.Module, WeightUpdates]:
 def reference(config: TrainerConfig, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     for step in range(STEPS):
         loss_of(model).backward()  # type: ignore[no-untyped-call]
-        if config.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+        if config.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(config, step / STEPS)
         optimizer.step()
@@ -75,17 +75,17 @@ def assert_same_weights(mine: nn.Module, theirs: nn.Module) -> None:
 @given(
     betas=st.none() | st.tuples(st.floats(0, 0.95), st.floats(0.5, 0.999)),
     weight_decay=st.floats(0, 0.5),
-    max_gradient_norm=st.none() | st.floats(0.01, 10),
+    max_grad_norm=st.none() | st.floats(0.01, 10),
 )
 def test_adamw_is_that_of_torch(
-    betas: tuple[float, float] | None, weight_decay: float, max_gradient_norm: float | None
+    betas: tuple[float, float] | None, weight_decay: float, max_grad_norm: float | None
 ) -> None:
     config = TrainerConfig(
         optimizer="adamw",
         betas=betas,
-        peak_learning_rate=0.01,
+        learning_rate=0.01,
         weight_decay=weight_decay,
-        max_gradient_norm=max_gradient_norm,
+        max_grad_norm=max_grad_norm,
         learning_rate_schedule="cosine",
     )
     model, (mine, _) = network(), trained(config)
@@ -98,7 +98,7 @@ def test_adamw_is_that_of_torch(
 
 @pytest.mark.parametrize("momentum", [None, 0.0, 0.5])
 def test_sgd_is_that_of_torch(momentum: float | None) -> None:
-    config = TrainerConfig(peak_learning_rate=0.1, weight_decay=0.1, momentum=momentum)
+    config = TrainerConfig(learning_rate=0.1, weight_decay=0.1, momentum=momentum)
     model, (mine, _) = network(), trained(config)
     used = 0.9 if momentum is None else momentum
     optimizer = torch.optim.SGD(
@@ -112,7 +112,7 @@ def test_sgd_is_that_of_torch(momentum: float | None) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_reset_updates_start_like_new_ones(optimizer: str, precision: str) -> None:
     config = TrainerConfig.model_validate(
-        {"optimizer": optimizer, "precision": precision, "peak_learning_rate": 0.01}
+        {"optimizer": optimizer, "precision": precision, "learning_rate": 0.01}
     )
     used, updates = trained(config)
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_reset_updates_start_like_new_ones(optimizer: str, precision: str) -> No
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_states_continue(optimizer: str, precision: str) -> None:
     config = TrainerConfig.model_validate(
-        {"optimizer": optimizer, "precision": precision, "peak_learning_rate": 0.01}
+        {"optimizer": optimizer, "precision": precision, "learning_rate": 0.01}
     )
     model, updates = trained(config)
     other = network()
@@ -152,11 +152,11 @@ def test_states_continue(optimizer: str, precision: str) -> None:
     assert_same({**updates.state_dict()}, {**continued.state_dict()})
 
 
-@given(accumulation=st.sampled_from([2, 3, 6]), max_gradient_norm=st.none() | st.just(0.1))
+@given(accumulation=st.sampled_from([2, 3, 6]), max_grad_norm=st.none() | st.just(0.1))
 def test_clipping_sees_the_sum_of_all_micro_batches(
-    accumulation: int, max_gradient_norm: float | None
+    accumulation: int, max_grad_norm: float | None
 ) -> None:
-    fields = {"peak_learning_rate": 0.1, "max_gradient_norm": max_gradient_norm, "batch_size": 6}
+    fields = {"learning_rate": 0.1, "max_grad_norm": max_grad_norm, "batch_size": 6}
     whole, divided = network(), network()
     at_once = WeightUpdates(whole, TrainerConfig.model_validate(fields))
     in_parts = WeightUpdates(

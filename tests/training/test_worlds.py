@@ -70,7 +70,7 @@ def test_processes_train_as_one_does_that_accumulates(
     run_world: RunWorld, size: int, accumulation: int
 ) -> None:
     # The draws of all operators, of the augmentation and of dropout are those of the shares.
-    fields = EPOCHS | {"dropout": 0.2, "max_gradient_norm": 0.5}
+    fields = EPOCHS | {"dropout": 0.2, "max_grad_norm": 0.5}
     alone = fields | {"accumulation": size * accumulation}
     together = fields | {"accumulation": accumulation}
     expected = in_worlds.plain_run(EVERY_OPERATOR, alone)
@@ -109,7 +109,7 @@ def test_a_state_of_another_number_of_processes_is_refused(run_world: RunWorld) 
     whole, _ = run_world(2, in_worlds.saved, NONE, {}, 3)
     trainer = in_worlds.bn_trainer()
     before = in_worlds.digest(trainer)
-    with pytest.raises(CheckpointError, match="expected a training of 1 process, got one of 2"):
+    with pytest.raises(CheckpointError, match="expected a training run of 1 process, got one of 2"):
         trainer.load_state_dict(whole["middle"]["trainer"])
     assert in_worlds.digest(trainer) == before
 

@@ -21,8 +21,8 @@ class ReplayFlags(RunFlags):
 
     policy: Path | None = None
     """Instead of a schedule: the folder of a search, whose policy then decides before every segment
-    by what it sees of this training. The reward split that it looks at is not trained on. What it
-    decided is written as schedule.json."""
+    by what it sees of this training run. The reward split that it looks at is not trained on. What
+    it decided is written as schedule.json."""
 
     resume: Path | None = None
     """Instead of everything else: the folder of an interrupted replay, which is continued bit for

@@ -33,6 +33,6 @@ def run(argv: Sequence[str]) -> None:
     cost = result["cost"]
     stages = ", ".join(f"{count} {name}" for name, count in cost["trainings_by_stage"].items())
     seconds = format_seconds(cost["search_seconds"] + cost["selection_seconds"])
-    print(f"cost: {cost['trainings']} trainings ({stages}), {seconds}")
+    print(f"cost: {cost['trainings']} training runs ({stages}), {seconds}")
     print(f"selected: {result['selected']}")
     print(f"schedule: {output / experiment.SCHEDULE_NAME}")

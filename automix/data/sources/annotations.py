@@ -231,7 +231,7 @@ def _as_used(boxes_M4: Floats, name: str, images: TestImages, path: Path) -> Flo
             f"{path}: {name}: expected boxes inside {width} x {height} pixels (width x height), "
             f"got one that reaches to {boxes_M4[:, 2].max():g} x {boxes_M4[:, 3].max():g}"
         )
-    # As images are: scaled to cover the size that is used, and cut at the centre.
+    # As images are: scaled to cover the size that is used, and cut at the center.
     scale = max(images.width / width, images.height / height)
     size = np.array([images.width, images.height], dtype=np.float64)
     offset = (np.array([width, height]) * scale - size) / 2

@@ -69,7 +69,7 @@ def _results(function: Callable[[Item], Result], items: list[Item]) -> list[Resu
 # What torchvision's ImageFolder reads.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 
-_GREY_MODES = frozenset({"1", "L", "LA", "La"})
+_GRAY_MODES = frozenset({"1", "L", "LA", "La"})
 _DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 # Orientations 5 to 8 exchange rows and columns.
 _SWAPS_SIDES = frozenset({5, 6, 7, 8})
@@ -82,22 +82,22 @@ class Header:
     """What is known of an image without decoding it.
 
     Attributes:
-        is_grey: whether it has brightness only.
+        is_gray: whether it has brightness only.
         height: rows, in pixels, after rotation as its EXIF orientation says.
         width: columns, in pixels.
     """
 
-    is_grey: bool
+    is_gray: bool
     height: int
     width: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFormat:
-    """What every image of a data set is turned into.
+    """What every image of a dataset is turned into.
 
     Attributes:
-        channels: 1 (grey) or 3 (red, green, blue).
+        channels: 1 (gray) or 3 (red, green, blue).
         height: rows, in pixels.
         width: columns, in pixels.
         resize: whether images are scaled and cut to this size, or must have it.
@@ -128,7 +128,7 @@ class PixelBox(NamedTuple):
 def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageFormat:
     """Read the headers of all files and choose one format for them.
 
-    Grey when all images are grey, colour otherwise.
+    Gray when all images are gray, color otherwise.
 
     Args:
         files: at least one image.
@@ -137,10 +137,10 @@ def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageF
     Raises:
         DataError: a file is unreadable or enormous, or sizes differ and ``size`` is None.
     """
-    is_grey = True
+    is_gray = True
     first: Header | None = None
     for file, header in zip(files, in_order(read_header, files), strict=True):
-        is_grey = is_grey and header.is_grey
+        is_gray = is_gray and header.is_gray
         first = first or header
         if size is None and (header.height, header.width) != (first.height, first.width):
             raise DataError(
@@ -150,7 +150,7 @@ def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageF
     assert first is not None
     height, width = size or (first.height, first.width)
     return ImageFormat(
-        channels=1 if is_grey else 3, height=height, width=width, resize=size is not None
+        channels=1 if is_gray else 3, height=height, width=width, resize=size is not None
     )
 
 
@@ -162,8 +162,8 @@ def read_header(file: Path) -> Header:
     """
     with _naming(file), Image.open(file) as image:
         height, width = _upright_size(image)
-        is_grey = image.mode in _GREY_MODES | _DEEP_MODES
-        return Header(is_grey=is_grey, height=height, width=width)
+        is_gray = image.mode in _GRAY_MODES | _DEEP_MODES
+        return Header(is_gray=is_gray, height=height, width=width)
 
 
 def read_image(file: Path, wanted: ImageFormat) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ _PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledFile:
+class LabeledFile:
     """An image file and its class.
 
     Attributes:
@@ -51,7 +51,7 @@ class FolderListing:
 
     root: Path
     class_names: tuple[str, ...]
-    parts: Mapping[str, tuple[LabelledFile, ...]]
+    parts: Mapping[str, tuple[LabeledFile, ...]]
 
 
 def list_folder(root: Path) -> FolderListing:
@@ -128,11 +128,11 @@ def folder_pools(
 
 
 def _key(listing: FolderListing, size: tuple[int, int] | None) -> str:
-    """Return a key of all parts, because one colour image in test/ makes all images colour."""
+    """Return a key of all parts, because one color image in test/ makes all images color."""
     return files_key([file for part in _PARTS for file in listing.parts.get(part, ())], size)
 
 
-def files_key(files: Iterable[LabelledFile], wanted: object) -> str:
+def files_key(files: Iterable[LabeledFile], wanted: object) -> str:
     """Return a hash of every file's path below the root, length and time of change, and ``wanted``.
 
     Args:
@@ -177,7 +177,7 @@ def _check_classes(part: Path, class_names: tuple[str, ...]) -> None:
         raise DataError(f"{expected} no class '{name}'")
 
 
-def _images_of_class(root: Path, name: str, label: int) -> list[LabelledFile]:
+def _images_of_class(root: Path, name: str, label: int) -> list[LabeledFile]:
     folder = root / name
     _check_folder(folder)
     # Names stay strings: building two Path objects for each of 60,000 files takes over a second.
@@ -194,7 +194,7 @@ def _images_of_class(root: Path, name: str, label: int) -> list[LabelledFile]:
     if others:
         _log.warning("%s: skipped %d files such as '%s'", folder, len(others), others[0][0])
     return [
-        LabelledFile(name=file, label=label, size=facts.st_size, modified=facts.st_mtime_ns)
+        LabeledFile(name=file, label=label, size=facts.st_size, modified=facts.st_mtime_ns)
         for file, facts in images
     ]
 

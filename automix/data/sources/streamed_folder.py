@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from automix.configuration.data import AugmentConfig, DataConfig, Normalisation
+from automix.configuration.data import AugmentConfig, DataConfig, Normalization
 from automix.data.augment import draw_crop_boxes
 from automix.data.pools import Labels, Pool, assign, images_checksum
 from automix.data.sources.decode import (
@@ -26,7 +26,7 @@ from automix.data.sources.decode import (
     read_image,
     refusing_bombs,
 )
-from automix.data.sources.folder import FolderListing, LabelledFile, files_key
+from automix.data.sources.folder import FolderListing, LabeledFile, files_key
 from automix.data.sources.packed import Decoding, PackRequest, Progress, packed_images
 from automix.data.splits import DataSet, SearchData, Split, channel_statistics
 from automix.files import sha256_of
@@ -61,8 +61,8 @@ class StreamedSplit:
     Attributes:
         files: where the images are.
         labels: (N,) int64 on the CPU, 0 to num_classes - 1.
-        num_classes: number of classes of the data set, at least 1.
-        evaluated: what evaluation makes of an image: scaled, and cut at the centre.
+        num_classes: number of classes of the dataset, at least 1.
+        evaluated: what evaluation makes of an image: scaled, and cut at the center.
     """
 
     files: ImageFiles
@@ -152,7 +152,7 @@ def streamed_data(
 ) -> DataSet:
     """Return the splits of a folder whose training images are not decoded.
 
-    The splits hold the same files as those of the decoded folder. Images are read in colour; mean
+    The splits hold the same files as those of the decoded folder. Images are read in color; mean
     and deviation per channel are those of at most 2,048 training images.
 
     Args:
@@ -196,7 +196,7 @@ def streamed_data(
         reward=reward.split,
         selection=selection.split,
         class_names=listing.class_names,
-        statistics=channel_statistics(_measured(train, config), config.normalisation),
+        statistics=channel_statistics(_measured(train, config), config.normalization),
         fingerprint=_fingerprint(listing, assignment.hash(), (reward, selection, test)),
     )
     return DataSet(name=config.source.value, seen=seen, test=test.split)
@@ -217,7 +217,7 @@ class _Packs:
         self._wanted = wanted
         self._progress = progress
 
-    def split(self, name: str, files: Sequence[LabelledFile]) -> Pool:
+    def split(self, name: str, files: Sequence[LabeledFile]) -> Pool:
         where = f"{self._listing.root} ({name} images)"
         if not files:
             return self._empty(where)
@@ -260,7 +260,7 @@ def _labels(listing: FolderListing, part: str, number: int) -> Labels:
 
 def _measured(train: StreamedSplit, config: DataConfig) -> Split:
     """Return the images that mean and deviation are measured on."""
-    if config.normalisation is not Normalisation.TRAIN:
+    if config.normalization is not Normalization.TRAIN:
         return train.subset(torch.empty(0, dtype=torch.int64))
     generator = stream_generator(config.split_seed, Stream.STATISTICS)
     chosen = torch.randperm(len(train), generator=generator)[:_IMAGES_MEASURED]

@@ -1,4 +1,4 @@
-"""Data sets of torchvision by name; files are fetched only where the user allows it."""
+"""Datasets of torchvision by name; files are fetched only where the user allows it."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Images(Protocol):
-    """What torchvision's data sets have in common."""
+    """What torchvision's datasets have in common."""
 
     def __len__(self) -> int: ...
 
@@ -33,7 +33,7 @@ class _Images(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetFacts:
-    """How torchvision builds a data set.
+    """How torchvision builds a dataset.
 
     Attributes:
         build: its class.
@@ -78,7 +78,7 @@ TORCHVISION_SETS: Mapping[DataSource, SetFacts] = MappingProxyType(
 
 
 def torchvision_pools(config: DataConfig, *, progress: Progress | None = None) -> Pools:
-    """Return a torchvision data set, unpacked once and kept in the cache folder.
+    """Return a torchvision dataset, unpacked once and kept in the cache folder.
 
     Raises:
         DataError: its files are missing or damaged and may not be fetched, or fetching failed.

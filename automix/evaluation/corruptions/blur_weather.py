@@ -47,7 +47,7 @@ def gaussian_blur(
 
 
 def zoom(images_BCHW: Tensor, factor: float) -> Tensor:
-    """Return images magnified about their centre by ``factor`` >= 1, bilinearly, same size."""
+    """Return images magnified about their center by ``factor`` >= 1, bilinearly, same size."""
     height, width = images_BCHW.shape[-2:]
     return apply_separably(
         images_BCHW,
@@ -91,7 +91,7 @@ def sample_bilinearly(images_BCHW: Tensor, rows_BHW: Tensor, columns_BHW: Tensor
 
     Args:
         images_BCHW: floating.
-        rows_BHW: row positions in pixels, 0 at the centre of the first pixel.
+        rows_BHW: row positions in pixels, 0 at the center of the first pixel.
         columns_BHW: column positions in pixels.
     """
     height, width = images_BCHW.shape[-2:]
@@ -120,8 +120,8 @@ def _filter_matrix(length: int, offsets_T: Tensor, weights_T: Tensor, boundary: 
 
 def _zoom_matrix(length: int, factor: float, like: Tensor) -> Tensor:
     positions = torch.arange(length, dtype=like.dtype, device=like.device)
-    centre = (length - 1) / 2
-    sources_L = centre + (positions - centre) / factor
+    center = (length - 1) / 2
+    sources_L = center + (positions - center) / factor
     # Triangle weights are bilinear interpolation; the sources lie inside for factors >= 1.
     return (1 - (sources_L[:, None] - positions).abs()).clamp(min=0)
 
@@ -170,7 +170,7 @@ def glass_blur(
 ) -> Tensor:
     """Blur, shuffle locally ``num_rounds`` times, blur again.
 
-    In a round, each pixel takes the value of a random neighbour (or keeps its own) with
+    In a round, each pixel takes the value of a random neighbor (or keeps its own) with
     probability ``share``. The published version swaps pixels one after the other.
     """
     batch, channels, height, width = images_BCHW.shape
@@ -280,7 +280,7 @@ def snow(
     flakes = torch.where(flakes < threshold, 0.0, flakes).clamp(max=1)
     angles = -math.pi / 4 - random.uniform("angle") * (math.pi / 2)
     flakes = directional_blur(flakes, angles, sigma=sigma)
-    whitened = torch.maximum(images_BCHW, _grey(images_BCHW) * 1.5 + 0.5)
+    whitened = torch.maximum(images_BCHW, _gray(images_BCHW) * 1.5 + 0.5)
     images = kept * images_BCHW + (1 - kept) * whitened
     return images + flakes + flakes.flip(2, 3)
 
@@ -289,7 +289,7 @@ def frost(images_BCHW: Tensor, random: SampleRandom, kept: float, amount: float)
     """Add ``amount`` of a map of ice needles to the ``kept`` share of the image.
 
     The published version blends photographs of frost; ours is a ridged fractal of similar
-    brightness, tinted blue on colour images.
+    brightness, tinted blue on color images.
     """
     height, width = images_BCHW.shape[-2:]
     ridges = [
@@ -315,7 +315,7 @@ def brightness(images_BCHW: Tensor, random: SampleRandom, amount: float) -> Tens
     del random  # the same for every image
     value = images_BCHW.amax(dim=1, keepdim=True)
     brighter = (value + amount).clamp(max=1)
-    # Scaling a colour keeps hue and saturation; black has none and becomes grey.
+    # Scaling a color keeps hue and saturation; black has none and becomes gray.
     scaled = images_BCHW * (brighter / value.clamp(min=1e-6))
     return torch.where(value > 0, scaled, brighter)
 
@@ -339,10 +339,10 @@ def plasma(random: SampleRandom, name: str, height: int, width: int, *, decay: f
         corners = map_BSS[:, ::step, ::step]
         squares = _mean_of_four(corners, corners.roll(-1, 1), corners.roll(-1, 2))
         map_BSS[:, half::step, half::step] = squares + amplitude * draws[:, half::step, half::step]
-        centres = map_BSS[:, half::step, half::step]
-        across = (centres + centres.roll(1, 1) + corners + corners.roll(-1, 2)) / 4
+        centers = map_BSS[:, half::step, half::step]
+        across = (centers + centers.roll(1, 1) + corners + corners.roll(-1, 2)) / 4
         map_BSS[:, ::step, half::step] = across + amplitude * draws[:, ::step, half::step]
-        down = (centres + centres.roll(1, 2) + corners + corners.roll(-1, 1)) / 4
+        down = (centers + centers.roll(1, 2) + corners + corners.roll(-1, 1)) / 4
         map_BSS[:, half::step, ::step] = down + amplitude * draws[:, half::step, ::step]
         step, amplitude = half, amplitude / decay**2
     low, high = map_BSS.amin(dim=(1, 2), keepdim=True), map_BSS.amax(dim=(1, 2), keepdim=True)
@@ -353,8 +353,8 @@ def _mean_of_four(corners: Tensor, below: Tensor, right: Tensor) -> Tensor:
     return (corners + below + right + below.roll(-1, 2)) / 4
 
 
-def _grey(images_BCHW: Tensor) -> Tensor:
-    """Return (B, 1, H, W): luma of colour images, the mean of other numbers of channels."""
+def _gray(images_BCHW: Tensor) -> Tensor:
+    """Return (B, 1, H, W): luma of color images, the mean of other numbers of channels."""
     if images_BCHW.shape[1] != len(_LUMA):
         return images_BCHW.mean(dim=1, keepdim=True)
     weights = images_BCHW.new_tensor(_LUMA).view(1, -1, 1, 1)

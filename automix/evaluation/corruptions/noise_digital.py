@@ -36,7 +36,7 @@ def shot_noise(images_BCHW: Tensor, random: SampleRandom, photons: float) -> Ten
     levels = torch.arange(_NUM_LEVELS, dtype=torch.float64) / (_NUM_LEVELS - 1) * photons
     # Nine standard deviations above the largest mean.
     counts = torch.arange(int(photons + 9 * photons**0.5) + 10, dtype=torch.float64)
-    # P(count <= k) is the regularised upper incomplete gamma function; at mean 0 it is 1.
+    # P(count <= k) is the regularized upper incomplete gamma function; at mean 0 it is 1.
     cumulative = torch.special.gammaincc(counts + 1, levels[:, None])
     table = (cumulative * (_UNIT - 1)).long()
     offsets = torch.arange(_NUM_LEVELS)[:, None] * _UNIT
@@ -74,7 +74,7 @@ _CHROMINANCE = (
     (47, 66, 99, 99, 99, 99, 99, 99),
     *((99,) * _BLOCK,) * 4,
 )
-# JFIF: red, green and blue to luma and the two colour differences.
+# JFIF: red, green and blue to luma and the two color differences.
 _TO_YCC = (
     (0.299, 0.587, 0.114),
     (-0.168736, -0.331264, 0.5),
@@ -86,20 +86,20 @@ _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 def jpeg_compression(images_BCHW: Tensor, random: SampleRandom, quality: int) -> Tensor:
     """Return images in [0, 1] as they come back from JPEG files of ``quality`` 1 to 100.
 
-    Three channels are taken as colour; any other number as that many grey images.
+    Three channels are taken as color; any other number as that many gray images.
     """
     del random  # the same for every image
     levels = (images_BCHW * 255).round()
     if images_BCHW.shape[1] != len(_TO_YCC):
         return _through_blocks(levels - 128, _LUMINANCE, quality).add(128).clamp(0, 255) / 255
     matrix = levels.new_tensor(_TO_YCC)
-    centre = levels.new_tensor([0.0, 128.0, 128.0]).view(1, -1, 1, 1)
-    ycc = (torch.einsum("dc,bchw->bdhw", matrix, levels) + centre).round()
+    center = levels.new_tensor([0.0, 128.0, 128.0]).view(1, -1, 1, 1)
+    ycc = (torch.einsum("dc,bchw->bdhw", matrix, levels) + center).round()
     luma = _through_blocks(ycc[:, :1] - 128, _LUMINANCE, quality) + 128
-    colour = _half_resolution(ycc[:, 1:])
-    colour = (_through_blocks(colour - 128, _CHROMINANCE, quality) + 128).clamp(0, 255)
-    colour = _double_resolution(colour)[..., : levels.shape[2], : levels.shape[3]]
-    decoded = torch.cat((luma.clamp(0, 255), colour), dim=1) - centre
+    color = _half_resolution(ycc[:, 1:])
+    color = (_through_blocks(color - 128, _CHROMINANCE, quality) + 128).clamp(0, 255)
+    color = _double_resolution(color)[..., : levels.shape[2], : levels.shape[3]]
+    decoded = torch.cat((luma.clamp(0, 255), color), dim=1) - center
     rgb = torch.einsum("dc,bchw->bdhw", levels.new_tensor(_TO_RGB), decoded)
     return rgb.round().clamp(0, 255) / 255
 
@@ -115,7 +115,7 @@ def _half_resolution(images_BCHW: Tensor) -> Tensor:
 
 
 def _double_resolution(images_BCHW: Tensor) -> Tensor:
-    """Return the colour at full size by weights of 3/4 and 1/4, libjpeg's "fancy upsampling"."""
+    """Return the color at full size by weights of 3/4 and 1/4, libjpeg's "fancy upsampling"."""
     doubled = F.interpolate(images_BCHW, scale_factor=2, mode="bilinear")
     is_odd = torch.arange(doubled.shape[-1], device=doubled.device) % 2
     return (doubled + (8 - is_odd) / 16).floor()
@@ -133,7 +133,7 @@ def _round_away(values: Tensor) -> Tensor:
 def _through_blocks(
     values_BCHW: Tensor, table: tuple[tuple[int, ...], ...], quality: int
 ) -> Tensor:
-    """Quantise the cosine transform of each 8x8 block of values centred at 0; round the result."""
+    """Quantize the cosine transform of each 8x8 block of values centered at 0; round the result."""
     height, width = values_BCHW.shape[-2:]
     padded = F.pad(values_BCHW, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
     batch, channels, full_height, full_width = padded.shape
@@ -156,7 +156,7 @@ def _cosine_transform(like: Tensor) -> Tensor:
 
 
 def _scaled_table(table: tuple[tuple[int, ...], ...], quality: int, like: Tensor) -> Tensor:
-    """Return the quantisation steps of a quality by libjpeg's rule."""
+    """Return the quantization steps of a quality by libjpeg's rule."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     steps = (torch.tensor(table) * percent + 50) // 100
     return steps.clamp(1, 255).to(like)
@@ -179,7 +179,7 @@ def elastic_transform(
         random: draws the map and the field.
         amount: uniform displacements of at most this many pixels are smoothed ...
         sigma: ... by a Gaussian of this width.
-        jitter: three points at a third of the image around its centre move by at most this many
+        jitter: three points at a third of the image around its center move by at most this many
             pixels in each direction, and the plane with them.
     """
     batch, _, height, width = images_BCHW.shape
@@ -210,6 +210,6 @@ def pixelate(images_BCHW: Tensor, random: SampleRandom, factor: float) -> Tensor
 
 
 def _nearest(length: int, new_length: int, like: Tensor) -> Tensor:
-    """Return for each new position the old pixel that its centre lies in."""
+    """Return for each new position the old pixel that its center lies in."""
     positions = torch.arange(new_length, device=like.device)
     return (2 * positions + 1) * length // (2 * new_length)

@@ -155,7 +155,7 @@ def corrupt(
         corruption: which one.
         severity: 1 to 5.
         seed: names all draws.
-        indices: (N,) int64 number of each image in its data set; 0 to N - 1 by default.
+        indices: (N,) int64 number of each image in its dataset; 0 to N - 1 by default.
 
     Returns:
         (N, C, H, W) of the same dtype on the same device; bytes are rounded.
@@ -207,7 +207,7 @@ def _as_bytes(images_BCHW: Tensor) -> Tensor:
 _LABELS = "labels.npy"
 _BYTES_AT_ONCE = 1 << 20
 
-# MD5 sums of the files in the archives, as torch-uncertainty checks them (MIT licence,
+# MD5 sums of the files in the archives, as torch-uncertainty checks them (MIT license,
 # https://github.com/torch-uncertainty/torch-uncertainty).
 PUBLISHED_SUMS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {

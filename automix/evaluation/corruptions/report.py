@@ -48,7 +48,7 @@ class CorruptionReport:
         source: where the corrupted images come from.
         num_images: images per corruption and severity.
         errors: for each corruption its errors at severities 1 to 5, in [0, 1].
-        unnormalised_mean_corruption_error: the plain mean over all corruptions and severities,
+        unnormalized_mean_corruption_error: the plain mean over all corruptions and severities,
             which the literature calls mCE on CIFAR-C; on ImageNet-C that name means something
             else: there each corruption is divided by AlexNet's error.
     """
@@ -56,7 +56,7 @@ class CorruptionReport:
     source: CorruptionSource
     num_images: int
     errors: Mapping[Corruption, tuple[float, ...]]
-    unnormalised_mean_corruption_error: float
+    unnormalized_mean_corruption_error: float
 
 
 def own_corruption_errors(
@@ -121,5 +121,5 @@ def report_corruptions(
         source=source,
         num_images=counts.pop(),
         errors={corruption: errors[corruption].errors for corruption in Corruption},
-        unnormalised_mean_corruption_error=sum(values) / len(values),
+        unnormalized_mean_corruption_error=sum(values) / len(values),
     )

@@ -15,7 +15,7 @@ from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.trainer import ClassifierTrainer, build_trainer
 
-_WARM_UP_STEPS = 3
+_WARMUP_STEPS = 3
 # Of each operator. A large network is timed by fewer steps: on a CPU, a step of PreActResNet-18
 # takes seconds, and whoever asks for a prediction does not want to wait minutes for it.
 _TIMED_STEPS = 20
@@ -31,7 +31,7 @@ class CostEstimate:
         num_trainings: how many classifiers are trained.
         seconds_per_training: mean time of one, with its evaluations.
         seconds: wall-clock time of all of them on the configured workers.
-        steps_per_training: optimiser steps of one training.
+        steps_per_training: optimizer steps of one training run.
     """
 
     num_trainings: int
@@ -40,7 +40,7 @@ class CostEstimate:
     steps_per_training: int
 
     def __add__(self, other: Self) -> Self:
-        """Return the cost of one after the other; steps are those of the longer trainings."""
+        """Return the cost of one after the other; steps are those of the longer training runs."""
         count = self.num_trainings + other.num_trainings
         trained = (
             self.num_trainings * self.seconds_per_training
@@ -57,7 +57,7 @@ class CostEstimate:
     def describe(self) -> str:
         """Return one line for people."""
         return (
-            f"{self.num_trainings} trainings of {self.steps_per_training} steps, about "
+            f"{self.num_trainings} training runs of {self.steps_per_training} steps, about "
             f"{self.seconds_per_training:.3g} s each: about {format_seconds(self.seconds)}"
         )
 
@@ -77,14 +77,14 @@ def estimate_cost(
         task: what is trained.
         data: its splits.
         operators: what batches are mixed with, in equal shares.
-        num_trainings: trainings of the command.
-        evaluations_per_training: passes over reward split and probe in one training.
-        compute: workers that share the trainings, and threads of each.
+        num_trainings: training runs of the command.
+        evaluations_per_training: passes over reward split and probe in one training run.
+        compute: workers that share the training runs, and threads of each.
     """
     torch.set_num_threads(compute.threads)
     trainer = build_trainer(task, data, seed=0)
     trainer.train(
-        Decision(operator=Operator.NONE), num_steps=min(_WARM_UP_STEPS, trainer.total_steps)
+        Decision(operator=Operator.NONE), num_steps=min(_WARMUP_STEPS, trainer.total_steps)
     )
     per_step = [_seconds_per_step(trainer, operator) for operator in operators]
     # A replay may do without one of these splits, or without both.

@@ -1,4 +1,4 @@
-"""A run folder: complete, written atomically, and recognised when it is finished or interrupted."""
+"""A run folder: complete, written atomically, and recognized when it is finished or interrupted."""
 
 import json
 import platform

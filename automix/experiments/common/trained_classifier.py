@@ -71,7 +71,7 @@ class ClassifierFacts(Config):
 
     @property
     def statistics(self) -> ChannelStatistics:
-        """What images are normalised with, as `BatchPreparer` takes it."""
+        """What images are normalized with, as `BatchPreparer` takes it."""
         return ChannelStatistics(mean=self.mean, std=self.std)
 
 
@@ -96,7 +96,7 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierFacts]:
         facts.model,
         num_classes=len(facts.class_names),
         channels=facts.image_shape[0],
-        generator=stream_generator(0, Stream.INITIALISATION),
+        generator=stream_generator(0, Stream.INITIALIZATION),
     )
     path = folder / WEIGHTS_NAME
     try:
@@ -136,7 +136,7 @@ class TrainedClassifier:
         result: of the training.
         data: all splits, in main memory.
         facts: what the network expects of images.
-        model: the network, on the device of this process; takes normalised images.
+        model: the network, on the device of this process; takes normalized images.
         prepare: makes what the network takes of stored images, on its device.
         weights_hash: of the file of weights.
     """
@@ -167,7 +167,7 @@ class TrainedClassifier:
         return logits_BK
 
     def in_pixels(self) -> PixelModel:
-        """Return the network with its normalisation inside: it takes images in [0, 1]."""
+        """Return the network with its normalization inside: it takes images in [0, 1]."""
         model = PixelModel(self.model, mean=self.facts.mean, std=self.facts.std)
         return model.to(self.device).eval()
 

@@ -31,7 +31,7 @@ class TrainingJob:
 
     Attributes:
         schedule: how its batches are mixed.
-        seed: names its initialisation, order and draws.
+        seed: names its initialization, order and draws.
         splits: where the trained classifier is evaluated; at least one.
     """
 
@@ -42,7 +42,7 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOutcome:
-    """What came of a training.
+    """What came of a training run.
 
     Attributes:
         metrics: the trained classifier on each split of the job.
@@ -87,7 +87,7 @@ class TrainingPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the workers; when interrupted, without waiting for trainings in progress."""
+        """Stop the workers; when interrupted, without waiting for training runs in progress."""
         if self._executor is None:
             return
         if kind is not None:

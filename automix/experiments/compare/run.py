@@ -40,7 +40,7 @@ Series = Mapping[Any, float]
 run that diverged."""
 
 
-def summarise(
+def summarize(
     series: Sequence[Series], *, better: Direction, seed: int, baseline: int = 0
 ) -> list[dict[str, Any]]:
     """Return the summary of each series as plain values for JSON; None where there is no number.
@@ -52,7 +52,7 @@ def summarise(
     the number of series. Intervals are of 95%. `values` are those of the runs, in their order.
 
     Args:
-        series: what is summarised; those without a run are summarised as having none.
+        series: what is summarized; those without a run are summarized as having none.
         better: which way the values are better.
         seed: of bootstrap and permutations.
         baseline: position of the series that the others are compared with.
@@ -273,6 +273,6 @@ def _rows(
             {index: getattr(each.metrics[split], metric) for index, each in enumerate(own)}
             for own in outcomes.values()
         ]
-        for row, summary in zip(rows, summarise(series, better=better, seed=seed), strict=True):
+        for row, summary in zip(rows, summarize(series, better=better, seed=seed), strict=True):
             row[metric] = summary
     return rows

@@ -178,7 +178,7 @@ def _random(environment: EnvironmentConfig, seed: int) -> Entry:
 
 
 def _drawn(kind: str, argument: str, source: _Source) -> Entry:
-    """Return an entry that draws from a given schedule, anew for each training."""
+    """Return an entry that draws from a given schedule, anew for each training run."""
     name, schedule = source.load(argument)
     builder = _DRAWN_FROM_FILES[kind]
 

@@ -54,7 +54,7 @@ def transfer(config: TransferConfig, output: Path) -> dict[str, Any]:
 
 
 def predict_cost(config: TransferConfig) -> list[CostEstimate]:
-    """Return what the trainings on proxy and target will cost; nothing is written."""
+    """Return what the training runs on proxy and target will cost; nothing is written."""
     return [
         estimate_cost(
             task,
@@ -148,11 +148,11 @@ def _warnings(
     warnings = []
     if correlation.low <= 0:
         warnings.append(
-            "the proxy does not order the constants as the target does, as far as these trainings "
+            "the proxy does not order the constants as the target does, as far as these runs "
             "can tell: a schedule found on it need not help"
         )
     if share.estimate < _LOW_CORRELATION:
-        warnings.append("on the proxy, operators hardly differ beyond the luck of a training")
+        warnings.append("on the proxy, operators hardly differ beyond the luck of a training run")
     helps = {name: verdict and verdict["verdict"] for name, verdict in verdicts.items()}
     if helps["target"] == "yes" and helps["proxy"] != "yes":
         warnings.append(

@@ -19,7 +19,7 @@ class EvaluationTask(StrEnum):
     PATCH_OCCLUSION = "patch_occlusion"
     OBJECT_OCCLUSION = "object_occlusion"
     ATTACKS = "attacks"
-    LOCALISATION = "localisation"
+    LOCALIZATION = "localization"
 
 
 class CorruptionsConfig(Config):
@@ -32,7 +32,7 @@ class CorruptionsConfig(Config):
 
 
 class OcclusionConfig(Config):
-    """Accuracy while parts of the image are hidden, filled with the mean colour."""
+    """Accuracy while parts of the image are hidden, filled with the mean color."""
 
     patch_size: Annotated[int, Field(ge=1)] | None = None
     """Side of a patch in pixels. Null: 1/14 of the shorter side, as 16 of 224 pixels."""
@@ -67,7 +67,7 @@ class AttacksConfig(Config):
     extra autoattack, and about 100 times the time of PGD."""
 
 
-class LocalisationConfig(Config):
+class LocalizationConfig(Config):
     """Boxes read off class activation maps, against true boxes."""
 
     layer: str | None = Field(default=None, min_length=1)
@@ -80,7 +80,7 @@ class EvaluateConfig(Config):
 
     tasks: tuple[EvaluationTask, ...] = ()
     """What is measured: classification, corruptions, patch_occlusion, object_occlusion, attacks,
-    localisation. If empty, all but localisation, and that too where a file of boxes is given."""
+    localization. If empty, all but localization, and that too where a file of boxes is given."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Names the draws of corruptions, occlusions, attacks and of subsets of the images."""
@@ -107,7 +107,7 @@ class EvaluateConfig(Config):
     attacks: AttacksConfig = Field(default_factory=AttacksConfig)
     """How far and how long attacks search."""
 
-    localisation: LocalisationConfig = Field(default_factory=LocalisationConfig)
+    localization: LocalizationConfig = Field(default_factory=LocalizationConfig)
     """Where the maps come from."""
 
     batch_size: Annotated[int, Field(ge=1)] = 500
@@ -121,7 +121,7 @@ class EvaluateConfig(Config):
         """Return what is measured, in the order of `EvaluationTask`."""
         if self.tasks:
             return tuple(task for task in EvaluationTask if task in self.tasks)
-        hidden = set() if self.boxes else {EvaluationTask.LOCALISATION}
+        hidden = set() if self.boxes else {EvaluationTask.LOCALIZATION}
         return tuple(task for task in EvaluationTask if task not in hidden)
 
     @property
@@ -131,18 +131,18 @@ class EvaluateConfig(Config):
 
     @model_validator(mode="after")
     def _boxes_are_there_and_have_an_effect(self) -> "EvaluateConfig":
-        if EvaluationTask.LOCALISATION in self.chosen_tasks and not self.boxes:
-            raise ValueError("expected a file of boxes with the task 'localisation', got none")
+        if EvaluationTask.LOCALIZATION in self.chosen_tasks and not self.boxes:
+            raise ValueError("expected a file of boxes with the task 'localization', got none")
         if self.occlusion.object_from == "boxes" and not self.boxes:
             raise ValueError(
                 "expected a file of boxes with occlusion.object_from 'boxes', got none"
             )
-        uses = EvaluationTask.LOCALISATION in self.chosen_tasks or (
+        uses = EvaluationTask.LOCALIZATION in self.chosen_tasks or (
             EvaluationTask.OBJECT_OCCLUSION in self.chosen_tasks and self.object_source == "boxes"
         )
         if self.boxes and not uses:
             raise ValueError(
-                "expected no boxes without the tasks 'localisation' or 'object_occlusion', "
+                "expected no boxes without the tasks 'localization' or 'object_occlusion', "
                 f"got {str(self.boxes)!r}"
             )
         return self
@@ -152,7 +152,7 @@ class EvaluateConfig(Config):
         options: dict[EvaluationTask, object] = {
             EvaluationTask.CORRUPTIONS: self.corruptions.published,
             EvaluationTask.CLASSIFICATION: self.groups,
-            EvaluationTask.LOCALISATION: self.localisation.layer,
+            EvaluationTask.LOCALIZATION: self.localization.layer,
             EvaluationTask.ATTACKS: self.attacks.autoattack or None,
             EvaluationTask.OBJECT_OCCLUSION: self.occlusion.object_from,
         }

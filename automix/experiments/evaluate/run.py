@@ -22,7 +22,7 @@ from automix.experiments.evaluate.tasks import (
     attacks_part,
     classification_part,
     corruptions_part,
-    localisation_part,
+    localization_part,
     object_occlusion_part,
     patch_occlusion_part,
     published_archive,
@@ -40,7 +40,7 @@ _PARTS: Mapping[EvaluationTask, Callable[[Subject, EvaluateConfig], Part]] = Map
         EvaluationTask.PATCH_OCCLUSION: patch_occlusion_part,
         EvaluationTask.OBJECT_OCCLUSION: object_occlusion_part,
         EvaluationTask.ATTACKS: attacks_part,
-        EvaluationTask.LOCALISATION: localisation_part,
+        EvaluationTask.LOCALIZATION: localization_part,
     }
 )
 
@@ -139,8 +139,8 @@ def summary(result: Mapping[str, Any]) -> str:
         )
     if found := result.get("corruptions"):
         lines.append(
-            f"unnormalised mean corruption error "
-            f"{found['unnormalised_mean_corruption_error']:.4f} ({found['source']})"
+            f"unnormalized mean corruption error "
+            f"{found['unnormalized_mean_corruption_error']:.4f} ({found['source']})"
         )
     for name in ("patch_occlusion", "object_occlusion"):
         if found := result.get(name):
@@ -151,9 +151,9 @@ def summary(result: Mapping[str, Any]) -> str:
         names = [name for name in ("clean", "fgsm", "pgd", "autoattack") if name in found]
         shares = ", ".join(f"{name} {found[name]:.4f}" for name in names)
         lines.append(f"attacks within {levels:g}/255 on {found['num_images']} images: {shares}")
-    if found := result.get("localisation"):
+    if found := result.get("localization"):
         lines.append(
-            f"localisation: MaxBoxAccV2 {found['max_box_acc_v2']:.4f} on {found['num_images']} "
+            f"localization: MaxBoxAccV2 {found['max_box_acc_v2']:.4f} on {found['num_images']} "
             "images with boxes"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Tasks of an evaluation: calibration, corruptions, occlusion, attacks, localisation."""
+"""Tasks of an evaluation: calibration, corruptions, occlusion, attacks, localization."""
 
 import dataclasses
 import functools
@@ -27,13 +27,13 @@ from automix.evaluation.corruptions.report import (
     report_corruptions,
 )
 from automix.evaluation.inference import EvaluationImages, ImageBatch
-from automix.evaluation.localisation import (
+from automix.evaluation.localization import (
     IOU_LEVELS,
     NUM_THRESHOLDS,
     best_overlaps,
     class_activation_maps,
     last_feature_layer,
-    localisation_accuracy,
+    localization_accuracy,
     max_box_accuracy,
 )
 from automix.evaluation.occlusion import (
@@ -292,7 +292,7 @@ def attacks_part(subject: Subject, config: EvaluateConfig) -> Part:
     )
 
 
-def localisation_part(subject: Subject, config: EvaluateConfig) -> Part:
+def localization_part(subject: Subject, config: EvaluateConfig) -> Part:
     """Return MaxBoxAccV2 of class activation maps on the images that have boxes.
 
     Raises:
@@ -317,13 +317,13 @@ def localisation_part(subject: Subject, config: EvaluateConfig) -> Part:
         return {"num_images": len(chunk), **sizes, **tables}
 
     def combine(results: Sequence[Json]) -> Json:
-        return _localisation(results) | {
+        return _localization(results) | {
             "layer": layer,
             "num_outside": subject.boxes.num_outside if subject.boxes else 0,
         }
 
     return Part(
-        task=EvaluationTask.LOCALISATION,
+        task=EvaluationTask.LOCALIZATION,
         units=tuple(
             Unit(
                 name=name,
@@ -339,17 +339,17 @@ def localisation_part(subject: Subject, config: EvaluateConfig) -> Part:
 def _layer(subject: Subject, config: EvaluateConfig) -> str:
     model = subject.classifier.model
     names = [name for name, _ in model.named_modules() if name]
-    if (wanted := config.localisation.layer) is not None:
+    if (wanted := config.localization.layer) is not None:
         if wanted not in names:
             raise ConfigError(
-                f"localisation.layer: expected a module of the network, such as "
+                f"localization.layer: expected a module of the network, such as "
                 f"{', '.join(names[:6])}, got {wanted!r}{did_you_mean(wanted, names)}"
             )
         return wanted
     found = last_feature_layer(model, subject.classifier.prepare(subject.images.images[:1]))
     if found is None:
         raise ConfigError(
-            "localisation.layer: expected a network whose last features are a map that is "
+            "localization.layer: expected a network whose last features are a map that is "
             "pooled, got one without; name a layer that gives (B, C, H, W)"
         )
     return found
@@ -367,7 +367,7 @@ def _maps(
         try:
             found = class_activation_maps(model, images, batch.labels, layer=module)
         except ValueError as error:
-            raise ConfigError(f"localisation.{error}") from None
+            raise ConfigError(f"localization.{error}") from None
         maps.append(found.cpu())
         answers = subject.classifier.predict(batch.images).argmax(dim=1)
         right.append((answers == batch.labels).cpu())
@@ -375,12 +375,12 @@ def _maps(
 
 
 def _hits(overlaps_NT: NDArray[np.float64], counts: NDArray[np.bool_]) -> list[list[int]]:
-    table = localisation_accuracy(overlaps_NT, is_right=counts) * len(overlaps_NT)
+    table = localization_accuracy(overlaps_NT, is_right=counts) * len(overlaps_NT)
     rows: list[list[int]] = table.round().astype(int).tolist()
     return rows
 
 
-def _localisation(results: Sequence[Json]) -> Json:
+def _localization(results: Sequence[Json]) -> Json:
     """Return the accuracies of all images from the hits per threshold of each unit."""
     total = sum(row["num_images"] for row in results)
     halves = {fold: sum(row[f"num_{fold}"] for row in results) for fold in ("even", "odd")}

@@ -38,7 +38,7 @@ class Best:
     """The best validation so far.
 
     Attributes:
-        step: optimiser steps before it.
+        step: optimizer steps before it.
         metrics: on the selection split.
     """
 
@@ -117,7 +117,7 @@ class ReplayCheckpoints:
         write_checkpoint(self._folder.path / _BEST_NAME, {"step": step, "weights": weights})
 
     def load_best(self, step: int) -> dict[str, Tensor]:
-        """Return the weights of the best validation, which was after ``step`` optimiser steps.
+        """Return the weights of the best validation, which was after ``step`` optimizer steps.
 
         Raises:
             CheckpointError: the file that holds them is missing, damaged, or of another validation.
@@ -170,7 +170,7 @@ class AppliedDecisions:
         return applied
 
 
-# Lines in metrics.jsonl of one training, changes of decision and validations apart.
+# Lines in metrics.jsonl of one training run, changes of decision and validations apart.
 _LOGGED_STRETCHES = 100
 # Between two looks at whether to stop or to save.
 _SECONDS_PER_CHUNK = 0.25
@@ -199,7 +199,7 @@ class ReplayLoop:
 
         Args:
             config: how often to validate and to save.
-            trainer: of a training that has not begun.
+            trainer: of a training run that has not begun.
             decider: what the training follows.
             run: where numbers go; entered on rank 0 alone.
             checkpoints: where the training is kept.
@@ -229,7 +229,7 @@ class ReplayLoop:
         return self._seconds_before + time.monotonic() - self._started
 
     def run(self) -> None:
-        """Train to the end; the last checkpoint is that of the finished training.
+        """Train to the end; the last checkpoint is that of the finished training run.
 
         Raises:
             KeyboardInterrupt: somebody wanted it to stop, and what was trained is saved.
@@ -329,7 +329,7 @@ class ReplayLoop:
         if not math.isfinite(metrics.loss):
             raise DivergedError(
                 f"{self._run.path}: expected a finite loss, got {metrics.loss} before step "
-                f"{self._trainer.step}; a smaller task.trainer.peak-learning-rate may help"
+                f"{self._trainer.step}; a smaller task.trainer.learning-rate may help"
             )
         return metrics
 

@@ -25,7 +25,7 @@ from envs.observations import ObservationBuilder
 
 
 class Decider(Protocol):
-    """Says how the next step of a training is mixed, and how long that holds."""
+    """Says how the next step of a training run is mixed, and how long that holds."""
 
     def decide(self, trainer: ClassifierTrainer) -> Decision:
         """Return the decision for the next step; asked before every stretch of steps."""
@@ -37,7 +37,7 @@ class Decider(Protocol):
         Args:
             step: the step that `decide` was asked for.
             limit: a later one, or the number of steps.
-            num_steps: of the whole training.
+            num_steps: of the whole training run.
         """
         ...
 
@@ -103,7 +103,7 @@ class PolicyDecider:
         *,
         num_steps: int,
     ) -> None:
-        """Decide for one training.
+        """Decide for one training run.
 
         Args:
             policy: what is asked.
@@ -226,7 +226,7 @@ class ReplaySource(Protocol):
         ...
 
     def decider(self, task: TaskConfig, data: SearchData, *, num_steps: int) -> Decider:
-        """Return what decides in a training of ``num_steps`` steps that has not begun."""
+        """Return what decides in a training run of ``num_steps`` steps that has not begun."""
         ...
 
 
@@ -350,7 +350,7 @@ class PolicySource:
             )
         if num_steps < self.environment.num_segments:
             raise ConfigError(
-                f"{self.where}: expected a training of at least {self.environment.num_segments} "
+                f"{self.where}: expected a run of at least {self.environment.num_segments} "
                 f"steps, one for each decision of the policy, got {num_steps}"
             )
         observations = ObservationBuilder(self.environment, num_classes=data.num_classes)

@@ -56,7 +56,7 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
         "## Schedule",
         _schedule(run.path / "schedule.json"),
         "## How to get it again",
-        f"Seed {config.seed}, {result['steps']} optimiser steps.",
+        f"Seed {config.seed}, {result['steps']} optimizer steps.",
         *_commands(run),
         "To use it, with `classifier.json` and `classifier.safetensors` in the folder `RUN`:",
         "```python\nfrom pathlib import Path\n\n"
@@ -104,15 +104,15 @@ def policy_text(run: FinishedRun, name: str) -> str:
         f"{config.environment.num_segments} segments; rewarded with "
         f"`{config.environment.potential}` on the reward split.",
         "## How to get it again",
-        f"Seed {config.seed}, {config.agent.episodes} episodes; {cost['trainings']} trainings in "
-        f"all, {cost['search_seconds'] + cost['selection_seconds']:.0f} s of wall clock.",
+        f"Seed {config.seed}, {config.agent.episodes} episodes; {cost['trainings']} training runs "
+        f"in all, {cost['search_seconds'] + cost['selection_seconds']:.0f} s of wall clock.",
         *_commands(run),
         "To use the schedule: `automix replay schedule.json`, or `ScheduledMix` in your own loop.",
         "## Limits",
-        "- One search with one seed on one data set and one network: another may find another "
+        "- One search with one seed on one dataset and one network: another may find another "
         "schedule.\n"
-        "- The reward is that of short trainings; a long one may want another schedule.\n"
-        "- The selection favours the selected schedule a little; compare on fresh seeds.",
+        "- The reward is that of short training runs; a long one may want another schedule.\n"
+        "- The selection favors the selected schedule a little; compare on fresh seeds.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -226,11 +226,11 @@ def _license(config: CardConfig) -> Json:
 def _license_text(config: CardConfig) -> str:
     if config.license == "unknown":
         return (
-            "## Licence\n\nNone was chosen yet: `unknown` is a placeholder. Choose one before you "
+            "## License\n\nNone was chosen yet: `unknown` is a placeholder. Choose one before you "
             "publish the weights (`automix card --license ...`), and mind what the images and "
             "initial weights allow."
         )
-    return f"## Licence\n\n{config.license_name or config.license}"
+    return f"## License\n\n{config.license_name or config.license}"
 
 
 def _classifier_front(run: FinishedRun, name: str) -> Json:
@@ -281,8 +281,8 @@ def _scores(result: Mapping[str, Any], evaluations: Sequence[FinishedRun]) -> li
             scores.append(
                 (
                     "error",
-                    found["unnormalised_mean_corruption_error"],
-                    f"unnormalised mean corruption error ({found['source']})",
+                    found["unnormalized_mean_corruption_error"],
+                    f"unnormalized mean corruption error ({found['source']})",
                 )
             )
         if found := evaluation.result.get("attacks"):

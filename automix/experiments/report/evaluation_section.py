@@ -54,8 +54,8 @@ def evaluation_section(run: FinishedRun, number: int) -> Section:
         blocks += _occlusion(curves, run, prefix)
     if found := result.get(EvaluationTask.ATTACKS):
         blocks += _attacks(found, run, prefix)
-    if found := result.get(EvaluationTask.LOCALISATION):
-        blocks.append(_localisation(found, prefix))
+    if found := result.get(EvaluationTask.LOCALIZATION):
+        blocks.append(_localization(found, prefix))
     facts = (
         f"{result['model']} ({result['num_parameters']:,} weights) of the run {result['run']}, "
         f"training seed {result['training_seed']}, on {result['num_images']} images of the "
@@ -133,8 +133,8 @@ def _corruptions(found: dict[str, Any], run: FinishedRun, prefix: str) -> list[B
     values = [[100 * value for value in row] for row in errors.values()]
     source = found["archive"] or "our own seeded implementations of the corruptions"
     caption = (
-        f"Errors in % on {found['num_images']} images per cell, {source}. Unnormalised mean "
-        f"corruption error {found['unnormalised_mean_corruption_error']:.2%}."
+        f"Errors in % on {found['num_images']} images per cell, {source}. Unnormalized mean "
+        f"corruption error {found['unnormalized_mean_corruption_error']:.2%}."
     )
     if not found["archive"]:
         caption += " They do not compare with errors on the published arrays of CIFAR-C."
@@ -184,7 +184,7 @@ def _occlusion(curves: dict[str, Any], run: FinishedRun, prefix: str) -> list[Bl
         title="Accuracy while the image is hidden",
         description="Accuracy over the share of the image or of the object that is hidden.",
         draw=functools.partial(occlusion_figure, drawn, chance=1 / run.result["num_classes"]),
-        caption="; ".join(details) + ". Filled with the mean colour of the training images.",
+        caption="; ".join(details) + ". Filled with the mean color of the training images.",
         source=run.source,
     )
     first = next(iter(curves.values()))
@@ -233,7 +233,7 @@ def _attacks(found: dict[str, Any], run: FinishedRun, prefix: str) -> list[Block
     return [figure, table]
 
 
-def _localisation(found: dict[str, Any], prefix: str) -> Table:
+def _localization(found: dict[str, Any], prefix: str) -> Table:
     levels = [f"overlap {level:g}" for level in found["iou_levels"]]
     kinds = (("class known", "max_box_acc_v2"), ("and predicted right", "top1_max_box_acc_v2"))
     rows = tuple(
@@ -241,8 +241,8 @@ def _localisation(found: dict[str, Any], prefix: str) -> Table:
         for title, name in kinds
     )
     return Table(
-        name=f"{prefix}-localisation",
-        title="Weakly supervised localisation",
+        name=f"{prefix}-localization",
+        title="Weakly supervised localization",
         columns=(
             Column(name="images counted"),
             Column(name="MaxBoxAccV2", digits=4),

@@ -133,7 +133,7 @@ def _facts(
                 label=f"cost of {run.path.name}",
                 value=f"{seconds / cost['seconds_per_training']:.0f} trainings",
                 note=f"{seconds:.0f} s of wall clock over {cost['seconds_per_training']:.2f} s of "
-                f"one training; {cost['trainings']} trainings were run",
+                f"one training run; {cost['trainings']} training runs were run",
             )
         )
     for split in compares:
@@ -166,7 +166,7 @@ def _limits(
     for run in searches:
         config: SearchConfig = run.config(SearchConfig)
         limits.append(
-            f"{run.path.name}: one search with one seed ({config.seed}) on one data set "
+            f"{run.path.name}: one search with one seed ({config.seed}) on one dataset "
             f"({config.task.data.source.value}) and one network ({config.task.model.name}); "
             "another regime may want another schedule."
         )
@@ -176,14 +176,14 @@ def _limits(
     for split in compares:
         num_seeds = split.run.result["num_seeds"]
         limits += [
-            f"{row['name']}: {row['num_diverged']} of {num_seeds} trainings diverged."
+            f"{row['name']}: {row['num_diverged']} of {num_seeds} training runs diverged."
             for row in split.rows
             if row["num_diverged"]
         ]
         limits.append(
             f"Intervals cover the seeds of the training, not the choice of the "
             f"{split.name} images. The best constant was picked among "
-            f"{sum(is_fixed(row) for row in split.rows)} on the same seeds, which is in its favour."
+            f"{sum(is_fixed(row) for row in split.rows)} on the same seeds, which is in its favor."
         )
     for sweep in sweeps:
         missing = sweep.table["num_cells"] - len(sweep.table["cells"])

@@ -154,7 +154,7 @@ def selection_section(run: FinishedRun) -> Section:
 
 
 def replay_section(replays: Sequence[FinishedRun]) -> Section:
-    """Return the results of replayed trainings."""
+    """Return the results of replayed training runs."""
     rows = tuple(
         (
             run.path.name,
@@ -310,9 +310,9 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
         ReportFigure(
             name=f"{split.slug}-gain",
             title=f"Gain over {split.run.result['baseline']}, and what it cost",
-            description="Gain of each schedule over its cost in plain trainings.",
+            description="Gain of each schedule over its cost in plain training runs.",
             draw=draw,
-            caption="Cost of one training and of the search behind its schedule, if that is in "
+            caption="Cost of one training run and of the search behind its schedule, if that is in "
             "this folder. A constant operator that was chosen among several cost the others as "
             "well. 95% BCa intervals.",
             source=split.run.source,
@@ -321,7 +321,7 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
 
 
 def _search_cost(name: str, searches: Sequence[FinishedRun]) -> float:
-    """Return the cost, in trainings, of the search that found what a row replays or redraws."""
+    """Return the cost, in training runs, of the search that found what a row replays or redraws."""
     found = name.removeprefix("shuffled ").removeprefix("marginal-matched ")
     for run in searches:
         if found == run.path.name:
@@ -351,7 +351,7 @@ def _summary_table(split: ComparedSplit) -> Table:
         title="Every metric",
         columns=tuple(columns),
         rows=rows,
-        caption=f"{split.run.result['num_seeds']} trainings per schedule, {split.name} split. "
+        caption=f"{split.run.result['num_seeds']} training runs per schedule, {split.name} split. "
         f"Against {split.run.result['baseline']}: share of the seeds on which a schedule is "
         "better, with Wilson's 95% interval; p-value of the paired difference by sign flips, "
         "corrected for the number of schedules.",

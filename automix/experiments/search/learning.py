@@ -45,7 +45,7 @@ class LearningLog:
     """Finished episodes of a search in a run folder; an interrupted one goes on from here.
 
     Attributes:
-        episodes: finished trainings in the order in which they ended.
+        episodes: finished training runs in the order in which they ended.
         agent: the state of the agent at the last rollout boundary, if it has one.
         is_learned: whether learning is over.
     """
@@ -100,7 +100,7 @@ class LearningLog:
             self._bar.advance(note=note)
 
     def save(self, agent: AgentState | None = None) -> None:
-        """Save everything: between two rollouts, or batches of trainings."""
+        """Save everything: between two rollouts, or batches of training runs."""
         self.agent = agent
         save_checkpoint(
             self._path,
@@ -145,7 +145,7 @@ def learn(config: SearchConfig, data: SearchData, run: RunFolder) -> tuple[Learn
 
 
 def plan_of(config: SearchConfig) -> LearningPlan:
-    """Return how the trainings of learning are cut into rollouts; the same for every searcher.
+    """Return how the training runs of learning are cut into rollouts; the same for every searcher.
 
     Raises:
         ConfigError: the numbers do not divide.
@@ -154,7 +154,7 @@ def plan_of(config: SearchConfig) -> LearningPlan:
 
 
 def num_greedy(config: SearchConfig) -> int:
-    """Return how many trainings are run with the greedy policy after learning."""
+    """Return how many training runs are run with the greedy policy after learning."""
     return NUM_GREEDY if config.searcher == "ppo" else 0
 
 

@@ -47,7 +47,7 @@ def format_findings(result: Mapping[str, Any]) -> str:
     lines = align(rows)
     lines.append(f"random schedules: {result['random_mean']:.4f}")
     lines.append(
-        "share of the variance of a training that is its operator's: "
+        "share of the variance of a training run that is its operator's: "
         + interval_text(correlation, ".2f")
     )
     if better is not None:
@@ -63,7 +63,7 @@ def format_findings(result: Mapping[str, Any]) -> str:
 
 
 _OUTCOMES_NAME = "outcomes.jsonl"
-# Below this, less than a fifth of the variance of a training is due to its schedule.
+# Below this, less than a fifth of the variance of a training run is due to its schedule.
 _LOW_CORRELATION = 0.2
 Losses = Mapping[str, NDArray[np.float64]]
 
@@ -105,7 +105,7 @@ def predict_cost(config: ProbeConfig) -> CostEstimate:
 def losses_of(
     outcomes: Sequence[TrainingOutcome], split: SplitName, *, num_classes: int
 ) -> NDArray[np.float64]:
-    """Return the calibrated NLL of each training; one that diverged has that of chance.
+    """Return the calibrated NLL of each training run; one that diverged has that of chance.
 
     Raises:
         ConfigError: none has a finite loss.
@@ -115,7 +115,7 @@ def losses_of(
     )
     if not np.isfinite(losses).any():
         raise ConfigError(
-            "task.trainer: expected trainings with a finite loss, got none: all diverge"
+            "task.trainer: expected training runs with a finite loss, got none: all diverge"
         )
     return np.where(np.isfinite(losses), losses, math.log(num_classes))
 
@@ -167,7 +167,7 @@ def _schedules(config: ProbeConfig) -> list[tuple[Schedule, int]]:
 
 
 def _train(config: ProbeConfig, known: OutcomeFile, *, num_classes: int) -> NDArray[np.float64]:
-    """Return the loss of each training of `_schedules`."""
+    """Return the loss of each training run of `_schedules`."""
     jobs = [
         TrainingJob(
             schedule=schedule,
@@ -215,12 +215,12 @@ def _warnings(correlation: Interval, verdict: Mapping[str, Any] | None) -> list[
     warnings = []
     if correlation.estimate < _LOW_CORRELATION:
         warnings.append(
-            "operators hardly differ beyond the luck of a training: take fewer labels less "
+            "operators hardly differ beyond the luck of a training run: take fewer labels less "
             "seriously, more steps, a larger reward split, or another task"
         )
     if verdict is not None and verdict["verdict"] != "yes":
         warnings.append(
-            "no operator is clearly better than none: so short a training underfits, or the data "
+            "no operator is clearly better than none: so short a run underfits, or the data "
             "are enough; a search would learn not to mix, which need not hold for the real task"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""Search: learning from whole trainings, then selection; the result is one schedule file."""
+"""Search: learning from whole training runs, then selection; the result is one schedule file."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
 
 
 def count_trainings(config: SearchConfig) -> dict[str, int]:
-    """Return how many trainings each stage of the search takes."""
+    """Return how many training runs each stage of the search takes."""
     constants = len(constant_decisions(config.environment.operators))
     candidates = config.selection.learned_candidates + constants
     return {

@@ -41,7 +41,7 @@ class Standing:
         losses: calibrated NLL on the selection split, one per seed, in nats; lower is better.
         rounds: how many rounds it took part in.
         to_winner: paired difference of its losses to the winner's over the seeds they share,
-            with interval; None for the winner, for a single seed and where a training diverged.
+            with interval; None for the winner, for a single seed and where a training run diverged.
     """
 
     candidate: Candidate
@@ -56,7 +56,7 @@ class Standing:
 
 
 def planned_trainings(config: SelectionConfig, *, num_candidates: int) -> int:
-    """Return how many trainings a selection among ``num_candidates`` takes."""
+    """Return how many training runs a selection among ``num_candidates`` takes."""
     return sum(count * len(seeds) for count, seeds in _rounds(config, num_candidates))
 
 
@@ -70,7 +70,7 @@ def select(
     by their mean loss; those who left earlier follow. Two are never let go before the last round:
     the best constant operator, so that the winner is at least as good on the final's seeds as the
     best fixed operator of the rounds before, and the searcher's own proposal, which rests on all
-    of its trainings where a first round has few.
+    of its training runs where a first round has few.
 
     Args:
         candidates: what is compared.

@@ -26,7 +26,7 @@ from automix.files import write_json, write_text
 SWEEP_NAME = "sweep.yaml"
 """The sweep as it was read, in its folder."""
 
-# The first optimiser step imports `torch._dynamo`, which takes as long as torch itself.
+# The first optimizer step imports `torch._dynamo`, which takes as long as torch itself.
 _PRELOAD = ("automix.experiments.sweep.experiments", "automix.data.load", "torch._dynamo")
 
 

@@ -29,7 +29,7 @@ def search_and_compare(config: SearchAndCompareConfig, output: Path) -> dict[str
 
     The result holds, for each split and metric, the mean of every compared schedule
     (`means`) and `gain`: that of the learned one over the best constant, positive where it is
-    better. The constant was chosen by the search, without these trainings.
+    better. The constant was chosen by the search, without these training runs.
 
     Raises:
         AutoMixError: configuration, data or folders do not fit.
@@ -90,7 +90,7 @@ def _compare_config(config: SearchAndCompareConfig) -> CompareConfig:
     return CompareConfig(
         schedules=config.outcome.schedules,
         num_seeds=config.outcome.num_seeds,
-        # Not the seed itself, which names the trainings of the search as well.
+        # Not the seed itself, which names the training runs of the search as well.
         seed=derived_seed(config.seed, Stream.COMPARISON),
         split=config.outcome.split,
         task=config.outcome.task or config.task,

@@ -8,7 +8,7 @@ from typing import Any
 
 from automix.configuration.base import Config
 from automix.errors import CheckpointError
-from automix.experiments.compare.run import HEADINGS, align, summarise, summary_cells
+from automix.experiments.compare.run import HEADINGS, align, summarize, summary_cells
 from automix.experiments.sweep.cell import is_finished, read_result
 from automix.experiments.sweep.spec import Cell, MeasureConfig, SweepConfig, describe_settings
 from automix.files import write_json, write_text
@@ -49,7 +49,7 @@ def build_table(
     rows: list[dict[str, Any]] = [{"settings": group, "measures": {}} for group in groups.values()]
     for name, measure in measures.items():
         series = _series(measured, groups, name, seed_key)
-        summaries = summarise(series, better=measure.better, seed=0)
+        summaries = summarize(series, better=measure.better, seed=0)
         for row, summary in zip(rows, summaries, strict=True):
             row["measures"][name] = summary
     return {
@@ -122,7 +122,7 @@ def _measured(cell: Cell[Any], folder: Path, measures: Measures) -> dict[str, fl
 
 
 def _measure(result: Mapping[str, Any], measure: MeasureConfig, identifier: str) -> float | None:
-    """Return a number of a result; None where a training diverged."""
+    """Return a number of a result; None where a training run diverged."""
     value: Any = result
     for key in measure.path:
         options = _options(value)

@@ -5,7 +5,7 @@ With S_k the pooled saliency of input k, of sum 1, n_j the sum of z_j over cells
 g = gamma/P^2 and c_k = -S_k - eta/P^2 log(share_k + 1e-8), where the shares are a Dirichlet draw:
 
     U = sum_j sum_q sum_k c_k(q) z_{j,q,k}                              saliency shown, and prior
-    V = b/2 sum_j sum_(q,q') |z_{j,q} - z_{j,q'}|^2                     smoothness, neighbours
+    V = b/2 sum_j sum_(q,q') |z_{j,q} - z_{j,q'}|^2                     smoothness, neighbors
     W = g sum_j sum_k n_{j,k} h(v_{j,k}),  v_j = A sum_(j' != j) n_j'   reuse by other outputs
 
 h(v) is v above the threshold P^2 tau and 0 below it, or, with the soft threshold, what v exceeds

@@ -65,7 +65,7 @@ def apply_comixup(
 ) -> MixedBatch:
     """Choose for each cell of each output which image of its group it shows.
 
-    Kim et al., https://arxiv.org/abs/2102.03065. The masks minimise the objective of
+    Kim et al., https://arxiv.org/abs/2102.03065. The masks minimize the objective of
     `comixup_energy`; check one with `comixup_problem` and `comixup_objective`. The batch is divided
     into as few groups of at most ``group`` images as possible, of equal size or one image less,
     so that no image is left alone; the authors take 20 and what remains.

@@ -190,7 +190,7 @@ def _anneal(roles: Roles, cost: Tensor, beta: float) -> Tensor:
     """Return the cost of each input in each cell after prices and smoothness, (K, G, P, P, J)."""
     first, last = _TEMPERATURES
     price_KG1 = torch.zeros_like(roles.capacity)
-    # All inputs alike: smoothness favours none at first.
+    # All inputs alike: smoothness favors none at first.
     weight = torch.full_like(cost, 1 / cost.shape[0])
     for iteration in range(_NUM_ITERATIONS):
         temperature = first * (last / first) ** (iteration / (_NUM_ITERATIONS - 1))
@@ -298,7 +298,7 @@ def _two_best(cost_KGQ: Tensor, saving_GQ: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _saving(shape: torch.Size, beta: float, device: torch.device) -> Tensor:
-    """Return beta / 2 for each neighbour of each cell, (G, Q)."""
+    """Return beta / 2 for each neighbor of each cell, (G, Q)."""
     groups, grid, _, members = shape
     place_P = torch.arange(grid, device=device)
     num_along_P = (place_P > 0).to(torch.float32) + (place_P < grid - 1)

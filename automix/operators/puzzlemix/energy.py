@@ -2,7 +2,7 @@
 
 Each cell has a label z in {0, 1/(N-1), .., 1}, the weight of the own image (index 1 below; the
 partner is index 0). With beta_P = beta / (16 P), s the pooled saliency of an image, of sum 1, and
-D_ab(c, d) the mean absolute difference across the border of neighbouring cells c and d between
+D_ab(c, d) the mean absolute difference across the border of neighboring cells c and d between
 image a on the side of c and image b on the side of d:
 
     T1 = sum_c z_c s_0(c) + (1 - z_c) s_1(c)                                saliency that is lost
@@ -43,7 +43,7 @@ class PuzzleWeights:
         gamma: weight of the image borders within smoothness, not negative.
         eta: weight of the prior, not negative.
         neigh_size: pixels that are pooled to one position along a border, positive.
-        pixel_std: what the images were divided by to normalise them; differences of pixels are
+        pixel_std: what the images were divided by to normalize them; differences of pixels are
             measured before that.
     """
 
@@ -97,7 +97,7 @@ def puzzle_problem(
     """Return the objective of a batch, in the floating point type of the saliency.
 
     Args:
-        images_BCHW: (B, C, H, W) floating point, normalised.
+        images_BCHW: (B, C, H, W) floating point, normalized.
         saliency_BHW: (B, H, W) float32 or float64, non-negative, any scale. A map that is zero
             or not finite counts as uniform.
         partner_B: (B,) int64.

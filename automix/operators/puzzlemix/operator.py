@@ -1,4 +1,4 @@
-"""PuzzleMix: an optimised mask, and salient patches moved to where it shows them.
+"""PuzzleMix: an optimized mask, and salient patches moved to where it shows them.
 
 Shape suffixes: B batch, C channels, H rows, W columns, P grid side, T patches along a side.
 """
@@ -72,7 +72,7 @@ def apply_puzzlemix(
 ) -> MixedBatch:
     """Choose for each cell which image it shows, then move salient patches into sight.
 
-    Kim et al., https://arxiv.org/abs/2009.06962. The mask minimises the objective of
+    Kim et al., https://arxiv.org/abs/2009.06962. The mask minimizes the objective of
     `puzzle_energy`. Where ``draws.lam`` is 1 or 0, or an image is its own partner, the mask is
     constant and nothing moves.
 

@@ -34,7 +34,7 @@ def is_exact(grid: int, num_labels: int) -> bool:
 
 
 def solve_puzzle(problem: PuzzleProblem) -> Tensor:
-    """Return the weight of the own image in each cell, (B, P, P), that minimises the objective.
+    """Return the weight of the own image in each cell, (B, P, P), that minimizes the objective.
 
     Args:
         problem: what `puzzle_problem` returns.
@@ -116,7 +116,7 @@ def _solve_strip(model: _Model) -> Tensor:
 def _least(values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """Return the elementwise minimum and which of the tensors it is from, as uint8.
 
-    Reducing with an index is not vectorised on a CPU: 40 times the time of these comparisons.
+    Reducing with an index is not vectorized on a CPU: 40 times the time of these comparisons.
     """
     is_less = values[1] < values[0]
     least, choice = torch.minimum(values[0], values[1]), is_less.view(torch.uint8)

@@ -22,7 +22,7 @@ from automix.reporting.canvas import (
     text_width,
 )
 from automix.reporting.figures.placement import beside_points
-from automix.reporting.palette import LIGHT, OPERATOR_COLOURS, OPERATOR_NAMES, Theme
+from automix.reporting.palette import LIGHT, OPERATOR_COLORS, OPERATOR_NAMES, Theme
 from automix.reporting.tables import (
     Column,
     Direction,
@@ -47,7 +47,7 @@ class ComparisonRow:
         label: its name.
         value: the metric over the seeds, mean or interquartile mean.
         difference: paired difference to the baseline; None for the baseline itself.
-        operator: gives the colour; None for schedules of several operators.
+        operator: gives the color; None for schedules of several operators.
     """
 
     label: str
@@ -114,7 +114,7 @@ def _draw_values(axes: Axes, comparison: Comparison, theme: Theme) -> None:
     label = f"{comparison.metric}, {comparison.better} is better"
     label_axes(axes, theme, x=label, title=comparison.statistic, pad=_TITLE_PAD)
     for height, row in enumerate(comparison.rows):
-        _draw_interval(axes, height, row.value, _colour(row, theme), theme)
+        _draw_interval(axes, height, row.value, _color(row, theme), theme)
 
 
 def _draw_differences(axes: Axes, comparison: Comparison, theme: Theme) -> None:
@@ -129,7 +129,7 @@ def _draw_differences(axes: Axes, comparison: Comparison, theme: Theme) -> None:
             axes.plot([0], [height], marker="D", color=theme.muted, linewidth=0, zorder=4, **style)
         else:
             left, right = min(left, row.difference.low), max(right, row.difference.high)
-            _draw_interval(axes, height, row.difference, _colour(row, theme), theme)
+            _draw_interval(axes, height, row.difference, _color(row, theme), theme)
     _name_the_sides(axes, comparison.better, left, right, theme)
 
 
@@ -152,14 +152,14 @@ def _name_the_sides(axes: Axes, better: Direction, left: float, right: float, th
         )
 
 
-def _draw_interval(axes: Axes, height: int, value: Interval, colour: str, theme: Theme) -> None:
+def _draw_interval(axes: Axes, height: int, value: Interval, color: str, theme: Theme) -> None:
     axes.hlines(height, value.low, value.high, color=theme.ink, linewidth=1.6)
-    style: dict[str, Any] = {"color": colour, "markeredgecolor": theme.ink, "markersize": 7}
+    style: dict[str, Any] = {"color": color, "markeredgecolor": theme.ink, "markersize": 7}
     axes.plot([value.estimate], [height], marker="o", linewidth=0, zorder=3, **style)
 
 
-def _colour(row: ComparisonRow, theme: Theme) -> str:
-    return theme.surface if row.operator is None else OPERATOR_COLOURS[row.operator]
+def _color(row: ComparisonRow, theme: Theme) -> str:
+    return theme.surface if row.operator is None else OPERATOR_COLORS[row.operator]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +191,9 @@ class GainPoint:
 
     Attributes:
         label: its name.
-        cost: all its training and searching, in plain trainings; positive.
+        cost: all its training and searching, in plain training runs; positive.
         gain: paired difference of the metric to the baseline, signed so that up is better.
-        operator: gives the colour; None for schedules of several operators.
+        operator: gives the color; None for schedules of several operators.
     """
 
     label: str
@@ -203,7 +203,7 @@ class GainPoint:
 
 
 def cost_figure(cost: Cost, *, width: float = WIDE, theme: Theme = LIGHT) -> Figure:
-    """Draw a bar per stage, with its duration in seconds and in plain trainings."""
+    """Draw a bar per stage, with its duration in seconds and in plain training runs."""
     figure = new_figure(width=width, height=0.8 + 0.34 * len(cost.stages), theme=theme)
     axes = figure.add_subplot()
     style_axes(axes, theme, grid="x")
@@ -265,9 +265,9 @@ def gain_figure(
     style_axes(axes, theme, grid="y")
     axes.axhline(0, color=theme.muted, linewidth=1)
     for point in points:
-        colour = theme.surface if point.operator is None else OPERATOR_COLOURS[point.operator]
+        color = theme.surface if point.operator is None else OPERATOR_COLORS[point.operator]
         axes.vlines(point.cost, point.gain.low, point.gain.high, color=theme.ink, linewidth=1.4)
-        style: dict[str, Any] = {"color": colour, "markeredgecolor": theme.ink, "markersize": 7}
+        style: dict[str, Any] = {"color": color, "markeredgecolor": theme.ink, "markersize": 7}
         axes.plot([point.cost], [point.gain.estimate], marker="o", linewidth=0, zorder=3, **style)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -345,7 +345,7 @@ def comparison_table(comparison: Comparison, *, name: str, title: str, caption: 
 
 
 def cost_table(cost: Cost, *, name: str, title: str, caption: str = "") -> Table:
-    """Return one row per stage, and their sum: seconds, and plain trainings of that length."""
+    """Return one row per stage, and their sum: seconds, and plain training runs of that length."""
     total = sum(seconds for _, seconds in cost.stages)
     stages = (*cost.stages, ("total", total))
     columns = (

@@ -113,7 +113,7 @@ class Heatmap:
 
 
 def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGHT) -> Figure:
-    """Draw numbers as coloured cells with the numbers in them; worse is darker."""
+    """Draw numbers as colored cells with the numbers in them; worse is darker."""
     values = np.asarray(heatmap.values, dtype=float)
     rows, columns = heatmap.rows, heatmap.columns
     figure = new_figure(width=width, height=0.6 + 0.27 * len(rows), theme=theme)
@@ -121,12 +121,12 @@ def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGH
     style_axes(axes, theme)
     badness = values if heatmap.better is Direction.LOWER else -values
     span = float(badness.max() - badness.min()) or 1.0
-    # Cividis reads the same with and without colour vision; reversed, dark cells are the bad ones.
-    colours = colormaps["cividis_r"]((badness - badness.min()) / span)
+    # Cividis reads the same with and without color vision; reversed, dark cells are the bad ones.
+    colors = colormaps["cividis_r"]((badness - badness.min()) / span)
     cells = [
         Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in np.ndindex(*values.shape)
     ]
-    axes.add_collection(PatchCollection(cells, facecolors=colours.reshape(-1, 4), linewidths=0))
+    axes.add_collection(PatchCollection(cells, facecolors=colors.reshape(-1, 4), linewidths=0))
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     for row, column in np.ndindex(*values.shape):
@@ -134,7 +134,7 @@ def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGH
             column,
             row,
             number_text(float(values[row, column]), digits=3),
-            color=ink_on(to_hex(colours[row, column])),
+            color=ink_on(to_hex(colors[row, column])),
             fontsize=SMALL_POINTS - (1.5 if width < 5 else 0),
             ha="center",
             va="center",
@@ -150,7 +150,7 @@ def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGH
     return figure
 
 
-# Besides colour, so that curves can be told apart in grey.
+# Besides color, so that curves can be told apart in gray.
 _DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)))
 _NAMES_BESIDE_FROM = 6.0
 
@@ -190,11 +190,11 @@ def occlusion_figure(
     reach = max(curve.shares[-1] for curve in curves)
     axes.plot([0, reach], [chance] * 2, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
     for curve, dashes in zip(curves, _DASHES, strict=False):
-        colour = theme.accent if curve is curves[0] else theme.ink
+        color = theme.accent if curve is curves[0] else theme.ink
         axes.plot(
             curve.shares,
             curve.accuracies,
-            color=colour,
+            color=color,
             linestyle=dashes,
             linewidth=1.8,
             marker="o",

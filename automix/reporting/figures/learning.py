@@ -108,7 +108,7 @@ def learning_curve_figure(
     figure = new_figure(width=width, height=3.2, theme=theme)
     axes = figure.add_subplot()
     style_axes(axes, theme, grid="y")
-    label_axes(axes, theme, x="episodes (each one training)", y=return_name)
+    label_axes(axes, theme, x="episodes (each one training run)", y=return_name)
     _draw_lines(axes, curve, theme)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6 if is_wide else 4, integer=True))
     axes.set_xlim(left=0, right=curve.episodes[-1])

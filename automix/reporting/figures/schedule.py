@@ -30,7 +30,7 @@ from automix.reporting.figures.placement import (
     shares_over_training,
     starts_before,
 )
-from automix.reporting.palette import LIGHT, OPERATOR_COLOURS, OPERATOR_NAMES, Theme, ink_on
+from automix.reporting.palette import LIGHT, OPERATOR_COLORS, OPERATOR_NAMES, Theme, ink_on
 from automix.schedule import Decision, Schedule
 
 # `none` is what is left over, so it lies on top of the stack.
@@ -110,13 +110,13 @@ def _draw_stack(
         share = data.shares[list(Operator).index(operator)]
         if not share.any():
             continue
-        colour, name = OPERATOR_COLOURS[operator], OPERATOR_NAMES[operator]
+        color, name = OPERATOR_COLORS[operator], OPERATOR_NAMES[operator]
         axes.stairs(
             stack + share,
             data.edges,
             baseline=stack,
             fill=True,
-            facecolor=colour,
+            facecolor=color,
             edgecolor=theme.surface,
             linewidth=0.6,
             label=operator.value,
@@ -124,9 +124,9 @@ def _draw_stack(
         area = (data.edges, stack, stack + share)
         place = place_in_area(*area, name, size) if is_named else None
         if place is None:
-            keys.append(Patch(facecolor=colour, label=name))
+            keys.append(Patch(facecolor=color, label=name))
         else:
-            style: dict[str, Any] = {"color": ink_on(colour), "fontsize": TEXT_POINTS}
+            style: dict[str, Any] = {"color": ink_on(color), "fontsize": TEXT_POINTS}
             axes.text(*place[:2], name, rotation=place[2], ha="center", va="center", **style)
         stack = stack + share
     if len(panel.schedules) > 1:
@@ -200,7 +200,7 @@ def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: T
             continue
         # The outline keeps pale operators visible on a pale page.
         axes.hlines(height, start, end, color=theme.muted, linewidth=4.5)
-        axes.hlines(height, start, end, color=OPERATOR_COLOURS[decision.operator], linewidth=3.5)
+        axes.hlines(height, start, end, color=OPERATOR_COLORS[decision.operator], linewidth=3.5)
         value = f"{decision.strength:g}"
         if (end - start) * points > text_width(value, SMALL_POINTS) + 2:
             axes.text(

@@ -80,7 +80,7 @@ def test_published_report_counts_errors_per_cell(tmp_path: Path) -> None:
     assert report.num_images == 4
     assert report.errors[Corruption.FOG] == (1, 1, 1, 1, 1)
     assert report.errors[Corruption.FROST] == (0, 0, 0, 0, 0.5)
-    assert report.unnormalised_mean_corruption_error == pytest.approx(5.5 / 75)
+    assert report.unnormalized_mean_corruption_error == pytest.approx(5.5 / 75)
 
 
 def test_own_report_corrupts_with_the_seed_whatever_the_batches() -> None:
@@ -104,7 +104,7 @@ def test_own_report_corrupts_with_the_seed_whatever_the_batches() -> None:
     assert report.errors[Corruption.BRIGHTNESS][4] > report.errors[Corruption.CONTRAST][4]
     content = json.loads(json.dumps(dataclasses.asdict(report)))
     assert len(content["errors"]) == 15
-    assert content["unnormalised_mean_corruption_error"] == pytest.approx(
+    assert content["unnormalized_mean_corruption_error"] == pytest.approx(
         np.mean(list(report.errors.values()))
     )
 

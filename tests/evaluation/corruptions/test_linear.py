@@ -64,7 +64,7 @@ def test_bilinear_sampling_agrees_with_scipy() -> None:
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.13, 2.0])
-def test_zoom_agrees_with_sampling_about_the_centre(factor: float) -> None:
+def test_zoom_agrees_with_sampling_about_the_center(factor: float) -> None:
     images = noise(2, 2, 9, 14)
     rows = 4 + (torch.arange(9) - 4) / factor
     columns = 6.5 + (torch.arange(14) - 6.5) / factor

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from automix.configuration.task import ModelConfig
-from automix.models.build import build_model, initialise_
+from automix.models.build import build_model, initialize_
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -21,11 +21,11 @@ def used_model() -> nn.Module:
     model = build_model(
         ModelConfig(name="resnet20", width=4), num_classes=3, channels=2, generator=generator(9)
     )
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model(torch.randn(4, 2, 8, 8, generator=generator())).square().sum().backward()
-        optimiser.step()
+        optimizer.step()
     return model
 
 
@@ -33,7 +33,7 @@ def test_every_value_is_replaced_in_place() -> None:
     model = used_model()
     before = copy.deepcopy(tensors(model))
     storage = {name: tensor.data_ptr() for name, tensor in tensors(model).items()}
-    initialise_(model, generator(1))
+    initialize_(model, generator(1))
     for name, tensor in tensors(model).items():
         assert not torch.equal(tensor, before[name]), name
         assert tensor.data_ptr() == storage[name], name
@@ -44,7 +44,7 @@ def test_nothing_of_the_past_is_left() -> None:
     with torch.no_grad():
         for tensor in tensors(model).values():
             tensor.fill_(torch.nan if tensor.is_floating_point() else 7)
-    initialise_(model, generator(1))
+    initialize_(model, generator(1))
     fresh = build_model(
         ModelConfig(name="resnet20", width=4), num_classes=3, channels=2, generator=generator(1)
     )
@@ -54,7 +54,7 @@ def test_nothing_of_the_past_is_left() -> None:
 
 def test_scales_of_the_distributions() -> None:
     model = nn.Sequential(nn.Conv2d(64, 128, 3), nn.Linear(400, 300), nn.BatchNorm2d(5))
-    initialise_(model, generator())
+    initialize_(model, generator())
     convolution, linear, norm = model
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(linear, nn.Linear)
@@ -74,20 +74,20 @@ def test_scales_of_the_distributions() -> None:
 def test_same_generator_same_values_and_global_generator_untouched(module: nn.Module) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    initialise_(module, generator(5))
+    initialize_(module, generator(5))
     first = copy.deepcopy(tensors(module))
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(4)
-    initialise_(module, generator(5))
+    initialize_(module, generator(5))
     assert all(torch.equal(tensor, first[name]) for name, tensor in tensors(module).items())
-    initialise_(module, generator(6))
+    initialize_(module, generator(6))
     assert not all(torch.equal(tensor, first[name]) for name, tensor in tensors(module).items())
 
 
 def test_double_precision_and_memory_format_stay() -> None:
     module = nn.Conv2d(4, 4, 3).double().to(memory_format=torch.channels_last)
     strides = module.weight.stride()
-    initialise_(module, generator())
+    initialize_(module, generator())
     assert module.weight.dtype == torch.float64
     assert module.weight.stride() == strides
 
@@ -100,4 +100,4 @@ class BareParameter(nn.Module):
 
 def test_a_parameter_without_a_rule_is_refused() -> None:
     with pytest.raises(TypeError, match=r"got the bare parameter 0\.token"):
-        initialise_(nn.Sequential(BareParameter()), generator())
+        initialize_(nn.Sequential(BareParameter()), generator())

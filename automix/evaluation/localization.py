@@ -1,4 +1,4 @@
-"""Weakly supervised localisation: class activation maps, and boxes read off them.
+"""Weakly supervised localization: class activation maps, and boxes read off them.
 
 Shape suffixes: N images, B batch, C channels, H rows, W columns, K classes, T thresholds.
 Boxes are (left, top, right, lower edge) in pixels, the last two exclusive.
@@ -41,7 +41,7 @@ def class_activation_maps(
 
     Args:
         model: takes ``images_BCHW``.
-        images_BCHW: what the network takes, normalised.
+        images_BCHW: what the network takes, normalized.
         classes_B: (B,) int64, usually the predicted classes.
         layer: a module of the model whose output is (B, C, h, w).
 
@@ -139,8 +139,8 @@ def best_overlaps(
     )
 
 
-def localisation_accuracy(overlaps_NT: Floats, *, is_right: NDArray[np.bool_]) -> Floats:
-    """Return the share of images localised, at each threshold of the map and level of overlap.
+def localization_accuracy(overlaps_NT: Floats, *, is_right: NDArray[np.bool_]) -> Floats:
+    """Return the share of images localized, at each threshold of the map and level of overlap.
 
     Args:
         overlaps_NT: from `best_overlaps`.
@@ -150,16 +150,16 @@ def localisation_accuracy(overlaps_NT: Floats, *, is_right: NDArray[np.bool_]) -
     Returns:
         (T, 3): one row per threshold, one column for each of `IOU_LEVELS`.
     """
-    is_localised = overlaps_NT[..., None] >= np.array(IOU_LEVELS)
-    is_localised &= is_right[:, None, None]
-    return np.asarray(is_localised.mean(axis=0), dtype=np.float64)
+    is_localized = overlaps_NT[..., None] >= np.array(IOU_LEVELS)
+    is_localized &= is_right[:, None, None]
+    return np.asarray(is_localized.mean(axis=0), dtype=np.float64)
 
 
 def max_box_accuracy(accuracy_T3: Floats, *, tuned_on: Floats | None = None) -> float:
     """Return MaxBoxAccV2: the accuracy at the best threshold, averaged over `IOU_LEVELS`.
 
     Args:
-        accuracy_T3: from `localisation_accuracy`.
+        accuracy_T3: from `localization_accuracy`.
         tuned_on: the same table of other images with boxes; thresholds are chosen there. Without
             it they are chosen on the images themselves, as the benchmark does, which flatters.
     """

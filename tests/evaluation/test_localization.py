@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.ops import box_iou
 
-from automix.evaluation.localisation import (
+from automix.evaluation.localization import (
     best_overlaps,
     box_overlaps,
     boxes_of,
     class_activation_maps,
     last_feature_layer,
-    localisation_accuracy,
+    localization_accuracy,
     max_box_accuracy,
 )
 
@@ -87,7 +87,7 @@ def test_a_layer_that_does_not_run_or_has_no_map_is_refused() -> None:
 
 
 def slow_boxes(is_on: NDArray[np.bool_]) -> set[tuple[int, int, int, int]]:
-    """Flood fill over eight neighbours."""
+    """Flood fill over eight neighbors."""
     left = {(int(y), int(x)) for y, x in zip(*np.nonzero(is_on), strict=True)}
     boxes = set()
     while left:
@@ -132,13 +132,13 @@ def test_accuracy_by_threshold_and_overlap() -> None:
     maps = np.stack([image, image])
     boxes = [np.array([[1, 1, 9, 9]]), np.array([[0, 0, 1, 1], [3, 3, 7, 7]])]
     overlaps = best_overlaps(maps, boxes, num_thresholds=10)
-    table = localisation_accuracy(overlaps, is_right=np.array([True, True]))
+    table = localization_accuracy(overlaps, is_right=np.array([True, True]))
     assert table.shape == (10, 3)
     # Below 0.5 the first image fits exactly and the second overlaps by 16/64; above, the reverse.
     assert table[0].tolist() == [0.5, 0.5, 0.5]
     assert table[5].tolist() == [0.5, 0.5, 0.5]
     assert max_box_accuracy(table) == 0.5
-    wrong = localisation_accuracy(overlaps, is_right=np.array([True, False]))
+    wrong = localization_accuracy(overlaps, is_right=np.array([True, False]))
     assert wrong[0].tolist() == [0.5] * 3
     assert wrong[9].tolist() == [0.0] * 3
 
@@ -208,7 +208,7 @@ def test_max_box_accuracy_agrees_with_loops_over_pixels() -> None:
         # Bright where the first object is, but for its upper row.
         image[top + 1 : bottom, left:right] += 0.6
     overlaps = best_overlaps(maps, boxes, num_thresholds=12)
-    found = max_box_accuracy(localisation_accuracy(overlaps, is_right=np.ones(5, dtype=bool)))
+    found = max_box_accuracy(localization_accuracy(overlaps, is_right=np.ones(5, dtype=bool)))
     assert found == pytest.approx(published_max_box_acc_v2(maps, boxes, 12))
     assert 0 < found < 1
 
