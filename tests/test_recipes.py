@@ -8,7 +8,8 @@ import yaml
 from automix.configuration.base import Config
 from automix.configuration.data import Loading
 from automix.configuration.task import TrainerConfig
-from automix.experiments.config import CompareConfig, ReplayConfig, SearchConfig
+from automix.experiments.common.config import ReplayConfig
+from automix.experiments.config import CompareConfig, SearchConfig
 from automix.training.optimizer import learning_rate_at
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"

@@ -14,13 +14,8 @@ from automix.cli.commands.search import SEARCH
 from automix.configuration.arguments import flag_name, read_arguments
 from automix.configuration.base import Config
 from automix.errors import ConfigError
-from automix.experiments.config import (
-    CompareConfig,
-    ProbeConfig,
-    ReplayConfig,
-    SearchConfig,
-    TransferConfig,
-)
+from automix.experiments.common.config import ReplayConfig
+from automix.experiments.config import CompareConfig, ProbeConfig, SearchConfig, TransferConfig
 from automix.experiments.evaluate.config import EvaluateConfig
 from tests.cli.running import RunCommand, leaves
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.config import ReplayConfig
+from automix.experiments.common.config import ReplayConfig
 from automix.experiments.evaluate.run import evaluate
 from automix.experiments.replay.run import replay
 from automix.experiments.replay.sources import ScheduleSource

@@ -7,7 +7,8 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from automix.errors import CheckpointError, ConfigError
-from automix.experiments.config import CardConfig, ReplayConfig
+from automix.experiments.common.config import ReplayConfig
+from automix.experiments.config import CardConfig
 from automix.experiments.evaluate.config import AttacksConfig, EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.run import evaluate
 from automix.experiments.replay.run import replay

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from automix.experiments.common.config import ComputeConfig
 from automix.experiments.compare import run as module
 from automix.experiments.compare.run import compare, format_table, predict_cost
-from automix.experiments.config import CompareConfig, ComputeConfig
+from automix.experiments.config import CompareConfig
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 from tests.experiments.tiny_search import without_times
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from automix.experiments.common.config import ComputeConfig
 from automix.experiments.common.cost import estimate_cost
-from automix.experiments.config import ComputeConfig, SearchConfig
+from automix.experiments.config import SearchConfig
 from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.metrics import TrainMetrics

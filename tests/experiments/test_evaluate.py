@@ -10,8 +10,8 @@ import torch
 
 from automix.errors import CheckpointError, ConfigError, DataError, DivergedError
 from automix.evaluation.corruptions.registry import Corruption
+from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.trained_classifier import load_trained
-from automix.experiments.config import ReplayConfig
 from automix.experiments.evaluate import run as experiment
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalizationConfig
 from automix.experiments.evaluate.run import evaluate, predict_cost, summary

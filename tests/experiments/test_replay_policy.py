@@ -9,7 +9,8 @@ from agents.learned import LearnedPolicy, make_network, roll_out
 from automix.configuration.task import TaskConfig
 from automix.data.load import load_data
 from automix.errors import CheckpointError, ConfigError, DataError
-from automix.experiments.config import CheckpointConfig, ReplayConfig, SearchConfig
+from automix.experiments.common.config import CheckpointConfig, ReplayConfig
+from automix.experiments.config import SearchConfig
 from automix.experiments.replay.run import replay
 from automix.experiments.replay.sources import PolicySource, ScheduleSource, source_in
 from automix.files import write_text

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from automix.errors import CheckpointError
-from automix.experiments.config import ReplayConfig
+from automix.experiments.common.config import ReplayConfig
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.run import replay
 from automix.files import read_checkpoint, write_checkpoint

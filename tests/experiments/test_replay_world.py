@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from automix.errors import AutoMixError
-from automix.experiments.config import ReplayConfig
+from automix.experiments.common.config import ReplayConfig
 from automix.experiments.replay.run import replay
 from automix.training.distributed import current_world
 from tests.equality import assert_same

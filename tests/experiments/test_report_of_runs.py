@@ -10,8 +10,8 @@ import pytest
 
 from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval
+from automix.experiments.common.config import ReplayConfig
 from automix.experiments.compare.run import METRICS, compare
-from automix.experiments.config import ReplayConfig
 from automix.experiments.replay.run import replay
 from automix.experiments.replay.sources import ScheduleSource
 from automix.experiments.report.finished import FinishedRun, compared_splits

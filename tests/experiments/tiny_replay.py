@@ -11,7 +11,7 @@ import pytest
 
 from automix.configuration.data import AugmentConfig, DataConfig
 from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig, TrainerConfig
-from automix.experiments.config import CheckpointConfig, ComputeConfig, ReplayConfig
+from automix.experiments.common.config import CheckpointConfig, ComputeConfig, ReplayConfig
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.run import replay
 from automix.experiments.replay.sources import ReplaySource, ScheduleSource

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.config import AgentConfig
-from automix.experiments.config import ComputeConfig, SearchConfig, SelectionConfig
+from automix.experiments.common.config import ComputeConfig
+from automix.experiments.config import SearchConfig, SelectionConfig
 from automix.experiments.search.learning import POLICY_NAME
 from automix.experiments.search.run import SCHEDULE_NAME
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK

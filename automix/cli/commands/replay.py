@@ -10,7 +10,7 @@ from automix.cli.commands.common import SCHEDULE_WORD, RunFlags, run_output
 from automix.cli.main import CONFIG_NAME, continued_by
 from automix.configuration.arguments import Arguments, Signature, read_arguments
 from automix.errors import ConfigError
-from automix.experiments.config import ReplayConfig
+from automix.experiments.common.config import ReplayConfig
 
 if TYPE_CHECKING:
     from automix.experiments.replay.sources import ReplaySource

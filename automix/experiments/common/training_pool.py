@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, Self
 from automix.configuration.task import TaskConfig
 from automix.data.load import load_data
 from automix.data.splits import DataSet, SearchData, Split
-from automix.experiments.config import ComputeConfig
+from automix.experiments.common.config import ComputeConfig
 from automix.schedule import Schedule
 from automix.training.distributed import prepare_worker, start_method
 from automix.training.metrics import EvalMetrics

@@ -16,11 +16,11 @@ from torch import Tensor
 from automix.data.load import load_data
 from automix.data.splits import DataSet, Split
 from automix.errors import CheckpointError, ConfigError, DivergedError
+from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.progress import ProgressBar, StopRequest
 from automix.experiments.common.run_folder import RunFolder, versions
 from automix.experiments.common.trained_classifier import ClassifierFacts, save_classifier
-from automix.experiments.config import ReplayConfig
 from automix.experiments.replay.sources import SCHEDULE_NAME, Decider, ReplaySource
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
 from automix.schedule import Decision, decisions_hash

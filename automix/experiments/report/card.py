@@ -9,9 +9,10 @@ import yaml
 
 from automix.configuration.data import DataSource
 from automix.errors import CheckpointError, ConfigError
+from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.run_folder import RESULT_NAME
 from automix.experiments.common.trained_classifier import weights_hash
-from automix.experiments.config import CardConfig, ReplayConfig, SearchConfig
+from automix.experiments.config import CardConfig, SearchConfig
 from automix.experiments.evaluate.run import summary
 from automix.experiments.report.finished import FinishedRun
 from automix.files import write_text

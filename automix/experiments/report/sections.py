@@ -14,9 +14,10 @@ from torch import Tensor
 from automix.configuration.task import TaskConfig
 from automix.errors import DataError
 from automix.evaluation.statistics import Interval
+from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.run_folder import ENVIRONMENT_NAME, read_json
 from automix.experiments.compare.run import METRICS
-from automix.experiments.config import ReplayConfig, SearchConfig
+from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished import ComparedSplit, FinishedRun, operator_of, source_of
 from automix.experiments.search.run import SCHEDULE_NAME
 from automix.experiments.show import make_sheet, spread_over_classes

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from automix.configuration.base import Config, did_you_mean
 from automix.errors import ConfigError
+from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.cost import CostEstimate
 from automix.experiments.compare.run import compare
 from automix.experiments.compare.run import predict_cost as predict_compare_cost
@@ -16,7 +17,6 @@ from automix.experiments.config import (
     BEST_CONSTANT,
     LEARNED,
     CompareConfig,
-    ReplayConfig,
     ReplayOfConfig,
     SearchAndCompareConfig,
     SearchConfig,
