@@ -14,7 +14,8 @@ import torch
 class Stream(StrEnum):
     """What a draw is for; draws of different streams are independent."""
 
-    INITIALIZATION = "initialization"
+    # The values are hashed into every seed: another spelling draws other numbers.
+    INITIALIZATION = "initialisation"
     ORDER = "order"
     AUGMENTATION = "augmentation"
     CROP = "crop"
