@@ -1,4 +1,7 @@
-"""Tables of results as HTML, Markdown, CSV and text, and how numbers are written in them."""
+"""Tables of results as cells, CSV and JSON, and how numbers are written in them.
+
+Free of Matplotlib and Jinja2: commands that only print a table load neither.
+"""
 
 import csv
 import io
@@ -6,16 +9,15 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from automix.evaluation.statistics import Interval
-from automix.reporting.markup import Html, join, tag
 
 
 class Direction(StrEnum):
-    """Which way a number is better."""
+    """The direction in which a number is better."""
 
     LOWER = "lower"
     HIGHER = "higher"
@@ -55,11 +57,8 @@ def duration_text(seconds: float) -> str:
     return f"{number_text(seconds / length, digits=2)} {unit}"
 
 
-# Beyond it, decimals that suit the largest number of a column would round the smallest away.
-_LARGEST_RATIO = 100
-
 Cell = str | int | float | Interval | None
-"""What a table holds; None is shown as an empty cell."""
+"""Content of a table; None is shown as an empty cell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,65 +105,107 @@ class Table:
                 raise ValueError(f"expected finite numbers or None, got {row}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _CellStyle:
-    digits: int
-    decimals: int | None
-    is_first: bool
-    is_best: bool
-
-
 def check_name(name: str) -> None:
     """Raise ValueError unless ``name`` can be the stem of a file and an identifier of a page."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise ValueError(f"expected letters, digits, hyphens and underscores, got {name!r}")
 
 
-def table_html(table: Table) -> Html:
-    """Return the table; each heading is a button that sorts by its column."""
-    head = tag("tr", *(_heading(table, index) for index in range(len(table.columns))))
-    indices = range(len(table.columns))
-    best = [_best(table, index) for index in indices]
-    decimals = [_decimals(table, index) for index in indices]
-    body = []
-    for number, row in enumerate(table.rows):
-        cells = []
-        for index, cell in enumerate(row):
-            style = _CellStyle(
-                digits=table.columns[index].digits,
-                decimals=decimals[index],
-                is_first=index == 0,
-                is_best=number == best[index],
+class ShownCell(NamedTuple):
+    """A cell as a reader sees it.
+
+    Attributes:
+        text: the estimate, or the text of the cell.
+        interval: such as "[0.085, 0.091]"; empty where there is none.
+        value: the exact number that the column is sorted by; empty for text.
+        is_best: whether it is the best of its column.
+    """
+
+    text: str
+    interval: str
+    value: str
+    is_best: bool
+
+
+def shown_rows(table: Table) -> list[list[ShownCell]]:
+    """Return the cells of ``table`` as text, the decimals of each column lined up."""
+    columns = [
+        _shown_column(column, [row[index] for row in table.rows])
+        for index, column in enumerate(table.columns)
+    ]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _shown_column(column: Column, cells: list[Cell]) -> list[ShownCell]:
+    decimals = _decimals(column, cells)
+    best = _best_row(column, cells)
+    shown = []
+    for index, cell in enumerate(cells):
+        texts = [
+            str(cell)
+            if isinstance(cell, int)
+            else number_text(number, digits=column.digits)
+            if decimals is None
+            else f"{number:.{decimals}f}"
+            for number in _numbers(cell)
+        ]
+        shown.append(
+            ShownCell(
+                text=texts[0] if texts else str(cell or ""),
+                interval=f"[{', '.join(texts[1:])}]" if texts[1:] else "",
+                value=repr(_numbers(cell)[0]) if texts else "",
+                is_best=index == best,
             )
-            cells.append(_cell_html(cell, style))
-        body.append(tag("tr", *cells))
-    grid = tag("table", tag("thead", head), tag("tbody", *body), class_="sortable")
-    # A region that scrolls must be reachable by keyboard.
-    scroll = tag("div", grid, class_="scroll", tabindex="0", role="region", aria_label=table.title)
-    caption = tag("figcaption", table.caption) if table.caption else Html("")
-    return tag(
-        "figure", tag("h3", table.title), scroll, caption, class_="table", id=f"table-{table.name}"
-    )
+        )
+    return shown
+
+
+def _decimals(column: Column, cells: list[Cell]) -> int | None:
+    """Return the number of decimals that lines a column up.
+
+    None where the largest number is more than 100 times the smallest: decimals that suit the
+    largest would round the smallest away.
+    """
+    sizes = [abs(numbers[0]) for cell in cells if any(numbers := _numbers(cell)[:1])]
+    if not sizes or max(sizes) > 100 * min(sizes):
+        return None
+    return max(0, column.digits - 1 - math.floor(math.log10(max(sizes))))
+
+
+def _best_row(column: Column, cells: list[Cell]) -> int | None:
+    """Return the index of the best number, the first of several, or None if none stands out."""
+    numbers = {index: _numbers(cell)[0] for index, cell in enumerate(cells) if _numbers(cell)}
+    if column.better is None or len(numbers) < 2:
+        return None
+    sign = column.better.sign
+    return max(numbers, key=lambda index: sign * numbers[index])
+
+
+def _numbers(cell: Cell) -> tuple[float, ...]:
+    """Return the estimate and the ends of an interval, a single number, or nothing for text."""
+    if isinstance(cell, Interval):
+        return cell.estimate, cell.low, cell.high
+    return () if isinstance(cell, str) or cell is None else (float(cell),)
 
 
 def table_csv(table: Table) -> str:
     """Return the table as CSV; an interval becomes three columns: name, name_low, name_high."""
-    spread = [
+    has_interval = [
         any(isinstance(row[index], Interval) for row in table.rows)
         for index in range(len(table.columns))
     ]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     header: list[str] = []
-    for column, is_interval in zip(table.columns, spread, strict=True):
-        name = _full_name(column)
+    for column, is_interval in zip(table.columns, has_interval, strict=True):
+        name = f"{column.name} ({column.unit})" if column.unit else column.name
         header += [name, f"{name}_low", f"{name}_high"] if is_interval else [name]
     writer.writerow(header)
     for row in table.rows:
         line: list[str | int | float | None] = []
-        for cell, is_interval in zip(row, spread, strict=True):
+        for cell, is_interval in zip(row, has_interval, strict=True):
             if isinstance(cell, Interval):
-                line += [cell.estimate, cell.low, cell.high]
+                line += _numbers(cell)
             else:
                 line += [cell, None, None] if is_interval else [cell]
         writer.writerow(line)
@@ -181,84 +222,11 @@ def table_json(table: Table) -> dict[str, object]:
             {"name": column.name, "unit": column.unit, "better": column.better}
             for column in table.columns
         ],
-        "rows": [[_json_cell(cell) for cell in row] for row in table.rows],
+        "rows": [
+            [asdict(cell) if isinstance(cell, Interval) else cell for cell in row]
+            for row in table.rows
+        ],
     }
-
-
-def _numbers(cell: Cell) -> tuple[float, ...]:
-    if isinstance(cell, Interval):
-        return cell.estimate, cell.low, cell.high
-    return () if isinstance(cell, str) or cell is None else (float(cell),)
-
-
-def _json_cell(cell: Cell) -> object:
-    if not isinstance(cell, Interval):
-        return cell
-    ends = {"low": cell.low, "high": cell.high, "confidence": cell.confidence}
-    return {"estimate": cell.estimate} | ends
-
-
-def _heading(table: Table, index: int) -> Html:
-    column = table.columns[index]
-    # The first column names the row, and stands on the left even where it is a number.
-    is_number = index > 0 and any(not isinstance(row[index], str | None) for row in table.rows)
-    label = [tag("span", column.name)]
-    if column.unit:
-        label.append(tag("span", column.unit, class_="unit"))
-    button = tag("button", *label, type="button")
-    return tag("th", button, scope="col", class_="number" if is_number else None)
-
-
-def _full_name(column: Column) -> str:
-    return f"{column.name} ({column.unit})" if column.unit else column.name
-
-
-def _number(cell: Cell) -> float | None:
-    """Return what a cell is sorted and compared by; None for text."""
-    return next(iter(_numbers(cell)), None)
-
-
-def _best(table: Table, index: int) -> int | None:
-    """Return the number of the row with the best cell of a column, if it has one."""
-    better = table.columns[index].better
-    numbers = {row: _number(cells[index]) for row, cells in enumerate(table.rows)}
-    known = {row: number for row, number in numbers.items() if number is not None}
-    if better is None or len(known) < 2:
-        return None
-    sign = 1 if better is Direction.LOWER else -1
-    return min(known, key=lambda row: sign * known[row])
-
-
-def _decimals(table: Table, index: int) -> int | None:
-    """Return how many decimals line a column up; None where its numbers differ too much in size."""
-    sizes = [abs(number) for row in table.rows if (number := _number(row[index]))]
-    if not sizes or max(sizes) > _LARGEST_RATIO * min(sizes):
-        return None
-    digits = table.columns[index].digits
-    return max(0, digits - 1 - math.floor(math.log10(max(sizes))))
-
-
-def _cell_html(cell: Cell, style: _CellStyle) -> Html:
-    number = _number(cell)
-    text = tag("b", _text(cell, style)) if style.is_best else join([_text(cell, style)])
-    if isinstance(cell, Interval):
-        ends = ", ".join(_text(end, style) for end in (cell.low, cell.high))
-        text = join([text, " ", tag("span", f"[{ends}]", class_="interval")])
-    value = None if number is None else repr(number)
-    if style.is_first:
-        return tag("th", text, scope="row", data_value=value)
-    return tag("td", text, class_=None if number is None else "number", data_value=value)
-
-
-def _text(cell: Cell, style: _CellStyle) -> str:
-    if isinstance(cell, str | int):
-        return str(cell)
-    number = _number(cell)
-    if number is None:
-        return ""
-    if style.decimals is None:
-        return number_text(number, digits=style.digits)
-    return f"{number:.{style.decimals}f}"
 
 
 def cells_table(sweep: Mapping[str, Any], *, name: str = "cells") -> Table:

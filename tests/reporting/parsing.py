@@ -89,7 +89,8 @@ class Document(HTMLParser):
 
 def parse(html: str) -> Document:
     document = Document()
-    document.feed(html)
+    # A plain string: what is cut out of a Markup is escaped again.
+    document.feed(str(html))
     document.close()
     assert document.open == []
     return document

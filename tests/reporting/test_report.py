@@ -11,7 +11,6 @@ import pytest
 from automix.operator_info import Operator
 from automix.reporting.contact_sheet import contact_sheet
 from automix.reporting.figures.comparison import comparison_table, schedule_table
-from automix.reporting.markup import Html, join, tag
 from automix.reporting.page import (
     Fact,
     ReportData,
@@ -198,10 +197,3 @@ def test_a_report_says_its_result_and_its_limits() -> None:
         dataclasses.replace(a_report(), headline=())
     with pytest.raises(ValueError, match="at least one limit"):
         dataclasses.replace(a_report(), limits=())
-
-
-def test_text_is_escaped_and_html_is_not() -> None:
-    element = tag("p", "<b>", Html("<i>x</i>"), title='"quoted"', hidden=True, lang=None)
-    assert element == '<p title="&quot;quoted&quot;" hidden>&lt;b&gt;<i>x</i></p>'
-    assert join(["a&b", tag("br")]) == "a&amp;b<br>"
-    assert isinstance(join([]), Html)

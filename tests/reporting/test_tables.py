@@ -6,13 +6,13 @@ import math
 import pytest
 
 from automix.reporting.figures.comparison import comparison_table, cost_table, schedule_table
+from automix.reporting.page import table_html
 from automix.reporting.tables import (
     Cell,
     Column,
     Direction,
     Table,
     table_csv,
-    table_html,
     table_json,
 )
 from tests.reporting.examples import COMPARISON, COST, HOSTILE, LEARNED, interval
