@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
 from automix.errors import CheckpointError
 
 _TEMPORARY = ".tmp"
@@ -176,6 +174,8 @@ class CheckpointFolder:
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors, numbers, text, lists, dicts) to ``path`` atomically."""
+    import torch  # noqa: PLC0415 - configuration and help load this module, but not torch
+
     stream = io.BytesIO()
     torch.save(state, stream)
     with stream.getbuffer() as payload, atomic_writer(path) as file:
@@ -191,6 +191,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing or damaged, or is no checkpoint.
     """
+    import torch  # noqa: PLC0415 - as above
+
     try:
         content = path.read_bytes()
     except OSError as error:

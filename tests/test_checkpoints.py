@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(
 
 _SAVE_TWO = """
 import sys, pathlib, torch
-from automix.checkpoints import CheckpointFolder
+from automix.files import CheckpointFolder
 folder = CheckpointFolder(pathlib.Path(sys.argv[1]), keep=2)
 folder.save(1, {"weights": torch.zeros(100)})
 folder.save(2, {"weights": torch.zeros(1_000_000)})

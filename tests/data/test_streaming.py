@@ -315,11 +315,11 @@ import signal
 import sys
 from pathlib import Path
 from automix.data.augment import draw_crop_boxes
-from automix.data.batch_sources import training_batches
-from automix.data.config import DataConfig
-from automix.data.decode import ImageFormat, PixelBox, read_crop
-from automix.data.loading import load_data
-from automix.data.training_batches import BatchLayout
+from automix.data.load import training_batches
+from automix.configuration.data import DataConfig
+from automix.data.sources.decode import ImageFormat, PixelBox, read_crop
+from automix.data.load import load_data
+from automix.data.batches import BatchLayout
 
 if __name__ == "__main__":
     # Shells start what runs in the background with SIGINT ignored, tests too.

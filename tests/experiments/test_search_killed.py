@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = """
 import sys
 from pathlib import Path
-from automix.experiments.search import search
+from automix.experiments.search.run import search
 from tests.experiments.test_search_baselines import with_searcher
 
 if __name__ == "__main__":
