@@ -53,6 +53,21 @@ def test_the_contracts_hold(copy: Path) -> None:
             "import gymnasium",
             "automix.schedule is not allowed to import gymnasium",
         ),
+        (
+            "automix/experiments/replay/run.py",
+            "from automix.experiments.config import SearchConfig",
+            "automix.experiments.replay.run is not allowed to import agents",
+        ),
+        (
+            "automix/experiments/common/run_folder.py",
+            "from automix.experiments.replay.policy import PolicySource",
+            "automix.experiments.common is not allowed to import stable_baselines3",
+        ),
+        (
+            "automix/integrations/scheduled_mix.py",
+            "import automix.reporting.canvas",
+            "automix.integrations is not allowed to import matplotlib",
+        ),
     ],
 )
 def test_an_import_that_points_up_is_found(copy: Path, file: str, line: str, said: str) -> None:

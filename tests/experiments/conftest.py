@@ -6,8 +6,7 @@ import pytest
 
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.evaluate.run import evaluate
-from automix.experiments.replay.run import replay
-from automix.experiments.replay.sources import ScheduleSource
+from automix.experiments.replay.run import ScheduleSource, replay
 from automix.experiments.search.run import search
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule

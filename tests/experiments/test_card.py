@@ -11,8 +11,7 @@ from automix.experiments.common.config import ReplayConfig
 from automix.experiments.config import CardConfig
 from automix.experiments.evaluate.config import AttacksConfig, EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.run import evaluate
-from automix.experiments.replay.run import replay
-from automix.experiments.replay.sources import ScheduleSource
+from automix.experiments.replay.run import ScheduleSource, replay
 from automix.experiments.report.card import make_card, write_card
 from automix.operator_info import Operator
 from automix.schedule import Decision, mix_then_off

@@ -15,8 +15,7 @@ from automix.experiments.common.trained_classifier import load_trained
 from automix.experiments.evaluate import run as experiment
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalizationConfig
 from automix.experiments.evaluate.run import evaluate, predict_cost, summary
-from automix.experiments.replay.run import replay
-from automix.experiments.replay.sources import ScheduleSource
+from automix.experiments.replay.run import ScheduleSource, replay
 from automix.files import write_json
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule

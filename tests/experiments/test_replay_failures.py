@@ -19,13 +19,13 @@ from automix.experiments.common.progress import StopRequest
 from automix.experiments.common.trained_classifier import load_classifier
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.run import (
-    AppliedDecisions,
-    ReplayCheckpoints,
+    AppliedRun,
     check_decisions,
     next_mark,
+    note_applied,
     replay,
 )
-from automix.files import atomic_writer, read_checkpoint
+from automix.files import CheckpointFolder, atomic_writer, read_checkpoint
 from automix.operator_info import Operator
 from tests.equality import assert_same
 from tests.experiments.tiny_replay import (
@@ -196,13 +196,14 @@ def test_without_a_selection_split_nothing_is_validated(
 
 def test_checkpoints_come_by_time_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
-    save = ReplayCheckpoints.save
+    save = CheckpointFolder.save
 
-    def noted(self: Any, state: Any) -> None:
-        saved.append(state["trainer"]["step"])
-        save(self, state)
+    def noted(self: CheckpointFolder, step: int, state: dict[str, Any]) -> None:
+        assert state["trainer"]["step"] == step
+        saved.append(step)
+        save(self, step, state)
 
-    monkeypatch.setattr(ReplayCheckpoints, "save", noted)
+    monkeypatch.setattr(CheckpointFolder, "save", noted)
     monkeypatch.setattr(replay_loop, "_LONGEST_CHUNK", 1)
     settings = CheckpointConfig(every_minutes=1e-9)
     replay(changed(tiny(), checkpoints=settings), SOURCE, tmp_path / "often")
@@ -228,12 +229,12 @@ def test_tensorboard_shows_each_step_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_decisions_that_differ_are_noticed() -> None:
     loop_decisions = SOURCE.schedule.decisions(TOTAL_STEPS)
-    applied = AppliedDecisions()
-    for decision in loop_decisions[:-1]:
-        applied.add(decision, 1)
+    applied: list[AppliedRun] = []
+    for stop, decision in enumerate(loop_decisions[:-1], start=1):
+        note_applied(applied, decision, stop=stop)
     with pytest.raises(CheckpointError, match="expected steps that followed the decisions"):
         check_decisions(applied, loop_decisions, where=Path("run"))
-    applied.add(loop_decisions[-1], 1)
+    note_applied(applied, loop_decisions[-1], stop=TOTAL_STEPS)
     check_decisions(applied, loop_decisions, where=Path("run"))
 
 

@@ -11,8 +11,8 @@ from automix.data.load import load_data
 from automix.errors import CheckpointError, ConfigError, DataError
 from automix.experiments.common.config import CheckpointConfig, ReplayConfig
 from automix.experiments.config import SearchConfig
-from automix.experiments.replay.run import replay
-from automix.experiments.replay.sources import PolicySource, ScheduleSource, source_in
+from automix.experiments.replay.policy import PolicySource
+from automix.experiments.replay.run import ScheduleSource, replay, source_in
 from automix.files import write_text
 from automix.schedule import Schedule, decisions_hash
 from envs.config import EnvironmentConfig

@@ -12,8 +12,7 @@ from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.compare.run import METRICS, compare
-from automix.experiments.replay.run import replay
-from automix.experiments.replay.sources import ScheduleSource
+from automix.experiments.replay.run import ScheduleSource, replay
 from automix.experiments.report.finished import FinishedRun, compared_splits
 from automix.experiments.report.run import write_report
 from automix.experiments.report.sections import comparison_section

@@ -13,8 +13,7 @@ from automix.configuration.data import AugmentConfig, DataConfig
 from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig, TrainerConfig
 from automix.experiments.common.config import CheckpointConfig, ComputeConfig, ReplayConfig
 from automix.experiments.replay import run as replay_loop
-from automix.experiments.replay.run import replay
-from automix.experiments.replay.sources import ReplaySource, ScheduleSource
+from automix.experiments.replay.run import ReplaySource, ScheduleSource, replay
 from automix.files import read_checkpoint
 from automix.operator_info import Operator
 from automix.schedule import Decision, Schedule, Segment

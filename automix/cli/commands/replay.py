@@ -13,7 +13,7 @@ from automix.errors import ConfigError
 from automix.experiments.common.config import ReplayConfig
 
 if TYPE_CHECKING:
-    from automix.experiments.replay.sources import ReplaySource
+    from automix.experiments.replay.run import ReplaySource
 
 
 class ReplayFlags(RunFlags):
@@ -75,12 +75,16 @@ def _what_to_do(
 ) -> tuple[ReplayConfig, "ReplaySource", Path]:
     """Return the configuration, what is followed, and the folder of the run."""
     flags, config = arguments.flags, arguments.config
-    from automix.experiments.replay.sources import PolicySource, ScheduleSource, source_in
+    from automix.experiments.replay.run import ScheduleSource, source_in
 
+    source: ReplaySource
     if flags.resume is not None:
         source = source_in(flags.resume)
         return ReplayConfig.from_yaml(flags.resume / CONFIG_NAME), source, flags.resume
+    source: ReplaySource
     if flags.policy is not None:
+        from automix.experiments.replay.policy import PolicySource
+
         source = PolicySource.load(flags.policy)
     else:
         from automix.schedule import Schedule

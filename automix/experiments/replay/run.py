@@ -1,4 +1,8 @@
-"""Replay of a schedule or policy: one training run with checkpoints, resumed bit for bit."""
+"""Replay of a schedule or policy: one training run with checkpoints, resumed bit for bit.
+
+Following a schedule needs neither Gymnasium nor Stable-Baselines3: what a policy needs is in
+`automix.experiments.replay.policy`, which is imported only where a run follows one.
+"""
 
 import contextlib
 import dataclasses
@@ -8,180 +12,260 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypedDict, cast
+from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor
 
+from automix.configuration.task import TaskConfig
 from automix.data.load import load_data
-from automix.data.splits import DataSet, Split
+from automix.data.splits import DataSet, SearchData, Split
 from automix.errors import CheckpointError, ConfigError, DivergedError
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.progress import ProgressBar, StopRequest
 from automix.experiments.common.run_folder import RunFolder, versions
 from automix.experiments.common.trained_classifier import ClassifierFacts, save_classifier
-from automix.experiments.replay.sources import SCHEDULE_NAME, Decider, ReplaySource
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
-from automix.schedule import Decision, decisions_hash
+from automix.operator_info import Operator
+from automix.schedule import Decision, Schedule, decisions_hash
 from automix.training.distributed import current_world, highest_of_processes, on_main
-from automix.training.metrics import EvalMetrics, RunningSums, SumsState, TrainMetrics
+from automix.training.metrics import RunningSums, TrainMetrics
 from automix.training.optimizer import learning_rate_at
-from automix.training.trainer import ClassifierTrainer, TrainerState, build_trainer, check_model
+from automix.training.trainer import ClassifierTrainer, build_trainer, check_model
 
+SCHEDULE_NAME = "schedule.json"
+DECISIONS_NAME = "decisions.json"
 CHECKPOINTS_NAME = "checkpoints"
+POLICY_NAME = "policy"
+ENVIRONMENT_NAME = "environment.yaml"
 _BEST_NAME = "best.ckpt"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Best:
-    """The best validation so far.
-
-    Attributes:
-        step: optimizer steps before it.
-        metrics: on the selection split.
-    """
-
-    step: int
-    metrics: EvalMetrics
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return nested dicts of numbers."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_plain(cls, values: dict[str, Any]) -> "Best":
-        """Return the validation whose `to_plain` is ``values``."""
-        return cls(step=values["step"], metrics=EvalMetrics(**values["metrics"]))
-
-
-class ReplayState(TypedDict):
-    """A checkpoint: tensors and plain values.
-
-    Everything in it but ``seconds`` (wall-clock time of all attempts) is a function of
-    configuration, data and step.
-    """
-
-    identity: dict[str, str]
-    trainer: TrainerState
-    sums: SumsState
-    applied: list[dict[str, Any]]
-    decider: dict[str, Any]
-    best: dict[str, Any] | None
-    seconds: float
-    metrics_lines: int
-
-
-class ReplayCheckpoints:
-    """The newest checkpoints of a replay, and the weights of its best validation."""
-
-    def __init__(self, run: Path, *, keep: int, identity: Mapping[str, str]) -> None:
-        """Use the folder of checkpoints in the folder of a run.
-
-        Args:
-            run: folder of the run.
-            keep: how many checkpoints are kept.
-            identity: what must be the same for a checkpoint to be continued, by what it is called.
-        """
-        self._folder = CheckpointFolder(run / CHECKPOINTS_NAME, keep=keep)
-        self.identity = dict(identity)
-
-    def save(self, state: ReplayState) -> None:
-        """Write a checkpoint; only then is the oldest one removed.
-
-        Raises:
-            OSError: it cannot be written; those before it are as they were.
-        """
-        self._folder.save(state["trainer"]["step"], {**state})
-
-    def load_newest(self) -> ReplayState | None:
-        """Return the newest readable state, or None if there never was one.
-
-        Raises:
-            CheckpointError: there are checkpoints, but of something else, or all are damaged.
-        """
-        state = self._folder.load_newest()
-        if state is None:
-            return None
-        found = state.get("identity", {})
-        for name, wanted in self.identity.items():
-            if found.get(name) != wanted:
-                raise CheckpointError(
-                    f"{self._folder.path}: expected checkpoints with {name} {wanted}, got "
-                    f"{found.get(name)}; continue what was begun, or begin in another folder"
-                )
-        return cast("ReplayState", state)
-
-    def save_best(self, step: int, weights: dict[str, Tensor]) -> None:
-        """Write the weights of the best validation so far."""
-        write_checkpoint(self._folder.path / _BEST_NAME, {"step": step, "weights": weights})
-
-    def load_best(self, step: int) -> dict[str, Tensor]:
-        """Return the weights of the best validation, which was after ``step`` optimizer steps.
-
-        Raises:
-            CheckpointError: the file that holds them is missing, damaged, or of another validation.
-        """
-        path = self._folder.path / _BEST_NAME
-        state = read_checkpoint(path)
-        if state["step"] != step:
-            raise CheckpointError(
-                f"{path}: expected the weights after step {step}, got those after {state['step']}"
-            )
-        weights: dict[str, Tensor] = state["weights"]
-        return weights
-
-
-class AppliedDecisions:
-    """What was handed to the trainer, in order."""
-
-    def __init__(self) -> None:
-        self._runs: list[tuple[Decision, int]] = []
-
-    def add(self, decision: Decision, num_steps: int) -> None:
-        """Note that ``num_steps`` more steps followed ``decision``."""
-        if self._runs and self._runs[-1][0] == decision:
-            num_steps += self._runs.pop()[1]
-        self._runs.append((decision, num_steps))
-
-    def __len__(self) -> int:
-        """Return how many steps have been taken."""
-        return sum(count for _, count in self._runs)
-
-    def hash(self) -> str:
-        """Return the hash of the decision of every step, that of `decisions_hash`."""
-        steps = (itertools.repeat(decision, count) for decision, count in self._runs)
-        return decisions_hash(list(itertools.chain.from_iterable(steps)))
-
-    def to_plain(self) -> list[dict[str, Any]]:
-        """Return the first step, the step after the last, and the decision of each run."""
-        stops = list(itertools.accumulate(count for _, count in self._runs))
-        return [
-            {"start": stop - count, "stop": stop, "decision": decision.model_dump(mode="json")}
-            for (decision, count), stop in zip(self._runs, stops, strict=True)
-        ]
-
-    @classmethod
-    def from_plain(cls, runs: list[dict[str, Any]]) -> Self:
-        """Return the decisions whose `to_plain` is ``runs``."""
-        applied = cls()
-        for run in runs:
-            applied.add(Decision.from_plain(run["decision"]), run["stop"] - run["start"])
-        return applied
-
 
 # Lines in metrics.jsonl of one training run, changes of decision and validations apart.
 _LOGGED_STRETCHES = 100
-# Between two looks at whether to stop or to save.
+# Between two checks whether to stop or to save: a Ctrl-C is answered at once, and the clock and
+# the other processes are asked so rarely that it costs nothing.
 _SECONDS_PER_CHUNK = 0.25
 _LONGEST_CHUNK = 1000
 
+_LOG = logging.getLogger(__name__)
+
+
+class Decider(Protocol):
+    """Decides how the steps of one training run are mixed."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of all decisions, complete at the end of the training run."""
+
+    def decide(self, trainer: ClassifierTrainer) -> Decision:
+        """Return the decision for the next step."""
+
+    def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
+        """Return the first step after ``step`` with another decision, at most ``limit``."""
+
+    def take_in(self, metrics: TrainMetrics) -> None:
+        """Observe a stretch: the steps up to a logged one or to another decision."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values from which `load_state_dict` resumes."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from a state."""
+
+
+class ReplaySource(Protocol):
+    """A schedule or policy to follow."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """A hash of it, under the name of its kind."""
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """Operators that it may choose."""
+
+    def claim(self, run: Path) -> None:
+        """Write a copy into the folder of a run, unless that run follows another one."""
+
+    def decider(self, task: TaskConfig, data: SearchData, *, num_steps: int) -> Decider:
+        """Return the decider of a training run of ``num_steps`` steps that has not begun."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScheduleSource:
+    """A schedule, which is its own decider: it depends on nothing but the step."""
+
+    schedule: Schedule
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The hash of its decisions."""
+        return {"schedule": self.schedule.decision_hash()}
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """Operators of its segments."""
+        return tuple(sorted({segment.decision.operator for segment in self.schedule.segments}))
+
+    def claim(self, run: Path) -> None:
+        """Write `schedule.json`.
+
+        Raises:
+            CheckpointError: there is one with other decisions, or a policy.
+        """
+        path = run / SCHEDULE_NAME
+        is_other = path.exists() and ScheduleSource(Schedule.load(path)).identity != self.identity
+        if is_other or (run / POLICY_NAME).exists():
+            raise CheckpointError(f"{run}: expected a run of this schedule, got another's")
+        self.schedule.save(path)
+
+    def decider(self, task: TaskConfig, data: SearchData, *, num_steps: int) -> Decider:
+        """Return itself."""
+        return self
+
+    def decide(self, trainer: ClassifierTrainer) -> Decision:
+        """Return the decision at this fraction of the training run."""
+        return self.schedule.at(trainer.progress)
+
+    def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
+        """Return the next step with another decision, at most ``limit``."""
+        return self.schedule.holds_until(step, limit=limit, num_steps=num_steps)
+
+    def take_in(self, metrics: TrainMetrics) -> None:
+        """Ignore it: a schedule is fixed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the step of the trainer says all."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Ignore it."""
+
+
+def source_in(run: Path) -> ReplaySource:
+    """Return what the run in a folder follows.
+
+    Raises:
+        AutoMixError: it is no folder of a replay, or a file in it is damaged.
+    """
+    if (run / POLICY_NAME / ENVIRONMENT_NAME).exists():
+        # Only here, as it imports agents and environments.
+        from automix.experiments.replay.policy import PolicySource  # noqa: PLC0415
+
+        return PolicySource.load(run / POLICY_NAME)
+    if (run / SCHEDULE_NAME).exists():
+        return ScheduleSource(Schedule.load(run / SCHEDULE_NAME))
+    content = "one without a schedule and a policy" if run.is_dir() else "nothing there"
+    raise CheckpointError(f"{run}: expected the folder of a replay, got {content}")
+
+
+def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str, Any]:
+    """Train as ``source`` says in ``output``; return the result, also if it is there already.
+
+    An interrupted run in ``output`` is resumed from its newest checkpoint, bit for bit. The
+    classifier (averaged weights, if any) is written as safetensors.
+
+    Raises:
+        AutoMixError: data or folder do not fit, or the training run diverged.
+        KeyboardInterrupt: it was asked to stop; what was trained is saved.
+    """
+    # All that can be wrong with data, model and source is noticed before anything is written.
+    data = load_data(config.task.data)
+    check_model(config.task, data.seen)
+    selection = _selection_split(config, data)
+    torch.set_num_threads(config.compute.threads)
+    trainer = build_trainer(config.task, data.seen, seed=config.seed)
+    decider = source.decider(config.task, data.seen, num_steps=trainer.total_steps)
+    run = RunFolder(output, config)
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> dict[str, Any] | None:
+            stack.enter_context(run)
+            return run.read_result() if run.is_finished else None
+
+        # Files are written by rank 0 alone; the other processes get its result, or its error.
+        if (finished := on_main(enter)) is not None:
+            return finished
+        on_main(lambda: source.claim(output))
+        # A checkpoint can be resumed only where all of this is the same.
+        identity = {
+            "configuration": config.content_hash(),
+            **source.identity,
+            "data": data.fingerprint,
+            "number of processes": str(current_world().size),
+        }
+        loop = ReplayLoop(config, trainer, decider, run, selection=selection, identity=identity)
+        loop.train()
+
+        steps = decider.schedule.decisions(trainer.total_steps)
+        applied_hash = check_decisions(loop.applied, steps, where=output)
+        step = trainer.total_steps
+        if config.weights == "best" and loop.best is not None:
+            step = loop.best["step"]
+            trainer.evaluated_model.load_state_dict(on_main(lambda: loop.load_best(step)))
+        # All processes evaluate, each a part of the images.
+        result = {
+            "kind": "replay",
+            "test": dataclasses.asdict(trainer.evaluate(data.test)),
+            "selection": None,
+            "best": loop.best,
+            "weights": {"which": config.weights, "step": step},
+            "seed": config.seed,
+            "steps": trainer.total_steps,
+            "seconds": loop.seconds,
+            "data": data.fingerprint,
+            "follows": source.identity,
+            "schedule_hash": decider.schedule.decision_hash(),
+            "decisions_hash": applied_hash,
+        }
+        if len(data.seen.selection):
+            result["selection"] = dataclasses.asdict(trainer.evaluate(data.seen.selection))
+
+        def finish() -> None:
+            write_json(output / DECISIONS_NAME, {"hash": applied_hash, "runs": loop.applied})
+            # Of a policy, it is known only now.
+            decider.schedule.save(output / SCHEDULE_NAME)
+            save_classifier(output, _facts(config, data, result), trainer.evaluated_model)
+            # Last, because it says that the others are there.
+            run.finish(result)
+
+        on_main(finish)
+        return result
+
+
+def predict_cost(config: ReplayConfig, source: ReplaySource) -> CostEstimate:
+    """Return what `replay` will cost, measured on a few steps; nothing is written."""
+    return estimate_cost(
+        config.task,
+        load_data(config.task.data).seen,
+        operators=source.operators,
+        num_trainings=1,
+        evaluations_per_training=2 + config.validations,
+        compute=config.compute.model_copy(update={"workers": 1}),
+    )
+
+
+class Best(TypedDict):
+    """The best validation so far: the steps before it, and its `EvalMetrics`."""
+
+    step: int
+    metrics: dict[str, Any]
+
+
+class AppliedRun(TypedDict):
+    """Steps from ``start`` to the one before ``stop``, all mixed by one decision."""
+
+    start: int
+    stop: int
+    decision: dict[str, Any]
+
 
 class ReplayLoop:
-    """One training that follows a decider, and continues from its newest checkpoint.
+    """One training run that follows a decider, resumed from its newest checkpoint if there is one.
 
     Attributes:
-        applied: the decisions of all steps so far.
+        applied: the decisions handed to the trainer so far, in order.
         best: the best validation so far.
     """
 
@@ -192,114 +276,114 @@ class ReplayLoop:
         decider: Decider,
         run: RunFolder,
         *,
-        checkpoints: ReplayCheckpoints,
-        validation: Split | None,
+        selection: Split | None,
+        identity: dict[str, str],
     ) -> None:
-        """Continue from the newest checkpoint, if there is one.
+        """Resume from the newest checkpoint, or begin.
 
         Args:
             config: how often to validate and to save.
             trainer: of a training run that has not begun.
-            decider: what the training follows.
-            run: where numbers go; entered on rank 0 alone.
-            checkpoints: where the training is kept.
-            validation: images of the validations; None for none.
+            decider: of the same training run.
+            run: the folder; entered on rank 0 alone.
+            selection: images of the validations; None for none.
+            identity: values that must equal those of a checkpoint, by name.
 
         Raises:
             CheckpointError: there are checkpoints, but of something else, or all are damaged.
         """
-        self.applied = AppliedDecisions()
+        self.applied: list[AppliedRun] = []
         self.best: Best | None = None
         self._config = config
         self._trainer = trainer
         self._decider = decider
         self._run = run
-        self._checkpoints = checkpoints
-        self._validation = validation if config.validations else None
+        self._selection = selection
+        self._identity = identity
+        self._checkpoints = CheckpointFolder(
+            run.path / CHECKPOINTS_NAME, keep=config.checkpoints.keep
+        )
         self._sums = RunningSums(trainer.device)
-        self._seconds_before = 0.0
         self._started = self._saved_at = time.monotonic()
-        self._chunk = 1
-        self._world = current_world()
         self._restore()
 
     @property
     def seconds(self) -> float:
         """Wall-clock time of all attempts."""
-        return self._seconds_before + time.monotonic() - self._started
+        return time.monotonic() - self._started
 
-    def run(self) -> None:
+    def train(self) -> None:
         """Train to the end; the last checkpoint is that of the finished training run.
 
         Raises:
-            KeyboardInterrupt: somebody wanted it to stop, and what was trained is saved.
+            KeyboardInterrupt: it was asked to stop, and what was trained is saved.
             DivergedError: the loss is not finite; no checkpoint was written since.
             OSError: a checkpoint cannot be written; those before it are as they were.
         """
-        trainer, total = self._trainer, self._trainer.total_steps
-        bar = ProgressBar("replay", total, done=trainer.step, is_shown=self._world.is_main)
+        trainer, total, config = self._trainer, self._trainer.total_steps, self._config
+        world, chunk = current_world(), 1
+        bar = ProgressBar("replay", total, done=trainer.step, is_shown=world.is_main)
         with StopRequest() as stop, bar:
-            while trainer.step < total:
+            while (step := trainer.step) < total:
+                # Decide, and find the next step after which something else has to be done.
                 decision = self._decider.decide(trainer)
-                limit = next_mark(trainer.step, total, _LOGGED_STRETCHES)
-                end = self._decider.holds_until(trainer.step, limit=limit, num_steps=total)
-                while trainer.step < end:
-                    count = self._train_chunk(decision, end)
-                    if trainer.step == end:
-                        self._end_stretch(decision)
-                    if self._is_validated(trainer.step):
-                        self._validate()
-                    bar.advance(count, note=self._note(decision))
-                    is_stopped, is_due = self._look_up(is_stopped=stop.is_made)
-                    if is_stopped or is_due or self._is_saved(trainer.step):
-                        self._save()
-                    if is_stopped:
-                        raise KeyboardInterrupt
+                limit = next_mark(step, total, _LOGGED_STRETCHES)
+                stretch_end = self._decider.holds_until(step, limit=limit, num_steps=total)
+                validated_at = (
+                    next_mark(step, total, config.validations) if self._selection else total + 1
+                )
+                every = config.checkpoints.every_steps or total
+                saved_at = min((step // every + 1) * every, total)
 
-    def _train_chunk(self, decision: Decision, end: int) -> int:
-        """Train a few steps, at most up to ``end``; return how many."""
-        step = self._trainer.step
-        count = min(end, step + self._chunk, self._next_stop()) - step
-        started = time.perf_counter()
-        self._trainer.run(decision, self._sums, num_steps=count)
-        seconds = time.perf_counter() - started
-        self.applied.add(decision, count)
-        wanted = round(_SECONDS_PER_CHUNK * count / max(seconds, 1e-9))
-        self._chunk = min(max(wanted, 1), 2 * self._chunk, _LONGEST_CHUNK)
-        return count
+                # Train up to it, but not for long. The host does not wait for the device here.
+                end = min(step + chunk, stretch_end, validated_at, saved_at)
+                started = time.perf_counter()
+                trainer.run(decision, self._sums, num_steps=end - step)
+                seconds = time.perf_counter() - started
+                note_applied(self.applied, decision, stop=end)
 
-    def _look_up(self, *, is_stopped: bool) -> tuple[bool, bool]:
-        """Return whether to stop and whether a checkpoint is due: the same in all processes.
+                # Log and validate. Both wait for the device.
+                if end == stretch_end:
+                    self._end_stretch(decision)
+                if end == validated_at:
+                    self._validate()
+                bar.advance(end - step, note=self._note(decision))
 
-        So is, afterwards, the number of steps until the next time. Processes that train together
-        wait for one another at every step; here, a few times per second, their hosts do too.
+                # Agree with the other processes on whether to stop, whether a checkpoint is due by
+                # time, and on the number of steps until the next time they agree: the fewest that
+                # one of them wants. They wait for one another at every step anyway.
+                chunk = min(
+                    max(round(_SECONDS_PER_CHUNK * (end - step) / max(seconds, 1e-9)), 1),
+                    2 * chunk,
+                    _LONGEST_CHUNK,
+                )
+                is_stopped, is_due, negative = highest_of_processes(
+                    stop.is_made, world.is_main and self._is_due(), -chunk
+                )
+                chunk = -negative
+                if is_stopped or is_due or end == saved_at:
+                    self._save()
+                if is_stopped:
+                    raise KeyboardInterrupt
+
+    def load_best(self, step: int) -> dict[str, Tensor]:
+        """Return the weights of the best validation, which was after ``step`` optimizer steps.
+
+        Raises:
+            CheckpointError: the file that holds them is missing, damaged, or of another validation.
         """
+        path = self._checkpoints.path / _BEST_NAME
+        state = read_checkpoint(path)
+        if state["step"] != step:
+            raise CheckpointError(
+                f"{path}: expected the weights after step {step}, got those after {state['step']}"
+            )
+        weights: dict[str, Tensor] = state["weights"]
+        return weights
+
+    def _is_due(self) -> bool:
         every_minutes = self._config.checkpoints.every_minutes
-        minutes = (time.monotonic() - self._saved_at) / 60
-        is_due = self._world.is_main and every_minutes is not None and minutes >= every_minutes
-        stops, dues, negative = highest_of_processes(is_stopped, is_due, -self._chunk)
-        self._chunk = -negative
-        return bool(stops), bool(dues)
-
-    def _next_stop(self) -> int:
-        """Return the next step after which to validate or to save."""
-        step, total = self._trainer.step, self._trainer.total_steps
-        stops = [total]
-        if self._validation is not None:
-            stops.append(next_mark(step, total, self._config.validations))
-        if (every := self._config.checkpoints.every_steps) is not None:
-            stops.append((step // every + 1) * every)
-        return min(stops)
-
-    def _is_validated(self, step: int) -> bool:
-        if self._validation is None:
-            return False
-        return next_mark(step - 1, self._trainer.total_steps, self._config.validations) == step
-
-    def _is_saved(self, step: int) -> bool:
-        every_steps = self._config.checkpoints.every_steps
-        is_last = step == self._trainer.total_steps
-        return is_last or (every_steps is not None and step % every_steps == 0)
+        return every_minutes is not None and time.monotonic() - self._saved_at >= 60 * every_minutes
 
     def _end_stretch(self, decision: Decision) -> None:
         metrics = self._finite_metrics()
@@ -320,9 +404,19 @@ class ReplayLoop:
             }
         )
 
-    def _log(self, values: Mapping[str, float | str | None]) -> None:
-        known = {name: value for name, value in values.items() if value is not None}
-        on_main(lambda: self._run.log(self._trainer.step, known))
+    def _validate(self) -> None:
+        assert self._selection is not None
+        self._finite_metrics()
+        step = self._trainer.step
+        metrics = dataclasses.asdict(self._trainer.evaluate(self._selection))
+        names = ("nll", "calibrated_nll", "accuracy", "temperature")
+        self._log({f"selection/{name}": metrics[name] for name in names})
+        # Calibrated: mixing makes a network underconfident, which plain NLL punishes.
+        best = math.inf if self.best is None else self.best["metrics"]["calibrated_nll"]
+        if self.best is None or metrics["calibrated_nll"] < best:
+            self.best = Best(step=step, metrics=metrics)
+            state = {"step": step, "weights": self._trainer.evaluated_model.state_dict()}
+            on_main(lambda: write_checkpoint(self._checkpoints.path / _BEST_NAME, state))
 
     def _finite_metrics(self) -> TrainMetrics:
         metrics = self._sums.read()
@@ -333,52 +427,98 @@ class ReplayLoop:
             )
         return metrics
 
-    def _validate(self) -> None:
-        assert self._validation is not None
-        self._finite_metrics()
-        step = self._trainer.step
-        metrics = self._trainer.evaluate(self._validation)
-        names = ("nll", "calibrated_nll", "accuracy", "temperature")
-        self._log({f"selection/{name}": getattr(metrics, name) for name in names})
-        if self.best is None or metrics.calibrated_nll < self.best.metrics.calibrated_nll:
-            self.best = Best(step=step, metrics=metrics)
-            weights = self._trainer.evaluated_model.state_dict()
-            on_main(lambda: self._checkpoints.save_best(step, weights))
+    def _log(self, values: Mapping[str, float | str | None]) -> None:
+        defined = {name: value for name, value in values.items() if value is not None}
+        on_main(lambda: self._run.log(self._trainer.step, defined))
 
     def _note(self, decision: Decision) -> str:
         if self.best is None:
             return decision.label()
-        return f"{decision.label()}, best selection NLL {self.best.metrics.calibrated_nll:.4f}"
+        best = self.best["metrics"]["calibrated_nll"]
+        return f"{decision.label()}, best selection NLL {best:.4f}"
 
     def _save(self) -> None:
-        # Nobody wants to continue from weights that are not numbers.
+        # Weights that are not numbers would replace the checkpoint that can still be resumed.
         self._finite_metrics()
-        state = ReplayState(
-            identity=self._checkpoints.identity,
-            trainer=self._trainer.state_dict(),
-            sums=self._sums.state_dict(),
-            applied=self.applied.to_plain(),
-            decider=self._decider.state_dict(),
-            best=self.best.to_plain() if self.best else None,
-            seconds=self.seconds,
-            metrics_lines=on_main(lambda: self._run.metrics_lines),
-        )
-        on_main(lambda: self._checkpoints.save(state))
+        # All of it but the seconds is a function of configuration, data and step.
+        state = {
+            "identity": self._identity,
+            "trainer": self._trainer.state_dict(),
+            "sums": self._sums.state_dict(),
+            "applied": self.applied,
+            "decider": self._decider.state_dict(),
+            "best": self.best,
+            "seconds": self.seconds,
+            "metrics_lines": on_main(lambda: self._run.metrics_lines),
+        }
+        on_main(lambda: self._checkpoints.save(self._trainer.step, state))
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
-        state = on_main(self._checkpoints.load_newest)
+        state = on_main(self._load_newest)
         if state is None:
             on_main(lambda: self._run.keep_metrics(0))
             return
         self._trainer.load_state_dict(state["trainer"])
         self._sums.load_state_dict(state["sums"])
-        self.applied = AppliedDecisions.from_plain(state["applied"])
+        self.applied = state["applied"]
         self._decider.load_state_dict(state["decider"])
-        self.best = Best.from_plain(state["best"]) if state["best"] else None
-        self._seconds_before = state["seconds"]
+        self.best = state["best"]
+        self._started -= state["seconds"]
+        # Steps after the checkpoint are trained again, and logged again.
         lines, next_step = state["metrics_lines"], self._trainer.step + 1
         on_main(lambda: self._run.keep_metrics(lines, next_step=next_step))
+
+    def _load_newest(self) -> dict[str, Any] | None:
+        state = self._checkpoints.load_newest()
+        saved = state.get("identity", {}) if state else self._identity
+        for name, value in self._identity.items():
+            if saved.get(name) != value:
+                raise CheckpointError(
+                    f"{self._checkpoints.path}: expected checkpoints with {name} {value}, got "
+                    f"{saved.get(name)}; continue what was begun, or begin in another folder"
+                )
+        return state
+
+
+def note_applied(applied: list[AppliedRun], decision: Decision, *, stop: int) -> None:
+    """Note that all steps from the last one noted to the one before ``stop`` followed a decision.
+
+    A run of equal decisions is one entry, however often the training run was interrupted in it.
+    """
+    plain = decision.model_dump(mode="json")
+    if applied and applied[-1]["decision"] == plain:
+        applied[-1]["stop"] = stop
+    else:
+        start = applied[-1]["stop"] if applied else 0
+        applied.append(AppliedRun(start=start, stop=stop, decision=plain))
+
+
+def check_decisions(
+    applied: Sequence[AppliedRun], expected: Sequence[Decision], *, where: Path
+) -> str:
+    """Return the hash of the decisions that the steps followed.
+
+    Args:
+        applied: the decisions handed to the trainer.
+        expected: the schedule's decision for every step of the training run.
+        where: folder of the run, for the message.
+
+    Raises:
+        CheckpointError: they are not the same.
+    """
+    steps = (
+        itertools.repeat(Decision.from_plain(run["decision"]), run["stop"] - run["start"])
+        for run in applied
+    )
+    applied_hash = decisions_hash(list(itertools.chain.from_iterable(steps)))
+    expected_hash = decisions_hash(expected)
+    if applied_hash != expected_hash:
+        raise CheckpointError(
+            f"{where}: expected steps that followed the decisions {expected_hash} of the schedule, "
+            f"got {applied_hash}; start anew in an empty folder"
+        )
+    return applied_hash
 
 
 def next_mark(step: int, total: int, count: int) -> int:
@@ -386,129 +526,21 @@ def next_mark(step: int, total: int, count: int) -> int:
 
     Args:
         step: 0 or more, less than ``total``.
-        total: steps of the training, where the last part ends.
+        total: steps of the training run, where the last part ends.
         count: number of parts, at least 1; with more parts than steps, every step ends one.
     """
+    # Part p ends at ceil(p * total / count): of the first p that is above step * count / total.
     return -(-(step * count // total + 1) * total // count)
 
 
-DECISIONS_NAME = "decisions.json"
-_LOG = logging.getLogger(__name__)
-
-
-def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str, Any]:
-    """Train as ``source`` says in ``output``; return the result, also if it is there already.
-
-    An interrupted run in ``output`` is continued from its newest checkpoint, bit for bit. The
-    classifier (averaged weights, if any) is written as safetensors.
+def _selection_split(config: ReplayConfig, data: DataSet) -> Split | None:
+    """Return the images of the validations, or None where nothing is validated.
 
     Raises:
-        AutoMixError: data or folder do not fit, or the training diverged.
-        KeyboardInterrupt: it was asked to stop; what was trained is saved.
-    """
-    data = load_data(config.task.data)
-    check_model(config.task, data.seen)
-    validation = _validation(config, data)
-    torch.set_num_threads(config.compute.threads)
-    trainer = build_trainer(config.task, data.seen, seed=config.seed)
-    decider = source.decider(config.task, data.seen, num_steps=trainer.total_steps)
-    with contextlib.ExitStack() as stack:
-        run = RunFolder(output, config)
-        on_main(lambda: _enter(stack, run))
-        if (finished := on_main(lambda: _result_of(run))) is not None:
-            return finished
-        on_main(lambda: source.claim(output))
-        checkpoints = ReplayCheckpoints(
-            output,
-            keep=config.checkpoints.keep,
-            identity={
-                "configuration": config.content_hash(),
-                **source.identity,
-                "data": data.fingerprint,
-                "number of processes": str(current_world().size),
-            },
-        )
-        loop = ReplayLoop(
-            config, trainer, decider, run, checkpoints=checkpoints, validation=validation
-        )
-        loop.run()
-        schedule = decider.schedule()
-        applied = check_decisions(
-            loop.applied, schedule.decisions(trainer.total_steps), where=output
-        )
-        if config.weights == "best" and (best := loop.best) is not None:
-            weights = on_main(lambda: checkpoints.load_best(best.step))
-            trainer.evaluated_model.load_state_dict(weights)
-        result = _result(config, data, trainer, loop)
-        result |= {
-            "follows": source.identity,
-            "schedule_hash": schedule.decision_hash(),
-            "decisions_hash": applied,
-        }
-
-        def finish() -> None:
-            decisions = {"hash": applied, "runs": loop.applied.to_plain()}
-            write_json(output / DECISIONS_NAME, decisions)
-            # Of a policy, it is known only now.
-            schedule.save(output / SCHEDULE_NAME)
-            save_classifier(output, _facts(config, data, result), trainer.evaluated_model)
-            run.finish(result)
-
-        on_main(finish)
-        return result
-
-
-def predict_cost(config: ReplayConfig, source: ReplaySource) -> CostEstimate:
-    """Return what `replay` will cost, measured on a few steps; nothing is written."""
-    return estimate_cost(
-        config.task,
-        load_data(config.task.data).seen,
-        operators=source.operators,
-        num_trainings=1,
-        evaluations_per_training=2 + config.validations,
-        compute=config.compute.model_copy(update={"workers": 1}),
-    )
-
-
-def check_decisions(
-    applied: AppliedDecisions, wanted_decisions: Sequence[Decision], *, where: Path
-) -> str:
-    """Return the hash of the decisions that the steps followed.
-
-    Args:
-        applied: what the trainer was told, step by step.
-        wanted_decisions: what the schedule says for every step of the training.
-        where: folder of the run.
-
-    Raises:
-        CheckpointError: they are not the same.
-    """
-    found = applied.hash()
-    wanted = decisions_hash(wanted_decisions)
-    if found != wanted:
-        raise CheckpointError(
-            f"{where}: expected steps that followed the decisions {wanted} of the schedule, "
-            f"got {found}; start anew in an empty folder"
-        )
-    return found
-
-
-def _enter(stack: contextlib.ExitStack, run: RunFolder) -> None:
-    stack.enter_context(run)
-
-
-def _result_of(run: RunFolder) -> dict[str, Any] | None:
-    return run.read_result() if run.is_finished else None
-
-
-def _validation(config: ReplayConfig, data: DataSet) -> Split | None:
-    """Return the selection split, or None where there is none.
-
-    Raises:
-        ConfigError: there is none, and the best weights on it are wanted.
+        ConfigError: there is no selection split, and the best weights on it are requested.
     """
     if len(data.seen.selection):
-        return data.seen.selection
+        return data.seen.selection if config.validations else None
     if config.weights == "best":
         raise ConfigError(
             "weights: expected last without a selection split (task.data.selection-size 0), got "
@@ -519,34 +551,13 @@ def _validation(config: ReplayConfig, data: DataSet) -> Split | None:
     return None
 
 
-def _result(
-    config: ReplayConfig, data: DataSet, trainer: ClassifierTrainer, loop: ReplayLoop
-) -> dict[str, Any]:
-    selection = data.seen.selection
-    step = trainer.total_steps
-    if config.weights == "best" and loop.best is not None:
-        step = loop.best.step
-    return {
-        "kind": "replay",
-        "test": dataclasses.asdict(trainer.evaluate(data.test)),
-        "selection": dataclasses.asdict(trainer.evaluate(selection)) if len(selection) else None,
-        "best": loop.best.to_plain() if loop.best else None,
-        "weights": {"which": config.weights, "step": step},
-        "seed": config.seed,
-        "steps": trainer.total_steps,
-        "seconds": loop.seconds,
-        "data": data.fingerprint,
-    }
-
-
 def _facts(config: ReplayConfig, data: DataSet, result: dict[str, Any]) -> ClassifierFacts:
-    statistics = data.statistics
     return ClassifierFacts(
         model=config.task.model.model_copy(update={"weights": None}),
         class_names=data.class_names,
         image_shape=data.seen.image_shape,
-        mean=statistics.mean,
-        std=statistics.std,
+        mean=data.statistics.mean,
+        std=data.statistics.std,
         provenance={
             "config": config.content_hash(),
             "schedule": result["schedule_hash"],

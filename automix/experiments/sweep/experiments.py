@@ -21,9 +21,8 @@ from automix.experiments.config import (
     SearchAndCompareConfig,
     SearchConfig,
 )
+from automix.experiments.replay.run import ScheduleSource, replay
 from automix.experiments.replay.run import predict_cost as predict_replay_cost
-from automix.experiments.replay.run import replay
-from automix.experiments.replay.sources import ScheduleSource
 from automix.experiments.search.run import predict_cost as predict_search_cost
 from automix.experiments.search.run import search
 from automix.experiments.sweep.search_and_compare import parse_outcome, search_and_compare
