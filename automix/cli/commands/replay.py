@@ -81,7 +81,6 @@ def _what_to_do(
     if flags.resume is not None:
         source = source_in(flags.resume)
         return ReplayConfig.from_yaml(flags.resume / CONFIG_NAME), source, flags.resume
-    source: ReplaySource
     if flags.policy is not None:
         from automix.experiments.replay.policy import PolicySource
 
