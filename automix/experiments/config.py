@@ -237,3 +237,42 @@ class TransferConfig(Config):
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     """Where training runs run."""
+
+
+class CardFlags(Config):
+    """Flags of `automix card`."""
+
+    output: Path | None = None
+    """File of the card. Default: README.md in the folder of the run, where the Hub looks for it."""
+
+    overwrite: bool = False
+    """Replace an existing file that differs."""
+
+
+class PlotFlags(Config):
+    """Flags of `automix schedule show`."""
+
+    plot: Path | None = None
+    """PNG file to draw the schedule to. Default: no drawing."""
+
+
+class SweepFolderFlags(Config):
+    """Flags of the commands about parts of a sweep."""
+
+    output: Path | None = None
+    """Folder of the sweep; by default one in runs/ that is named after its file. Finished cells in
+    it are left alone, interrupted ones resumed."""
+
+
+class SweepFlags(SweepFolderFlags):
+    """Flags of `automix ablate`."""
+
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Cells that run at the same time. The processes of each are set by its own compute section."""
+
+    devices: tuple[str, ...] = ()
+    """Values of CUDA_VISIBLE_DEVICES: each process gets one, and no more processes run than there
+    are values. If empty, processes see all devices."""
+
+    dry_run: bool = False
+    """Print the cells, their states and their predicted cost, and stop."""

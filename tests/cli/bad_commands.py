@@ -193,7 +193,7 @@ WORDS = [
     bad_words(
         "configuration of an unknown command",
         "config serch",
-        "automix config: expected one of search, probe,... got 'serch' (did you mean 'search'?)",
+        "automix config: expected one of search, replay,... got 'serch' (did you mean 'search'?)",
     ),
     bad_words(
         "compare with an unknown schedule",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from automix.cli.commands.common import RunFlags
 from automix.configuration.arguments import flag_name, read_words
+from automix.experiments.common.config import RunFlags
 from automix.experiments.config import SearchConfig
 
 
@@ -66,7 +66,7 @@ def test_files_may_stand_before_between_and_after_flags() -> None:
         command="automix search",
     )
     assert words.files == ("one.yaml", "two.yaml", "three.yaml")
-    assert words.given == {("seed",), ("dry_run",)}
+    assert words.paths == {("seed",), ("dry_run",)}
 
 
 def test_the_flag_of_a_field() -> None:

@@ -5,47 +5,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from automix.cli.commands import (
-    ablate,
-    card,
-    compare,
-    config,
-    evaluate,
-    probe,
-    replay,
-    report,
-    schedule,
-    search,
-    show,
-    transfer,
-)
-from automix.cli.main import COMMANDS
-from automix.configuration.arguments import Signature, flag_name
+from automix.configuration.arguments import every_field, flag_name
+from automix.configuration.command import Command, load
+from automix.experiments.commands import COMMANDS
 from tests.cli.running import RunCommand, leaves
 
 ROOT = Path(__file__).parents[2]
-SIGNATURES: list[Signature[Any, Any]] = [
-    search.SEARCH,
-    replay.REPLAY,
-    compare.COMPARE,
-    ablate.ABLATE,
-    ablate.RUN_CELL,
-    ablate.LIST,
-    ablate.TABLE,
-    evaluate.EVALUATE,
-    probe.PROBE,
-    transfer.TRANSFER,
-    card.CARD,
-    report.REPORT,
-    show.SHOW,
-    schedule.SCHEDULE_SHOW,
-    schedule.SCHEDULE_MAKE,
-    *config.CONFIGS.values(),
-]
+ON_COMMAND_LINE = [command for command in COMMANDS.values() if command.handler]
 
 
 def without_frames(text: str) -> str:
@@ -53,17 +22,15 @@ def without_frames(text: str) -> str:
     return " ".join(re.sub("[\u2500-\u257f]", " ", text).split())
 
 
-@pytest.mark.parametrize("signature", SIGNATURES, ids=lambda signature: signature.command)
-def test_help_explains_every_word_and_field(
-    signature: Signature[Any, Any], run_command: RunCommand
-) -> None:
-    outcome = run_command(*signature.command.split()[1:], "--help")
+@pytest.mark.parametrize("command", ON_COMMAND_LINE, ids=lambda command: command.name)
+def test_help_explains_every_word_and_field(command: Command, run_command: RunCommand) -> None:
+    outcome = run_command(*command.name.split(), "--help")
     assert (outcome.code, outcome.err) == (0, "")
     text = without_frames(outcome.out)
-    assert text.startswith(f"usage: {signature.usage}")
-    for word, explanation in signature.words.items():
+    assert text.startswith(f"usage: {command.usage}")
+    for word, explanation in command.words.items():
         assert f"{word}: {explanation}." in text
-    for path, field in leaves(signature.every_field):
+    for path, field in leaves(every_field(command)):
         assert field.description, path
         # A truth value has two names: "--dry-run, --no-dry-run".
         _, found, after = re.split(f" ({flag_name(path)}),? ", text, maxsplit=1)
@@ -73,19 +40,28 @@ def test_help_explains_every_word_and_field(
 
 @pytest.mark.parametrize("group", ["schedule", "config"])
 def test_a_group_lists_its_commands(group: str, run_command: RunCommand) -> None:
-    wanted = [s.usage for s in SIGNATURES if s.command.startswith(f"automix {group} ")]
+    usages = [command.usage for command in ON_COMMAND_LINE if command.name.startswith(f"{group} ")]
+    assert len(usages) > 1
     for words in ([group], [group, "--help"]):
         outcome = run_command(*words)
         assert outcome.code == 0
-        assert all(usage in outcome.out for usage in wanted)
+        assert all(usage in outcome.out for usage in usages)
 
 
 def test_help_lists_every_command(run_command: RunCommand) -> None:
     for words in ([], ["-h"], ["--help"]):
         outcome = run_command(*words)
         assert (outcome.code, outcome.err) == (0, "")
-        assert all(f"  {name} " in outcome.out for name in COMMANDS)
-    assert {signature.command.split()[1] for signature in SIGNATURES} == set(COMMANDS)
+        assert all(f"  {command.name.split()[0]} " in outcome.out for command in ON_COMMAND_LINE)
+        assert all(command.summary in outcome.out for command in COMMANDS.values())
+
+
+def test_every_name_in_the_table_can_be_imported() -> None:
+    for command in COMMANDS.values():
+        references = (command.config, command.flags, command.cell_config, command.run)
+        references += (command.predict_cost, command.summarize, command.identify)
+        assert all(callable(load(reference)) for reference in filter(None, references))
+        assert bool(command.run) == bool(command.predict_cost)
 
 
 def test_help_shows_what_a_file_says(folder: Path, run_command: RunCommand) -> None:

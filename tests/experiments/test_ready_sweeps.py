@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from automix.configuration.base import Config
+from automix.configuration.command import load
+from automix.experiments.commands import COMMANDS
 from automix.experiments.sweep.cell import run_cell
-from automix.experiments.sweep.experiments import EXPERIMENTS
-from automix.experiments.sweep.run import Sweep, load_sweep
+from automix.experiments.sweep.run import Sweep, load_sweep, measures_of
 from automix.experiments.sweep.spec import Cell
 from automix.experiments.sweep.table import build_table, format_table
 
@@ -31,10 +32,10 @@ SMALL: Mapping[str, Any] = {
 }
 
 
-def load(path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Sweep:
+def load_small(path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Sweep:
     # Paths of schedules are relative to where the command runs.
     monkeypatch.chdir(ROOT)
-    return load_sweep(path, folder)
+    return load_sweep(path, folder, COMMANDS)
 
 
 def smaller(config: Config) -> Config:
@@ -58,7 +59,7 @@ def _put(values: dict[str, Any], small: Mapping[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_every_cell_is_valid(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = load(path, monkeypatch, tmp_path)
+    sweep = load_small(path, monkeypatch, tmp_path)
     assert len(sweep.cells) > 1
     assert sweep.config.seed_key in sweep.config.grid, "a table without intervals says little"
     assert all(cell.config.compute.workers == 1 for cell in sweep.cells)
@@ -86,7 +87,7 @@ def test_there_is_one_for_each_question() -> None:
 def test_the_first_and_last_cells_give_what_is_measured(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = load(ROOT / "configs" / "ablation" / f"{name}.yaml", monkeypatch, tmp_path)
+    sweep = load_small(ROOT / "configs" / "ablation" / f"{name}.yaml", monkeypatch, tmp_path)
     cells = [
         Cell(
             identifier=cell.identifier,
@@ -96,8 +97,8 @@ def test_the_first_and_last_cells_give_what_is_measured(
         for cell in (sweep.cells[0], sweep.cells[-1])
     ]
     for cell in cells:
-        run_cell(cell, tmp_path, EXPERIMENTS[sweep.config.experiment].run)
-    measures = sweep.config.measures or sweep.experiment.measures
+        run_cell(cell, tmp_path, load(sweep.experiment.run))
+    measures = sweep.config.measures or measures_of(sweep.experiment)
     table = build_table(sweep.config, cells, tmp_path, measures)
     assert len(table["cells"]) == 2
     for entry in table["cells"]:

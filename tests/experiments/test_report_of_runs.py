@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from automix.configuration.command import load
 from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval
+from automix.experiments.commands import COMMANDS
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.compare.run import METRICS, compare
 from automix.experiments.replay.run import ScheduleSource, replay
@@ -40,10 +42,10 @@ def folder(finished_search: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     compare(BOTH.model_copy(update={"schedules": schedules}), folder / "compare.1")
     replay(ReplayConfig(task=SMOKE_TASK), ScheduleSource(Schedule.load(found)), folder / "replay")
     sweep = load_sweep(
-        write_sweep(folder / "widths.yaml", TINY_TASK, seeds=3), folder / "ablate-widths"
+        write_sweep(folder / "widths.yaml", TINY_TASK, seeds=3), folder / "ablate-widths", COMMANDS
     )
     for cell in sweep.cells[:-1]:
-        run_cell(cell, sweep.folder, sweep.experiment.run)
+        run_cell(cell, sweep.folder, load(sweep.experiment.run))
     save_table(sweep)
     write_report(folder)
     return folder

@@ -1,5 +1,6 @@
 """Configuration that replay shares with other commands. Free of torch, envs and agents."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -65,3 +66,27 @@ class ReplayConfig(Config):
         if self.weights == "best" and not self.validations:
             raise ValueError("expected validations of at least 1 with weights best, got 0")
         return self
+
+
+class RunFlags(Config):
+    """Flags of commands that write a run folder."""
+
+    output: Path | None = None
+    """Folder of the run; by default one in runs/ that is named after the configuration. An
+    interrupted run in it is resumed, a finished one is left alone."""
+
+    dry_run: bool = False
+    """Print what would be trained and about how long it would take, and stop."""
+
+
+class ReplayFlags(RunFlags):
+    """Flags of `automix replay`."""
+
+    policy: Path | None = None
+    """Instead of a schedule: the folder of a search, whose policy then decides before every segment
+    by what it observes of this training run. The reward split that it observes is not trained on.
+    Its decisions are written to schedule.json."""
+
+    resume: Path | None = None
+    """Instead of everything else: the folder of an interrupted replay, which is resumed bit for
+    bit, on as many processes as it was started with."""

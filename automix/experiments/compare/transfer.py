@@ -53,10 +53,10 @@ def transfer(config: TransferConfig, output: Path) -> dict[str, Any]:
         return result
 
 
-def predict_cost(config: TransferConfig) -> list[CostEstimate]:
+def predict_cost(config: TransferConfig) -> dict[str, CostEstimate]:
     """Return what the training runs on proxy and target will cost; nothing is written."""
-    return [
-        estimate_cost(
+    return {
+        name: estimate_cost(
             task,
             _load(config, task),
             operators=config.environment.operators,
@@ -64,8 +64,8 @@ def predict_cost(config: TransferConfig) -> list[CostEstimate]:
             evaluations_per_training=1,
             compute=config.compute,
         )
-        for task in (config.proxy, config.target)
-    ]
+        for name, task in (("proxy", config.proxy), ("target", config.target))
+    }
 
 
 def format_findings(result: Mapping[str, Any]) -> str:

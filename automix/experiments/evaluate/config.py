@@ -163,3 +163,14 @@ class EvaluateConfig(Config):
                     f"{', '.join(self.chosen_tasks)}"
                 )
         return self
+
+
+class EvaluateFlags(Config):
+    """Flags of `automix evaluate`."""
+
+    output: Path | None = None
+    """Folder of the evaluation; by default one in RUN that is named after the configuration. Parts
+    that are finished in it are not run again."""
+
+    dry_run: bool = False
+    """Print what would be measured and about how long it would take, and stop."""

@@ -1,20 +1,22 @@
 """Ablate: a sweep from its file to its table, for the command line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automix.errors import AutoMixError
+from automix.configuration.base import did_you_mean
+from automix.configuration.command import Command, load
+from automix.errors import AutoMixError, ConfigError
 from automix.experiments.common.cost import CostEstimate
 from automix.experiments.common.progress import ProgressBar, format_seconds
 from automix.experiments.common.run_folder import ENVIRONMENT_NAME, describe_environment
 from automix.experiments.compare.run import align
 from automix.experiments.sweep.cell import CellState, is_busy, is_finished, read_error, run_cell
-from automix.experiments.sweep.experiments import Experiment, find_experiment
 from automix.experiments.sweep.scheduler import SweepOutcome, run_sweep
 from automix.experiments.sweep.spec import (
     Cell,
+    MeasureConfig,
     SweepConfig,
     describe_settings,
     expand_sweep,
@@ -27,7 +29,12 @@ SWEEP_NAME = "sweep.yaml"
 """The sweep as it was read, in its folder."""
 
 # The first optimizer step imports `torch._dynamo`, which takes as long as torch itself.
-_PRELOAD = ("automix.experiments.sweep.experiments", "automix.data.load", "torch._dynamo")
+_PRELOAD = (
+    "automix.experiments.sweep.experiments",
+    "automix.experiments.sweep.search_and_compare",
+    "automix.data.load",
+    "torch._dynamo",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +51,27 @@ class Sweep:
 
     path: Path
     config: SweepConfig
-    experiment: Experiment[Any]
+    experiment: Command
     cells: tuple[Cell[Any], ...]
     folder: Path
 
 
-def load_sweep(path: Path, folder: Path) -> Sweep:
+def load_sweep(path: Path, folder: Path, commands: Mapping[str, Command]) -> Sweep:
     """Read a sweep and validate all of its cells; nothing is written.
 
     Raises:
         ConfigError: the file, its base, a cell or the experiment's name does not fit.
     """
     config = SweepConfig.from_yaml(path)
-    experiment = find_experiment(config.experiment, source=path)
-    cells = expand_sweep(config, experiment.config, source=path, identify=experiment.identify)
+    names = [name for name, command in commands.items() if command.identify]
+    if config.experiment not in names:
+        raise ConfigError(
+            f"{path}: experiment: expected one of {', '.join(names)}, got {config.experiment!r}"
+            f"{did_you_mean(config.experiment, names)}"
+        )
+    experiment = commands[config.experiment]
+    model = load(experiment.cell_config or experiment.config)
+    cells = expand_sweep(config, model, source=path, identify=load(experiment.identify))
     return Sweep(path=path, config=config, experiment=experiment, cells=cells, folder=folder)
 
 
@@ -73,7 +87,7 @@ def run_all(sweep: Sweep, *, num_workers: int, devices: Sequence[str]) -> SweepO
         return run_sweep(
             sweep.cells,
             sweep.folder,
-            sweep.experiment.run,
+            load(sweep.experiment.run),
             num_workers=num_workers,
             devices=devices,
             preload=_PRELOAD,
@@ -88,7 +102,7 @@ def run_one(sweep: Sweep, beginning: str) -> Cell[Any]:
         AutoMixError: there is no such cell, another process runs it, or it failed.
     """
     cell = find_cell(sweep.cells, beginning)
-    state = run_cell(cell, sweep.folder, sweep.experiment.run)
+    state = run_cell(cell, sweep.folder, load(sweep.experiment.run))
     if state is CellState.BUSY:
         raise AutoMixError(
             f"{sweep.folder / cell.identifier}: expected a cell that nobody runs, got one that "
@@ -105,12 +119,19 @@ def save_table(sweep: Sweep) -> str:
     Raises:
         CheckpointError: a result is damaged or lacks a measure.
     """
-    measures = sweep.config.measures or sweep.experiment.measures
+    measures = sweep.config.measures or measures_of(sweep.experiment)
     table = build_table(sweep.config, sweep.cells, sweep.folder, measures)
     write_table(table, sweep.folder, name=sweep.path.stem)
     if not (sweep.folder / ENVIRONMENT_NAME).exists():
         write_json(sweep.folder / ENVIRONMENT_NAME, describe_environment())
     return format_table(table)
+
+
+def measures_of(experiment: Command) -> dict[str, MeasureConfig]:
+    """Return the numbers that the table shows unless the sweep says."""
+    return {
+        name: MeasureConfig.model_validate(fields) for name, fields in experiment.measures.items()
+    }
 
 
 def list_cells(sweep: Sweep) -> str:
@@ -147,7 +168,7 @@ def predict(sweep: Sweep, *, num_workers: int) -> Iterator[str]:
             same = cell.config.model_copy(update={"seed": 0})
             key = same.content_hash()
             if key not in known:
-                known[key] = sweep.experiment.predict_cost(same)
+                known[key] = load(sweep.experiment.predict_cost)(same)
             total += known[key].seconds
             cost = f": {known[key].describe()}"
         yield f"{cell.identifier}  {state:<8}  {describe_settings(cell.settings)}{cost}"

@@ -1,0 +1,66 @@
+"""One entry of the table of commands. Free of pydantic and torch: `automix --help` reads it."""
+
+import importlib
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CONFIG_WORD = "CONFIG.yaml"
+_NO_FIELDS = "automix.configuration.base:Config"
+
+
+def load(reference: str) -> Any:
+    """Import the module of ``module:name``, and return what has the name there."""
+    module, _, name = reference.partition(":")
+    return operator.attrgetter(name)(importlib.import_module(module))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What a command takes, does and prints; functions and classes are named as ``module:name``.
+
+    Attributes:
+        name: the word or words after ``automix``.
+        summary: its line in ``automix --help``; empty for commands listed by their group only.
+        description: first paragraph of its own help; empty: the docstring of ``config``.
+        handler: does what the parsed arguments say and yields lines to print; None for a group
+            of commands, such as ``schedule``, and for experiments that only sweeps run.
+        config: fields that a file or flags may set.
+        flags: fields that only flags may set.
+        words: description of each required word, by name.
+        takes_file: whether a configuration file may follow the words.
+        instead: flags that replace the words, and whether a file may follow even so.
+        run: runs or resumes the experiment: ``(config, output)`` to its result.
+        predict_cost: measures a few steps: ``config`` to a `CostEstimate`, or several by name.
+        summarize: ``result`` to the text that is printed.
+        artifact: file in the run folder that is named after it.
+        identify: ``config`` to a hash of it and of the schedule files that it names, which are
+            checked; not empty where the experiment can be a cell of a sweep.
+        cell_config: configuration of a cell where it is not ``config``.
+        measures: numbers of the result that the table of a sweep shows unless the sweep says:
+            fields of `MeasureConfig` by name.
+    """
+
+    name: str
+    summary: str = ""
+    description: str = ""
+    handler: Callable[["Command", Any], Iterator[str]] | None = None
+    config: str = _NO_FIELDS
+    flags: str = _NO_FIELDS
+    words: Mapping[str, str] = field(default_factory=dict)
+    takes_file: bool = False
+    instead: Mapping[str, bool] = field(default_factory=dict)
+    run: str = ""
+    predict_cost: str = ""
+    summarize: str = ""
+    artifact: str = "result.json"
+    identify: str = ""
+    cell_config: str = ""
+    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def usage(self) -> str:
+        """Return the command and its words, such as ``automix search [CONFIG.yaml]``."""
+        optional = [f"[{CONFIG_WORD}]"] if self.takes_file else []
+        return " ".join(["automix", self.name, *self.words, *optional])

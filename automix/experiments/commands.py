@@ -1,0 +1,488 @@
+"""The one table of commands: the command line, its help and sweeps all read it.
+
+Free of torch and pydantic. `automix --help` needs the names only, help of a command its
+configuration too; an experiment, which takes seconds to import, is imported when it runs. Hence the
+imports inside the handlers, and functions named as ``module:name``.
+"""
+
+import contextlib
+import logging
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from automix.configuration.command import Command, load
+from automix.errors import AutoMixError, ConfigError
+
+if TYPE_CHECKING:
+    from automix.configuration.arguments import Arguments
+    from automix.experiments.common.config import ReplayConfig
+    from automix.experiments.replay.run import ReplaySource
+    from automix.experiments.sweep.run import Sweep
+
+
+class Interrupted(KeyboardInterrupt):
+    """A command was interrupted; the text says how to continue."""
+
+
+@contextlib.contextmanager
+def resumable(
+    output: Path, *command: str, mark: str | None = "config.yaml", launcher: str = "automix"
+) -> Iterator[None]:
+    """Say how to resume the run in ``output`` when the body is interrupted.
+
+    Args:
+        output: folder of the run.
+        command: the command and the files that start the same run again, such as ``search`` and
+            the configuration in the folder; ``--output`` is added, unless they say ``--resume``.
+        mark: the file in the folder that shows that there is something to resume; None where
+            there always is.
+        launcher: program that starts the command.
+
+    Raises:
+        Interrupted: the body was, once there was something to resume.
+        AutoMixError: a worker process ended before its work did.
+        OSError: of the body; a nameless one, such as a full disk, gets the name of the folder.
+    """
+    if "--resume" not in command:
+        command = (*command, "--output", str(output))
+    again = f"{launcher} {shlex.join(command)}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        if mark is not None and not (output / mark).exists():
+            raise
+        raise Interrupted(f"continue with: {again}") from None
+    except (BrokenExecutor, ConnectionError, EOFError) as error:
+        # The parent's view of a worker that was killed, or failed with a traceback of its own.
+        raise AutoMixError(
+            f"{output}: expected worker processes to keep running, got one that ended early, "
+            f"killed for its memory perhaps; continue with: {again}"
+        ) from error
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(output)) from error
+
+
+def _checked(output: Path) -> Path:
+    """Refuse a file as output here, because the experiment takes seconds to import."""
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"--output: expected a folder, got the file {output}")
+    return output
+
+
+def _run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
+    """Run an experiment that needs a configuration and nothing else."""
+    config = arguments.config
+    name = f"{command.name}-{config.content_hash()}"
+    output = _checked(arguments.flags.output or Path("runs") / name)
+    run, predict_cost = load(command.run), load(command.predict_cost)
+    if arguments.flags.dry_run:
+        cost = predict_cost(config)
+        costs = cost if isinstance(cost, Mapping) else {"": cost}
+        for task, estimate in costs.items():
+            yield f"{task}: {estimate.describe()}" if task else estimate.describe()
+        return
+    with resumable(output, command.name, str(output / "config.yaml")):
+        result = run(config, output)
+    yield load(command.summarize)(result)
+    artifact = output / command.artifact
+    yield f"{artifact.stem}: {artifact}"
+
+
+def summarize_search(result: Mapping[str, Any]) -> str:
+    """Return the cost of a finished search and the schedule that it selected."""
+    from automix.experiments.common.progress import format_seconds
+
+    cost = result["cost"]
+    stages = ", ".join(f"{count} {name}" for name, count in cost["trainings_by_stage"].items())
+    seconds = format_seconds(cost["search_seconds"] + cost["selection_seconds"])
+    return (
+        f"cost: {cost['trainings']} training runs ({stages}), {seconds}\n"
+        f"selected: {result['selected']}"
+    )
+
+
+def _replay(command: Command, arguments: "Arguments") -> Iterator[str]:
+    flags = arguments.flags
+    if flags.resume is not None and len(arguments.flag_names) > 1:
+        others = " ".join(name for name in arguments.flag_names if name != "--resume")
+        raise ConfigError(f"--resume: expected nothing else beside it, got {others}")
+    from automix.training.distributed import joined_world
+
+    with joined_world() as world:
+        if not world.is_main:
+            # Every process would say the same.
+            logging.disable(logging.INFO)
+        config, source, output = _replay_of(arguments)
+        from automix.experiments.replay.run import predict_cost, replay
+
+        if flags.dry_run:
+            text = predict_cost(config, source).describe()
+        else:
+            with resumable(output, command.name, "--resume", str(output), launcher=_launcher()):
+                test = replay(config, source, output)["test"]
+            text = (
+                f"test: accuracy {test['accuracy']:.4f}, "
+                f"calibrated NLL {test['calibrated_nll']:.4f} nats, "
+                f"NLL {test['nll']:.4f} nats on {test['num_images']} images\n"
+                f"result: {output / command.artifact}"
+            )
+        if world.is_main:
+            yield text
+
+
+def _replay_of(arguments: "Arguments") -> tuple["ReplayConfig", "ReplaySource", Path]:
+    """Return the configuration, the schedule or policy to follow, and the folder of the run."""
+    from automix.experiments.common.config import ReplayConfig
+    from automix.experiments.replay.run import ScheduleSource, source_in
+
+    flags, config = arguments.flags, arguments.config
+    source: ReplaySource
+    if flags.resume is not None:
+        source = source_in(flags.resume)
+        return ReplayConfig.from_yaml(flags.resume / "config.yaml"), source, flags.resume
+    if flags.policy is not None:
+        from automix.experiments.replay.policy import PolicySource
+
+        source = PolicySource.load(flags.policy)
+    else:
+        from automix.schedule import Schedule
+
+        source = ScheduleSource(Schedule.load(Path(arguments.words[0])))
+    (followed,) = source.identity.values()
+    name = f"replay-{followed}-{config.content_hash()}"
+    return config, source, _checked(flags.output or Path("runs") / name)
+
+
+def _launcher() -> str:
+    """Return the command that starts as many processes as torchrun started here."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return "automix"
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    nodes = "" if size == local else f" --nnodes={size // local} ..."
+    return f"torchrun{nodes} --nproc-per-node={local} -m automix"
+
+
+def _evaluate(command: Command, arguments: "Arguments") -> Iterator[str]:
+    config, folder = arguments.config, Path(arguments.words[0])
+    output = _checked(arguments.flags.output or folder / f"evaluation-{config.content_hash()}")
+    from automix.experiments.evaluate import run as experiment
+
+    if arguments.flags.dry_run:
+        yield experiment.predict_cost(config, folder)
+        return
+    with resumable(output, command.name, str(folder), str(output / "config.yaml")):
+        result = experiment.evaluate(config, folder, output)
+    yield experiment.summary(result)
+    yield f"result: {output / command.artifact}"
+
+
+def _write_card(_: Command, arguments: "Arguments") -> Iterator[str]:
+    folder, flags = Path(arguments.words[0]), arguments.flags
+    from automix.experiments.report.card import CARD_NAME, write_card
+
+    output = flags.output or folder / CARD_NAME
+    card = write_card(folder, arguments.config, output=output, overwrite=flags.overwrite)
+    yield f"card: {card}"
+
+
+def _write_report(_: Command, arguments: "Arguments") -> Iterator[str]:
+    from automix.experiments.report.run import write_report
+
+    yield f"report: {write_report(Path(arguments.words[0]))}"
+
+
+def _show(_: Command, arguments: "Arguments") -> Iterator[str]:
+    from automix.experiments.show import show
+
+    yield from map(str, show(Path(arguments.words[0]), arguments.config))
+
+
+def _show_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
+    from automix.experiments.compare.schedule_specs import describe, plot
+
+    file, picture = Path(arguments.words[0]), arguments.flags.plot
+    text = describe(file)
+    # Nothing is printed when the drawing fails.
+    yield text if picture is None else f"{text}\nplot: {plot(file, picture)}"
+
+
+def _make_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
+    from automix.experiments.compare.schedule_specs import make
+
+    description, file = arguments.words
+    yield f"schedule: {make(description, Path(file))}"
+
+
+def _print_config(_: Command, arguments: "Arguments") -> Iterator[str]:
+    yield arguments.config.to_yaml().removesuffix("\n")
+
+
+def _run_sweep(command: Command, arguments: "Arguments") -> Iterator[str]:
+    flags = arguments.flags
+    sweep = _load_sweep(arguments.words[0], flags.output)
+    from automix.experiments.sweep import run as experiment
+
+    if flags.dry_run:
+        num_workers = min(flags.workers, len(flags.devices) or flags.workers)
+        yield from experiment.predict(sweep, num_workers=num_workers)
+        return
+    again = [str(sweep.path), f"--workers={flags.workers}"]
+    again += ["--devices", *flags.devices] if flags.devices else []
+    with resumable(sweep.folder, command.name, *again, mark=experiment.SWEEP_NAME):
+        outcome = experiment.run_all(sweep, num_workers=flags.workers, devices=flags.devices)
+    for identifier, reason in outcome.failed.items():
+        yield f"failed: {identifier}: {reason}"
+    yield from _sweep_table(sweep)
+    if outcome.failed:
+        raise AutoMixError(
+            f"{sweep.folder}: expected every cell to finish, got {len(outcome.failed)} of "
+            f"{len(sweep.cells)} that failed: {', '.join(outcome.failed)}"
+        )
+
+
+def _run_cell(command: Command, arguments: "Arguments") -> Iterator[str]:
+    beginning, file = arguments.words
+    sweep = _load_sweep(file, arguments.flags.output)
+    from automix.experiments.sweep.run import run_one
+
+    with resumable(sweep.folder, *command.name.split(), beginning, file, mark=None):
+        cell = run_one(sweep, beginning)
+    yield f"finished: {cell.identifier}"
+
+
+def _list_cells(_: Command, arguments: "Arguments") -> Iterator[str]:
+    sweep = _load_sweep(arguments.words[0], arguments.flags.output)
+    from automix.experiments.sweep.run import list_cells
+
+    yield list_cells(sweep)
+
+
+def _write_table(_: Command, arguments: "Arguments") -> Iterator[str]:
+    yield from _sweep_table(_load_sweep(arguments.words[0], arguments.flags.output))
+
+
+def _sweep_table(sweep: "Sweep") -> Iterator[str]:
+    from automix.experiments.sweep.run import save_table
+
+    yield save_table(sweep)
+    yield f"table: {sweep.folder / 'table.json'}"
+
+
+def _load_sweep(file: str, output: Path | None) -> "Sweep":
+    path = Path(file)
+    folder = _checked(output or Path("runs") / f"ablate-{path.stem}")
+    from automix.experiments.sweep.run import load_sweep
+
+    return load_sweep(path, folder, COMMANDS)
+
+
+_CONFIG = "automix.experiments.config"
+# Apart, so that a replay imports neither environments nor agents.
+_COMMON = "automix.experiments.common.config"
+_CELL = "automix.experiments.sweep.experiments"
+_SCHEDULE = "SCHEDULE.json"
+_SWEEP = {
+    "SWEEP.yaml": "a base configuration, variants and a grid, such as configs/ablation/*.yaml"
+}
+
+_ENTRIES = (
+    Command(
+        name="search",
+        summary="learn a mixing schedule: PPO on whole training runs, selection",
+        handler=_run_experiment,
+        config=f"{_CONFIG}:SearchConfig",
+        flags=f"{_COMMON}:RunFlags",
+        takes_file=True,
+        run="automix.experiments.search.run:search",
+        predict_cost="automix.experiments.search.run:predict_cost",
+        summarize="automix.experiments.commands:summarize_search",
+        artifact="schedule.json",
+        identify="automix.configuration.base:Config.content_hash",
+        measures={
+            "calibrated NLL of the selected schedule, selection split": {
+                "key": "standings.0.mean_calibrated_nll"
+            },
+        },
+    ),
+    Command(
+        name="replay",
+        summary="train one classifier with a schedule file",
+        handler=_replay,
+        config=f"{_COMMON}:ReplayConfig",
+        flags=f"{_COMMON}:ReplayFlags",
+        words={_SCHEDULE: "schedule to follow, such as a search writes"},
+        takes_file=True,
+        instead={"policy": True, "resume": False},
+        cell_config=f"{_CONFIG}:ReplayOfConfig",
+        run=f"{_CELL}:replay_named_schedule",
+        predict_cost=f"{_CELL}:predict_replay_cost",
+        identify=f"{_CELL}:identify_replay",
+        measures={
+            "test calibrated NLL": {"key": "test.calibrated_nll"},
+            "test accuracy": {"key": "test.accuracy", "better": "higher"},
+        },
+    ),
+    Command(
+        name="compare",
+        summary="train several schedules with paired seeds; intervals",
+        handler=_run_experiment,
+        config=f"{_CONFIG}:CompareConfig",
+        flags=f"{_COMMON}:RunFlags",
+        takes_file=True,
+        run="automix.experiments.compare.run:compare",
+        predict_cost="automix.experiments.compare.run:predict_cost",
+        summarize="automix.experiments.compare.run:format_table",
+        identify=f"{_CELL}:identify_compare",
+    ),
+    # Only in sweeps: whether a search pays is a question for several of them.
+    Command(
+        name="search_and_compare",
+        config=f"{_CONFIG}:SearchAndCompareConfig",
+        run="automix.experiments.sweep.search_and_compare:search_and_compare",
+        predict_cost="automix.experiments.sweep.search_and_compare:predict_cost",
+        identify=f"{_CELL}:identify_search_and_compare",
+        measures={
+            "test calibrated NLL of the learned schedule": {
+                "key": ("means", "test", "learned", "calibrated_nll")
+            },
+            "gain over the best constant, test calibrated NLL": {
+                "key": "gain.test.calibrated_nll",
+                "better": "higher",
+            },
+            "test accuracy of the learned schedule": {
+                "key": ("means", "test", "learned", "accuracy"),
+                "better": "higher",
+            },
+        },
+    ),
+    Command(
+        name="ablate",
+        summary="run a sweep of experiments; finished cells never again",
+        description="Run every cell of a sweep that has no result yet, and print its table. Parts "
+        "of a sweep have commands of their own: automix ablate list, run-cell and table.",
+        handler=_run_sweep,
+        flags=f"{_CONFIG}:SweepFlags",
+        words=_SWEEP,
+    ),
+    Command(
+        name="ablate run-cell",
+        description="Run one cell of a sweep in this process: for schedulers.",
+        handler=_run_cell,
+        flags=f"{_CONFIG}:SweepFolderFlags",
+        words={
+            "CELL": "beginning of its identifier or of the hash in it, or @3 for the third cell",
+            **_SWEEP,
+        },
+    ),
+    Command(
+        name="ablate list",
+        description="Print identifier, state and settings of each cell of a sweep.",
+        handler=_list_cells,
+        flags=f"{_CONFIG}:SweepFolderFlags",
+        words=_SWEEP,
+    ),
+    Command(
+        name="ablate table",
+        description="Write and print the table of the finished cells of a sweep.",
+        handler=_write_table,
+        flags=f"{_CONFIG}:SweepFolderFlags",
+        words=_SWEEP,
+    ),
+    Command(
+        name="evaluate",
+        summary="measure a trained classifier: calibration, robustness",
+        handler=_evaluate,
+        config="automix.experiments.evaluate.config:EvaluateConfig",
+        flags="automix.experiments.evaluate.config:EvaluateFlags",
+        words={"RUN": "folder of a finished replay"},
+        takes_file=True,
+    ),
+    Command(
+        name="card",
+        summary="write a model card for a classifier or a policy",
+        handler=_write_card,
+        config=f"{_CONFIG}:CardConfig",
+        flags=f"{_CONFIG}:CardFlags",
+        words={"RUN": "folder of a finished replay or search"},
+    ),
+    Command(
+        name="probe",
+        summary="find out whether a search can pay, and what it takes",
+        handler=_run_experiment,
+        config=f"{_CONFIG}:ProbeConfig",
+        flags=f"{_COMMON}:RunFlags",
+        takes_file=True,
+        run="automix.experiments.search.probe:probe",
+        predict_cost="automix.experiments.search.probe:predict_cost",
+        summarize="automix.experiments.search.probe:format_findings",
+    ),
+    Command(
+        name="transfer",
+        summary="compare rankings on a cheap task and on the real one",
+        handler=_run_experiment,
+        config=f"{_CONFIG}:TransferConfig",
+        flags=f"{_COMMON}:RunFlags",
+        takes_file=True,
+        run="automix.experiments.compare.transfer:transfer",
+        predict_cost="automix.experiments.compare.transfer:predict_cost",
+        summarize="automix.experiments.compare.transfer:format_findings",
+    ),
+    Command(
+        name="report",
+        summary="write one HTML page about the runs in a folder",
+        description="Write FOLDER/report.html, one self-contained page about the runs in a folder.",
+        handler=_write_report,
+        words={"FOLDER": "folder of a run, or of several"},
+    ),
+    Command(
+        name="show",
+        summary="contact sheets of each operator on your own images",
+        handler=_show,
+        config=f"{_CONFIG}:ShowConfig",
+        words={"FOLDER": "folder of images, searched at any depth"},
+    ),
+    Command(name="schedule", summary="show, plot or make a schedule file"),
+    Command(
+        name="schedule show",
+        description="Print a schedule file, and draw it on request.",
+        handler=_show_schedule,
+        flags=f"{_CONFIG}:PlotFlags",
+        words={_SCHEDULE: "schedule to show"},
+    ),
+    Command(
+        name="schedule make",
+        description="Write a schedule file from a description.",
+        handler=_make_schedule,
+        words={
+            "DESCRIPTION": "none, constant:OPERATOR[:STRENGTH[:SHARE]], ramp:OPERATOR (strong to "
+            "weak), mix_then_off:OPERATOR, random, shuffled:SCHEDULE.json, or "
+            "marginal_matched:SCHEDULE.json",
+            _SCHEDULE: "file to write",
+        },
+    ),
+    Command(name="config", summary="print the complete configuration of a command"),
+)
+
+COMMANDS: Mapping[str, Command] = MappingProxyType(
+    {command.name: command for command in _ENTRIES}
+    | {
+        f"config {command.name}": Command(
+            name=f"config {command.name}",
+            description="Print the complete configuration, defaults included, as YAML.",
+            handler=_print_config,
+            config=command.config,
+            takes_file=True,
+        )
+        for command in _ENTRIES
+        if command.takes_file
+    }
+)
+"""Commands by name, in the order of the help."""
