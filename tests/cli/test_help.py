@@ -58,8 +58,8 @@ def test_help_lists_every_command(run_command: RunCommand) -> None:
 
 def test_every_name_in_the_table_can_be_imported() -> None:
     for command in COMMANDS.values():
-        references = (command.config, command.flags, command.cell_config, command.run)
-        references += (command.predict_cost, command.summarize, command.identify)
+        functions = (command.run, command.predict_cost, command.summarize, command.identify)
+        references = (command.config, command.flags, command.cell_config, *functions)
         assert all(callable(load(reference)) for reference in filter(None, references))
         assert bool(command.run) == bool(command.predict_cost)
 
