@@ -65,6 +65,7 @@ def new_figure(*, width: float, height: float, theme: Theme, dpi: float = 100.0)
 
 def style_axes(axes: Axes, theme: Theme, *, grid: Grid | None = None) -> None:
     """Give ``axes`` the house style; ``grid`` is "x", "y", "both" or None."""
+    # The figure's own background shows through; the left and lower spine suffice.
     axes.set_facecolor("none")
     for side, spine in axes.spines.items():
         spine.set_visible(side in {"left", "bottom"})
@@ -92,10 +93,34 @@ def label_axes(
 def percent_axis(
     axes: Axes, name: str, *, ticks: Sequence[float] = (0, 0.25, 0.5, 0.75, 1)
 ) -> None:
-    """Show axis ``name`` ("x" or "y") of shares in [0, 1] as percentages."""
+    """Show axis ``name`` ("x" or "y") of fractions in [0, 1] as percentages."""
     axis = axes.xaxis if name == "x" else axes.yaxis
     axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axis.set_ticks(list(ticks))
+
+
+def write_beside(
+    axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], **style: Any
+) -> None:
+    """Write small text ``offset`` points away from ``point``; ``style`` goes to Matplotlib."""
+    style = {"fontsize": SMALL_POINTS, **style}
+    axes.annotate(text, point, xytext=offset, textcoords="offset points", **style)
+
+
+def panel_axes(
+    figure: Figure, num_panels: int, *, num_columns: int, lower_ratio: float
+) -> Iterator[tuple[Axes, Axes, bool]]:
+    """Yield an upper and a lower pair of axes per panel, and whether its column is the first.
+
+    The two share their horizontal axis; the lower one is ``lower_ratio`` / 4 as high.
+    """
+    num_rows = -(-num_panels // num_columns)
+    ratios = [4, lower_ratio] * num_rows
+    grid = figure.add_gridspec(2 * num_rows, num_columns, height_ratios=ratios, hspace=0.02)
+    for index in range(num_panels):
+        row, column = divmod(index, num_columns)
+        upper = figure.add_subplot(grid[2 * row, column])
+        yield upper, figure.add_subplot(grid[2 * row + 1, column], sharex=upper), column == 0
 
 
 def plain(text: str) -> str:
@@ -139,17 +164,18 @@ def inline_svg(figure: Figure, *, identifier: str, description: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", identifier):
         raise ValueError(f"expected letters, digits and hyphens, got {identifier!r}")
     buffer = io.BytesIO()
+    # A fixed salt makes Matplotlib's generated ids the same each time; text stays text.
     parameters: dict[Any, Any] = {"svg.hashsalt": identifier, "svg.fonttype": "none"}
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(parameters), _quiet_about_glyphs():
         figure.savefig(buffer, format="svg", facecolor="none", metadata=metadata)
+    # The XML declaration and the size in points go: the page gives the width.
     svg = buffer.getvalue().decode()
     svg = svg[svg.index("<svg") :]
     view_box = re.findall(r'viewBox="[^"]*"', svg)[0]
-    label = escape(description, quote=True)
-    opening = f'<svg {view_box} role="img" aria-label="{label}">'
+    opening = f'<svg {view_box} role="img" aria-label="{escape(description)}">'
     body = svg[svg.index(">") + 1 :]
-    # This style sheet would apply to the whole page; report.css says the same for figures only.
+    # This style sheet would apply to the whole page; page.css says the same for figures only.
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"<[^>]*>", _TagRewriter(identifier, body), body)
     return opening + re.sub(r">\s+<", "><", body).strip()
@@ -164,9 +190,11 @@ class _TagRewriter:
 
     def __call__(self, match: re.Match[str]) -> str:
         tag = match.group()
+        # Ids that nothing refers to go; the others, and references to them, get a prefix.
         tag = re.sub(r'(?<=[\s"])id="([^"]*)"', self._kept_id, tag)
         tag = re.sub(r'(xlink:href="|url\()#', rf"\1#{self._identifier}-", tag)
         tag = tag.replace("xlink:href", "href")
+        # The page's own font and theme, and two decimals, which is 1/7,200 of an inch.
         tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
         for color, variable in _VARIABLES.items():
             tag = tag.replace(color, variable)

@@ -48,13 +48,13 @@ OPERATOR_NAMES: Mapping[Operator, str] = MappingProxyType(
         Operator.RECURSIVEMIX: "RecursiveMix",
     }
 )
-"""How each operator is written in pictures."""
+"""Name of each operator in figures."""
 
 OWN_COLOR = "#0072b2"
-"""What comes from the batch's own image, the first parent (`lam`)."""
+"""Color of the first parent, the image of the batch itself (`lam`)."""
 
 PARTNER_COLOR = "#e69f00"
-"""What comes from the second parent (1 - `lam`)."""
+"""Color of the second parent (1 - `lam`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Theme:
         ink: text and important lines.
         muted: axes, secondary text.
         grid: grid lines.
-        surface: what the picture lies on; also separates areas.
+        surface: the background; also separates areas.
         accent: the result that matters.
     """
 
@@ -81,6 +81,7 @@ LIGHT = Theme(ink="#1b1f24", muted="#59636e", grid="#d8dee4", surface="#ffffff",
 
 def relative_luminance(color: str) -> float:
     """Return the WCAG relative luminance of ``#rrggbb``, in [0, 1]."""
+    # Undo the gamma of sRGB, then weigh the channels as the eye does (WCAG 2.2, section 4).
     channels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     red, green, blue = (
         value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
@@ -91,6 +92,7 @@ def relative_luminance(color: str) -> float:
 
 def contrast_ratio(first: str, second: str) -> float:
     """Return the WCAG contrast of two colors, in [1, 21]."""
+    # 0.05 stands for the light that a screen reflects.
     darker, lighter = sorted((relative_luminance(first), relative_luminance(second)))
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ def number_text(value: float, *, digits: int = 3) -> str:
         return str(value)
     if value == 0:
         return "0"
+    # The exponent of the first digit gives the number of decimals.
     magnitude = math.floor(math.log10(abs(value)))
     if not -5 < magnitude < 6:
         return f"{value:.{digits - 1}e}"
@@ -230,8 +231,8 @@ def table_json(table: Table) -> dict[str, object]:
 
 
 def cells_table(sweep: Mapping[str, Any], *, name: str = "cells") -> Table:
-    """Return one row per finished cell: settings and measures."""
-    keys = _setting_keys(sweep, "cells")
+    """Return one row per finished cell of a sweep: settings and measures."""
+    keys = _setting_keys(sweep["cells"])
     columns = [Column(name="cell"), *(Column(name=key) for key in keys)]
     columns += [
         Column(name=measure["name"], better=Direction(measure["better"]), digits=4)
@@ -240,7 +241,7 @@ def cells_table(sweep: Mapping[str, Any], *, name: str = "cells") -> Table:
     rows = tuple(
         (
             cell["cell"],
-            *(_shown(cell["settings"].get(key)) for key in keys),
+            *(_setting_cell(cell["settings"].get(key)) for key in keys),
             *(cell["values"][measure["name"]] for measure in sweep["measures"]),
         )
         for cell in sweep["cells"]
@@ -250,70 +251,55 @@ def cells_table(sweep: Mapping[str, Any], *, name: str = "cells") -> Table:
 
 def rows_table(sweep: Mapping[str, Any], *, name: str = "rows") -> Table:
     """Return one row per group of cells that differ in the seed alone, every measure at once."""
-    keys = _setting_keys(sweep, "rows")
-    columns = [Column(name=key) for key in keys] or [Column(name="settings")]
-    for measure in sweep["measures"]:
-        columns += [
-            Column(name=f"{measure['name']}: runs"),
-            *_summary_columns(measure, prefix=f"{measure['name']}: "),
-        ]
-    rows = []
-    for row in sweep["rows"]:
-        settings: list[Cell] = [_shown(row["settings"].get(key)) for key in keys] or ["all"]
-        for measure in sweep["measures"]:
-            summary = row["measures"][measure["name"]]
-            settings += [summary["num_runs"], *_summary_row(summary)]
-        rows.append(tuple(settings))
-    return Table(name=name, title="Sweep", columns=tuple(columns), rows=tuple(rows))
+    prefixes = {measure["name"]: f"{measure['name']}: " for measure in sweep["measures"]}
+    columns, rows = _groups(sweep, sweep["measures"], prefixes)
+    return Table(name=name, title="Sweep", columns=columns, rows=rows)
 
 
 def measure_table(
     sweep: Mapping[str, Any], measure: Mapping[str, Any], *, name: str, caption: str
 ) -> Table:
     """Return one row per group of cells, with the summary of one measure."""
-    keys = _setting_keys(sweep, "rows")
+    columns, rows = _groups(sweep, [measure], {measure["name"]: ""})
+    return Table(name=name, title=measure["name"], columns=columns, rows=rows, caption=caption)
+
+
+def _groups(
+    sweep: Mapping[str, Any], measures: Sequence[Mapping[str, Any]], prefixes: Mapping[str, str]
+) -> tuple[tuple[Column, ...], tuple[tuple[Cell, ...], ...]]:
+    """Return columns and rows of groups: settings, then the summary of each measure."""
+    keys = _setting_keys(sweep["rows"])
     columns = [Column(name=key) for key in keys] or [Column(name="settings")]
-    rows = tuple(
-        (
-            *([_shown(row["settings"].get(key)) for key in keys] or ["all"]),
-            row["measures"][measure["name"]]["num_runs"],
-            *_summary_row(row["measures"][measure["name"]]),
-        )
-        for row in sweep["rows"]
-    )
-    return Table(
-        name=name,
-        title=measure["name"],
-        columns=(*columns, Column(name="runs"), *_summary_columns(measure)),
-        rows=rows,
-        caption=caption,
-    )
-
-
-def _summary_columns(measure: Mapping[str, Any], *, prefix: str = "") -> list[Column]:
-    better = Direction(measure["better"])
-    return [
-        Column(name=f"{prefix}mean", better=better),
-        Column(name=f"{prefix}interquartile mean", better=better),
-        Column(name=f"{prefix}standard deviation"),
-        Column(name=f"{prefix}difference to the first"),
-        Column(name=f"{prefix}probability of improvement"),
-        Column(name=f"{prefix}p-value", digits=2),
-        Column(name=f"{prefix}p-value after Holm", digits=2),
-    ]
-
-
-def _summary_row(summary: Mapping[str, Any]) -> list[Cell]:
-    mean = interval_of(summary["interval"])
-    return [
-        summary["mean"] if mean is None else mean,
-        summary["interquartile_mean"],
-        summary["standard_deviation"],
-        interval_of(summary["difference"]),
-        interval_of(summary["probability_of_improvement"]),
-        summary["p_value"],
-        summary["p_value_holm"],
-    ]
+    for measure in measures:
+        prefix, better = prefixes[measure["name"]], Direction(measure["better"])
+        columns += [
+            Column(name=f"{prefix}runs"),
+            Column(name=f"{prefix}mean", better=better),
+            Column(name=f"{prefix}interquartile mean", better=better),
+            Column(name=f"{prefix}standard deviation"),
+            Column(name=f"{prefix}difference to the first"),
+            Column(name=f"{prefix}probability of improvement"),
+            Column(name=f"{prefix}p-value", digits=2),
+            Column(name=f"{prefix}p-value after Holm", digits=2),
+        ]
+    rows = []
+    for row in sweep["rows"]:
+        # Without any setting that varies there is one group, of all cells.
+        cells: list[Cell] = [_setting_cell(row["settings"].get(key)) for key in keys] or ["all"]
+        for measure in measures:
+            summary = row["measures"][measure["name"]]
+            cells += [
+                summary["num_runs"],
+                interval_of(summary["interval"]) or summary["mean"],
+                summary["interquartile_mean"],
+                summary["standard_deviation"],
+                interval_of(summary["difference"]),
+                interval_of(summary["probability_of_improvement"]),
+                summary["p_value"],
+                summary["p_value_holm"],
+            ]
+        rows.append(tuple(cells))
+    return tuple(columns), tuple(rows)
 
 
 def interval_of(values: Mapping[str, float] | None) -> Interval | None:
@@ -321,11 +307,12 @@ def interval_of(values: Mapping[str, float] | None) -> Interval | None:
     return None if values is None else Interval(**values)
 
 
-def _setting_keys(sweep: Mapping[str, Any], part: str) -> list[str]:
-    return list(dict.fromkeys(key for each in sweep[part] for key in each["settings"]))
+def _setting_keys(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for entry in entries for key in entry["settings"]))
 
 
-def _shown(value: object) -> Cell:
+def _setting_cell(value: object) -> Cell:
+    """Return numbers and text as they are, anything else, such as a list or true, as JSON."""
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
         return value
     return json.dumps(value)

@@ -93,9 +93,9 @@ def chromium(folder: Path) -> Iterator[Page]:
     to_browser, from_browser = os.pipe(), os.pipe()
     # The protocol is spoken on file descriptors 3 and 4. Not sh: some know one-digit numbers only.
     command = f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
-    words = [program, *_FLAGS.split(), f"--user-data-dir={folder / 'profile'}"]
+    arguments = [program, *_FLAGS.split(), f"--user-data-dir={folder / 'profile'}"]
     process = subprocess.Popen(
-        ["bash", "-c", command, "bash", *words],
+        ["bash", "-c", command, "bash", *arguments],
         pass_fds=(to_browser[0], from_browser[1]),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -22,8 +22,8 @@ from automix.reporting.figures.comparison import (
 )
 from automix.reporting.figures.evaluation import (
     Heatmap,
+    OcclusionLine,
     ReliabilityPanel,
-    ShareCurve,
     attacks_figure,
     heatmap_figure,
     occlusion_figure,
@@ -106,8 +106,8 @@ HEATMAP = Heatmap(
     column_title="severity",
 )
 CURVES = (
-    ShareCurve(name="random patches", shares=(0, 0.5, 0.9), accuracies=(0.95, 0.4, 0.11)),
-    ShareCurve(name=HOSTILE[:30], shares=(0, 0.5, 0.9), accuracies=(0.95, 0.3, 0.1)),
+    OcclusionLine(name="random patches", fractions=(0, 0.5, 0.9), accuracies=(0.95, 0.4, 0.11)),
+    OcclusionLine(name=HOSTILE[:30], fractions=(0, 0.5, 0.9), accuracies=(0.95, 0.3, 0.1)),
 )
 ATTACKS = (
     ("no attack", interval(1.0, 0.0)),
@@ -139,17 +139,17 @@ def half_and_half(images: torch.Tensor, labels: Sequence[int], *, num_classes: i
     mask = torch.zeros(batch, 1, height, width)
     mask[..., width // 2 :] = 1
     partner = (torch.arange(batch) + 1) % batch
-    own = torch.tensor(labels)
-    share = 1 - mask.mean(dim=(1, 2, 3))
-    one_hot = torch.nn.functional.one_hot(own, num_classes).float()
+    labels_B = torch.tensor(labels)
+    lam = 1 - mask.mean(dim=(1, 2, 3))
+    one_hot = torch.nn.functional.one_hot(labels_B, num_classes).float()
     return MixedBatch(
         images=torch.where(mask > 0, images[partner], images),
-        targets=share[:, None] * one_hot + (1 - share[:, None]) * one_hot[partner],
+        targets=lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot[partner],
         partner=partner,
-        lam=share,
+        lam=lam,
         mask=mask,
-        own_targets=own,
-        partner_targets=own[partner],
+        own_targets=labels_B,
+        partner_targets=labels_B[partner],
     )
 
 

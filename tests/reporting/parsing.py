@@ -65,7 +65,7 @@ class Document(HTMLParser):
 
     def outside_references(self) -> list[str]:
         """Return whatever a browser could load from outside the document."""
-        found = [
+        references = [
             value
             for name in LOADING
             for value in self.attributes(name)
@@ -73,9 +73,9 @@ class Document(HTMLParser):
         ]
         styles = [*self.styles, *self.attributes("style")]
         for style in styles:
-            found += [url for url in re.findall(r"url\(([^)]*)\)", style) if url[0] != "#"]
-            found += re.findall(r"@import.*", style)
-        return found
+            references += [url for url in re.findall(r"url\(([^)]*)\)", style) if url[0] != "#"]
+            references += re.findall(r"@import.*", style)
+        return references
 
     def images(self) -> list[tuple[Attributes, NDArray[np.uint8]]]:
         """Return the attributes and the decoded pixels of each image."""

@@ -49,7 +49,7 @@ def test_svg_refers_to_nothing_outside(svgs: dict[str, str]) -> None:
         assert {reference[1:] for reference in references} <= set(ids)
 
 
-def test_svgs_of_one_page_share_no_id(svgs: dict[str, str]) -> None:
+def test_svgs_of_one_page_have_distinct_ids(svgs: dict[str, str]) -> None:
     ids = [name for svg in svgs.values() for name in re.findall(r'\bid="([^"]*)"', svg)]
     assert ids
     assert len(ids) == len(set(ids))

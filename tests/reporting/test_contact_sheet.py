@@ -64,19 +64,19 @@ def test_a_row_holds_what_was_mixed() -> None:
         "mask",
         "mix",
     ]
-    own, partner, saliency, partner_saliency, mask, mix = sheet.rows[1].tiles
-    assert own.pixels is not None
+    first, partner, saliency, partner_saliency, mask, mix = sheet.rows[1].tiles
+    assert first.pixels is not None
     assert mix.pixels is not None
     assert mask.pixels is not None
-    np.testing.assert_array_equal(own.pixels, photograph(images[1]))
+    np.testing.assert_array_equal(first.pixels, photograph(images[1]))
     np.testing.assert_array_equal(partner.pixels, photograph(images[2]))
     np.testing.assert_array_equal(saliency.pixels, heat_map(images[1].mean(dim=0)))
     np.testing.assert_array_equal(partner_saliency.pixels, heat_map(images[2].mean(dim=0)))
-    np.testing.assert_array_equal(mix.pixels[:, :4], own.pixels[:, :4])
+    np.testing.assert_array_equal(mix.pixels[:, :4], first.pixels[:, :4])
     np.testing.assert_array_equal(mix.pixels[:, 4:], photograph(images[2])[:, 4:])
     assert tuple(mask.pixels[0, 0]) == rgb(OWN_COLOR)
     assert tuple(mask.pixels[0, 7]) == rgb(PARTNER_COLOR)
-    assert (own.caption, partner.caption, mix.caption) == ("dog", HOSTILE, "lam 0.50")
+    assert (first.caption, partner.caption, mix.caption) == ("dog", HOSTILE, "lam 0.50")
     assert sheet.rows[0].label == "50% cat + 50% dog"
 
 
@@ -98,9 +98,9 @@ def test_the_label_bar_is_as_long_as_lam() -> None:
     row = dataclasses.replace(sheet.rows[0], lam=0.25)
     drawn = contact_sheet_pixels(dataclasses.replace(sheet, rows=(row,)))
     below = drawn[-40:]
-    own = (below == rgb(OWN_COLOR)).all(axis=-1).sum()
+    first = (below == rgb(OWN_COLOR)).all(axis=-1).sum()
     partner = (below == rgb(PARTNER_COLOR)).all(axis=-1).sum()
-    assert own / (own + partner) == 0.25
+    assert first / (first + partner) == 0.25
 
 
 def test_columns_without_pictures_are_left_out() -> None:

@@ -16,7 +16,7 @@ from automix.reporting.figures.comparison import (
 )
 from automix.reporting.figures.evaluation import (
     Heatmap,
-    ShareCurve,
+    OcclusionLine,
     attacks_figure,
     heatmap_figure,
     occlusion_figure,
@@ -117,7 +117,7 @@ def test_bars_are_as_long_as_the_stages() -> None:
     axes = cost_figure(COST).axes[0]
     bars = [patch.get_width() for patch in axes.patches if isinstance(patch, Rectangle)]
     assert bars == pytest.approx([310 / 60, 142 / 60, 1.1 / 60])
-    assert axes.texts[0].get_text() == "5.2 min = 310 trainings"
+    assert axes.texts[0].get_text() == "5.2 min = 310 runs"
     assert "min" in axes.get_xlabel()
 
 
@@ -212,13 +212,13 @@ def test_occlusion_curves_are_drawn_as_given_and_named() -> None:
     chance, *lines = axes.lines
     assert np.asarray(chance.get_ydata()).tolist() == [0.1, 0.1]
     for line, curve in zip(lines, CURVES, strict=True):
-        assert np.asarray(line.get_xdata()).tolist() == list(curve.shares)
+        assert np.asarray(line.get_xdata()).tolist() == list(curve.fractions)
         assert np.asarray(line.get_ydata()).tolist() == list(curve.accuracies)
     assert len({str(line.get_linestyle()) for line in lines}) == len(CURVES)
     with pytest.raises(ValueError, match="expected 1 to 3 curves, got 0"):
         occlusion_figure([], chance=0.1)
-    with pytest.raises(ValueError, match="expected one accuracy for each of at least one share"):
-        ShareCurve(name="x", shares=(0, 1), accuracies=(1,))
+    with pytest.raises(ValueError, match="expected one accuracy for each of at least one fraction"):
+        OcclusionLine(name="x", fractions=(0, 1), accuracies=(1,))
 
 
 def test_attacks_are_bars_from_zero_with_their_intervals() -> None:

@@ -39,8 +39,8 @@ def test_a_placed_name_lies_inside_its_area(
 
 
 def test_a_name_turns_where_only_that_fits() -> None:
-    def rotation(height: float, share: float) -> float | None:
-        edges = np.array([0, share, 1.0])
+    def rotation(height: float, fraction: float) -> float | None:
+        edges = np.array([0, fraction, 1.0])
         place = place_in_area(edges, np.zeros(2), np.array([height, 0]), "Mixup", SIZE)
         return None if place is None else place[2]
 

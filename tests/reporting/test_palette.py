@@ -87,8 +87,8 @@ def test_any_two_operators_differ_for_every_vision(vision: str) -> None:
 
 @pytest.mark.parametrize("vision", VISION)
 def test_the_two_parents_are_far_apart(vision: str) -> None:
-    own, partner = (oklab(color, VISION[vision]) for color in (OWN_COLOR, PARTNER_COLOR))
-    assert np.linalg.norm(own - partner) > 0.2
+    first, second = (oklab(color, VISION[vision]) for color in (OWN_COLOR, PARTNER_COLOR))
+    assert np.linalg.norm(first - second) > 0.2
 
 
 def test_contrast_of_black_and_white() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from automix.operator_info import Operator
 from automix.reporting.contact_sheet import contact_sheet
-from automix.reporting.figures.comparison import comparison_table, schedule_table
+from automix.reporting.figures.comparison import comparison_table
+from automix.reporting.figures.schedule import schedule_table
 from automix.reporting.page import (
     Fact,
     ReportData,
@@ -55,7 +56,7 @@ def a_report() -> ReportData:
     return ReportData(
         title=HOSTILE,
         headline=(HOSTILE, "Second sentence."),
-        facts=(Fact(label="search cost", value="453 trainings", note=HOSTILE),),
+        facts=(Fact(label="search cost", value="453 training runs", note=HOSTILE),),
         sections=(
             Section(
                 title=HOSTILE,
@@ -141,7 +142,7 @@ def test_commands_versions_and_limits_are_shown(document: Document) -> None:
     assert document.text.count(SOURCE.command) == 3
     assert f"data {HOSTILE}" in document.text
     assert "Not tested on photographs." in document.text
-    assert "453 trainings" in document.text
+    assert "453 training runs" in document.text
 
 
 def test_headings_do_not_skip_a_level(document: Document) -> None:

@@ -10,8 +10,12 @@ from matplotlib.patches import StepPatch
 
 from automix.operator_info import Operator
 from automix.reporting.canvas import NARROW, WIDE
-from automix.reporting.figures.placement import relative_strength, shares_over_training
-from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
+from automix.reporting.figures.schedule import (
+    SchedulePanel,
+    fractions_over_training,
+    relative_strength,
+    schedule_figure,
+)
 from automix.reporting.palette import OPERATOR_COLORS, OPERATOR_NAMES
 from automix.schedule import Decision, Schedule
 from tests.reporting.examples import CROWDED, LEARNED, schedule_of
@@ -29,15 +33,15 @@ def drawn_areas(figure: Figure) -> dict[Operator, float]:
 
 
 def expected_areas(schedule: Schedule, until: float = 1.0) -> dict[Operator, float]:
-    """Sum share times length, segment by segment."""
+    """Sum fraction times length, segment by segment."""
     areas = dict.fromkeys(Operator, 0.0)
     ends = [*(segment.start for segment in schedule.segments[1:]), 1.0]
     for segment, end in zip(schedule.segments, ends, strict=True):
         length = max(0.0, min(end, until) - segment.start)
         decision = segment.decision
-        share = 0.0 if decision.operator is Operator.NONE else decision.probability
-        areas[decision.operator] += length * share
-        areas[Operator.NONE] += length * (1 - share)
+        fraction = 0.0 if decision.operator is Operator.NONE else decision.probability
+        areas[decision.operator] += length * fraction
+        areas[Operator.NONE] += length * (1 - fraction)
     return {operator: area for operator, area in areas.items() if area > 0}
 
 
@@ -102,12 +106,14 @@ def test_strength_values_stand_above_their_lines() -> None:
     ]
 
 
-def test_whiskers_are_quartiles_of_the_mixed_share() -> None:
-    schedules = tuple(schedule_of((0, "mixup", share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0))
-    shares = shares_over_training(schedules)
-    assert shares.mixed_low.tolist() == [0.25]
-    assert shares.mixed_high.tolist() == [0.75]
-    assert shares.shares[list(Operator).index(Operator.MIXUP)].tolist() == [0.5]
+def test_whiskers_are_quartiles_of_the_mixed_fraction() -> None:
+    schedules = tuple(
+        schedule_of((0, "mixup", fraction)) for fraction in (0.0, 0.25, 0.5, 0.75, 1.0)
+    )
+    fractions = fractions_over_training(schedules)
+    assert fractions.mixed_low.tolist() == [0.25]
+    assert fractions.mixed_high.tolist() == [0.75]
+    assert fractions.fractions[list(Operator).index(Operator.MIXUP)].tolist() == [0.5]
 
 
 def test_nothing_is_drawn_before_the_first_decision() -> None:
@@ -128,8 +134,8 @@ def test_relative_strength_runs_from_weak_to_strong() -> None:
 
 
 @pytest.mark.parametrize("until", [-0.1, 1.1])
-def test_a_share_outside_the_training_is_refused(until: float) -> None:
-    with pytest.raises(ValueError, match="share of the training"):
+def test_progress_outside_the_training_run_is_refused(until: float) -> None:
+    with pytest.raises(ValueError, match="fraction of the training run"):
         SchedulePanel(title="", schedules=(LEARNED,), until=until)
 
 

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from automix.reporting.figures.comparison import comparison_table, cost_table, schedule_table
+from automix.reporting.figures.comparison import comparison_table, cost_table
+from automix.reporting.figures.schedule import schedule_table
 from automix.reporting.page import table_html
 from automix.reporting.tables import (
     Cell,

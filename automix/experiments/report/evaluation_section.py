@@ -9,7 +9,7 @@ from automix.experiments.report.finished import FinishedRun
 from automix.reporting.figures.evaluation import (
     Heatmap,
     ReliabilityPanel,
-    ShareCurve,
+    OcclusionLine,
     attacks_figure,
     heatmap_figure,
     occlusion_figure,
@@ -170,7 +170,7 @@ def _corruptions(found: dict[str, Any], run: FinishedRun, prefix: str) -> list[B
 
 def _occlusion(curves: dict[str, Any], run: FinishedRun, prefix: str) -> list[Block]:
     drawn = [
-        ShareCurve(name=name, shares=curve["fractions"], accuracies=curve["accuracies"])
+        OcclusionLine(name=name, fractions=curve["fractions"], accuracies=curve["accuracies"])
         for name, curve in curves.items()
     ]
     details = [

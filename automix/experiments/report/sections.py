@@ -35,10 +35,9 @@ from automix.reporting.figures.comparison import (
     cost_figure,
     cost_table,
     gain_figure,
-    schedule_table,
 )
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
-from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
+from automix.reporting.figures.schedule import SchedulePanel, schedule_figure, schedule_table
 from automix.reporting.page import Block, ReportFigure, Section, Source
 from automix.reporting.tables import (
     Cell,

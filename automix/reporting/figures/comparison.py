@@ -1,4 +1,4 @@
-"""Comparison with a baseline: a forest plot of paired differences."""
+"""Comparison with a baseline: paired differences, and their cost in time."""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ from automix.reporting.canvas import (
     plain,
     style_axes,
     text_width,
+    write_beside,
 )
 from automix.reporting.figures.placement import beside_points
-from automix.reporting.palette import LIGHT, OPERATOR_COLORS, OPERATOR_NAMES, Theme
+from automix.reporting.palette import LIGHT, OPERATOR_COLORS, Theme
 from automix.reporting.tables import (
     Column,
     Direction,
@@ -31,7 +32,6 @@ from automix.reporting.tables import (
     duration_unit,
     number_text,
 )
-from automix.schedule import Schedule
 
 # Below this width the differences alone are drawn; the table beside the figure has the values.
 _TWO_COLUMNS_FROM = 6.0
@@ -58,7 +58,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What a forest plot shows.
+    """The content of a forest plot.
 
     Attributes:
         metric: name of the metric, with its unit.
@@ -91,17 +91,21 @@ def comparison_figure(
     """Draw each row's value, and beside it the paired difference to the baseline."""
     rows = comparison.rows
     figure = new_figure(width=width, height=1.15 + 0.31 * len(rows), theme=theme)
-    is_wide = width >= _TWO_COLUMNS_FROM
+    num_columns = 2 if width >= _TWO_COLUMNS_FROM else 1
     columns: list[Axes] = []
-    for index in range(2 if is_wide else 1):
+    for index in range(num_columns):
         shared = columns[0] if columns else None
-        columns.append(figure.add_subplot(1, 2 if is_wide else 1, index + 1, sharey=shared))
-        style_axes(columns[-1], theme, grid="x")
-        columns[-1].tick_params(axis="y", length=0)
-        columns[-1].spines["left"].set_visible(False)
-        columns[-1].xaxis.set_major_locator(MaxNLocator(nbins=5 if is_wide else 4))
-    if is_wide:
-        _draw_values(columns[0], comparison, theme)
+        axes = figure.add_subplot(1, num_columns, index + 1, sharey=shared)
+        style_axes(axes, theme, grid="x")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=3 + num_columns))
+        columns.append(axes)
+    if num_columns == 2:
+        x = f"{comparison.metric}, {comparison.better} is better"
+        label_axes(columns[0], theme, x=x, title=comparison.statistic, pad=_TITLE_PAD)
+        for height, row in enumerate(rows):
+            _draw_interval(columns[0], height, row.value, row.operator, theme)
         columns[1].tick_params(labelleft=False)
     _draw_differences(columns[-1], comparison, theme)
     columns[0].set_yticks(range(len(rows)), [plain(row.label) for row in rows])
@@ -110,56 +114,52 @@ def comparison_figure(
     return figure
 
 
-def _draw_values(axes: Axes, comparison: Comparison, theme: Theme) -> None:
-    label = f"{comparison.metric}, {comparison.better} is better"
-    label_axes(axes, theme, x=label, title=comparison.statistic, pad=_TITLE_PAD)
-    for height, row in enumerate(comparison.rows):
-        _draw_interval(axes, height, row.value, _color(row, theme), theme)
-
-
 def _draw_differences(axes: Axes, comparison: Comparison, theme: Theme) -> None:
     title = f"difference to {comparison.baseline}"
     x = f"difference in {comparison.metric}"
     label_axes(axes, theme, x=x, title=title, pad=_TITLE_PAD)
     axes.axvline(0, color=theme.muted, linewidth=1)
-    left = right = 0.0
+    low = high = 0.0
     for height, row in enumerate(comparison.rows):
         if row.difference is None:
+            # A diamond at zero: the baseline differs from itself by nothing.
             style: dict[str, Any] = {"markerfacecolor": theme.surface, "markersize": 6}
             axes.plot([0], [height], marker="D", color=theme.muted, linewidth=0, zorder=4, **style)
         else:
-            left, right = min(left, row.difference.low), max(right, row.difference.high)
-            _draw_interval(axes, height, row.difference, _color(row, theme), theme)
-    _name_the_sides(axes, comparison.better, left, right, theme)
+            low, high = min(low, row.difference.low), max(high, row.difference.high)
+            _draw_interval(axes, height, row.difference, row.operator, theme)
+    # Room on both sides of zero even where all differences have one sign, for the names of the
+    # sides: 30% of the larger reach, and 6% beyond the last interval.
+    reach = max(-low, high) or 1.0
+    axes.set_xlim(min(low, -0.3 * reach) - 0.06 * reach, max(high, 0.3 * reach) + 0.06 * reach)
+    sides = ("better", "worse") if comparison.better is Direction.LOWER else ("worse", "better")
+    at_zero: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "color": theme.muted}
+    write_beside(axes, f"< {sides[0]}", (0, 1), (-6, 4), ha="right", **at_zero)
+    write_beside(axes, f"{sides[1]} >", (0, 1), (6, 4), ha="left", **at_zero)
 
 
-def _name_the_sides(axes: Axes, better: Direction, left: float, right: float, theme: Theme) -> None:
-    """Leave room on both sides of zero, and say which is the better one."""
-    reach = max(-left, right) or 1.0
-    left, right = min(left, -0.3 * reach) - 0.06 * reach, max(right, 0.3 * reach) + 0.06 * reach
-    axes.set_xlim(left, right)
-    sides = ("better", "worse") if better is Direction.LOWER else ("worse", "better")
-    for text, offset, alignment in zip(sides, (-6, 6), ("right", "left"), strict=True):
-        axes.annotate(
-            f"< {text}" if offset < 0 else f"{text} >",
-            xy=(0, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(offset, 4),
-            textcoords="offset points",
-            ha=alignment,
-            color=theme.muted,
-            fontsize=SMALL_POINTS,
-        )
-
-
-def _draw_interval(axes: Axes, height: int, value: Interval, color: str, theme: Theme) -> None:
+def _draw_interval(
+    axes: Axes, height: int, value: Interval, operator: Operator | None, theme: Theme
+) -> None:
     axes.hlines(height, value.low, value.high, color=theme.ink, linewidth=1.6)
+    _draw_estimate(axes, value.estimate, height, operator, theme)
+
+
+def _draw_estimate(axes: Axes, x: float, y: float, operator: Operator | None, theme: Theme) -> None:
+    color = theme.surface if operator is None else OPERATOR_COLORS[operator]
     style: dict[str, Any] = {"color": color, "markeredgecolor": theme.ink, "markersize": 7}
-    axes.plot([value.estimate], [height], marker="o", linewidth=0, zorder=3, **style)
+    axes.plot([x], [y], marker="o", linewidth=0, zorder=3, **style)
 
 
-def _color(row: ComparisonRow, theme: Theme) -> str:
-    return theme.surface if row.operator is None else OPERATOR_COLORS[row.operator]
+def comparison_table(comparison: Comparison, *, name: str, title: str, caption: str = "") -> Table:
+    """Return one row per schedule: its value and its paired difference to the baseline."""
+    columns = (
+        Column(name="schedule"),
+        Column(name=comparison.metric, unit=comparison.statistic, better=comparison.better),
+        Column(name=f"difference to {comparison.baseline}"),
+    )
+    rows = tuple((row.label, row.value, row.difference) for row in comparison.rows)
+    return Table(name=name, title=title, columns=columns, rows=rows, caption=caption)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,7 @@ class Cost:
 
     Attributes:
         stages: (name, seconds), from top to bottom.
-        training_seconds: duration of one plain training, positive.
+        training_seconds: duration of one training run without mixing, positive.
     """
 
     stages: tuple[tuple[str, float], ...]
@@ -180,9 +180,55 @@ class Cost:
         if not self.stages or any(seconds < 0 for _, seconds in self.stages):
             raise ValueError(f"expected stages of at least 0 seconds, got {self.stages}")
 
-    def in_trainings(self, seconds: float) -> float:
-        """Return a duration as a multiple of one plain training."""
-        return seconds / self.training_seconds
+
+def cost_figure(cost: Cost, *, width: float = WIDE, theme: Theme = LIGHT) -> Figure:
+    """Draw a bar per stage, with its duration in time and in plain training runs."""
+    figure = new_figure(width=width, height=0.8 + 0.34 * len(cost.stages), theme=theme)
+    axes = figure.add_subplot()
+    style_axes(axes, theme, grid="x")
+    axes.spines["left"].set_visible(False)
+    heights = range(len(cost.stages))
+    durations = [seconds for _, seconds in cost.stages]
+    longest = max(durations)
+    unit, length = duration_unit(longest)
+    bars = [seconds / length for seconds in durations]
+    axes.barh(heights, bars, height=0.62, color=theme.accent)
+    axes.set_yticks(heights, [plain(name) for name, _ in cost.stages])
+    axes.tick_params(axis="y", length=0, labelsize=TEXT_POINTS - 0.5, labelcolor=theme.ink)
+    axes.set_ylim(len(cost.stages) - 0.4, -0.6)
+    for height, seconds in zip(heights, durations, strict=True):
+        runs = number_text(seconds / cost.training_seconds, digits=2)
+        # A long bar takes its text inside, so that it need not leave room beside it.
+        is_inside = seconds > 0.6 * longest
+        write_beside(
+            axes,
+            f"{duration_text(seconds)} = {runs} runs",
+            (seconds / length, height),
+            (-5 if is_inside else 5, 0),
+            ha="right" if is_inside else "left",
+            va="center",
+            color=theme.surface if is_inside else theme.ink,
+        )
+    axes.set_xlim(0, longest / length * 1.02 or 1.0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if width > 5 else 3))
+    yardstick = duration_text(cost.training_seconds)
+    label_axes(axes, theme, x=f"time in {unit} (one plain training run: {yardstick})")
+    return figure
+
+
+def cost_table(cost: Cost, *, name: str, title: str, caption: str = "") -> Table:
+    """Return one row per stage, and their sum: seconds, and plain training runs of that length."""
+    total = sum(seconds for _, seconds in cost.stages)
+    columns = (
+        Column(name="stage"),
+        Column(name="time", unit="s"),
+        Column(name="plain training runs", digits=2),
+    )
+    rows = tuple(
+        (stage, seconds, seconds / cost.training_seconds)
+        for stage, seconds in (*cost.stages, ("total", total))
+    )
+    return Table(name=name, title=title, columns=columns, rows=rows, caption=caption)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,45 +246,6 @@ class GainPoint:
     cost: float
     gain: Interval
     operator: Operator | None = None
-
-
-def cost_figure(cost: Cost, *, width: float = WIDE, theme: Theme = LIGHT) -> Figure:
-    """Draw a bar per stage, with its duration in seconds and in plain training runs."""
-    figure = new_figure(width=width, height=0.8 + 0.34 * len(cost.stages), theme=theme)
-    axes = figure.add_subplot()
-    style_axes(axes, theme, grid="x")
-    axes.spines["left"].set_visible(False)
-    heights = range(len(cost.stages))
-    longest = max(seconds for _, seconds in cost.stages)
-    unit, length = duration_unit(longest)
-    axes.barh(
-        heights,
-        [seconds / length for _, seconds in cost.stages],
-        height=0.62,
-        color=theme.accent,
-    )
-    axes.set_yticks(heights, [plain(name) for name, _ in cost.stages])
-    axes.tick_params(axis="y", length=0, labelsize=TEXT_POINTS - 0.5, labelcolor=theme.ink)
-    axes.set_ylim(len(cost.stages) - 0.4, -0.6)
-    for height, (_, seconds) in zip(heights, cost.stages, strict=True):
-        trainings = number_text(cost.in_trainings(seconds), digits=2)
-        # A long bar takes its text inside, so that it need not leave room beside it.
-        is_inside = seconds > 0.6 * longest
-        axes.annotate(
-            f"{duration_text(seconds)} = {trainings} trainings",
-            xy=(seconds / length, height),
-            xytext=(-5 if is_inside else 5, 0),
-            textcoords="offset points",
-            ha="right" if is_inside else "left",
-            va="center",
-            color=theme.surface if is_inside else theme.ink,
-            fontsize=SMALL_POINTS,
-        )
-    axes.set_xlim(0, longest / length * 1.02 or 1.0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if width > 5 else 3))
-    yardstick = duration_text(cost.training_seconds)
-    label_axes(axes, theme, x=f"time in {unit} (one plain training: {yardstick})")
-    return figure
 
 
 def gain_figure(
@@ -260,15 +267,14 @@ def gain_figure(
     """
     if not points:
         raise ValueError("expected at least one point, got none")
-    figure = new_figure(width=width, height=3.4, theme=theme)
+    height = 3.4
+    figure = new_figure(width=width, height=height, theme=theme)
     axes = figure.add_subplot()
     style_axes(axes, theme, grid="y")
     axes.axhline(0, color=theme.muted, linewidth=1)
     for point in points:
-        color = theme.surface if point.operator is None else OPERATOR_COLORS[point.operator]
         axes.vlines(point.cost, point.gain.low, point.gain.high, color=theme.ink, linewidth=1.4)
-        style: dict[str, Any] = {"color": color, "markeredgecolor": theme.ink, "markersize": 7}
-        axes.plot([point.cost], [point.gain.estimate], marker="o", linewidth=0, zorder=3, **style)
+        _draw_estimate(axes, point.cost, point.gain.estimate, point.operator, theme)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -276,8 +282,9 @@ def gain_figure(
     # Room for the names, which stand left of the points of the right half.
     axes.set_xlim(min(costs) / 1.6, max(costs) * 1.6)
     sign = "decrease" if better is Direction.LOWER else "increase"
-    label_axes(axes, theme, x="cost in plain trainings", y=f"gain: {sign} of {metric}")
-    _name_points(axes, points, (width * 0.84 * 72, 3.4 * 0.8 * 72), theme)
+    label_axes(axes, theme, x="cost in plain training runs", y=f"gain: {sign} of {metric}")
+    # About this part of the figure, at 72 points per inch, is inside the axes.
+    _name_points(axes, points, (width * 0.84 * 72, height * 0.8 * 72), theme)
     return figure
 
 
@@ -296,62 +303,14 @@ def _name_points(
     ]
     widths = [text_width(point.label, SMALL_POINTS) for point in points]
     offsets = beside_points(anchors, widths, height=1.3 * SMALL_POINTS, page_width=size[0])
-    for point, (x, y) in zip(points, offsets, strict=True):
-        axes.annotate(
+    for point, offset in zip(points, offsets, strict=True):
+        write_beside(
+            axes,
             plain(point.label),
-            xy=(point.cost, point.gain.estimate),
-            xytext=(x, y),
-            textcoords="offset points",
-            ha="left" if x > 0 else "right",
+            (point.cost, point.gain.estimate),
+            offset,
+            ha="left" if offset[0] > 0 else "right",
             va="center",
             color=theme.ink,
-            fontsize=SMALL_POINTS,
             bbox={"facecolor": theme.surface, "edgecolor": "none", "pad": 0.5},
         )
-
-
-def schedule_table(schedule: Schedule, *, name: str, title: str, caption: str = "") -> Table:
-    """Return one row per segment: where it begins, operator, strength and mixed share."""
-    rows = []
-    for segment in schedule.segments:
-        decision = segment.decision
-        is_mixing = decision.operator is not Operator.NONE and decision.probability > 0
-        rows.append(
-            (
-                100 * segment.start,
-                OPERATOR_NAMES[decision.operator if is_mixing else Operator.NONE],
-                decision.strength if is_mixing else None,
-                100 * decision.probability if is_mixing else 0,
-            )
-        )
-    columns = (
-        Column(name="start", unit="% of training"),
-        Column(name="operator"),
-        Column(name="strength"),
-        Column(name="mixed batches", unit="%"),
-    )
-    return Table(name=name, title=title, columns=columns, rows=tuple(rows), caption=caption)
-
-
-def comparison_table(comparison: Comparison, *, name: str, title: str, caption: str = "") -> Table:
-    """Return one row per schedule: its value and its paired difference to the baseline."""
-    columns = (
-        Column(name="schedule"),
-        Column(name=comparison.metric, unit=comparison.statistic, better=comparison.better),
-        Column(name=f"difference to {comparison.baseline}"),
-    )
-    rows = tuple((row.label, row.value, row.difference) for row in comparison.rows)
-    return Table(name=name, title=title, columns=columns, rows=rows, caption=caption)
-
-
-def cost_table(cost: Cost, *, name: str, title: str, caption: str = "") -> Table:
-    """Return one row per stage, and their sum: seconds, and plain training runs of that length."""
-    total = sum(seconds for _, seconds in cost.stages)
-    stages = (*cost.stages, ("total", total))
-    columns = (
-        Column(name="stage"),
-        Column(name="time", unit="s"),
-        Column(name="plain trainings", digits=2),
-    )
-    rows = tuple((stage, seconds, cost.in_trainings(seconds)) for stage, seconds in stages)
-    return Table(name=name, title=title, columns=columns, rows=rows, caption=caption)

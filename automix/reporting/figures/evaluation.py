@@ -1,7 +1,8 @@
-"""Pictures of a trained classifier: its calibration, and tables of numbers as heat maps."""
+"""Figures of a trained classifier: calibration, corruptions, occlusion and attacks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,9 +18,11 @@ from automix.reporting.canvas import (
     WIDE,
     label_axes,
     new_figure,
+    panel_axes,
     percent_axis,
     plain,
     style_axes,
+    write_beside,
 )
 from automix.reporting.figures.placement import spread
 from automix.reporting.palette import LIGHT, Theme, ink_on
@@ -33,7 +36,7 @@ class ReliabilityPanel:
     Attributes:
         title: written above, such as "before temperature scaling: ECE 4.1%".
         count: number of images in each bin.
-        accuracy: share of correct predictions in each bin, in [0, 1].
+        accuracy: fraction of correct predictions in each bin, in [0, 1].
         confidence: mean confidence in each bin, in [0, 1].
     """
 
@@ -50,17 +53,13 @@ def reliability_figure(
     if not panels:
         raise ValueError("expected at least one panel, got none")
     columns = min(len(panels), max(1, int(width / 3.0)))
-    rows = -(-len(panels) // columns)
-    figure = new_figure(width=width, height=3.6 * rows, theme=theme)
-    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[4, 1] * rows, hspace=0.02)
-    for index, panel in enumerate(panels):
-        row, column = divmod(index, columns)
-        upper = figure.add_subplot(grid[2 * row, column])
-        lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
+    figure = new_figure(width=width, height=3.6 * -(-len(panels) // columns), theme=theme)
+    axes = panel_axes(figure, len(panels), num_columns=columns, lower_ratio=1)
+    for panel, (upper, lower, is_first) in zip(panels, axes, strict=True):
         _draw_reliability(upper, panel, theme)
         _draw_counts(lower, panel, theme)
-        label_axes(upper, theme, y="" if column else "accuracy", title=panel.title)
-        label_axes(lower, theme, x="confidence", y="" if column else "images")
+        label_axes(upper, theme, y="accuracy" if is_first else "", title=panel.title)
+        label_axes(lower, theme, x="confidence", y="images" if is_first else "")
     return figure
 
 
@@ -70,7 +69,7 @@ def _draw_reliability(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None
     confidence = np.asarray(panel.confidence)[filled]
     accuracy = np.asarray(panel.accuracy)[filled]
     axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
-    # The gap is what the calibration error sums up.
+    # The expected calibration error is the mean of these gaps, weighted by the images per bin.
     axes.vlines(confidence, confidence, accuracy, color=theme.accent, alpha=0.45, linewidth=4)
     axes.plot(confidence, accuracy, color=theme.accent, linewidth=1.8, marker="o", markersize=4)
     axes.set_xlim(0, 1)
@@ -107,9 +106,9 @@ class Heatmap:
 
     def __post_init__(self) -> None:
         shape = (len(self.rows), len(self.columns))
-        found = (len(self.values), *{len(row) for row in self.values})
-        if found != shape:
-            raise ValueError(f"expected shape {shape} from the names, got {found}")
+        actual = (len(self.values), *{len(row) for row in self.values})
+        if actual != shape:
+            raise ValueError(f"expected shape {shape} from the names, got {actual}")
 
 
 def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGHT) -> Figure:
@@ -150,87 +149,72 @@ def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGH
     return figure
 
 
-# Besides color, so that curves can be told apart in gray.
+# Besides color, so that curves differ in print without color.
 _DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)))
 _NAMES_BESIDE_FROM = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShareCurve:
-    """Accuracy over a share that is hidden.
+class OcclusionLine:
+    """Accuracy over the fraction that is hidden.
 
     Attributes:
-        name: of the curve, such as "random patches".
-        shares: what is hidden, in [0, 1], ascending.
+        name: of the line, such as "random patches".
+        fractions: hidden, in [0, 1], ascending.
         accuracies: in [0, 1], one for each.
     """
 
     name: str
-    shares: Sequence[float]
+    fractions: Sequence[float]
     accuracies: Sequence[float]
 
     def __post_init__(self) -> None:
-        if len(self.shares) != len(self.accuracies) or not self.shares:
+        if len(self.fractions) != len(self.accuracies) or not self.fractions:
             raise ValueError(
-                f"expected one accuracy for each of at least one share, got "
-                f"{len(self.accuracies)} and {len(self.shares)}"
+                f"expected one accuracy for each of at least one fraction, got "
+                f"{len(self.accuracies)} and {len(self.fractions)}"
             )
 
 
 def occlusion_figure(
-    curves: Sequence[ShareCurve], *, chance: float, width: float = WIDE, theme: Theme = LIGHT
+    lines: Sequence[OcclusionLine], *, chance: float, width: float = WIDE, theme: Theme = LIGHT
 ) -> Figure:
-    """Draw accuracy over what is hidden, one line per curve, and the accuracy of guessing."""
-    if not 0 < len(curves) <= len(_DASHES):
-        raise ValueError(f"expected 1 to {len(_DASHES)} curves, got {len(curves)}")
+    """Draw accuracy over the hidden fraction, one line per method, and the accuracy of guessing."""
+    if not 0 < len(lines) <= len(_DASHES):
+        raise ValueError(f"expected 1 to {len(_DASHES)} curves, got {len(lines)}")
     figure = new_figure(width=width, height=3.2, theme=theme)
     axes = figure.add_subplot()
     style_axes(axes, theme, grid="y")
-    # To where the curves end: their names stand beyond.
-    reach = max(curve.shares[-1] for curve in curves)
+    # Only to where the curves end: their names stand beyond.
+    reach = max(line.fractions[-1] for line in lines)
     axes.plot([0, reach], [chance] * 2, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
-    for curve, dashes in zip(curves, _DASHES, strict=False):
-        color = theme.accent if curve is curves[0] else theme.ink
+    colors = [theme.accent, *[theme.ink] * (len(lines) - 1)]
+    for line, color, dashes in zip(lines, colors, _DASHES, strict=False):
         axes.plot(
-            curve.shares,
-            curve.accuracies,
+            line.fractions,
+            line.accuracies,
             color=color,
             linestyle=dashes,
             linewidth=1.8,
             marker="o",
             markersize=3.5,
-            label=plain(curve.name),
+            label=plain(line.name),
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     percent_axis(axes, "x")
     percent_axis(axes, "y")
     label_axes(axes, theme, x="hidden", y="accuracy")
-    axes.annotate(
-        "guessing",
-        (0, chance),
-        xytext=(4, 3),
-        textcoords="offset points",
-        color=theme.muted,
-        fontsize=SMALL_POINTS,
-    )
+    write_beside(axes, "guessing", (0, chance), (4, 3), color=theme.muted)
     if width < _NAMES_BESIDE_FROM:
-        legend = figure.legend(loc="outside upper left", frameon=False, fontsize=SMALL_POINTS)
-        for text in legend.get_texts():
-            text.set_color(theme.ink)
+        style: dict[str, Any] = {"fontsize": SMALL_POINTS, "labelcolor": theme.ink}
+        figure.legend(loc="outside upper left", frameon=False, **style)
         return figure
-    ends = [curve.accuracies[-1] for curve in curves]
-    for curve, height in zip(curves, spread(ends, gap=0.08, low=0.02, high=1.0), strict=True):
-        axes.annotate(
-            plain(curve.name),
-            (curve.shares[-1], height),
-            xytext=(8, 0),
-            textcoords="offset points",
-            color=theme.accent if curve is curves[0] else theme.ink,
-            fontsize=SMALL_POINTS,
-            va="center",
-            annotation_clip=False,
-        )
+    heights = spread([line.accuracies[-1] for line in lines], gap=0.08, low=0.02, high=1.0)
+    for line, color, height in zip(lines, colors, heights, strict=True):
+        end = (line.fractions[-1], height)
+        style = {"color": color, "va": "center", "annotation_clip": False}
+        write_beside(axes, plain(line.name), end, (8, 0), **style)
     return figure
 
 
@@ -244,19 +228,12 @@ def attacks_figure(
     axes = figure.add_subplot()
     style_axes(axes, theme, grid="x")
     positions = range(len(rows))
-    shares = [interval.estimate for _, interval in rows]
-    axes.barh(positions, shares, height=0.55, color=theme.accent, alpha=0.55)
+    accuracies = [interval.estimate for _, interval in rows]
+    axes.barh(positions, accuracies, height=0.55, color=theme.accent, alpha=0.55)
     for position, (_, interval) in zip(positions, rows, strict=True):
         axes.plot([interval.low, interval.high], [position] * 2, color=theme.ink, linewidth=1.5)
-        axes.annotate(
-            f"{interval.estimate:.1%}",
-            (interval.high, position),
-            xytext=(5, 0),
-            textcoords="offset points",
-            color=theme.ink,
-            fontsize=SMALL_POINTS,
-            va="center",
-        )
+        text, end = f"{interval.estimate:.1%}", (interval.high, position)
+        write_beside(axes, text, end, (5, 0), color=theme.ink, va="center")
     axes.set_yticks(list(positions), [plain(name) for name, _ in rows])
     axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
     axes.invert_yaxis()

@@ -1,4 +1,4 @@
-"""How the agent learned: episode returns over the episodes of the search."""
+"""Learning curve of the agent: episode returns over the episodes of the search."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from automix.reporting.canvas import (
     new_figure,
     plain,
     style_axes,
+    write_beside,
 )
 from automix.reporting.figures.placement import spread
 from automix.reporting.palette import LIGHT, Theme
@@ -71,8 +72,8 @@ class LearningCurve:
         Args:
             returns: one number per episode; a last incomplete rollout counts.
             per_rollout: number of episodes per rollout, at least 1.
-            greedy: (episodes finished, return) of evaluations without exploration.
-            references: returns of other policies, by name.
+            greedy: as the attribute.
+            references: as the attribute.
         """
         starts = range(0, len(returns), per_rollout)
         groups = [np.asarray(returns[start : start + per_rollout]) for start in starts]
@@ -98,11 +99,7 @@ def learning_curve_figure(
 ) -> Figure:
     """Draw the mean return per rollout with its quartiles, the best so far and the greedy policy.
 
-    Args:
-        curve: what is drawn.
-        return_name: label of the vertical axis, with the unit of the return.
-        width: inches.
-        theme: inks.
+    ``return_name`` labels the vertical axis, with the unit of the return.
     """
     is_wide = width >= _NAMES_BESIDE_FROM
     figure = new_figure(width=width, height=3.2, theme=theme)
@@ -115,16 +112,9 @@ def learning_curve_figure(
     if is_wide:
         _name_at_the_right(axes, figure, theme)
     else:
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(-0.02, 1),
-            ncols=2,
-            frameon=False,
-            columnspacing=1.0,
-            handlelength=1.4,
-            fontsize=SMALL_POINTS,
-            labelcolor=theme.ink,
-        )
+        style: dict[str, Any] = {"fontsize": SMALL_POINTS, "labelcolor": theme.ink, "ncols": 2}
+        style |= {"frameon": False, "columnspacing": 1.0, "handlelength": 1.4}
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), **style)
     return figure
 
 
@@ -132,27 +122,17 @@ def _draw_lines(axes: Axes, curve: LearningCurve, theme: Theme) -> None:
     axes.fill_between(
         curve.episodes, curve.low, curve.high, color=theme.accent, alpha=0.22, linewidth=0
     )
-    axes.plot(
-        curve.episodes,
-        curve.mean,
-        color=theme.accent,
-        linewidth=2,
-        label="rollout mean, quartiles",
-    )
-    axes.plot(
-        curve.episodes,
-        curve.best,
-        color=theme.ink,
-        linewidth=1.2,
-        drawstyle="steps-post",
-        label="best so far",
-    )
+    style: dict[str, Any] = {"linewidth": 2, "label": "rollout mean, quartiles"}
+    axes.plot(curve.episodes, curve.mean, color=theme.accent, **style)
+    # Steps, as the best return only changes when an episode beats it.
+    style = {"linewidth": 1.2, "drawstyle": "steps-post", "label": "best so far"}
+    axes.plot(curve.episodes, curve.best, color=theme.ink, **style)
     if curve.greedy:
         episodes, returns = zip(*curve.greedy, strict=True)
-        style: dict[str, Any] = {"markerfacecolor": theme.surface, "markersize": 5}
+        style = {"markerfacecolor": theme.surface, "markersize": 5, "marker": "o", "linewidth": 0}
         # Unclipped, so that the last circle, on the edge, is whole.
         style |= {"clip_on": False, "zorder": 4, "label": "greedy policy"}
-        axes.plot(episodes, returns, marker="o", linewidth=0, color=theme.ink, **style)
+        axes.plot(episodes, returns, color=theme.ink, **style)
     styles = itertools.cycle([(0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2))])
     for (name, value), dashes in zip(curve.references.items(), styles, strict=False):
         axes.axhline(value, color=theme.muted, linewidth=1, linestyle=dashes, label=plain(name))
@@ -163,16 +143,11 @@ def _name_at_the_right(axes: Axes, figure: Figure, theme: Theme) -> None:
     lines = axes.get_lines()
     values = [float(np.asarray(line.get_ydata())[-1]) for line in lines]
     low, high = axes.get_ylim()
+    # One and a quarter lines of text, in units of the vertical axis.
     gap = 1.25 * SMALL_POINTS / (figure.get_figheight() * 0.78 * 72) * (high - low)
     places = spread(values, gap=gap, low=low, high=high)
     for line, value, place in zip(lines, values, places, strict=True):
-        axes.annotate(
-            f"{line.get_label()} {number_text(value)}",
-            xy=(1, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            color=theme.accent if line.get_color() == theme.accent else theme.ink,
-            fontsize=SMALL_POINTS,
-        )
+        text = f"{line.get_label()} {number_text(value)}"
+        color = theme.accent if line.get_color() == theme.accent else theme.ink
+        style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center"}
+        write_beside(axes, text, (1, place), (7, 0), color=color, **style)

@@ -1,80 +1,18 @@
-"""What share of the batches each operator mixes over training: the data of the schedule figure.
-
-Shape suffixes: O operators (in the order of `Operator`), E intervals between edges.
-"""
+"""Places for text in a figure: inside an area, beside line ends, beside points."""
 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.reporting.canvas import TEXT_POINTS, text_width
-from automix.schedule import Decision, Schedule
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
-    """Mean share of the batches per operator over training.
-
-    Attributes:
-        edges: (E + 1,) float64, increasing from 0: where any schedule changes, and the end.
-        shares: (O, E) float64; each column sums to 1.
-        mixed_low: (E,) float64, lower quartile over schedules of the share that is mixed.
-        mixed_high: (E,) float64, upper quartile.
-    """
-
-    edges: Floats
-    shares: Floats
-    mixed_low: Floats
-    mixed_high: Floats
-
-
-def shares_over_training(schedules: Sequence[Schedule], *, until: float = 1.0) -> Shares:
-    """Return the mean over ``schedules`` of each operator's share, up to progress ``until``."""
-    edges = starts_before(schedules, until)
-    operators = list(Operator)
-    none = operators.index(Operator.NONE)
-    shares = np.zeros((len(schedules), len(operators), len(edges)))
-    for index, schedule in enumerate(schedules):
-        for interval, start in enumerate(edges):
-            decision = schedule.at(start)
-            share = 0.0 if decision.operator is Operator.NONE else decision.probability
-            shares[index, operators.index(decision.operator), interval] = share
-            shares[index, none, interval] = 1 - share
-    low, high = np.quantile(1 - shares[:, none], (0.25, 0.75), axis=0)
-    return Shares(
-        edges=np.array([*edges, until]),
-        shares=shares.mean(axis=0),
-        mixed_low=low,
-        mixed_high=high,
-    )
-
-
-def starts_before(schedules: Sequence[Schedule], until: float) -> list[float]:
-    """Return where any of the schedules changes before progress ``until``, in order."""
-    starts = {segment.start for schedule in schedules for segment in schedule.segments}
-    return sorted(start for start in starts if start < until)
-
-
-def relative_strength(decision: Decision) -> float:
-    """Return where the strength lies between the operator's weak (0) and strong (1) level.
-
-    NaN when nothing is mixed or the operator has no strength.
-    """
-    levels = OPERATOR_FACTS[decision.operator].strength.levels
-    if len(levels) < 2 or decision.probability == 0:
-        return math.nan
-    return float(np.interp(decision.strength, levels, np.linspace(0, 1, len(levels))))
-
-
-_SAMPLES = 400
+_SAMPLES = 400  # positions along the unit axis
 _LINE_HEIGHT = 1.35
 
 
@@ -83,14 +21,14 @@ def place_in_area(
 ) -> tuple[float, float, float] | None:
     """Return (x, y, rotation in degrees) where ``name`` fits into an area, or None.
 
-    Along the training, the room for a text is the smallest height over its width; the place with
-    the most room wins, the middle one of equals.
+    The room for a text is the smallest height of the area over the width of the text; the place
+    with the most room wins, the middle one of equals.
 
     Args:
         edges: (E + 1,) float64 from 0 to at most 1, the edges of the area's steps.
         lower: (E,) float64 in [0, 1], bottom of each step.
         upper: (E,) float64 in [0, 1], top of each step.
-        name: the text, in the house's text size.
+        name: the text, in `TEXT_POINTS`.
         size: width and height of the unit square on paper, in points.
     """
     num_samples = round(_SAMPLES * edges[-1])
@@ -98,10 +36,12 @@ def place_in_area(
     interval = np.searchsorted(edges, positions, side="right") - 1
     low, high = lower[interval], upper[interval]
     long, short = text_width(name) + 6, _LINE_HEIGHT * TEXT_POINTS
+    # Upright text is easier to read; it is turned only where it does not fit.
     for across, along, rotation in ((long, short, 0.0), (short, long, 90.0)):
         window = math.ceil(across / size[0] * _SAMPLES)
         if window > num_samples:
             continue
+        # The area under a text of this width: the highest bottom and the lowest top it touches.
         bottoms = sliding_window_view(low, window).max(axis=1)
         tops = sliding_window_view(high, window).min(axis=1)
         room = tops - bottoms
@@ -125,10 +65,11 @@ def spread(values: Sequence[float], *, gap: float, low: float, high: float) -> l
     Positions stay within [low, high] as far as they fit there.
     """
     order = sorted(range(len(values)), key=lambda index: values[index])
+    # Upwards first: each position is pushed above the one below it.
     places = [values[index] for index in order]
     for index in range(1, len(places)):
         places[index] = max(places[index], places[index - 1] + gap)
-    # What was pushed over the top comes back down, and pushes those below it.
+    # Then downwards: a position above the top comes back, and pushes those below it.
     ceiling = high
     for index in reversed(range(len(places))):
         places[index] = min(places[index], ceiling)
@@ -159,10 +100,12 @@ def beside_points(
         page_width: in points.
     """
     radius = 6.0
+    # Boxes as (left, right, bottom, top): the points themselves, then each name once it is placed.
     taken = [(x - radius, x + radius, y - radius, y + radius) for x, y in anchors]
     offsets = []
     for (x, y), width in zip(anchors, widths, strict=True):
         sides = (1, -1) if x + radius + width < page_width else (-1, 1)
+        # Level with the point first, then half a line and more above and below.
         for step, side in itertools.product((0, 1, -1, 2, -2, 3, -3), sides):
             offset = side * (radius + 2), step * 0.6 * height
             near, far = sorted((x + offset[0], x + offset[0] + side * width))

@@ -1,4 +1,7 @@
-"""Schedules over training: which operator mixes which share of the batches, and how strong."""
+"""Schedules over training: the fraction of the batches each operator mixes, and its strength.
+
+Shape suffixes: O operators (in the order of `Operator`), E intervals between edges.
+"""
 
 import itertools
 import math
@@ -11,42 +14,40 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
-from automix.operator_info import Operator
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.reporting.canvas import (
     SMALL_POINTS,
     TEXT_POINTS,
     WIDE,
     label_axes,
     new_figure,
+    panel_axes,
     percent_axis,
     style_axes,
     text_width,
 )
-from automix.reporting.figures.placement import (
-    Shares,
-    place_in_area,
-    relative_strength,
-    shares_over_training,
-    starts_before,
-)
+from automix.reporting.figures.placement import place_in_area
 from automix.reporting.palette import LIGHT, OPERATOR_COLORS, OPERATOR_NAMES, Theme, ink_on
+from automix.reporting.tables import Column, Table
 from automix.schedule import Decision, Schedule
 
-# `none` is what is left over, so it lies on top of the stack.
+Floats = NDArray[np.float64]
+
+# `none` is the rest of the batches, so it lies on top of the stack.
 _STACK = (*(operator for operator in Operator if operator is not Operator.NONE), Operator.NONE)
 _PANEL_INCHES = 3.6
-_POINTS_PER_INCH = 72
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulePanel:
-    """What one pair of axes shows.
+    """The content of one pair of axes.
 
     Attributes:
         title: written above; may be empty.
         schedules: one schedule, or the same search with several seeds.
-        until: share of the training that is decided; the rest stays blank. In [0, 1].
+        until: progress up to which the training run is decided; the rest stays blank. In [0, 1].
     """
 
     title: str
@@ -57,7 +58,7 @@ class SchedulePanel:
         if not self.schedules:
             raise ValueError("expected at least one schedule, got none")
         if not 0 <= self.until <= 1:
-            raise ValueError(f"expected a share of the training in [0, 1], got {self.until}")
+            raise ValueError(f"expected a fraction of the training run in [0, 1], got {self.until}")
 
 
 def schedule_figure(
@@ -74,20 +75,20 @@ def schedule_figure(
     rows = math.ceil(len(panels) / columns)
     height = rows * (3.3 if columns == 1 and width > 5 else 3.0)
     figure = new_figure(width=width, height=height, theme=theme)
-    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[4, 1.25] * rows, hspace=0.02)
-    for index, panel in enumerate(panels):
-        row, column = divmod(index, columns)
-        upper = figure.add_subplot(grid[2 * row, column])
-        lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
-        size = (0.84 * width / columns * _POINTS_PER_INCH, 0.62 * height / rows * _POINTS_PER_INCH)
-        _draw_shares(upper, panel, size, theme)
+    # About this part of a panel, in points, is inside the axes: names must fit into it.
+    size = (0.84 * width / columns * 72, 0.62 * height / rows * 72)
+    axes = panel_axes(figure, len(panels), num_columns=columns, lower_ratio=1.25)
+    for panel, (upper, lower, is_first) in zip(panels, axes, strict=True):
+        _draw_fractions(upper, panel, size, theme)
         _draw_strength(lower, panel, size[0], theme)
-        label_axes(upper, theme, y="" if column else "share of batches")
-        label_axes(lower, theme, x="share of training done", y="" if column else "strength")
+        label_axes(upper, theme, y="fraction of batches" if is_first else "")
+        label_axes(lower, theme, x="training progress", y="strength" if is_first else "")
     return figure
 
 
-def _draw_shares(axes: Axes, panel: SchedulePanel, size: tuple[float, float], theme: Theme) -> None:
+def _draw_fractions(
+    axes: Axes, panel: SchedulePanel, size: tuple[float, float], theme: Theme
+) -> None:
     style_axes(axes, theme)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
@@ -101,18 +102,18 @@ def _draw_stack(
     axes: Axes, panel: SchedulePanel, size: tuple[float, float], theme: Theme
 ) -> list[Patch | Line2D]:
     """Draw the areas; return the keys of those that cannot be named where they are drawn."""
-    data = shares_over_training(panel.schedules, until=panel.until)
+    data = fractions_over_training(panel.schedules, until=panel.until)
     # Whiskers would cross the names.
     is_named = len(panel.schedules) == 1
     stack = np.zeros(len(data.edges) - 1)
     keys: list[Patch | Line2D] = []
     for operator in _STACK:
-        share = data.shares[list(Operator).index(operator)]
-        if not share.any():
+        fraction = data.fractions[list(Operator).index(operator)]
+        if not fraction.any():
             continue
         color, name = OPERATOR_COLORS[operator], OPERATOR_NAMES[operator]
         axes.stairs(
-            stack + share,
+            stack + fraction,
             data.edges,
             baseline=stack,
             fill=True,
@@ -121,21 +122,68 @@ def _draw_stack(
             linewidth=0.6,
             label=operator.value,
         )
-        area = (data.edges, stack, stack + share)
+        area = (data.edges, stack, stack + fraction)
         place = place_in_area(*area, name, size) if is_named else None
         if place is None:
             keys.append(Patch(facecolor=color, label=name))
         else:
             style: dict[str, Any] = {"color": ink_on(color), "fontsize": TEXT_POINTS}
             axes.text(*place[:2], name, rotation=place[2], ha="center", va="center", **style)
-        stack = stack + share
+        stack = stack + fraction
     if len(panel.schedules) > 1:
         keys.append(_draw_quartiles(axes, data, theme))
     return keys
 
 
-def _draw_quartiles(axes: Axes, data: Shares, theme: Theme) -> Line2D:
-    """Draw whiskers over the share that is mixed, and return their key."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorFractions:
+    """Mean fraction of the batches per operator over training.
+
+    Attributes:
+        edges: (E + 1,) float64, increasing from 0: where any schedule changes, and the end.
+        fractions: (O, E) float64; each column sums to 1.
+        mixed_low: (E,) float64, lower quartile over schedules of the fraction that is mixed.
+        mixed_high: (E,) float64, upper quartile.
+    """
+
+    edges: Floats
+    fractions: Floats
+    mixed_low: Floats
+    mixed_high: Floats
+
+
+def fractions_over_training(
+    schedules: Sequence[Schedule], *, until: float = 1.0
+) -> OperatorFractions:
+    """Return the mean over ``schedules`` of each operator's fraction, up to progress ``until``."""
+    edges = _starts_before(schedules, until)
+    operators = list(Operator)
+    none = operators.index(Operator.NONE)
+    fractions = np.zeros((len(schedules), len(operators), len(edges)))
+    for index, schedule in enumerate(schedules):
+        for interval, start in enumerate(edges):
+            decision = schedule.at(start)
+            fraction = 0.0 if decision.operator is Operator.NONE else decision.probability
+            # The rest of the batches is left as it is, so `none` is set last.
+            fractions[index, operators.index(decision.operator), interval] = fraction
+            fractions[index, none, interval] = 1 - fraction
+    low, high = np.quantile(1 - fractions[:, none], (0.25, 0.75), axis=0)
+    return OperatorFractions(
+        edges=np.array([*edges, until]),
+        fractions=fractions.mean(axis=0),
+        mixed_low=low,
+        mixed_high=high,
+    )
+
+
+def _starts_before(schedules: Sequence[Schedule], until: float) -> list[float]:
+    """Return where any of the schedules changes before progress ``until``, in order."""
+    starts = {segment.start for schedule in schedules for segment in schedule.segments}
+    return sorted(start for start in starts if start < until)
+
+
+def _draw_quartiles(axes: Axes, data: OperatorFractions, theme: Theme) -> Line2D:
+    """Draw whiskers over the fraction that is mixed, and return their key."""
     middles = (data.edges[:-1] + data.edges[1:]) / 2
     axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.surface, linewidth=3)
     axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.ink, linewidth=1.3)
@@ -186,7 +234,7 @@ def _draw_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme
 
 def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme) -> None:
     """One level line per run of equal strength, with its value above it where that fits."""
-    starts = starts_before(panel.schedules, panel.until)
+    starts = _starts_before(panel.schedules, panel.until)
     runs: list[tuple[float, float, Decision]] = []
     for start, end in itertools.pairwise([*starts, panel.until]):
         decision = panel.schedules[0].at(start)
@@ -214,6 +262,17 @@ def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: T
             )
 
 
+def relative_strength(decision: Decision) -> float:
+    """Return where the strength lies between the operator's weak (0) and strong (1) level.
+
+    NaN when nothing is mixed or the operator has no strength.
+    """
+    levels = OPERATOR_FACTS[decision.operator].strength.levels
+    if len(levels) < 2 or decision.probability == 0:
+        return math.nan
+    return float(np.interp(decision.strength, levels, np.linspace(0, 1, len(levels))))
+
+
 def _same_strength(first: Decision, second: Decision) -> bool:
     return (first.operator, first.strength) == (second.operator, second.strength) and (
         (first.probability == 0) == (second.probability == 0)
@@ -222,7 +281,7 @@ def _same_strength(first: Decision, second: Decision) -> bool:
 
 def _draw_strength_band(axes: Axes, panel: SchedulePanel, theme: Theme) -> None:
     """Median and quartiles over those schedules that mix with an adjustable strength."""
-    starts = starts_before(panel.schedules, panel.until)
+    starts = _starts_before(panel.schedules, panel.until)
     strengths = np.array(
         [
             [relative_strength(schedule.at(start)) for start in starts]
@@ -236,3 +295,26 @@ def _draw_strength_band(axes: Axes, panel: SchedulePanel, theme: Theme) -> None:
     edges = [*starts, panel.until]
     axes.fill_between(edges, low, high, step="post", color=theme.accent, alpha=0.25, linewidth=0)
     axes.plot(edges, median, drawstyle="steps-post", color=theme.accent, linewidth=1.8)
+
+
+def schedule_table(schedule: Schedule, *, name: str, title: str, caption: str = "") -> Table:
+    """Return one row per segment: where it begins, operator, strength and mixed fraction."""
+    rows = []
+    for segment in schedule.segments:
+        decision = segment.decision
+        is_mixing = decision.operator is not Operator.NONE and decision.probability > 0
+        rows.append(
+            (
+                100 * segment.start,
+                OPERATOR_NAMES[decision.operator if is_mixing else Operator.NONE],
+                decision.strength if is_mixing else None,
+                100 * decision.probability if is_mixing else 0,
+            )
+        )
+    columns = (
+        Column(name="start", unit="% of training"),
+        Column(name="operator"),
+        Column(name="strength"),
+        Column(name="mixed batches", unit="%"),
+    )
+    return Table(name=name, title=title, columns=columns, rows=tuple(rows), caption=caption)
