@@ -140,21 +140,23 @@ def _replay(command: Command, arguments: "Arguments") -> Iterator[str]:
 def _replay_of(arguments: "Arguments") -> tuple["ReplayConfig", "ReplaySource", Path]:
     """Return the configuration, the schedule or policy to follow, and the folder of the run."""
     from automix.experiments.common.config import ReplayConfig
-    from automix.experiments.replay.run import ScheduleSource, source_in
+    from automix.experiments.replay.run import ScheduleSource, follows_policy
+    from automix.schedule import Schedule
 
-    flags, config = arguments.flags, arguments.config
+    flags, config, resumed = arguments.flags, arguments.config, arguments.flags.resume
+    policy = resumed if resumed is not None and follows_policy(resumed) else flags.policy
     source: ReplaySource
-    if flags.resume is not None:
-        source = source_in(flags.resume)
-        return ReplayConfig.from_yaml(flags.resume / "config.yaml"), source, flags.resume
-    if flags.policy is not None:
+    if policy is not None:
+        # Only here: it imports Gymnasium and Stable-Baselines3, which takes seconds.
         from automix.experiments.replay.policy import PolicySource
 
-        source = PolicySource.load(flags.policy)
+        source = PolicySource.load(policy)
+    elif resumed is not None:
+        source = ScheduleSource.of_run(resumed)
     else:
-        from automix.schedule import Schedule
-
         source = ScheduleSource(Schedule.load(Path(arguments.words[0])))
+    if resumed is not None:
+        return ReplayConfig.from_yaml(resumed / "config.yaml"), source, resumed
     (followed,) = source.identity.values()
     name = f"replay-{followed}-{config.content_hash()}"
     return config, source, _checked(flags.output or Path("runs") / name)

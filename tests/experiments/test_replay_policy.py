@@ -12,7 +12,7 @@ from automix.errors import CheckpointError, ConfigError, DataError
 from automix.experiments.common.config import CheckpointConfig, ReplayConfig
 from automix.experiments.config import SearchConfig
 from automix.experiments.replay.policy import PolicySource
-from automix.experiments.replay.run import ScheduleSource, replay, source_in
+from automix.experiments.replay.run import ScheduleSource, follows_policy, replay
 from automix.files import write_text
 from automix.schedule import Schedule, decisions_hash
 from envs.config import EnvironmentConfig
@@ -80,7 +80,8 @@ def test_a_policy_that_is_stopped_after_every_step_ends_in_the_same_bits(
     assert next(replaying) is False
     # From here on from its own folder, whatever becomes of the search.
     (search / "config.yaml").unlink()
-    copied = source_in(folder)
+    assert follows_policy(folder)
+    copied = PolicySource.load(folder)
     assert copied.identity == source.identity
     assert list(attempts(CONFIG, copied, folder))[-1] is True
     wanted = outputs(tmp_path / "whole", last_step=LAST_STEP)

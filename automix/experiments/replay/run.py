@@ -1,7 +1,7 @@
 """Replay of a schedule or policy: one training run with checkpoints, resumed bit for bit.
 
 Following a schedule needs neither Gymnasium nor Stable-Baselines3: what a policy needs is in
-`automix.experiments.replay.policy`, which is imported only where a run follows one.
+`automix.experiments.replay.policy`, which only a command that was asked for one imports.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ class Decider(Protocol):
         """The schedule of all decisions, complete at the end of the training run."""
 
     def decide(self, trainer: ClassifierTrainer) -> Decision:
-        """Return the decision for the next step."""
+        """Return the decision for the next step; asked at the start of a stretch or within it."""
 
     def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
         """Return the first step after ``step`` with another decision, at most ``limit``."""
@@ -97,6 +97,18 @@ class ScheduleSource:
     """A schedule, which is its own decider: it depends on nothing but the step."""
 
     schedule: Schedule
+
+    @classmethod
+    def of_run(cls, run: Path) -> "ScheduleSource":
+        """Read the schedule that a replay in ``run`` follows.
+
+        Raises:
+            AutoMixError: it is no folder of a replay, or the file is damaged.
+        """
+        if not (run / SCHEDULE_NAME).exists():
+            content = "one without a schedule and a policy" if run.is_dir() else "nothing there"
+            raise CheckpointError(f"{run}: expected the folder of a replay, got {content}")
+        return cls(Schedule.load(run / SCHEDULE_NAME))
 
     @property
     def identity(self) -> dict[str, str]:
@@ -143,21 +155,9 @@ class ScheduleSource:
         """Ignore it."""
 
 
-def source_in(run: Path) -> ReplaySource:
-    """Return what the run in a folder follows.
-
-    Raises:
-        AutoMixError: it is no folder of a replay, or a file in it is damaged.
-    """
-    if (run / POLICY_NAME / ENVIRONMENT_NAME).exists():
-        # Only here, as it imports agents and environments.
-        from automix.experiments.replay.policy import PolicySource  # noqa: PLC0415
-
-        return PolicySource.load(run / POLICY_NAME)
-    if (run / SCHEDULE_NAME).exists():
-        return ScheduleSource(Schedule.load(run / SCHEDULE_NAME))
-    content = "one without a schedule and a policy" if run.is_dir() else "nothing there"
-    raise CheckpointError(f"{run}: expected the folder of a replay, got {content}")
+def follows_policy(run: Path) -> bool:
+    """Return whether the replay in ``run`` follows a policy, for `PolicySource.load`."""
+    return (run / POLICY_NAME / ENVIRONMENT_NAME).exists()
 
 
 def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str, Any]:
@@ -283,9 +283,9 @@ class ReplayLoop:
 
         Args:
             config: how often to validate and to save.
-            trainer: of a training run that has not begun.
+            trainer: has not begun.
             decider: of the same training run.
-            run: the folder; entered on rank 0 alone.
+            run: entered on rank 0 alone.
             selection: images of the validations; None for none.
             identity: values that must equal those of a checkpoint, by name.
 
@@ -313,7 +313,7 @@ class ReplayLoop:
         return time.monotonic() - self._started
 
     def train(self) -> None:
-        """Train to the end; the last checkpoint is that of the finished training run.
+        """Train to the end, where the last checkpoint is written.
 
         Raises:
             KeyboardInterrupt: it was asked to stop, and what was trained is saved.
