@@ -19,7 +19,6 @@ from automix.experiments.common.progress import StopRequest
 from automix.experiments.common.trained_classifier import load_classifier
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.run import (
-    AppliedRun,
     check_decisions,
     next_mark,
     note_applied,
@@ -229,7 +228,7 @@ def test_tensorboard_shows_each_step_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_decisions_that_differ_are_noticed() -> None:
     loop_decisions = SOURCE.schedule.decisions(TOTAL_STEPS)
-    applied: list[AppliedRun] = []
+    applied: list[dict[str, Any]] = []
     for stop, decision in enumerate(loop_decisions[:-1], start=1):
         note_applied(applied, decision, stop=stop)
     with pytest.raises(CheckpointError, match="expected steps that followed the decisions"):

@@ -72,17 +72,13 @@ class PolicyDecider:
             )
         )
 
-    def decide(self, trainer: ClassifierTrainer) -> Decision:
-        """Return the decision of the segment; at its first step, ask the policy for it."""
+    def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Decision, int]:
+        """Return the decision of the segment, asked for at its first step, and its end."""
         start, _ = segment_steps(self._num_steps, self._num_segments, len(self._decisions))
         if trainer.step == start:
             self._ask(trainer)
-        return self._decisions[-1]
-
-    def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
-        """Return the end of the segment that was last decided for, at most ``limit``."""
-        _, stop = segment_steps(num_steps, self._num_segments, len(self._decisions) - 1)
-        return min(stop, limit)
+        _, stop = segment_steps(self._num_steps, self._num_segments, len(self._decisions) - 1)
+        return self._decisions[-1], min(stop, limit)
 
     def take_in(self, metrics: TrainMetrics) -> None:
         """Keep the metrics of a stretch for the next observation."""

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -58,11 +58,8 @@ class Decider(Protocol):
     def schedule(self) -> Schedule:
         """The schedule of all decisions, complete at the end of the training run."""
 
-    def decide(self, trainer: ClassifierTrainer) -> Decision:
-        """Return the decision for the next step; asked at the start of a stretch or within it."""
-
-    def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
-        """Return the first step after ``step`` with another decision, at most ``limit``."""
+    def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Decision, int]:
+        """Return the decision for the next step, and the step before which it ends or ``limit``."""
 
     def take_in(self, metrics: TrainMetrics) -> None:
         """Observe a stretch: the steps up to a logged one or to another decision."""
@@ -136,13 +133,10 @@ class ScheduleSource:
         """Return itself."""
         return self
 
-    def decide(self, trainer: ClassifierTrainer) -> Decision:
-        """Return the decision at this fraction of the training run."""
-        return self.schedule.at(trainer.progress)
-
-    def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
-        """Return the next step with another decision, at most ``limit``."""
-        return self.schedule.holds_until(step, limit=limit, num_steps=num_steps)
+    def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Decision, int]:
+        """Return the decision at this fraction of the training run, and how long it holds."""
+        stop = self.schedule.holds_until(trainer.step, limit=limit, num_steps=trainer.total_steps)
+        return self.schedule.at(trainer.progress), stop
 
     def take_in(self, metrics: TrainMetrics) -> None:
         """Ignore it: a schedule is fixed."""
@@ -246,27 +240,12 @@ def predict_cost(config: ReplayConfig, source: ReplaySource) -> CostEstimate:
     )
 
 
-class Best(TypedDict):
-    """The best validation so far: the steps before it, and its `EvalMetrics`."""
-
-    step: int
-    metrics: dict[str, Any]
-
-
-class AppliedRun(TypedDict):
-    """Steps from ``start`` to the one before ``stop``, all mixed by one decision."""
-
-    start: int
-    stop: int
-    decision: dict[str, Any]
-
-
 class ReplayLoop:
     """One training run that follows a decider, resumed from its newest checkpoint if there is one.
 
     Attributes:
-        applied: the decisions handed to the trainer so far, in order.
-        best: the best validation so far.
+        applied: the decisions of all steps so far: runs of a decision from `start` to before `stop`.
+        best: the best validation so far: the `step` after which it was made, and its `metrics`.
     """
 
     def __init__(
@@ -279,21 +258,13 @@ class ReplayLoop:
         selection: Split | None,
         identity: dict[str, str],
     ) -> None:
-        """Resume from the newest checkpoint, or begin.
-
-        Args:
-            config: how often to validate and to save.
-            trainer: has not begun.
-            decider: of the same training run.
-            run: entered on rank 0 alone.
-            selection: images of the validations; None for none.
-            identity: values that must equal those of a checkpoint, by name.
+        """Resume from the newest checkpoint, or begin; ``run`` is entered on rank 0 alone.
 
         Raises:
-            CheckpointError: there are checkpoints, but of something else, or all are damaged.
+            CheckpointError: there are checkpoints, but not of this ``identity``, or all are damaged.
         """
-        self.applied: list[AppliedRun] = []
-        self.best: Best | None = None
+        self.applied: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
         self._config = config
         self._trainer = trainer
         self._decider = decider
@@ -326,9 +297,8 @@ class ReplayLoop:
         with StopRequest() as stop, bar:
             while (step := trainer.step) < total:
                 # Decide, and find the next step after which something else has to be done.
-                decision = self._decider.decide(trainer)
-                limit = next_mark(step, total, _LOGGED_STRETCHES)
-                stretch_end = self._decider.holds_until(step, limit=limit, num_steps=total)
+                logged_at = next_mark(step, total, _LOGGED_STRETCHES)
+                decision, stretch_end = self._decider.decide(trainer, limit=logged_at)
                 validated_at = (
                     next_mark(step, total, config.validations) if self._selection else total + 1
                 )
@@ -347,7 +317,8 @@ class ReplayLoop:
                     self._end_stretch(decision)
                 if end == validated_at:
                     self._validate()
-                bar.advance(end - step, note=self._note(decision))
+                best = f", best selection NLL {self._best_nll:.4f}" if self.best else ""
+                bar.advance(end - step, note=decision.label() + best)
 
                 # Agree with the other processes on whether to stop, whether a checkpoint is due by
                 # time, and on the number of steps until the next time they agree: the fewest that
@@ -367,11 +338,7 @@ class ReplayLoop:
                     raise KeyboardInterrupt
 
     def load_best(self, step: int) -> dict[str, Tensor]:
-        """Return the weights of the best validation, which was after ``step`` optimizer steps.
-
-        Raises:
-            CheckpointError: the file that holds them is missing, damaged, or of another validation.
-        """
+        """Return the weights of the best validation, which was after ``step`` optimizer steps."""
         path = self._checkpoints.path / _BEST_NAME
         state = read_checkpoint(path)
         if state["step"] != step:
@@ -380,6 +347,10 @@ class ReplayLoop:
             )
         weights: dict[str, Tensor] = state["weights"]
         return weights
+
+    @property
+    def _best_nll(self) -> float:
+        return float(self.best["metrics"]["calibrated_nll"]) if self.best else math.inf
 
     def _is_due(self) -> bool:
         every_minutes = self._config.checkpoints.every_minutes
@@ -412,9 +383,8 @@ class ReplayLoop:
         names = ("nll", "calibrated_nll", "accuracy", "temperature")
         self._log({f"selection/{name}": metrics[name] for name in names})
         # Calibrated: mixing makes a network underconfident, which plain NLL punishes.
-        best = math.inf if self.best is None else self.best["metrics"]["calibrated_nll"]
-        if self.best is None or metrics["calibrated_nll"] < best:
-            self.best = Best(step=step, metrics=metrics)
+        if self.best is None or metrics["calibrated_nll"] < self._best_nll:
+            self.best = {"step": step, "metrics": metrics}
             state = {"step": step, "weights": self._trainer.evaluated_model.state_dict()}
             on_main(lambda: write_checkpoint(self._checkpoints.path / _BEST_NAME, state))
 
@@ -430,12 +400,6 @@ class ReplayLoop:
     def _log(self, values: Mapping[str, float | str | None]) -> None:
         defined = {name: value for name, value in values.items() if value is not None}
         on_main(lambda: self._run.log(self._trainer.step, defined))
-
-    def _note(self, decision: Decision) -> str:
-        if self.best is None:
-            return decision.label()
-        best = self.best["metrics"]["calibrated_nll"]
-        return f"{decision.label()}, best selection NLL {best:.4f}"
 
     def _save(self) -> None:
         # Weights that are not numbers would replace the checkpoint that can still be resumed.
@@ -481,31 +445,23 @@ class ReplayLoop:
         return state
 
 
-def note_applied(applied: list[AppliedRun], decision: Decision, *, stop: int) -> None:
-    """Note that all steps from the last one noted to the one before ``stop`` followed a decision.
-
-    A run of equal decisions is one entry, however often the training run was interrupted in it.
-    """
+def note_applied(applied: list[dict[str, Any]], decision: Decision, *, stop: int) -> None:
+    """Note that all steps since the last one noted, up to the one before ``stop``, followed it."""
     plain = decision.model_dump(mode="json")
     if applied and applied[-1]["decision"] == plain:
         applied[-1]["stop"] = stop
     else:
         start = applied[-1]["stop"] if applied else 0
-        applied.append(AppliedRun(start=start, stop=stop, decision=plain))
+        applied.append({"start": start, "stop": stop, "decision": plain})
 
 
 def check_decisions(
-    applied: Sequence[AppliedRun], expected: Sequence[Decision], *, where: Path
+    applied: Sequence[dict[str, Any]], expected: Sequence[Decision], *, where: Path
 ) -> str:
-    """Return the hash of the decisions that the steps followed.
-
-    Args:
-        applied: the decisions handed to the trainer.
-        expected: the schedule's decision for every step of the training run.
-        where: folder of the run, for the message.
+    """Return the hash of the decisions that the steps followed; ``expected`` has one per step.
 
     Raises:
-        CheckpointError: they are not the same.
+        CheckpointError: they are not the expected ones.
     """
     steps = (
         itertools.repeat(Decision.from_plain(run["decision"]), run["stop"] - run["start"])
@@ -522,12 +478,9 @@ def check_decisions(
 
 
 def next_mark(step: int, total: int, count: int) -> int:
-    """Return the first step after ``step`` at which one of ``count`` equal parts ends.
+    """Return the first step after ``step``, of ``total``, where one of ``count`` equal parts ends.
 
-    Args:
-        step: 0 or more, less than ``total``.
-        total: steps of the training run, where the last part ends.
-        count: number of parts, at least 1; with more parts than steps, every step ends one.
+    With more parts than steps, every step ends one.
     """
     # Part p ends at ceil(p * total / count): of the first p that is above step * count / total.
     return -(-(step * count // total + 1) * total // count)
