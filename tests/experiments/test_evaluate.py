@@ -11,7 +11,7 @@ import torch
 from automix.errors import CheckpointError, ConfigError, DataError, DivergedError
 from automix.evaluation.corruptions.registry import Corruption
 from automix.experiments.common.config import ReplayConfig
-from automix.experiments.common.trained_classifier import load_trained
+from automix.experiments.common.saved_classifier import load_saved_classifier
 from automix.experiments.evaluate import run as experiment
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalizationConfig
 from automix.experiments.evaluate.run import evaluate, predict_cost, summary
@@ -183,32 +183,32 @@ def test_damaged_classifiers_are_one_line(trained: Path, tmp_path: Path) -> None
     ):
         path.write_bytes(safetensors.torch.save(wrong))
         with pytest.raises(CheckpointError, match="expected weights that fit") as caught:
-            load_trained(folder)
+            load_saved_classifier(folder)
         assert "\n" not in str(caught.value)
     path.unlink()
     with pytest.raises(
         CheckpointError, match=r"safetensors: expected a readable file, got: no such"
     ):
-        load_trained(folder)
+        load_saved_classifier(folder)
 
 
 def test_runs_that_cannot_be_evaluated(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"result\.json: expected a readable file"):
-        load_trained(tmp_path / "nowhere")
+        load_saved_classifier(tmp_path / "nowhere")
     folder = copied(trained, tmp_path)
     result = read(trained)
     (folder / "result.json").write_text(json.dumps(result | {"kind": "search"}))
     with pytest.raises(
         CheckpointError, match=r"expected the run of a replay, .* got one of 'search'"
     ):
-        load_trained(folder)
+        load_saved_classifier(folder)
     (folder / "result.json").write_text(json.dumps(result | {"data": "0" * 16}))
     with pytest.raises(CheckpointError, match="expected the data of the training"):
-        load_trained(folder)
+        load_saved_classifier(folder)
     with pytest.raises(
         ConfigError, match=r"--data-path: data\.path: expected no path for the source"
     ):
-        load_trained(trained, data_path=tmp_path)
+        load_saved_classifier(trained, data_path=tmp_path)
 
 
 def test_another_classifier_is_refused_in_the_same_folder(
@@ -297,7 +297,7 @@ def test_options_without_effect_are_refused(values: dict[str, Any], message: str
 
 
 def test_the_classifier_is_the_one_that_was_trained(trained: Path) -> None:
-    classifier = load_trained(trained)
+    classifier = load_saved_classifier(trained)
     assert not any(module.training for module in classifier.model.modules())
     test = classifier.data.test
     logits = classifier.predict(test.images)

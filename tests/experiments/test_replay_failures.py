@@ -16,7 +16,7 @@ from automix.configuration.base import Config
 from automix.errors import CheckpointError, DivergedError
 from automix.experiments.common.config import CheckpointConfig, ReplayConfig
 from automix.experiments.common.progress import StopRequest
-from automix.experiments.common.trained_classifier import load_classifier
+from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.run import (
     check_decisions,

@@ -15,7 +15,7 @@ from automix.evaluation.corruptions.registry import Corruption, corrupt
 from automix.evaluation.inference import EvaluationImages
 from automix.experiments.common.progress import ProgressBar, format_seconds
 from automix.experiments.common.run_folder import RunFolder, read_json
-from automix.experiments.common.trained_classifier import TrainedClassifier, load_trained
+from automix.experiments.common.saved_classifier import SavedClassifier, load_saved_classifier
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.subject import Json, Part, Subject, Unit, random_subset
 from automix.experiments.evaluate.tasks import (
@@ -88,7 +88,7 @@ def prepare(config: EvaluateConfig, run: Path) -> tuple[Subject, list[Part]]:
     Raises:
         AutoMixError: one of them is missing or does not fit.
     """
-    classifier = load_trained(run, data_path=config.data_path)
+    classifier = load_saved_classifier(run, data_path=config.data_path)
     test = classifier.data.test
     whole = EvaluationImages(
         images=test.images,
@@ -255,7 +255,7 @@ def _numbers(content: Mapping[str, Any], prefix: str) -> dict[str, float | str]:
     return numbers
 
 
-def _speed(classifier: TrainedClassifier, images: EvaluationImages) -> tuple[float, float]:
+def _speed(classifier: SavedClassifier, images: EvaluationImages) -> tuple[float, float]:
     """Return seconds of one pass of one image, and of corrupting one image in all 75 ways."""
     batch = next(images.batches())
     classifier.predict(batch.images)

@@ -13,7 +13,7 @@ from automix.data.sources.annotations import Floats, ImageBoxes, ImageGroups
 from automix.errors import DivergedError
 from automix.evaluation.inference import EvaluationImages
 from automix.evaluation.statistics import share_interval
-from automix.experiments.common.trained_classifier import TrainedClassifier
+from automix.experiments.common.saved_classifier import SavedClassifier
 from automix.experiments.evaluate.config import EvaluationTask
 from automix.random_streams import Stream, stream_generator
 
@@ -35,7 +35,7 @@ class Subject:
         published: name of the published corrupted images; None where they are ours.
     """
 
-    classifier: TrainedClassifier
+    classifier: SavedClassifier
     images: EvaluationImages
     boxes: ImageBoxes | None = None
     groups: ImageGroups | None = None
@@ -111,7 +111,7 @@ def boxed_images(subject: Subject) -> tuple[EvaluationImages, tuple[Floats, ...]
     return subject.images.subset(torch.tensor(positions, dtype=torch.int64)), boxes
 
 
-def finite_logits(classifier: TrainedClassifier, images: EvaluationImages) -> Tensor:
+def finite_logits(classifier: SavedClassifier, images: EvaluationImages) -> Tensor:
     """Return (N, K) logits on the host.
 
     Raises:

@@ -25,7 +25,7 @@ from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.progress import ProgressBar, StopRequest
 from automix.experiments.common.run_folder import RunFolder, versions
-from automix.experiments.common.trained_classifier import ClassifierFacts, save_classifier
+from automix.experiments.common.saved_classifier import ClassifierFacts, save_classifier
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
 from automix.operator_info import Operator
 from automix.schedule import Decision, Schedule, decisions_hash
@@ -192,8 +192,11 @@ def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str
         loop = ReplayLoop(config, trainer, decider, run, selection=selection, identity=identity)
         loop.train()
 
-        steps = decider.schedule.decisions(trainer.total_steps)
-        applied_hash = check_decisions(loop.applied, steps, where=output)
+        # The schedule of a policy is known only now.
+        schedule = decider.schedule
+        schedule_hash = schedule.decision_hash()
+        expected = schedule.decisions(trainer.total_steps)
+        applied_hash = check_decisions(loop.applied, expected, where=output)
         step = trainer.total_steps
         if config.weights == "best" and loop.best is not None:
             step = loop.best["step"]
@@ -210,7 +213,7 @@ def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str
             "seconds": loop.seconds,
             "data": data.fingerprint,
             "follows": source.identity,
-            "schedule_hash": decider.schedule.decision_hash(),
+            "schedule_hash": schedule_hash,
             "decisions_hash": applied_hash,
         }
         if len(data.seen.selection):
@@ -218,9 +221,17 @@ def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str
 
         def finish() -> None:
             write_json(output / DECISIONS_NAME, {"hash": applied_hash, "runs": loop.applied})
-            # Of a policy, it is known only now.
-            decider.schedule.save(output / SCHEDULE_NAME)
-            save_classifier(output, _facts(config, data, result), trainer.evaluated_model)
+            schedule.save(output / SCHEDULE_NAME)
+            provenance = {
+                "config": config.content_hash(),
+                "schedule": schedule_hash,
+                "data": data.fingerprint,
+                "seed": str(config.seed),
+                "step": str(step),
+                **versions(),
+            }
+            facts = ClassifierFacts.of(config.task.model, data, provenance=provenance)
+            save_classifier(output, facts, trainer.evaluated_model)
             # Last, because it says that the others are there.
             run.finish(result)
 
@@ -244,7 +255,7 @@ class ReplayLoop:
     """One training run that follows a decider, resumed from its newest checkpoint if there is one.
 
     Attributes:
-        applied: the decisions of all steps so far: runs of a decision from `start` to before `stop`.
+        applied: the decisions of all steps so far, each from a `start` to the step before `stop`.
         best: the best validation so far: the `step` after which it was made, and its `metrics`.
     """
 
@@ -258,11 +269,7 @@ class ReplayLoop:
         selection: Split | None,
         identity: dict[str, str],
     ) -> None:
-        """Resume from the newest checkpoint, or begin; ``run`` is entered on rank 0 alone.
-
-        Raises:
-            CheckpointError: there are checkpoints, but not of this ``identity``, or all are damaged.
-        """
+        """Resume from the newest checkpoint, or begin; ``run`` is entered on rank 0 alone."""
         self.applied: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self._config = config
@@ -284,13 +291,7 @@ class ReplayLoop:
         return time.monotonic() - self._started
 
     def train(self) -> None:
-        """Train to the end, where the last checkpoint is written.
-
-        Raises:
-            KeyboardInterrupt: it was asked to stop, and what was trained is saved.
-            DivergedError: the loss is not finite; no checkpoint was written since.
-            OSError: a checkpoint cannot be written; those before it are as they were.
-        """
+        """Train to the end; on `KeyboardInterrupt`, what was trained is saved."""
         trainer, total, config = self._trainer, self._trainer.total_steps, self._config
         world, chunk = current_world(), 1
         bar = ProgressBar("replay", total, done=trainer.step, is_shown=world.is_main)
@@ -487,11 +488,7 @@ def next_mark(step: int, total: int, count: int) -> int:
 
 
 def _selection_split(config: ReplayConfig, data: DataSet) -> Split | None:
-    """Return the images of the validations, or None where nothing is validated.
-
-    Raises:
-        ConfigError: there is no selection split, and the best weights on it are requested.
-    """
+    """Return the images of the validations, or None where nothing is validated."""
     if len(data.seen.selection):
         return data.seen.selection if config.validations else None
     if config.weights == "best":
@@ -502,21 +499,3 @@ def _selection_split(config: ReplayConfig, data: DataSet) -> Split | None:
     if config.validations:
         _LOG.info("no selection split: nothing is evaluated during training, no best is kept")
     return None
-
-
-def _facts(config: ReplayConfig, data: DataSet, result: dict[str, Any]) -> ClassifierFacts:
-    return ClassifierFacts(
-        model=config.task.model.model_copy(update={"weights": None}),
-        class_names=data.class_names,
-        image_shape=data.seen.image_shape,
-        mean=data.statistics.mean,
-        std=data.statistics.std,
-        provenance={
-            "config": config.content_hash(),
-            "schedule": result["schedule_hash"],
-            "data": data.fingerprint,
-            "seed": str(config.seed),
-            "step": str(result["weights"]["step"]),
-            **versions(),
-        },
-    )

@@ -11,7 +11,7 @@ from automix.configuration.data import DataSource
 from automix.errors import CheckpointError, ConfigError
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.run_folder import RESULT_NAME
-from automix.experiments.common.trained_classifier import weights_hash
+from automix.experiments.common.saved_classifier import weights_hash
 from automix.experiments.config import CardConfig, SearchConfig
 from automix.experiments.evaluate.run import summary
 from automix.experiments.report.finished import FinishedRun
@@ -62,7 +62,7 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
         "To use it, with `classifier.json` and `classifier.safetensors` in the folder `RUN`:",
         "```python\nfrom pathlib import Path\n\n"
         "import torch\n\n"
-        "from automix.experiments.common.trained_classifier import load_classifier\n\n"
+        "from automix.experiments.common.saved_classifier import load_classifier\n\n"
         'model, facts = load_classifier(Path("RUN"))\n'
         "mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (facts.mean, facts.std))\n"
         "logits = model((images - mean) / std)  # images: (B, C, H, W) in [0, 1]\n"

@@ -34,7 +34,7 @@ Side = Annotated[int, Field(ge=1, le=65536)]
 
 
 class ClassifierFacts(Config):
-    """What a classifier is rebuilt from, and what it expects of images."""
+    """Everything that a classifier is rebuilt from, and that it expects of images."""
 
     format: Literal["automix-classifier"] = "automix-classifier"
     """Says what kind of file this is."""
@@ -69,9 +69,21 @@ class ClassifierFacts(Config):
             )
         return self
 
+    @classmethod
+    def of(cls, model: ModelConfig, data: DataSet, *, provenance: dict[str, str]) -> Self:
+        """Return the facts about a network that was trained on ``data``."""
+        return cls(
+            model=model.model_copy(update={"weights": None}),
+            class_names=data.class_names,
+            image_shape=data.seen.image_shape,
+            mean=data.statistics.mean,
+            std=data.statistics.std,
+            provenance=provenance,
+        )
+
     @property
     def statistics(self) -> ChannelStatistics:
-        """What images are normalized with, as `BatchPreparer` takes it."""
+        """Mean and standard deviation that images are normalized with."""
         return ChannelStatistics(mean=self.mean, std=self.std)
 
 
@@ -128,16 +140,16 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainedClassifier:
-    """A network in evaluation mode, and what belongs to it.
+class SavedClassifier:
+    """The classifier that a finished replay saved, in evaluation mode, and its data.
 
     Attributes:
-        config: of the training; its data are where they are now.
-        result: of the training.
+        config: of the training run; its data are where they are now.
+        result: of the training run.
         data: all splits, in main memory.
         facts: what the network expects of images.
-        model: the network, on the device of this process; takes normalized images.
-        prepare: makes what the network takes of stored images, on its device.
+        model: on the device of this process; takes normalized images.
+        prepare: stored images to normalized ones on that device.
         weights_hash: of the file of weights.
     """
 
@@ -151,12 +163,12 @@ class TrainedClassifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self.model.parameters()).device
 
     @property
     def num_parameters(self) -> int:
-        """Weights of the network."""
+        """Number of weights of the network."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @torch.no_grad()
@@ -173,17 +185,17 @@ class TrainedClassifier:
 
 
 class _Moved(Config):
-    """Where data are now."""
+    """A configuration of data alone: a wrong path is then a mistake in ``--data-path``."""
 
     data: DataConfig
 
 
-def load_trained(run: Path, *, data_path: Path | None = None) -> TrainedClassifier:
+def load_saved_classifier(run: Path, *, data_path: Path | None = None) -> SavedClassifier:
     """Read the classifier of a finished replay, and load the data it was trained on.
 
     Args:
         run: folder of the replay.
-        data_path: where the data are now; None: where the run had them.
+        data_path: where the data are now; None: where they were.
 
     Raises:
         CheckpointError: the run is not finished, is none of a replay, or its classifier is
@@ -191,6 +203,7 @@ def load_trained(run: Path, *, data_path: Path | None = None) -> TrainedClassifi
         DataError: the data are missing.
         ConfigError: the configuration does not fit.
     """
+    # In the order of their cost: result, configuration, weights, and then the data.
     result = read_json(run / RESULT_NAME)
     if result.get("kind") != "replay":
         raise CheckpointError(
@@ -206,7 +219,7 @@ def load_trained(run: Path, *, data_path: Path | None = None) -> TrainedClassifi
     data = load_data(data_config)
     if data.fingerprint != result.get("data"):
         raise CheckpointError(
-            f"{run}: expected the data of the training (fingerprint {result.get('data')}), "
+            f"{run}: expected the data of the training run (fingerprint {result.get('data')}), "
             f"got others ({data.fingerprint}): what was trained on could be among the test images"
         )
     model.to(training_device())
@@ -214,7 +227,7 @@ def load_trained(run: Path, *, data_path: Path | None = None) -> TrainedClassifi
         facts.statistics, data_config.augment, device=next(model.parameters()).device
     )
     task = config.task.model_copy(update={"data": data_config})
-    return TrainedClassifier(
+    return SavedClassifier(
         config=config.model_copy(update={"task": task}),
         result=result,
         data=data,
