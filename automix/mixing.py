@@ -87,5 +87,5 @@ def mix_step(
             spec.draw(shape, strength=decision.strength, generator=generator),
             num_classes=num_classes,
             saliency_BHW=maps,
-            previous=previous if spec.facts.needs_previous else None,
+            previous=previous,
         )

@@ -29,7 +29,7 @@ class Operator(StrEnum):
 
 
 class Family(StrEnum):
-    """How an operator chooses what to take from which image."""
+    """Rule by which an operator chooses what to take from which image."""
 
     NONE = "none"
     RANDOM = "random"
@@ -39,112 +39,123 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrengthFacts:
-    """The one knob of an operator.
-
-    Attributes:
-        low: smallest allowed value.
-        high: largest allowed value.
-        levels: values from weak to strong that a policy chooses between.
-        default: the value of the published recipe, or the nearest to it.
-        meaning: what the number is, with its unit.
-    """
+    """The one knob of an operator."""
 
     low: float
     high: float
     levels: tuple[float, ...]
+    """Values from weak to strong that a policy chooses between."""
     default: float
+    """The value of the published recipe, or the nearest to it."""
     meaning: str
+    """Quantity that the number stands for, with its unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorFacts:
-    """What is known of an operator without running it.
+    """Everything known of an operator without running it."""
 
-    Attributes:
-        family: how it chooses what to take from which image.
-        needs_saliency: whether it reads a saliency map of the batch.
-        needs_previous: whether it mixes with the batch of the step before.
-        strength: range and meaning of its strength.
-        summary: one line on what it does.
-        paper: where it is described; empty for none.
-    """
-
+    label: str
+    """Its name as written in pictures and tables."""
+    color: str
+    """Its color in every picture, ``#rrggbb``; see `automix.reporting.palette` for the choice."""
     family: Family
     strength: StrengthFacts
     summary: str
+    """One line on what it does, without a full stop."""
     paper: str = ""
+    """Address of the paper; empty for none."""
     needs_saliency: bool = False
+    """Whether it takes a saliency map of the batch."""
     needs_previous: bool = False
+    """Whether it takes the mixed batch of the step before."""
 
 
-def _alpha(*levels: float) -> StrengthFacts:
-    return StrengthFacts(
-        low=0.01,
-        high=10.0,
-        levels=levels,
-        default=1.0,
-        meaning="alpha of Beta(alpha, alpha); larger mixes more evenly",
-    )
-
-
+_ALPHA = StrengthFacts(
+    low=0.01,
+    high=10.0,
+    levels=(0.2, 1.0, 2.0),
+    default=1.0,
+    meaning="alpha of Beta(alpha, alpha); larger mixes more evenly",
+)
 _FIXED = StrengthFacts(low=0.0, high=0.0, levels=(0.0,), default=0.0, meaning="no effect: always 0")
 
 OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
     {
         Operator.NONE: OperatorFacts(
-            family=Family.NONE, strength=_FIXED, summary="leaves the batch as it is"
+            label="none",
+            color="#c8cbd0",
+            family=Family.NONE,
+            strength=_FIXED,
+            summary="leaves the batch as it is",
         ),
         Operator.MIXUP: OperatorFacts(
+            label="Mixup",
+            color="#0072b2",
             family=Family.RANDOM,
-            strength=_alpha(0.2, 1.0, 2.0),
+            strength=_ALPHA,
             summary="blends whole images",
             paper="https://arxiv.org/abs/1710.09412",
         ),
         Operator.CUTMIX: OperatorFacts(
+            label="CutMix",
+            color="#56b4e9",
             family=Family.RANDOM,
-            strength=_alpha(0.2, 1.0, 2.0),
+            strength=_ALPHA,
             summary="pastes a random box of the partner",
             paper="https://arxiv.org/abs/1905.04899",
         ),
         Operator.RESIZEMIX: OperatorFacts(
+            label="ResizeMix",
+            color="#009e73",
             family=Family.RANDOM,
             strength=StrengthFacts(
                 low=0.15,
                 high=1.0,
                 levels=(0.4, 0.8, 1.0),
                 default=0.8,
-                meaning="largest side of the pasted image, as a share of the image side",
+                meaning="largest side of the pasted image, as a fraction of the image side",
             ),
             summary="shrinks the whole partner and pastes it",
             paper="https://arxiv.org/abs/2012.11101",
         ),
         Operator.FMIX: OperatorFacts(
+            label="FMix",
+            color="#366e6b",
             family=Family.RANDOM,
-            strength=_alpha(0.2, 1.0, 2.0),
+            strength=_ALPHA,
             summary="cuts along a random low-frequency mask",
             paper="https://arxiv.org/abs/2002.12047",
         ),
         Operator.GRIDMIX: OperatorFacts(
+            label="GridMix",
+            color="#4d4690",
             family=Family.RANDOM,
-            strength=_alpha(0.2, 1.0, 2.0),
+            strength=_ALPHA,
             summary="pastes a lattice of holes of the partner",
             paper="https://doi.org/10.1016/j.patcog.2020.107594",
         ),
         Operator.SALIENCYMIX: OperatorFacts(
+            label="SaliencyMix",
+            color="#d55e00",
             family=Family.SALIENCY_MAX,
             needs_saliency=True,
-            strength=_alpha(0.2, 1.0, 2.0),
+            strength=_ALPHA,
             summary="pastes a box around the partner's saliency peak",
             paper="https://arxiv.org/abs/2006.01791",
         ),
         Operator.PUZZLEMIX: OperatorFacts(
+            label="PuzzleMix",
+            color="#e69f00",
             family=Family.SALIENCY_MAX,
             needs_saliency=True,
-            strength=_alpha(0.2, 1.0, 2.0),
+            strength=_ALPHA,
             summary="optimizes which cell comes from which image",
             paper="https://arxiv.org/abs/2009.06962",
         ),
         Operator.COMIXUP: OperatorFacts(
+            label="Co-Mixup",
+            color="#8a3b08",
             family=Family.SALIENCY_MAX,
             needs_saliency=True,
             strength=StrengthFacts(
@@ -158,6 +169,8 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             paper="https://arxiv.org/abs/2102.03065",
         ),
         Operator.GUIDEDMIXUP: OperatorFacts(
+            label="GuidedMixup",
+            color="#f0e442",
             family=Family.SALIENCY_MAX,
             needs_saliency=True,
             strength=_FIXED,
@@ -165,13 +178,17 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             paper="https://arxiv.org/abs/2306.16612",
         ),
         Operator.RMIX: OperatorFacts(
+            label="R-Mix",
+            color="#a15afc",
             family=Family.SALIENCY_SAMPLED,
             needs_saliency=True,
-            strength=_alpha(0.2, 1.0, 2.0),
+            strength=_ALPHA,
             summary="compares random saliency percentiles of the two images cell by cell",
             paper="https://arxiv.org/abs/2212.04875",
         ),
         Operator.SALIENCY_GRAFTING: OperatorFacts(
+            label="Saliency Grafting",
+            color="#cc79a7",
             family=Family.SALIENCY_SAMPLED,
             needs_saliency=True,
             strength=StrengthFacts(
@@ -185,6 +202,8 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             paper="https://arxiv.org/abs/2112.08796",
         ),
         Operator.RECURSIVEMIX: OperatorFacts(
+            label="RecursiveMix",
+            color="#88c28a",
             family=Family.RANDOM,
             needs_previous=True,
             strength=StrengthFacts(
@@ -192,7 +211,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
                 high=0.95,
                 levels=(0.25, 0.5, 0.75),
                 default=0.5,
-                meaning="largest area of the pasted previous batch, as a share of the image",
+                meaning="largest area of the pasted previous batch, as a fraction of the image",
             ),
             summary="pastes the shrunken mixed batch of the step before",
             paper="https://arxiv.org/abs/2203.06844",

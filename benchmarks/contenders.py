@@ -14,7 +14,7 @@ from automix.operators.blend import take
 from automix.operators.guidedmixup import gaussian_blur, greedy_partner
 from automix.operators.puzzlemix.energy import PuzzleWeights
 from automix.operators.registry import OPERATORS
-from automix.operators.sampling import shares
+from automix.operators.sampling import unit_sum
 from automix.operators.types import BatchShape, MixedBatch
 from benchmarks.inputs import Batch
 
@@ -123,7 +123,7 @@ def our_call(variant: Variant, batch: Batch, generator: Generator) -> Call:
 
 def pairing_call(batch: Batch) -> Call:
     """Return a call of GuidedMixup's greedy pairing."""
-    maps = shares(gaussian_blur(batch.saliency))
+    maps = unit_sum(gaussian_blur(batch.saliency))
     return partial(greedy_partner, maps)
 
 

@@ -1,7 +1,6 @@
 """FMix: a cut along the contour of a random low-frequency image.
 
-Shape suffixes: B batch, C channels, H rows, W columns, F = W // 2 + 1 frequencies, M masks (B, or
-1 for a common mask).
+Shape suffixes: F = W // 2 + 1 frequencies, M masks (B, or 1 for a common mask), N = H * W pixels.
 """
 
 from typing import Literal, NamedTuple
@@ -15,46 +14,34 @@ from automix.operators.types import BatchShape, MixedBatch
 
 Spectrum = Literal["corrected", "published"]
 
-_HALVINGS = 24
-"""Halvings of the range of gray values that leave nothing between two float32 numbers."""
+# Halvings of the range of gray values that leave nothing between two float32 numbers.
+_NUM_HALVINGS = 24
 
 
 class FMixDraws(NamedTuple):
-    """Parameters of `apply_fmix`.
+    """Parameters of `apply_fmix`."""
 
-    Attributes:
-        partner: (B,) int64.
-        lam: (M,) float32, share of the image that is kept, before rounding to pixels.
-        coin: (M,) float32 in [0, 1); above 1/2 that share is rounded up, else down.
-        noise: (M, H, W // 2 + 1, 2) standard normal, real and imaginary parts.
-    """
-
-    partner: Tensor
-    lam: Tensor
-    coin: Tensor
-    noise: Tensor
+    partner: Tensor  # (B,) int64
+    lam: Tensor  # (M,) float32, fraction of the image that is kept, before rounding to pixels
+    coin: Tensor  # (M,) float32 in [0, 1); above 1/2 that fraction is rounded up, else down
+    noise: Tensor  # (M, H, F, 2) standard normal, real and imaginary parts
 
 
 def draw_fmix(
     shape: BatchShape, *, strength: float, generator: Generator, per: Per = "image"
 ) -> FMixDraws:
-    """Draw partners, shares from Beta(strength, strength), and a spectrum of noise.
+    """Draw partners, areas from Beta(strength, strength), and a spectrum of noise.
 
-    Args:
-        shape: shape of the batch.
-        strength: alpha, positive.
-        generator: source of randomness.
-        per: a mask for each image, or one for the batch as in the authors' code.
+    The authors draw one mask ``per`` batch.
     """
     batch, height, width = shape
     count = batch if per == "image" else 1
+    spectrum = (count, height, width // 2 + 1, 2)
     return FMixDraws(
         partner=draw_partner(batch, generator),
         lam=draw_beta(count, strength, generator),
         coin=draw_uniform(count, generator),
-        noise=torch.randn(
-            (count, height, width // 2 + 1, 2), generator=generator, device=generator.device
-        ),
+        noise=torch.randn(spectrum, generator=generator, device=generator.device),
     )
 
 
@@ -64,29 +51,25 @@ def apply_fmix(
     draws: FMixDraws,
     *,
     num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
     decay: float = 3.0,
     spectrum: Spectrum = "corrected",
 ) -> MixedBatch:
-    """Cut along a contour of a random image whose spectrum falls with frequency.
+    """Cut along a contour of a random image whose amplitudes fall as frequency ** -decay.
 
-    Harris et al., https://arxiv.org/abs/2002.12047. The label is the area of the mask; the
-    authors' code uses the drawn share, less than one pixel away.
+    Harris et al. 2020, https://arxiv.org/abs/2002.12047. The label is the area of the mask; the
+    authors' code uses the drawn fraction, less than one pixel away. The ``published`` spectrum
+    repeats their code, which takes the first two frequency rows for the real and imaginary parts,
+    so that masks vary hardly at all along x.
 
     Training accuracy on the mixed images is often below the accuracy on clean ones: that is the
     task being harder, not a fault (their issue 28).
 
-    Args:
-        images_BCHW: (B, C, H, W) floating point.
-        targets: (B,) or (B, K), see `soft_targets`.
-        draws: what `draw_fmix` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: not used.
-        previous: not used.
-        decay: power of the frequency by which amplitudes fall.
-        spectrum: ``published`` repeats the authors' code, which takes the first two frequency
-            rows for the real and imaginary parts, so that masks vary hardly at all along x.
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> draws = draw_fmix(BatchShape(4, 8, 8), strength=1.0, generator=generator)
+        >>> mixed = apply_fmix(torch.ones(4, 3, 8, 8), torch.arange(4), draws, num_classes=4)
+        >>> mixed.mask.unique().tolist(), bool((64 * (mixed.lam - draws.lam)).abs().max() < 1)
+        ([0.0, 1.0], True)
     """
     check_images(images_BCHW, draws.partner)
     batch, _, height, width = images_BCHW.shape
@@ -101,18 +84,12 @@ def apply_fmix(
 def low_frequency_images(
     noise_MHF2: Tensor, size: tuple[int, int], *, decay: float, spectrum: Spectrum
 ) -> Tensor:
-    """Return random images, (M, H, W), of no particular scale: only their order matters.
-
-    Args:
-        noise_MHF2: (M, H, F, 2) standard normal.
-        size: (H, W).
-        decay: power of the frequency by which amplitudes fall.
-        spectrum: see `apply_fmix`.
-    """
+    """Return random images, (M, H, W), of no particular scale: only their order matters."""
     height, width = size
-    device = noise_MHF2.device
-    down_H1 = torch.fft.fftfreq(height, device=device).unsqueeze(1)
-    across_F = torch.fft.rfftfreq(width, device=device)
+    down_H1 = torch.fft.fftfreq(height, device=noise_MHF2.device).unsqueeze(1)
+    across_F = torch.fft.rfftfreq(width, device=noise_MHF2.device)
+    # Z(f) = (N(0, 1) + i N(0, 1)) / max(|f|, 1 / max(H, W)) ** decay: the floor keeps the mean of
+    # the image, |f| = 0, from being infinite.
     frequency_HF = torch.hypot(down_H1, across_F).clamp(min=1 / max(size))
     amplitude_MHF2 = noise_MHF2 * frequency_HF.pow(-decay).unsqueeze(2).repeat(1, 1, 2)
     if spectrum == "published":
@@ -126,8 +103,8 @@ def low_frequency_images(
 def _darkest(gray_MHW: Tensor, lam_M: Tensor, coin_M: Tensor) -> Tensor:
     """Return masks, (M, H, W) float32, that leave the brightest ``lam`` of the pixels out."""
     gray_MN = gray_MHW.flatten(1).to(torch.float32)
-    share_M = lam_M * gray_MN.shape[1]
-    kept_M = torch.where(coin_M > 0.5, share_M.ceil(), share_M.floor())
+    kept_M = lam_M * gray_MN.shape[1]
+    kept_M = torch.where(coin_M > 0.5, kept_M.ceil(), kept_M.floor())
     threshold_M1 = _threshold(gray_MN, gray_MN.shape[1] - kept_M)
     return _is_less(gray_MN, threshold_M1).view_as(gray_MHW)
 
@@ -145,8 +122,9 @@ def _threshold(gray_MN: Tensor, num_below_M: Tensor) -> Tensor:
         return ordered_MN.gather(1, num_below_M1.to(torch.int64))
     low_M1 = gray_MN.amin(1, keepdim=True)
     width_M1 = (gray_MN.amax(1, keepdim=True) - low_M1) * 1.001  # reaches above the largest
-    halving_K = torch.arange(1, _HALVINGS + 1, device=gray_MN.device)
+    halving_K = torch.arange(1, _NUM_HALVINGS + 1, device=gray_MN.device)
     step_KM1 = width_M1 * torch.exp2(-halving_K).view(-1, 1, 1)
+    # Keep: at most `num_below` values are below `low`. Each step is taken if that stays true.
     for step_M1 in step_KM1.unbind():
         trial_M1 = low_M1 + step_M1
         num_less_M1 = _is_less(gray_MN, trial_M1).sum(1, keepdim=True)
@@ -155,8 +133,6 @@ def _threshold(gray_MN: Tensor, num_below_M: Tensor) -> Tensor:
 
 
 def _is_less(values_MN: Tensor, bound_M1: Tensor) -> Tensor:
-    """Return 1 for values below the bound and 0 for the others, as float32.
-
-    Comparing into floats is vectorized on a CPU: a sixth of the time of comparing into booleans.
-    """
+    """Return 1.0 for values below the bound and 0.0 for the others."""
+    # Comparing into floats is vectorized on a CPU: a sixth of the time of comparing into booleans.
     return torch.lt(values_MN, bound_M1, out=torch.empty_like(values_MN))

@@ -1,7 +1,4 @@
-"""GridMix: a lattice of holes through which the partner is seen.
-
-Shape suffixes: B batch, C channels, H rows, W columns.
-"""
+"""GridMix: a lattice of holes through which the partner is seen."""
 
 from typing import NamedTuple
 
@@ -21,27 +18,16 @@ from automix.operators.types import BatchShape, MixedBatch
 
 
 class GridMixDraws(NamedTuple):
-    """Parameters of `apply_gridmix`; all but the partner are (B,) float32.
+    """Parameters of `apply_gridmix`; all but the partner are (B,) float32."""
 
-    Attributes:
-        partner: (B,) int64.
-        lam: 1 minus the area of a hole as a share of its patch.
-        num_holes: patches along the width of the region, a whole number.
-        hole_aspect: height of a patch over its width.
-        cut_area: area of the region as a share of the image's, before it is cut to the image.
-        cut_aspect: height of the region over its width.
-        across: place of the region along the width, in [0, 1).
-        down: place along the height.
-    """
-
-    partner: Tensor
-    lam: Tensor
-    num_holes: Tensor
-    hole_aspect: Tensor
-    cut_area: Tensor
-    cut_aspect: Tensor
-    across: Tensor
-    down: Tensor
+    partner: Tensor  # (B,) int64
+    lam: Tensor  # 1 minus the area of a hole as a fraction of its patch
+    num_holes: Tensor  # patches along the width of the region, a whole number
+    hole_aspect: Tensor  # height of a patch over its width
+    cut_area: Tensor  # area of the region as a fraction of the image's, before it is cut to it
+    cut_aspect: Tensor  # height of the region over its width
+    across: Tensor  # place of the region along the width, in [0, 1)
+    down: Tensor  # place of the region along the height, in [0, 1)
 
 
 def draw_gridmix(
@@ -50,13 +36,7 @@ def draw_gridmix(
     """Draw partners, holes from Beta(strength, strength), and lattices.
 
     The ranges are those of OpenMixup's benchmark: 2 to 6 holes, square patches, a region of 1/2
-    to all of the image with an aspect of 1/2 to 2.
-
-    Args:
-        shape: shape of the batch.
-        strength: alpha, positive.
-        generator: source of randomness.
-        per: a lattice for each image, or one for the batch as in OpenMixup.
+    to all of the image with an aspect of 1/2 to 2. OpenMixup draws one lattice ``per`` batch.
     """
     batch = shape.batch
     return GridMixDraws(
@@ -77,25 +57,22 @@ def apply_gridmix(
     draws: GridMixDraws,
     *,
     num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
     clamp_holes: bool = False,
 ) -> MixedBatch:
     """Show the partner through a lattice of holes inside a region of the image.
 
     As benchmarked by OpenMixup; the paper, https://doi.org/10.1016/j.patcog.2020.107594, assigns
     the cells of a grid and adds a loss for each patch. OpenMixup's region exceeds the image in
-    45 % of the draws, and 28 % wrap to the other side: here it is cut to the image first.
+    45 % of the draws, and 28 % wrap to the other side: here it is cut to the image first. It also
+    keeps every hole between one pixel and one less than the patch, which ``clamp_holes`` repeats:
+    ``lam`` then stays within about 0.23 and 0.98 whatever is drawn.
 
-    Args:
-        images_BCHW: (B, C, H, W) floating point.
-        targets: (B,) or (B, K), see `soft_targets`.
-        draws: what `draw_gridmix` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: not used.
-        previous: not used.
-        clamp_holes: keep every hole between one pixel and one less than the patch, as
-            published; ``lam`` then stays within about 0.23 and 0.98 whatever is drawn.
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> draws = draw_gridmix(BatchShape(4, 8, 8), strength=1.0, generator=generator)
+        >>> mixed = apply_gridmix(torch.ones(4, 3, 8, 8), torch.arange(4), draws, num_classes=4)
+        >>> mixed.mask.unique().tolist(), torch.equal(mixed.lam, 1 - mixed.mask.mean((1, 2, 3)))
+        ([0.0, 1.0], True)
     """
     check_images(images_BCHW, draws.partner)
     mask_B1HW = _lattice(draws, (images_BCHW.shape[2], images_BCHW.shape[3]), clamp_holes)
@@ -107,10 +84,13 @@ def apply_gridmix(
 def _lattice(draws: GridMixDraws, size: tuple[int, int], clamp_holes: bool) -> Tensor:
     """Return the holes: the outer product of two combs, (B, 1, H, W) float32."""
     height, width = size
+    # The region: width w and height w * aspect with an area of w^2 * aspect, rounded down to
+    # pixels at each step as OpenMixup does, and cut to the image.
     area_B = (draws.cut_area * (height * width)).floor()
     region_width_B = (area_B / draws.cut_aspect).sqrt().floor()
     region_height_B = (region_width_B * draws.cut_aspect).floor().clamp(max=height)
     region_width_B = region_width_B.clamp(max=width)
+    # The lattice: patches of the region, each with a hole of area 1 - lam in its first corner.
     patch_width_B = (region_width_B / draws.num_holes).ceil()
     patch_height_B = (patch_width_B * draws.hole_aspect).floor()
     side_B = (1 - draws.lam).sqrt()

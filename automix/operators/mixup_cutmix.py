@@ -1,7 +1,4 @@
-"""None, Mixup and CutMix: what is mixed does not depend on the images.
-
-Shape suffixes: B batch, C channels, H rows, W columns.
-"""
+"""None, Mixup and CutMix: where pixels come from does not depend on the images."""
 
 from typing import Literal, NamedTuple
 
@@ -24,36 +21,9 @@ from automix.operators.types import BatchShape, MixedBatch
 
 
 class NoneDraws(NamedTuple):
-    """Parameters of `apply_none`: the batch itself as partner, (B,) int64."""
+    """Parameters of `apply_none`."""
 
-    partner: Tensor
-
-
-class MixupDraws(NamedTuple):
-    """Parameters of `apply_mixup`.
-
-    Attributes:
-        partner: (B,) int64.
-        lam: (B,) float32 in [0, 1].
-    """
-
-    partner: Tensor
-    lam: Tensor
-
-
-class CutMixDraws(NamedTuple):
-    """Parameters of `apply_cutmix`.
-
-    Attributes:
-        partner: (B,) int64.
-        lam: (B,) float32, the drawn share that the own image keeps, before the box is cut at
-            the border.
-        box: (B, 4) int64, (y0, y1, x0, x1).
-    """
-
-    partner: Tensor
-    lam: Tensor
-    box: Tensor
+    partner: Tensor  # (B,) int64, each image itself
 
 
 def draw_none(shape: BatchShape, *, strength: float, generator: Generator) -> NoneDraws:
@@ -62,13 +32,7 @@ def draw_none(shape: BatchShape, *, strength: float, generator: Generator) -> No
 
 
 def apply_none(
-    images_BCHW: Tensor,
-    targets: Tensor,
-    draws: NoneDraws,
-    *,
-    num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
+    images_BCHW: Tensor, targets: Tensor, draws: NoneDraws, *, num_classes: int | None = None
 ) -> MixedBatch:
     """Return the batch as it is, with soft targets; the images are those passed in, not a copy."""
     check_images(images_BCHW, draws.partner)
@@ -79,46 +43,50 @@ def apply_none(
     return pair_batch(images_BCHW, targets, draws.partner, lam_B, mask_B111, num_classes)
 
 
+class MixupDraws(NamedTuple):
+    """Parameters of `apply_mixup`."""
+
+    partner: Tensor  # (B,) int64
+    lam: Tensor  # (B,) float32 in [0, 1]
+
+
 def draw_mixup(
     shape: BatchShape, *, strength: float, generator: Generator, per: Per = "image"
 ) -> MixupDraws:
-    """Draw partners and ``lam`` from Beta(strength, strength).
+    """Draw partners, and ``lam`` from Beta(strength, strength).
 
-    Args:
-        shape: shape of the batch.
-        strength: alpha, positive.
-        generator: source of randomness.
-        per: ``lam`` for each image, or one for the batch as in the authors' code.
+    The authors draw one ``lam`` ``per`` batch.
     """
     partner_B = draw_partner(shape.batch, generator)
     return MixupDraws(partner_B, draw_beta(shape.batch, strength, generator, per=per))
 
 
 def apply_mixup(
-    images_BCHW: Tensor,
-    targets: Tensor,
-    draws: MixupDraws,
-    *,
-    num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
+    images_BCHW: Tensor, targets: Tensor, draws: MixupDraws, *, num_classes: int | None = None
 ) -> MixedBatch:
-    """Blend whole images: ``lam * x + (1 - lam) * x[partner]``.
+    """Blend whole images: ``lam * x + (1 - lam) * x[partner]``, and labels by the same weights.
 
-    Zhang et al., https://arxiv.org/abs/1710.09412.
+    Zhang et al. 2018, https://arxiv.org/abs/1710.09412.
 
-    Args:
-        images_BCHW: (B, C, H, W) floating point.
-        targets: (B,) or (B, K), see `soft_targets`.
-        draws: what `draw_mixup` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: not used.
-        previous: not used.
+    Example:
+        >>> draws = MixupDraws(partner=torch.tensor([1, 0]), lam=torch.tensor([0.75, 0.5]))
+        >>> mixed = apply_mixup(torch.ones(2, 3, 8, 8), torch.tensor([0, 1]), draws, num_classes=2)
+        >>> mixed.targets.tolist()
+        [[0.75, 0.25], [0.5, 0.5]]
     """
     check_images(images_BCHW, draws.partner)
+    # A mask of one value for each image, which broadcasts over its pixels.
     mask_B111 = 1 - draws.lam.view(-1, 1, 1, 1)
     mixed_BCHW = blend(images_BCHW, take(images_BCHW, draws.partner), mask_B111)
     return pair_batch(mixed_BCHW, targets, draws.partner, draws.lam, mask_B111, num_classes)
+
+
+class CutMixDraws(NamedTuple):
+    """Parameters of `apply_cutmix`."""
+
+    partner: Tensor  # (B,) int64
+    lam: Tensor  # (B,) float32, what the own image keeps before the box is cut at the border
+    box: Tensor  # (B, 4) int64, (y0, y1, x0, x1)
 
 
 def draw_cutmix(
@@ -131,17 +99,13 @@ def draw_cutmix(
 ) -> CutMixDraws:
     """Draw partners and boxes: area 1 - Beta(strength, strength), center uniform over the pixels.
 
-    Args:
-        shape: shape of the batch.
-        strength: alpha, positive.
-        generator: source of randomness.
-        per: a box for each image, or one for the batch as in the authors' code.
-        rule: how an odd side is laid around the center, see `centered_box`.
+    The authors draw one box ``per`` batch. ``rule`` is that of `centered_box`.
     """
     batch, *size = shape
     partner_B = draw_partner(batch, generator)
     lam_B = draw_beta(batch, strength, generator, per=per)
     row_B, column_B = (draw_index(batch, length, generator, per=per) for length in size)
+    # Both sides are the same fraction of the image's, so an area of 1 - lam needs its root.
     box_B4 = centered_box((1 - lam_B).sqrt(), row_B, column_B, (shape.height, shape.width), rule)
     return CutMixDraws(partner_B, lam_B, box_B4)
 
@@ -152,23 +116,20 @@ def apply_cutmix(
     draws: CutMixDraws,
     *,
     num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
     label: Literal["area", "drawn"] = "area",
 ) -> MixedBatch:
-    """Paste a box of the partner.
+    """Paste a box of the partner: ``lam`` is the fraction of the image that is left.
 
-    Yun et al., https://arxiv.org/abs/1905.04899.
+    Yun et al. 2019, https://arxiv.org/abs/1905.04899. With the label ``area``, ``lam`` is that of
+    the box as it was cut at the border; with ``drawn`` it stays as drawn (timm without
+    ``correct_lam``), so that labels and pixels disagree.
 
-    Args:
-        images_BCHW: (B, C, H, W) floating point.
-        targets: (B,) or (B, K), see `soft_targets`.
-        draws: what `draw_cutmix` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: not used.
-        previous: not used.
-        label: ``area`` takes ``lam`` from the box as it was cut at the border; ``drawn`` leaves
-            it as drawn (timm without ``correct_lam``), so that labels and pixels disagree.
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> draws = draw_cutmix(BatchShape(4, 8, 8), strength=1.0, generator=generator)
+        >>> mixed = apply_cutmix(torch.ones(4, 3, 8, 8), torch.arange(4), draws, num_classes=4)
+        >>> torch.equal(mixed.lam, 1 - mixed.mask.mean((1, 2, 3)))
+        True
     """
     check_images(images_BCHW, draws.partner)
     height, width = images_BCHW.shape[2:]

@@ -1,7 +1,4 @@
-"""RecursiveMix: the mixed batch of the step before, made smaller, is pasted.
-
-Shape suffixes: B batch, C channels, H rows, W columns, K classes.
-"""
+"""RecursiveMix: the mixed batch of the step before, made smaller, is pasted."""
 
 from typing import NamedTuple
 
@@ -29,13 +26,9 @@ from automix.operators.types import BatchShape, MixedBatch
 
 
 class RecursiveMixDraws(NamedTuple):
-    """Parameters of `apply_recursivemix`: where the previous batch is shown.
+    """Parameters of `apply_recursivemix`."""
 
-    Attributes:
-        box: (B, 4) int64, (y0, y1, x0, x1).
-    """
-
-    box: Tensor
+    box: Tensor  # (B, 4) int64, (y0, y1, x0, x1), where the previous batch is shown
 
 
 def draw_recursivemix(
@@ -43,11 +36,8 @@ def draw_recursivemix(
 ) -> RecursiveMixDraws:
     """Draw boxes with areas uniform in [0, strength) and centers uniform over the pixels.
 
-    Args:
-        shape: shape of the batch.
-        strength: largest area, as a share of the image's, before it is cut at the border.
-        generator: source of randomness.
-        per: a box for each image, or one for the batch as in the authors' code.
+    The strength is the largest area, as a fraction of the image's, before it is cut at the
+    border. The authors draw one box ``per`` batch.
 
     Raises:
         ValueError: the strength is not within (0, 1].
@@ -68,56 +58,52 @@ def apply_recursivemix(
     draws: RecursiveMixDraws,
     *,
     num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
     previous: MixedBatch | None = None,
     interpolation: Interpolation = "nearest",
 ) -> MixedBatch:
     """Paste the mixed image that had the same place in the batch before.
 
-    Yang et al., https://arxiv.org/abs/2203.06844. What is carried from step to step is the value
-    this returns, of which the images and targets are read; it belongs in a checkpoint. Without a
-    previous batch, at the first step, the images stay as they are. A smaller batch uses the
-    first of the previous images, a larger one begins again with the first.
+    Yang et al. 2022, https://arxiv.org/abs/2203.06844. With a the area of the box, the targets are
+    recursive: ``y~(t) = (1 - a) y(t) + a y~(t - 1)``. What is carried from step to step is the
+    value this returns, of which the images and targets are read; it belongs in a checkpoint.
+    Without a previous batch, at the first step, the images stay as they are. A smaller batch uses
+    the first of the previous images, a larger one begins again with the first.
 
     The returned ``partner`` counts in the previous batch, so there is no mask for this one, and
     ``partner_targets`` are the soft targets of the previous batch.
 
-    Args:
-        images_BCHW: (B, C, H, W) floating point.
-        targets: (B,) or (B, K), see `soft_targets`.
-        draws: what `draw_recursivemix` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: not used.
-        previous: what this returned for the batch before; None at the first step.
-        interpolation: see `resize_into_box`.
-
     Raises:
         ValueError: the previous batch has other channels or classes.
+
+    Example:
+        >>> quarter = RecursiveMixDraws(torch.tensor([[0, 4, 0, 4]]))
+        >>> image = torch.ones(1, 3, 8, 8)
+        >>> mixed = apply_recursivemix(image, torch.tensor([0]), quarter, num_classes=3)
+        >>> for target in (1, 2):
+        ...     mixed = apply_recursivemix(
+        ...         image, torch.tensor([target]), quarter, num_classes=3, previous=mixed
+        ...     )
+        >>> mixed.targets.tolist()
+        [[0.0625, 0.1875, 0.75]]
     """
     check_images(images_BCHW, draws.box)
     batch, _, height, width = images_BCHW.shape
     own_BK = soft_targets(targets, batch, num_classes)
     slot_B = torch.arange(batch, device=images_BCHW.device)
     if previous is None:
+        mixed_BCHW, previous_BK = images_BCHW, own_BK
         lam_B = torch.ones(batch, device=images_BCHW.device)
-        return _recursive(images_BCHW, own_BK, targets, (slot_B, lam_B, own_BK))
-    _check_previous(previous, images_BCHW, own_BK)
-    slot_B = slot_B % previous.images.shape[0]
-    previous_BK = previous.targets.index_select(0, slot_B)
-    pasted_BCHW = resize_into_box(
-        previous.images, slot_B, draws.box, (height, width), interpolation
-    ).to(images_BCHW.dtype)
-    if is_channels_last(images_BCHW):
-        pasted_BCHW = pasted_BCHW.contiguous(memory_format=torch.channels_last)
-    mixed_BCHW = paste(images_BCHW, pasted_BCHW, box_mask(draws.box, (height, width)))
-    lam_B = box_lam(draws.box, (height, width))
-    return _recursive(mixed_BCHW, own_BK, targets, (slot_B, lam_B, previous_BK))
-
-
-def _recursive(
-    mixed_BCHW: Tensor, own_BK: Tensor, targets: Tensor, before: tuple[Tensor, Tensor, Tensor]
-) -> MixedBatch:
-    slot_B, lam_B, previous_BK = before
+    else:
+        _check_previous(previous, images_BCHW, own_BK)
+        slot_B = slot_B % previous.images.shape[0]
+        previous_BK = previous.targets.index_select(0, slot_B)
+        pasted_BCHW = resize_into_box(
+            previous.images, slot_B, draws.box, (height, width), interpolation
+        ).to(images_BCHW.dtype)
+        if is_channels_last(images_BCHW):  # as `paste` needs it, whatever the batch before was
+            pasted_BCHW = pasted_BCHW.contiguous(memory_format=torch.channels_last)
+        mixed_BCHW = paste(images_BCHW, pasted_BCHW, box_mask(draws.box, (height, width)))
+        lam_B = box_lam(draws.box, (height, width))
     return MixedBatch(
         images=mixed_BCHW,
         targets=mix_rows(own_BK, previous_BK, lam_B),

@@ -1,8 +1,23 @@
 """The table of operators, and one call that draws and applies."""
 
-from collections.abc import Mapping
+# A new operator touches six places:
+#
+# 1. automix/operator_info.py: its name in `Operator`, and its row of facts: label, color, family,
+#    strength, summary, paper, and whether it needs saliency or the previous batch. Configuration,
+#    help, schedules, action space, figures and cost estimates read this row.
+# 2. automix/operators/<name>.py (a folder if it has a solver): a named tuple of draws,
+#    `draw_<name>` and `apply_<name>`, with formula, paper and an example in the docstring.
+#    `apply_<name>` takes `saliency_BHW` or `previous` only if the facts say so.
+# 3. `OPERATORS` below: one line.
+# 4. tests/operators/test_<name>.py: the method again as plain loops over pixels, and the
+#    comparison. What must hold of every operator is tested without a further line.
+# 5. docs/schedule.md: its row in the table of strengths.
+# 6. tests/golden/losses.json: `python -m tests.training.golden_losses > tests/golden/losses.json`
+#    adds its line; no other line may change.
+
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Concatenate
 
 from torch import Generator, Tensor
 
@@ -25,20 +40,15 @@ from automix.operators.resizemix import apply_resizemix, draw_resizemix
 from automix.operators.rmix import apply_rmix, draw_rmix
 from automix.operators.saliency_grafting import apply_saliency_grafting, draw_saliency_grafting
 from automix.operators.saliencymix import apply_saliencymix, draw_saliencymix
-from automix.operators.types import (
-    ApplyFunction,
-    BatchShape,
-    DrawFunction,
-    Draws,
-    MixedBatch,
-    OperatorSpec,
-)
+from automix.operators.types import BatchShape, Draws, MixedBatch, OperatorSpec
 
 
 def _entry(
-    operator: Operator, draw: DrawFunction[Draws], apply: ApplyFunction[Draws]
+    operator: Operator,
+    draw: Callable[Concatenate[BatchShape, ...], Draws],
+    apply: Callable[Concatenate[Tensor, Tensor, Draws, ...], MixedBatch],
 ) -> tuple[Operator, OperatorSpec[Any]]:
-    return operator, OperatorSpec(facts=OPERATOR_FACTS[operator], draw=draw, apply=apply)
+    return operator, OperatorSpec(facts=OPERATOR_FACTS[operator], draw=draw, function=apply)
 
 
 # Each operator has draws of a type of its own, which a table of all of them cannot name; `_entry`
@@ -71,9 +81,8 @@ def checked_strength(operator: Operator | str, strength: float | None) -> float:
         ValueError: an unknown operator, or a strength outside its range.
     """
     if operator not in OPERATORS:
-        known = ", ".join(OPERATORS)
-        raise ValueError(f"operator: expected one of {known}, got {operator!r}")
-    facts = OPERATORS[Operator(operator)].facts.strength
+        raise ValueError(f"operator: expected one of {', '.join(OPERATORS)}, got {operator!r}")
+    facts = OPERATOR_FACTS[Operator(operator)].strength
     strength = facts.default if strength is None else strength
     if not facts.low <= strength <= facts.high:
         raise ValueError(
@@ -102,18 +111,31 @@ def mix(
         targets: (B,) integer classes, or (B, K) one-hot, soft or multi-label.
         generator: source of all randomness, on the device of the images.
         strength: the operator's one knob; its default where None.
-        num_classes: number of classes, for integer targets.
-        saliency: (B, H, W) floating point, for operators that need it.
+        num_classes: K, for integer targets.
+        saliency: (B, H, W) floating point, non-negative, any scale; for operators that need it. A
+            map that is zero or not finite counts as uniform.
         previous: the value of the step before, for operators that need it; None at the first.
 
     Raises:
         TypeError: images, targets or saliency are of a wrong type.
         ValueError: an unknown operator, a strength outside its range, or a wrong shape.
+
+    Example:
+        Pixels that hold the class of their image show that labels follow the pixels.
+
+        >>> import torch
+        >>> images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> mixed = mix("cutmix", images, torch.arange(4), generator=generator, num_classes=4)
+        >>> mixed.targets.shape, bool(mixed.lam.min() < 1)
+        (torch.Size([4, 4]), True)
+        >>> torch.allclose(mixed.targets @ torch.arange(4.0), mixed.images.mean((1, 2, 3)))
+        True
     """
     strength = checked_strength(operator, strength)
-    spec = OPERATORS[Operator(operator)]
     if images.dim() != 4:
         raise ValueError(f"images: expected shape (B, C, H, W), got {tuple(images.shape)}")
+    spec = OPERATORS[Operator(operator)]
     batch, _, height, width = images.shape
     draws = spec.draw(BatchShape(batch, height, width), strength=strength, generator=generator)
     return spec.apply(

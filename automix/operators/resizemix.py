@@ -1,7 +1,4 @@
-"""ResizeMix: the whole partner, made smaller, is pasted.
-
-Shape suffixes: B batch, C channels, H rows, W columns.
-"""
+"""ResizeMix: the whole partner, made smaller, is pasted."""
 
 from typing import Literal, NamedTuple
 
@@ -20,20 +17,15 @@ from automix.operators.sampling import (
 )
 from automix.operators.types import BatchShape, MixedBatch
 
+# Smallest side of the pasted image, as a fraction of the image's; the published value.
 _SMALLEST_SIDE = 0.1
-"""Smallest side of the pasted image as a share of the image's, as published."""
 
 
 class ResizeMixDraws(NamedTuple):
-    """Parameters of `apply_resizemix`.
+    """Parameters of `apply_resizemix`."""
 
-    Attributes:
-        partner: (B,) int64.
-        box: (B, 4) int64, (y0, y1, x0, x1), where the whole partner is shown.
-    """
-
-    partner: Tensor
-    box: Tensor
+    partner: Tensor  # (B,) int64
+    box: Tensor  # (B, 4) int64, (y0, y1, x0, x1), where the whole partner is shown
 
 
 def draw_resizemix(
@@ -46,13 +38,9 @@ def draw_resizemix(
 ) -> ResizeMixDraws:
     """Draw partners, and boxes with sides uniform in [0.1, strength) of the image's.
 
-    Args:
-        shape: shape of the batch.
-        strength: largest side, as a share of the image's; above 0.1.
-        generator: source of randomness.
-        per: a box for each image, or one for the batch as in OpenMixup.
-        placement: ``clipped`` draws the center anywhere and cuts the box at the border, so the
-            partner is squeezed (OpenMixup); ``inside`` places the box wholly inside.
+    OpenMixup draws one box ``per`` batch. The placement ``clipped`` draws the center anywhere and
+    cuts the box at the border, so the partner is squeezed (OpenMixup); ``inside`` places the box
+    wholly inside.
 
     Raises:
         ValueError: the strength is not within (0.1, 1].
@@ -68,13 +56,13 @@ def draw_resizemix(
         bounds = [*_inside(side_B, down_B, height), *_inside(side_B, across_B, width)]
         return ResizeMixDraws(partner_B, torch.stack(bounds, 1))
     row_B, column_B = (down_B * height).to(torch.int64), (across_B * width).to(torch.int64)
-    return ResizeMixDraws(
-        partner_B, centered_box(side_B, row_B, column_B, (height, width), "clovaai")
-    )
+    box_B4 = centered_box(side_B, row_B, column_B, (height, width), "clovaai")
+    return ResizeMixDraws(partner_B, box_B4)
 
 
 def _inside(side_B: Tensor, place_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
     span_B = (side_B * length).to(torch.int64)
+    # A span of n pixels has length + 1 - n places.
     start_B = (place_B * (length + 1 - span_B)).to(torch.int64)
     return start_B, start_B + span_B
 
@@ -85,24 +73,21 @@ def apply_resizemix(
     draws: ResizeMixDraws,
     *,
     num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
     interpolation: Interpolation = "nearest",
 ) -> MixedBatch:
-    """Paste the whole partner, resized into a box.
+    """Paste the whole partner, resized into a box; ``lam`` is the area outside the box.
 
-    Qin et al., https://arxiv.org/abs/2012.11101.
+    Qin et al. 2020, https://arxiv.org/abs/2012.11101. The mask says where the partner is; its
+    pixels are not those of the partner at the same place. ``interpolation`` is that of
+    `resize_into_box`; OpenMixup's default is nearest.
 
-    The mask says where the partner is; its pixels are not those of the partner at the same place.
-
-    Args:
-        images_BCHW: (B, C, H, W) floating point.
-        targets: (B,) or (B, K), see `soft_targets`.
-        draws: what `draw_resizemix` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: not used.
-        previous: not used.
-        interpolation: see `resize_into_box`; OpenMixup's default is nearest.
+    Example:
+        >>> box = torch.tensor([[0, 4, 0, 4]])  # a quarter of 8 x 8 pixels
+        >>> draws = ResizeMixDraws(partner=torch.tensor([0]), box=box)
+        >>> image = torch.arange(64.0).view(1, 1, 8, 8)
+        >>> mixed = apply_resizemix(image, torch.tensor([0]), draws, num_classes=1)
+        >>> mixed.lam.tolist(), mixed.images[0, 0, 0].tolist()
+        ([0.75], [0.0, 2.0, 4.0, 6.0, 4.0, 5.0, 6.0, 7.0])
     """
     check_images(images_BCHW, draws.partner)
     size = (images_BCHW.shape[2], images_BCHW.shape[3])

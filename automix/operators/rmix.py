@@ -1,6 +1,6 @@
 """R-Mix: random saliency percentiles of the two images are compared cell by cell.
 
-Shape suffixes: B batch, C channels, H rows, W columns, P grid side, N cells (P * P).
+Shape suffixes: N cells (P * P).
 """
 
 from typing import NamedTuple
@@ -18,27 +18,21 @@ from automix.operators.sampling import (
     enlarge_cells,
     pool_cells,
     required_saliency,
-    shares,
+    unit_sum,
 )
 from automix.operators.types import BatchShape, MixedBatch
 
+# The published percentiles: ten from 0 to 0.99.
 _NUM_PERCENTILES = 10
 _PERCENTILE_STEP = 0.11
-"""The published percentiles: ten from 0 to 0.99."""
 
 
 class RMixDraws(NamedTuple):
-    """Parameters of `apply_rmix`.
+    """Parameters of `apply_rmix`."""
 
-    Attributes:
-        partner: (B,) int64.
-        percentile: (B,) float32 in [0, 1]; cells at or above it are salient.
-        lam: (B,) float32, weight of the own image where both or none of the two are salient.
-    """
-
-    partner: Tensor
-    percentile: Tensor
-    lam: Tensor
+    partner: Tensor  # (B,) int64
+    percentile: Tensor  # (B,) float32 in [0, 1]; cells at or above it are salient
+    lam: Tensor  # (B,) float32, weight of the own image where both or none are salient
 
 
 def draw_rmix(
@@ -46,11 +40,7 @@ def draw_rmix(
 ) -> RMixDraws:
     """Draw partners, percentiles, and weights from Beta(strength, strength).
 
-    Args:
-        shape: shape of the batch.
-        strength: alpha, positive.
-        generator: source of randomness.
-        per: a weight for each image, or one for the batch as in the authors' code.
+    The authors draw one weight ``per`` batch.
     """
     level_B = draw_index(shape.batch, _NUM_PERCENTILES, generator)
     return RMixDraws(
@@ -65,32 +55,33 @@ def apply_rmix(
     targets: Tensor,
     draws: RMixDraws,
     *,
+    saliency_BHW: Tensor | None,
     num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
     grid: int = 4,
 ) -> MixedBatch:
     """Take each cell from the image in which it is salient; blend where both or none are.
 
-    Luu et al., https://arxiv.org/abs/2212.04875. The authors draw the grid, 2 or 4 at 32 x 32,
-    for each batch. All cells of a flat map are at its percentile, hence salient; a map that is
-    zero or not finite counts as flat.
+    Luu et al. 2022, https://arxiv.org/abs/2212.04875. With A = [S >= percentile of S] for the map
+    S of each image, pooled to ``grid`` cells along a side: cells with A_own = A_partner show
+    ``lam * own + (1 - lam) * partner``, the others the image with A = 1. The label is the area.
+    The authors draw the grid, 2 or 4 at 32 x 32, for each batch. All cells of a flat map are at
+    its percentile, hence salient.
 
-    Args:
-        images_BCHW: (B, C, H, W) floating point.
-        targets: (B,) or (B, K), see `soft_targets`.
-        draws: what `draw_rmix` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: (B, H, W) floating point, non-negative, any scale.
-        previous: not used.
-        grid: P, cells along a side.
+    Example:
+        >>> saliency = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> everything = RMixDraws(torch.arange(4).flip(0), torch.zeros(4), torch.full((4,), 0.25))
+        >>> images, targets = torch.ones(4, 3, 8, 8), torch.arange(4)
+        >>> mixed = apply_rmix(images, targets, everything, saliency_BHW=saliency, num_classes=4)
+        >>> mixed.lam.tolist()  # all cells of both images are salient, which is Mixup
+        [0.25, 0.25, 0.25, 0.25]
     """
     check_images(images_BCHW, draws.partner)
     saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
-    cells_BN = shares(pool_cells(saliency_BHW, grid)).flatten(1)
+    cells_BN = unit_sum(pool_cells(saliency_BHW, grid)).flatten(1)
     most_pairs = 2 * images_BCHW[0].numel()  # twice the memory of the batch
     salient_BN = _salient(cells_BN, draws.percentile, most_pairs)
     partner_BN = salient_BN.index_select(0, draws.partner)
+    # The weight of the partner: 1 - lam where they agree, else 1 where it alone is salient.
     weight_BN = torch.where(salient_BN == partner_BN, (1 - draws.lam).unsqueeze(1), partner_BN)
     size = (images_BCHW.shape[2], images_BCHW.shape[3])
     mask_B1HW = enlarge_cells(weight_BN.view(-1, grid, grid), size)
@@ -100,25 +91,22 @@ def apply_rmix(
 
 
 def _salient(cells_BN: Tensor, percentile_B: Tensor, most_pairs: int) -> Tensor:
-    """Return 1 for the cells at or above the percentile of their row, 0 for the others, (B, N).
+    """Return 1.0 for the cells at or above the percentile of their row, 0.0 for the others.
 
-    The published code compares with the percentile itself, linear between two order statistics;
-    no value is between the two, so the next order statistic separates the same cells. (It also
-    computes every percentile for every row, B x B values.)
-
-    Args:
-        cells_BN: (B, N) float32.
-        percentile_B: (B,) in [0, 1].
-        most_pairs: so many pairs of cells may be compared in an image; for more, rows are sorted.
+    At most ``most_pairs`` pairs of cells are compared in an image; for more, rows are sorted.
     """
     num_cells = cells_BN.shape[1]
+    # The published code compares with the percentile itself, linear between two order statistics;
+    # no value is between the two, so the next order statistic separates the same cells. (It also
+    # computes every percentile for every row, B x B values: 7 times the time at B = 1024.)
     rank_B1 = (percentile_B.unsqueeze(1) * (num_cells - 1)).ceil()
     # Comparing into floats is vectorized on a CPU, into booleans it is not.
     salient_BN = torch.empty_like(cells_BN)
     if num_cells**2 > most_pairs:
         smallest_B1 = cells_BN.sort(1).values.gather(1, rank_B1.to(torch.int64))
         return torch.ge(cells_BN, smallest_B1, out=salient_BN)
-    # Two thirds of the time of sorting 64 cells on a CPU.
+    # A cell is at the rank or above it if more cells than that are not greater than it. Counting
+    # them takes two thirds of the time of sorting 64 cells on a CPU.
     pairs_BNN = cells_BN.new_empty(*cells_BN.shape, num_cells)
     torch.le(cells_BN.unsqueeze(2), cells_BN.unsqueeze(1), out=pairs_BNN)
     return torch.gt(pairs_BNN.sum(1), rank_B1, out=salient_BN)

@@ -1,7 +1,4 @@
-"""SaliencyMix: a box of the partner around its most salient pixel.
-
-Shape suffixes: B batch, C channels, H rows, W columns.
-"""
+"""SaliencyMix: a box of the partner around its most salient pixel."""
 
 from typing import Literal, NamedTuple
 
@@ -25,19 +22,12 @@ from automix.operators.types import BatchShape, MixedBatch
 
 
 class SaliencyMixDraws(NamedTuple):
-    """Parameters of `apply_saliencymix`.
+    """Parameters of `apply_saliencymix`."""
 
-    Attributes:
-        partner: (B,) int64.
-        lam: (B,) float32, 1 minus the area of the box before it is cut at the border.
-        row: (B,) int64, center row where the saliency of the partner is flat.
-        column: (B,) int64, center column there.
-    """
-
-    partner: Tensor
-    lam: Tensor
-    row: Tensor
-    column: Tensor
+    partner: Tensor  # (B,) int64
+    lam: Tensor  # (B,) float32, 1 minus the area of the box before it is cut at the border
+    row: Tensor  # (B,) int64, center row where the saliency of the partner is flat
+    column: Tensor  # (B,) int64, center column there
 
 
 def draw_saliencymix(
@@ -58,30 +48,30 @@ def apply_saliencymix(
     targets: Tensor,
     draws: SaliencyMixDraws,
     *,
+    saliency_BHW: Tensor | None,
     num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
     box: Literal["per_image", "per_batch"] = "per_image",
     rule: BoxRule = "clovaai",
 ) -> MixedBatch:
     """Paste a box of the partner around the peak of the partner's saliency.
 
-    Uddin et al., https://arxiv.org/abs/2006.01791. The paper describes a box for each image;
+    Uddin et al. 2021, https://arxiv.org/abs/2006.01791. The paper describes a box for each image;
     the published code uses the box of image ``partner[0]`` for the whole batch, and users who
-    repaired that report lower accuracy (their issue 2), hence the option ``box``.
+    repaired that report lower accuracy (their issue 2), hence the option ``box``. ``rule`` is
+    that of `centered_box`.
 
     Of several peaks the first in row-major order is taken. In a flat map every pixel is a peak:
     there, and in maps that are not finite, the drawn center is used, which is CutMix.
 
-    Args:
-        images_BCHW: (B, C, H, W) floating point.
-        targets: (B,) or (B, K), see `soft_targets`.
-        draws: what `draw_saliencymix` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: (B, H, W) floating point, non-negative, any scale.
-        previous: not used.
-        box: a box for each image (the paper), or that of the first pair for all (the code).
-        rule: how an odd side is laid around the center, see `centered_box`.
+    Example:
+        >>> saliency = torch.zeros(2, 8, 8)
+        >>> saliency[:, 2, 5] = 1.0
+        >>> zero = torch.zeros(2, dtype=torch.int64)
+        >>> draws = SaliencyMixDraws(zero, torch.tensor([0.75, 0.75]), zero, zero)
+        >>> images, targets = torch.ones(2, 3, 8, 8), torch.arange(2)
+        >>> mixed = apply_saliencymix(images, targets, draws, saliency_BHW=saliency, num_classes=2)
+        >>> mixed.mask[0, 0].nonzero()[[0, -1]].tolist(), mixed.lam.tolist()
+        ([[0, 3], [3, 6]], [0.75, 0.75])
     """
     check_images(images_BCHW, draws.partner)
     saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
@@ -97,19 +87,18 @@ def apply_saliencymix(
 
 
 def _peak(saliency_BHW: Tensor, draws: SaliencyMixDraws) -> tuple[Tensor, Tensor]:
-    """Return row and column of each partner's peak, or the drawn center.
-
-    The first row with the peak, then the first column in that row: a quarter of the time of
-    ``argmax`` over all pixels on a CPU.
-    """
+    """Return row and column of each partner's peak, or the drawn center."""
     width = saliency_BHW.shape[2]
-    of_row_BH = saliency_BHW.amax(2)
-    highest_B1, row_B1 = of_row_BH.max(1, keepdim=True)  # NaN counts as the highest
+    # The first row with the peak, then the first column in that row: a quarter of the time of
+    # argmax over all pixels on a CPU. NaN counts as the highest.
+    row_max_BH = saliency_BHW.amax(2)
+    highest_B1, row_B1 = row_max_BH.max(1, keepdim=True)
     peak_row_B1W = saliency_BHW.gather(1, row_B1.unsqueeze(2).expand(-1, -1, width))
     column_B1 = peak_row_B1W.argmax(2)
     lowest_B1 = saliency_BHW.amin((1, 2)).unsqueeze(1)
     has_peak_B1 = (highest_B1 > lowest_B1) & (highest_B1 < torch.inf)
+    # Peaks were found for each image; the box shows the partner, so its peak is the one to take.
     peak_B3 = torch.cat([row_B1, column_B1, has_peak_B1], 1).index_select(0, draws.partner)
     row_B, column_B, has_peak_B = peak_B3.unbind(1)
-    is_found_B = has_peak_B > 0
-    return row_B.where(is_found_B, draws.row), column_B.where(is_found_B, draws.column)
+    is_peak_B = has_peak_B > 0
+    return row_B.where(is_peak_B, draws.row), column_B.where(is_peak_B, draws.column)

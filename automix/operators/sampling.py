@@ -1,14 +1,11 @@
-"""Draws and geometry shared by the operators: lam, partners, boxes, grid cells, input checks.
-
-Shape suffixes: B batch, H rows, W columns.
-
-Shape suffixes: B batch, H rows, W columns, P grid side, S pixels along a side of a cell.
-"""
+"""Everything that operators share before pixels are blended: checks, draws, boxes, grid cells."""
 
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
+
+# --- Checks ---------------------------------------------------------------------------------------
 
 
 def check_images(images_BCHW: Tensor, drawn_B: Tensor | None) -> None:
@@ -43,15 +40,11 @@ def check_images(images_BCHW: Tensor, drawn_B: Tensor | None) -> None:
 
 
 def required_saliency(saliency_BHW: Tensor | None, images_BCHW: Tensor) -> Tensor:
-    """Return the saliency maps as float32, or refuse them.
-
-    Args:
-        saliency_BHW: (B, H, W) floating point, non-negative, any scale.
-        images_BCHW: (B, C, H, W) the images the maps belong to.
+    """Return the saliency maps of the images as float32.
 
     Raises:
         TypeError: the maps are not floating point.
-        ValueError: there are no maps, or their shape is not that of the images.
+        ValueError: there are no maps, or their shape is not (B, H, W) of the images.
     """
     batch, _, height, width = images_BCHW.shape
     if saliency_BHW is None:
@@ -65,6 +58,8 @@ def required_saliency(saliency_BHW: Tensor | None, images_BCHW: Tensor) -> Tenso
     return saliency_BHW.to(torch.float32)
 
 
+# --- Draws: all from an explicit generator, on its device, without reading a value back -----------
+
 Per = Literal["image", "batch"]
 """Whether a number is drawn for each image or once for the whole batch."""
 
@@ -75,19 +70,9 @@ def draw_partner(batch: int, generator: Generator) -> Tensor:
 
 
 def draw_beta(batch: int, alpha: float, generator: Generator, *, per: Per = "image") -> Tensor:
-    """Draw from Beta(alpha, alpha).
+    """Draw from Beta(alpha, alpha): (B,) float32 in [0, 1].
 
-    ``torch.distributions.Beta`` takes no generator, so this calls the private function under it.
-    Only this and `draw_gamma` call private functions, and tests pin what they return.
-
-    Args:
-        batch: number of images B.
-        alpha: positive; below 1 values near 0 and 1 are likely, above 1 values near 1/2.
-        generator: source of randomness.
-        per: one number for each image, or the same for all.
-
-    Returns:
-        (B,) float32 in [0, 1].
+    Below an alpha of 1 values near 0 and 1 are likely, above 1 values near 1/2.
 
     Raises:
         ValueError: alpha is not positive.
@@ -98,22 +83,17 @@ def draw_beta(batch: int, alpha: float, generator: Generator, *, per: Per = "ima
     # In float32 the two gamma variates underflow together for small alpha (17 % of the draws at
     # 0.01), and their ratio is then 1/2 instead of a number near 0 or 1.
     concentration = torch.full((count, 2), alpha, dtype=torch.float64, device=generator.device)
+    # torch.distributions.Beta takes no generator; this is the private function under it. Only this
+    # and `draw_gamma` call private functions, and tests pin what they return.
     lam_N = torch._sample_dirichlet(concentration, generator)[:, 0].to(torch.float32)
     return lam_N.expand(batch)
 
 
 def draw_gamma(batch: int, shape: float, generator: Generator) -> Tensor:
-    """Draw from the gamma distribution of scale 1, the parts of a Dirichlet draw.
+    """Draw from the gamma distribution of scale 1: (B,) float32, positive.
 
-    Divided by their sum, those of any set of images are a draw from Dirichlet(shape, .., shape).
-
-    Args:
-        batch: number of images B.
-        shape: positive; the smaller, the more unequal the draws.
-        generator: source of randomness.
-
-    Returns:
-        (B,) float32, positive.
+    Divided by their sum, those of any set of images are a draw from Dirichlet(shape, .., shape):
+    the smaller the shape, the more unequal.
 
     Raises:
         ValueError: the shape is not positive.
@@ -122,7 +102,7 @@ def draw_gamma(batch: int, shape: float, generator: Generator) -> Tensor:
         raise ValueError(f"shape: expected a positive number, got {shape}")
     concentration = torch.full((batch,), shape, dtype=torch.float64, device=generator.device)
     gamma_B = torch._standard_gamma(concentration, generator)
-    # Draws below the smallest float32 would be 0, and the shares of a group of zeros NaN.
+    # Below the smallest float32 they would be 0, and a group of zeros divided by its sum NaN.
     return gamma_B.clamp_min(torch.finfo(torch.float32).tiny).to(torch.float32)
 
 
@@ -141,28 +121,27 @@ def draw_index(batch: int, size: int, generator: Generator, *, per: Per = "image
     return torch.randint(size, (count,), generator=generator, device=generator.device).expand(batch)
 
 
+# --- Boxes: (B, 4) int64, (y0, y1, x0, x1), of which y1 and x1 are the first outside --------------
+
 BoxRule = Literal["timm", "torchvision", "clovaai"]
-"""How an odd side is laid around the center; the three differ by one row or column."""
+"""Placement of an odd side around the center; the three differ by one row or column."""
 
 
 def centered_box(
     side_B: Tensor, row_B: Tensor, column_B: Tensor, size: tuple[int, int], rule: BoxRule = "timm"
 ) -> Tensor:
-    """Return boxes around given centers, cut at the border of the image.
+    """Return boxes around given centers, cut at the border of the image; some may be empty.
 
     ``timm`` 1.0.31 lays h // 2 rows above the center and (h + 1) // 2 below, h = int(H side);
     ``clovaai`` (the authors of CutMix, and older timm) lays h // 2 on both sides, so an odd h
     loses a row; ``torchvision`` 0.29 lays int(H side / 2) on both sides.
 
     Args:
-        side_B: (B,) float32 in [0, 1], side of the box as a share of the image's.
+        side_B: (B,) float32 in [0, 1], side of the box as a fraction of the image's.
         row_B: (B,) int64, center row.
         column_B: (B,) int64, center column.
         size: (H, W).
         rule: one of the above.
-
-    Returns:
-        (B, 4) int64 boxes; empty ones have y0 = y1 or x0 = x1.
     """
     bounds = []
     for length, center_B in zip(size, (row_B, column_B), strict=True):
@@ -177,20 +156,12 @@ def centered_box(
 
 
 def box_mask(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the masks of boxes: (B, 1, H, W) float32, 1 inside.
-
-    The outer product of two small masks: comparing every pixel with the box costs six times as
-    much on a CPU.
-    """
+    """Return the masks of boxes: (B, 1, H, W) float32, 1 inside."""
     y0_B1, y1_B1, x0_B1, x1_B1 = box_B4.unsqueeze(2).unbind(1)
+    # The outer product of two small masks: comparing every pixel with the box costs six times as
+    # much on a CPU.
     rows_BH, columns_BW = _inside(y0_B1, y1_B1, size[0]), _inside(x0_B1, x1_B1, size[1])
     return rows_BH[:, None, :, None] * columns_BW[:, None, None, :]
-
-
-def box_lam(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the share of the image outside each box, (B,) float32: the label weight ``lam``."""
-    y0_B, y1_B, x0_B, x1_B = box_B4.unbind(1)
-    return 1 - (y1_B - y0_B) * (x1_B - x0_B) / (size[0] * size[1])
 
 
 def _inside(low_B1: Tensor, high_B1: Tensor, length: int) -> Tensor:
@@ -198,69 +169,16 @@ def _inside(low_B1: Tensor, high_B1: Tensor, length: int) -> Tensor:
     return ((position_L >= low_B1) & (position_L < high_B1)).to(torch.float32)
 
 
-def pool_cells(maps_BHW: Tensor, grid: int) -> Tensor:
-    """Return the mean of each cell: (B, P, P).
-
-    Args:
-        maps_BHW: (B, H, W) floating point.
-        grid: P, cells along a side.
-
-    Raises:
-        ValueError: the image has fewer rows or columns than the grid.
-    """
-    height, width = maps_BHW.shape[1:]
-    if not 1 <= grid <= min(height, width):
-        raise ValueError(
-            f"grid: expected 1 to {min(height, width)} cells along a side for images of "
-            f"{height} x {width}, got {grid}"
-        )
-    return _pool_axis(_pool_axis(maps_BHW, 1, grid), 2, grid)
+def box_lam(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the fraction of the image outside each box, (B,) float32: the label weight ``lam``."""
+    y0_B, y1_B, x0_B, x1_B = box_B4.unbind(1)
+    return 1 - (y1_B - y0_B) * (x1_B - x0_B) / (size[0] * size[1])
 
 
-def enlarge_cells(cells_BPP: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return each cell's value at its pixels: (B, 1, H, W).
-
-    Rows of cells are widened first and repeated then: a third of the time of copying both at once
-    on a CPU. Where the grid does not divide the image, two selections, which take twice as long.
-    ``interpolate`` computes cell indices in floating point, which is off by one for some sizes.
-    """
-    batch, grid, _ = cells_BPP.shape
-    height, width = size
-    if height % grid == 0 and width % grid == 0:
-        wide = cells_BPP.unsqueeze(3).expand(-1, -1, -1, width // grid)
-        rows = wide.reshape(batch, grid, 1, width).expand(-1, -1, height // grid, -1)
-        return rows.reshape(batch, 1, height, width)
-    rows_H = columns_W = _cell_of_pixel(height, cells_BPP)
-    if width != height:
-        columns_W = _cell_of_pixel(width, cells_BPP)
-    return cells_BPP.index_select(2, columns_W).index_select(1, rows_H).unsqueeze(1)
+# --- Cells: pixel y of H belongs to cell y * P // H, so every size works with every grid ----------
 
 
-def _cell_of_pixel(length: int, cells_BPP: Tensor) -> Tensor:
-    return torch.arange(length, device=cells_BPP.device) * cells_BPP.shape[1] // length
-
-
-def _pool_axis(maps: Tensor, axis: int, grid: int) -> Tensor:
-    """Return the mean of the rows (axis 1) or columns (axis 2) of each cell."""
-    length = maps.shape[axis]
-    before, after = maps.shape[:axis], maps.shape[axis + 1 :]
-    if length % grid == 0:
-        return maps.reshape(*before, grid, length // grid, *after).mean(axis + 1)
-    # Cells of unequal length: take the pixels of each up to the longest, and weigh the surplus 0.
-    # A sum by index would not give the same bits twice on a GPU.
-    cell_P1 = torch.arange(grid, device=maps.device).unsqueeze(1)
-    first_P1 = -(-cell_P1 * length // grid)
-    end_P1 = -(-(cell_P1 + 1) * length // grid)
-    pixel_PS = first_P1 + torch.arange(-(-length // grid), device=maps.device)
-    weight_PS = (pixel_PS < end_P1).to(maps.dtype) / (end_P1 - first_P1)
-    taken = maps.index_select(axis, pixel_PS.clamp(max=length - 1).flatten())
-    weighed = taken.view(*before, *pixel_PS.shape, *after) * weight_PS.view(
-        *pixel_PS.shape, *[1] * len(after)
-    )
-    return weighed.sum(axis + 1)
-
-
-def shares(maps_BHW: Tensor) -> Tensor:
+def unit_sum(maps_BHW: Tensor) -> Tensor:
     """Return maps divided by their sum; uniform ones for those that are zero or not finite.
 
     A map without information counts as uniform, in every operator.
@@ -274,3 +192,59 @@ def shares(maps_BHW: Tensor) -> Tensor:
     # selecting from two maps.
     uniform = 1 / (maps_BHW.shape[1] * maps_BHW.shape[2])
     return (maps_BHW / total_B11.where(is_usable_B11, torch.nan)).nan_to_num_(uniform)
+
+
+def pool_cells(maps_BHW: Tensor, grid: int) -> Tensor:
+    """Return the mean of each cell of a grid of P x P: (B, P, P).
+
+    Raises:
+        ValueError: the image has fewer rows or columns than the grid.
+    """
+    height, width = maps_BHW.shape[1:]
+    if not 1 <= grid <= min(height, width):
+        raise ValueError(
+            f"grid: expected 1 to {min(height, width)} cells along a side for images of "
+            f"{height} x {width}, got {grid}"
+        )
+    return _pool_axis(_pool_axis(maps_BHW, 1, grid), 2, grid)
+
+
+def _pool_axis(maps: Tensor, axis: int, grid: int) -> Tensor:
+    """Return the mean of the rows (axis 1) or columns (axis 2) of each cell."""
+    length = maps.shape[axis]
+    before, after = maps.shape[:axis], maps.shape[axis + 1 :]
+    if length % grid == 0:
+        return maps.reshape(*before, grid, length // grid, *after).mean(axis + 1)
+    # Cells of unequal length: take the S pixels of each up to the longest, and weigh the surplus
+    # 0. A sum by index would not give the same bits twice on a GPU.
+    cell_P1 = torch.arange(grid, device=maps.device).unsqueeze(1)
+    first_P1 = -(-cell_P1 * length // grid)
+    end_P1 = -(-(cell_P1 + 1) * length // grid)
+    pixel_PS = first_P1 + torch.arange(-(-length // grid), device=maps.device)
+    weight_PS = (pixel_PS < end_P1).to(maps.dtype) / (end_P1 - first_P1)
+    pixels = maps.index_select(axis, pixel_PS.clamp(max=length - 1).flatten())
+    weighed = pixels.view(*before, *pixel_PS.shape, *after) * weight_PS.view(
+        *pixel_PS.shape, *[1] * len(after)
+    )
+    return weighed.sum(axis + 1)
+
+
+def enlarge_cells(cells_BPP: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return each cell's value at its pixels: (B, 1, H, W)."""
+    batch, grid, _ = cells_BPP.shape
+    height, width = size
+    # Rows of cells are widened first and repeated then: a third of the time of copying both at
+    # once on a CPU. Where the grid does not divide the image, two selections, which take twice as
+    # long. (`interpolate` computes cell indices in floating point: off by one for some sizes.)
+    if height % grid == 0 and width % grid == 0:
+        wide = cells_BPP.unsqueeze(3).expand(-1, -1, -1, width // grid)
+        rows = wide.reshape(batch, grid, 1, width).expand(-1, -1, height // grid, -1)
+        return rows.reshape(batch, 1, height, width)
+    rows_H = columns_W = _cell_of_pixel(height, cells_BPP)
+    if width != height:
+        columns_W = _cell_of_pixel(width, cells_BPP)
+    return cells_BPP.index_select(2, columns_W).index_select(1, rows_H).unsqueeze(1)
+
+
+def _cell_of_pixel(length: int, cells_BPP: Tensor) -> Tensor:
+    return torch.arange(length, device=cells_BPP.device) * cells_BPP.shape[1] // length

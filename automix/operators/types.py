@@ -1,17 +1,17 @@
-"""The values that operators take and return.
+"""Values that operators take and return.
 
-Shape suffixes: B batch, C channels, H rows, W columns, K classes, P grid side.
+Shape suffixes in all operators: B batch, C channels, H rows, W columns, K classes, P cells along a
+side of a grid. A suffix of one, such as mask_B1HW, is a dimension to broadcast over.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, NamedTuple, TypeVar
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from automix.operator_info import OperatorFacts
 
-Draws_co = TypeVar("Draws_co", covariant=True)
-Draws_contra = TypeVar("Draws_contra", contravariant=True)
 Draws = TypeVar("Draws")
 
 
@@ -51,35 +51,37 @@ class MixedBatch:
     partner_targets: Tensor | None
 
 
-class DrawFunction(Protocol[Draws_co]):
-    """Draws every random parameter of an operator from an explicit generator."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSpec(Generic[Draws]):
+    """An operator: its facts and its two halves.
 
-    def __call__(self, shape: BatchShape, *, strength: float, generator: Generator) -> Draws_co:
-        """Return the parameters as tensors on the generator's device."""
-        ...
+    Attributes:
+        facts: what is known of it without running it.
+        draw: ``draw(shape, *, strength, generator)`` draws every random parameter, as tensors on
+            the generator's device.
+        function: ``function(images_BCHW, targets, draws, *, num_classes)`` applies them, without
+            randomness and without modifying what is passed in. It takes ``saliency_BHW`` and
+            ``previous`` exactly if the facts say that it needs them.
+    """
 
+    facts: OperatorFacts
+    draw: Callable[Concatenate[BatchShape, ...], Draws]
+    function: Callable[Concatenate[Tensor, Tensor, Draws, ...], MixedBatch]
 
-class ApplyFunction(Protocol[Draws_contra]):
-    """Applies drawn parameters: a pure function without randomness."""
-
-    def __call__(
+    def apply(
         self,
         images_BCHW: Tensor,
         targets: Tensor,
-        draws: Draws_contra,
+        draws: Draws,
         *,
         num_classes: int | None = None,
         saliency_BHW: Tensor | None = None,
         previous: MixedBatch | None = None,
+        **options: Any,
     ) -> MixedBatch:
-        """Return the mixed batch; nothing that is passed in is modified."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorSpec(Generic[Draws]):
-    """An operator: its facts and its two halves."""
-
-    facts: OperatorFacts
-    draw: DrawFunction[Draws]
-    apply: ApplyFunction[Draws]
+        """Call the applying half with the inputs that it uses, out of all that there are."""
+        if self.facts.needs_saliency:
+            options["saliency_BHW"] = saliency_BHW
+        if self.facts.needs_previous:
+            options["previous"] = previous
+        return self.function(images_BCHW, targets, draws, num_classes=num_classes, **options)

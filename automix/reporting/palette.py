@@ -6,49 +6,12 @@ smallest distance of any two at that of Okabe and Ito's own set (0.076). Familie
 of hues: random ones blue to green, saliency-maximal ones red to yellow, sampled ones purple.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from automix.operator_info import Operator
+from automix.operator_info import OPERATOR_FACTS
 
-OPERATOR_COLORS: Mapping[Operator, str] = MappingProxyType(
-    {
-        Operator.NONE: "#c8cbd0",
-        Operator.MIXUP: "#0072b2",
-        Operator.CUTMIX: "#56b4e9",
-        Operator.RESIZEMIX: "#009e73",
-        Operator.FMIX: "#366e6b",
-        Operator.GRIDMIX: "#4d4690",
-        Operator.SALIENCYMIX: "#d55e00",
-        Operator.PUZZLEMIX: "#e69f00",
-        Operator.COMIXUP: "#8a3b08",
-        Operator.GUIDEDMIXUP: "#f0e442",
-        Operator.RMIX: "#a15afc",
-        Operator.SALIENCY_GRAFTING: "#cc79a7",
-        Operator.RECURSIVEMIX: "#88c28a",
-    }
-)
-"""The color of each operator, as ``#rrggbb``."""
-
-OPERATOR_NAMES: Mapping[Operator, str] = MappingProxyType(
-    {
-        Operator.NONE: "none",
-        Operator.MIXUP: "Mixup",
-        Operator.CUTMIX: "CutMix",
-        Operator.RESIZEMIX: "ResizeMix",
-        Operator.FMIX: "FMix",
-        Operator.GRIDMIX: "GridMix",
-        Operator.SALIENCYMIX: "SaliencyMix",
-        Operator.PUZZLEMIX: "PuzzleMix",
-        Operator.COMIXUP: "Co-Mixup",
-        Operator.GUIDEDMIXUP: "GuidedMixup",
-        Operator.RMIX: "R-Mix",
-        Operator.SALIENCY_GRAFTING: "Saliency Grafting",
-        Operator.RECURSIVEMIX: "RecursiveMix",
-    }
-)
-"""Name of each operator in figures."""
+OPERATOR_COLORS = {operator: facts.color for operator, facts in OPERATOR_FACTS.items()}
+OPERATOR_NAMES = {operator: facts.label for operator, facts in OPERATOR_FACTS.items()}
 
 OWN_COLOR = "#0072b2"
 """Color of the first parent, the image of the batch itself (`lam`)."""

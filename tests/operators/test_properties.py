@@ -1,5 +1,6 @@
 """What must hold of every registered operator, on every kind of batch."""
 
+import inspect
 import random
 
 import numpy as np
@@ -256,8 +257,12 @@ def test_gradients_reach_the_images(operator: Operator) -> None:
 
 
 @every_operator
-def test_the_table_has_the_facts(operator: Operator) -> None:
-    assert OPERATORS[operator].facts is OPERATOR_FACTS[operator]
+def test_an_operator_takes_what_the_facts_say(operator: Operator) -> None:
+    spec, facts = OPERATORS[operator], OPERATOR_FACTS[operator]
+    assert spec.facts is facts
+    inputs = set(inspect.signature(spec.function).parameters) & {"saliency_BHW", "previous"}
+    assert ("saliency_BHW" in inputs) == facts.needs_saliency
+    assert ("previous" in inputs) == facts.needs_previous
 
 
 @every_operator

@@ -20,7 +20,7 @@ from automix.operators.mixup_cutmix import CutMixDraws, MixupDraws, apply_cutmix
 from automix.operators.resizemix import ResizeMixDraws, apply_resizemix
 from automix.operators.rmix import RMixDraws, apply_rmix
 from automix.operators.saliencymix import SaliencyMixDraws, apply_saliencymix
-from automix.operators.sampling import BoxRule, box_lam, centered_box, enlarge_cells, shares
+from automix.operators.sampling import BoxRule, box_lam, centered_box, enlarge_cells, unit_sum
 from automix.operators.types import MixedBatch
 
 Arrays = Mapping[str, Tensor]
@@ -159,7 +159,7 @@ def test_fmix(load: Load, name: str) -> None:
         )
         gray = gray - gray.amin((1, 2), keepdim=True)
         gray = gray / gray.amax((1, 2), keepdim=True)
-        torch.testing.assert_close(gray, case[f"gray{suffix}"].float(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(gray, case[f"grey{suffix}"].float(), atol=1e-5, rtol=0)
         for index in range(len(noise)):
             one = slice(index, index + 1)
             lam, coin = case["lam_drawn"][one].float(), case["coin"][one].float()
@@ -233,7 +233,7 @@ def test_rmix(load: Load, grid: int) -> None:
 @pytest.mark.parametrize("name", ["guidedmixup_24x40", "guidedmixup_32x32"])
 def test_guidedmixup(load: Load, name: str) -> None:
     case = load(name)
-    blurred = shares(gaussian_blur(case["saliency"]))
+    blurred = unit_sum(gaussian_blur(case["saliency"]))
     tolerance = 1e-5 * float(case["saliency_blurred"].mean())
     torch.testing.assert_close(blurred, case["saliency_blurred"], atol=tolerance, rtol=0)
     random_pairs, greedy_pairs = case["perm"]

@@ -8,7 +8,7 @@ from automix.operators.puzzlemix.energy import PuzzleWeights, puzzle_problem
 from automix.operators.puzzlemix.operator import PuzzleMixDraws, apply_puzzlemix, draw_puzzlemix
 from automix.operators.puzzlemix.solver import solve_puzzle
 from automix.operators.puzzlemix.transport import move_patches, transport_plan
-from automix.operators.sampling import enlarge_cells, pool_cells, shares
+from automix.operators.sampling import enlarge_cells, pool_cells, unit_sum
 from automix.operators.types import BatchShape, MixedBatch
 from tests.operators.cases import (
     NUM_CLASSES,
@@ -80,7 +80,7 @@ def test_patches_of_both_parents_are_moved(t_size: int | None, side: int) -> Non
     draws = some_draws(images)
     mixed = mixed_by(SCENARIO, images, draws, t_size=t_size, t_eps=0.05)
     assert mixed.mask is not None
-    worth = shares(pool_cells(maps, side))
+    worth = unit_sum(pool_cells(maps, side))
     mask = pool_cells(mixed.mask.squeeze(1), side)
     own = move_patches(images, transport_plan(worth, mask < 1, 0.05))
     partner_plan = transport_plan(worth[draws.partner], mask > 0, 0.05)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
-from automix.operators.sampling import shares
+from automix.operators.sampling import unit_sum
 from automix.operators.types import MixedBatch
 from tests.operators.cases import (
     NUM_CLASSES,
@@ -120,4 +120,4 @@ def test_shares_sum_to_one() -> None:
     nothing = torch.zeros(2, 2)
     maps = torch.stack([nothing, nothing + torch.nan, torch.tensor([[1.0, 0.0], [0.0, 3.0]])])
     even = torch.full((2, 2), 0.25)
-    assert torch.equal(shares(maps), torch.stack([even, even, maps[2] / 4]))
+    assert torch.equal(unit_sum(maps), torch.stack([even, even, maps[2] / 4]))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from automix.operators.puzzlemix.transport import move_patches, transport_plan
-from automix.operators.sampling import enlarge_cells, pool_cells, shares
+from automix.operators.sampling import enlarge_cells, pool_cells, unit_sum
 from tests.operators.cases import Scenario, as_laid_out, random_images, seeded
 from tests.operators.published import published_case
 
@@ -25,7 +25,7 @@ def recorded(
     z = case[f"z_n{num_labels}"]
     patch, cell = int(case["t_size"]), 32 // z.shape[1]
     side = z.shape[1] if patch == -1 or patch >= cell else 32 // patch
-    worth = shares(pool_cells(case["saliency"], side))
+    worth = unit_sum(pool_cells(case["saliency"], side))
     z = enlarge_cells(z, (side, side)).squeeze(1)
     if parent == "own":
         return dict(case), worth, z > 0

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from automix.operators.sampling import pool_cells, shares
+from automix.operators.sampling import pool_cells, unit_sum
 
 _PRIOR_FLOOR = 1e-8
 
@@ -90,14 +90,14 @@ def comixup_problem(
     """
     groups, members, height, width = saliency_GMHW.shape
     maps_BHW = saliency_GMHW.flatten(0, 1)
-    shown_BPP = shares(pool_cells(maps_BHW, weights.grid))
+    shown_BPP = unit_sum(pool_cells(maps_BHW, weights.grid))
     is_image_GM = torch.arange(members, device=size_G.device) < size_G.unsqueeze(1)
     weight_GM = prior_GM.to(shown_BPP.dtype) * is_image_GM
     share_GM = weight_GM / weight_GM.sum(1, keepdim=True)
     prior_GM = (share_GM + _PRIOR_FLOOR).log() * (weights.eta / weights.grid**2)
     shown_GMPP = shown_BPP.view(groups, members, weights.grid, weights.grid)
     window = height // weights.grid, width // weights.grid
-    peak_GM2 = peaks(shares(maps_BHW), window).view(groups, members, 2)
+    peak_GM2 = peaks(unit_sum(maps_BHW), window).view(groups, members, 2)
     distance_GMM = (peak_GM2.unsqueeze(2) - peak_GM2.unsqueeze(1)).abs().sum(3)
     distance_GMM = distance_GMM * (is_image_GM.unsqueeze(2) & is_image_GM.unsqueeze(1))
     return CoMixupProblem(

@@ -25,25 +25,16 @@ _PUBLISHED_WEIGHTS = CoMixupWeights()
 
 
 class CoMixupDraws(NamedTuple):
-    """Parameters of `apply_comixup`.
+    """Parameters of `apply_comixup`."""
 
-    Attributes:
-        prior: (B,) float32, positive; within a group Dirichlet shares up to a factor. An image
-            with a large one is shown more.
-        order: (B,) float32 in [0, 1), the order in which outputs are given an input to share.
-    """
-
-    prior: Tensor
-    order: Tensor
+    prior: Tensor  # (B,) float32, positive; Dirichlet weights within a group, up to a factor
+    order: Tensor  # (B,) float32 in [0, 1), order in which outputs get an input to share
 
 
 def draw_comixup(shape: BatchShape, *, strength: float, generator: Generator) -> CoMixupDraws:
     """Draw the Dirichlet(strength, .., strength) prior over images, and an order.
 
-    Args:
-        shape: shape of the batch.
-        strength: alpha, positive; the published value is 2.
-        generator: source of randomness.
+    An image with a large prior is shown more. The published strength is 2.
     """
     return CoMixupDraws(
         prior=draw_gamma(shape.batch, strength, generator),
@@ -56,19 +47,19 @@ def apply_comixup(
     targets: Tensor,
     draws: CoMixupDraws,
     *,
+    saliency_BHW: Tensor | None,
     num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
     weights: CoMixupWeights = _PUBLISHED_WEIGHTS,
     group: int = 20,
     most_inputs: int | None = None,
 ) -> MixedBatch:
     """Choose for each cell of each output which image of its group it shows.
 
-    Kim et al., https://arxiv.org/abs/2102.03065. The masks minimize the objective of
-    `comixup_energy`; check one with `comixup_problem` and `comixup_objective`. The batch is divided
-    into as few groups of at most ``group`` images as possible, of equal size or one image less,
-    so that no image is left alone; the authors take 20 and what remains.
+    Kim et al. 2021, https://arxiv.org/abs/2102.03065. The masks minimize the objective of
+    `automix.operators.comixup.energy`; check one with `comixup_problem` and `comixup_objective`.
+    The batch is divided into as few groups of at most ``group`` images as possible, of equal size
+    or one image less, so that no image is left alone; the authors take 20 and what remains. The
+    label weight of an image is its fraction of the pixels.
 
     A low objective means many images in an output: 6 to 11 on the recorded cases, where the
     published solver ends 6 to 22 % higher and shows 2 to 4. With ``most_inputs`` of 4 they are 4
@@ -81,13 +72,23 @@ def apply_comixup(
         images_BCHW: (B, C, H, W) floating point, at least as many rows and columns as the grid.
         targets: (B,) or (B, K), see `soft_targets`.
         draws: what `draw_comixup` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: (B, H, W) floating point, non-negative, any scale. A map that is zero or not
-            finite counts as uniform.
-        previous: not used.
+        saliency_BHW: (B, H, W) floating point, non-negative, any scale.
+        num_classes: K, for integer targets.
         weights: grid and parameters of the objective.
         group: most images that are mixed with each other, 1 or more.
         most_inputs: about how many images an output may show, see `solve_comixup`.
+
+    Example:
+        Pixels that hold the class of their image show that labels follow the pixels.
+
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 8, 8)
+        >>> saliency = torch.rand(5, 8, 8, generator=generator) ** 4
+        >>> draws = draw_comixup(BatchShape(5, 8, 8), strength=2.0, generator=generator)
+        >>> targets = torch.arange(5)
+        >>> mixed = apply_comixup(images, targets, draws, saliency_BHW=saliency, num_classes=5)
+        >>> torch.allclose(mixed.targets @ torch.arange(5.0), mixed.images.mean((1, 2, 3)))
+        True
     """
     check_images(images_BCHW, draws.prior)
     # Choices have no gradient; the pixels that are shown keep theirs.

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from automix.operators.sampling import pool_cells, shares
+from automix.operators.sampling import pool_cells, unit_sum
 
 _PRIOR_FLOOR = 1e-8
 
@@ -105,7 +105,7 @@ def puzzle_problem(
         weights: parameters of the objective.
     """
     grid = weights.grid
-    own_PPB = shares(pool_cells(saliency_BHW, grid)).permute(1, 2, 0).contiguous()
+    own_PPB = unit_sum(pool_cells(saliency_BHW, grid)).permute(1, 2, 0).contiguous()
     saliency_2PPB = torch.stack((own_PPB, own_PPB.index_select(2, partner_B)))
     smoothness = weights.beta / (16 * grid)
     scale = smoothness * weights.gamma

@@ -1,6 +1,6 @@
 """PuzzleMix: an optimized mask, and salient patches moved to where it shows them.
 
-Shape suffixes: B batch, C channels, H rows, W columns, P grid side, T patches along a side.
+Shape suffixes: T patches along a side, N patches (T * T).
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from automix.operators.sampling import (
     enlarge_cells,
     pool_cells,
     required_saliency,
-    shares,
+    unit_sum,
 )
 from automix.operators.types import BatchShape, MixedBatch
 
@@ -28,16 +28,10 @@ _PUBLISHED_WEIGHTS = PuzzleWeights()
 
 
 class PuzzleMixDraws(NamedTuple):
-    """Parameters of `apply_puzzlemix`.
+    """Parameters of `apply_puzzlemix`."""
 
-    Attributes:
-        partner: (B,) int64.
-        lam: (B,) float32, weight of the own image in the prior over labels. The label weight is
-            the mean of the mask, which is near it.
-    """
-
-    partner: Tensor
-    lam: Tensor
+    partner: Tensor  # (B,) int64
+    lam: Tensor  # (B,) float32, weight of the own image in the prior; labels are the mean mask
 
 
 def draw_puzzlemix(
@@ -45,11 +39,7 @@ def draw_puzzlemix(
 ) -> PuzzleMixDraws:
     """Draw partners, and prior weights from Beta(strength, strength).
 
-    Args:
-        shape: shape of the batch.
-        strength: alpha, positive.
-        generator: source of randomness.
-        per: a weight for each image, or one for the batch as in the authors' code.
+    The authors draw one weight ``per`` batch.
     """
     return PuzzleMixDraws(
         partner=draw_partner(shape.batch, generator),
@@ -62,9 +52,8 @@ def apply_puzzlemix(
     targets: Tensor,
     draws: PuzzleMixDraws,
     *,
+    saliency_BHW: Tensor | None,
     num_classes: int | None = None,
-    saliency_BHW: Tensor | None = None,
-    previous: MixedBatch | None = None,
     weights: PuzzleWeights = _PUBLISHED_WEIGHTS,
     transport: bool = True,
     t_size: int | None = 4,
@@ -72,23 +61,33 @@ def apply_puzzlemix(
 ) -> MixedBatch:
     """Choose for each cell which image it shows, then move salient patches into sight.
 
-    Kim et al., https://arxiv.org/abs/2009.06962. The mask minimizes the objective of
-    `puzzle_energy`. Where ``draws.lam`` is 1 or 0, or an image is its own partner, the mask is
-    constant and nothing moves.
+    Kim et al. 2020, https://arxiv.org/abs/2009.06962: with z the mask that minimizes the objective
+    of `automix.operators.puzzlemix.energy` and T, T' the moves, ``z T(x) + (1 - z) T'(x[partner])``
+    and ``lam = mean(z)``. Where ``draws.lam`` is 1 or 0, or an image is its own partner, the mask
+    is constant and nothing moves.
 
     Args:
         images_BCHW: (B, C, H, W) floating point, at least as many rows and columns as the grid.
         targets: (B,) or (B, K), see `soft_targets`.
         draws: what `draw_puzzlemix` returns.
-        num_classes: number of classes, for integer targets.
-        saliency_BHW: (B, H, W) floating point, non-negative, any scale. A map that is zero or not
-            finite counts as uniform.
-        previous: not used.
+        saliency_BHW: (B, H, W) floating point, non-negative, any scale.
+        num_classes: K, for integer targets.
         weights: grid, labels and parameters of the objective.
         transport: whether patches move.
         t_size: pixels along a side of a moving patch; None moves whole cells of the mask, and so
             does a size that is not below theirs.
         t_eps: cost of a move across the image, in units of the saliency of an image.
+
+    Example:
+        The left half of the first image is salient, the right half of the second.
+
+        >>> saliency = torch.zeros(2, 8, 8)
+        >>> saliency[0, :, :4] = saliency[1, :, 4:] = 1.0
+        >>> draws = PuzzleMixDraws(partner=torch.tensor([1, 0]), lam=torch.tensor([0.5, 0.5]))
+        >>> images, targets = torch.ones(2, 3, 8, 8), torch.arange(2)
+        >>> mixed = apply_puzzlemix(images, targets, draws, saliency_BHW=saliency, num_classes=2)
+        >>> mixed.mask[0, 0, 0].tolist(), mixed.lam.tolist()
+        ([0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0], [0.5, 0.5])
     """
     check_images(images_BCHW, draws.partner)
     # Choices have no gradient; the pixels that are shown keep theirs.
@@ -101,8 +100,10 @@ def apply_puzzlemix(
     mask_B1HW = enlarge_cells(1 - own_BPP, size)
     first_BCHW = images_BCHW
     if transport:
+        # The moving patches are at least as fine as the cells. Both images are planned at once: a
+        # patch of the own image is seen where z > 0, one of the partner where z < 1.
         side = _patches_along(size, weights.grid, t_size)
-        worth_BTT = shares(pool_cells(saliency_BHW, side))
+        worth_BTT = unit_sum(pool_cells(saliency_BHW, side))
         seen_BTT = enlarge_cells(own_BPP, (side, side)).squeeze(1)
         plan_BN = transport_plan(
             torch.cat((worth_BTT, worth_BTT.index_select(0, draws.partner))),
