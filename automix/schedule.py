@@ -18,26 +18,25 @@ from automix.operator_info import OPERATOR_FACTS, Operator
 
 FORMAT = "automix-schedule"
 VERSION = 1
+# A schedule file may come from anywhere: what is larger than any search writes is not read.
 MAX_SCHEDULE_BYTES = 4_000_000
 MAX_SEGMENTS = 10_000
 
 
-def _published_strength(values: dict[str, Any]) -> float:
-    return OPERATOR_FACTS[values["operator"]].strength.default
-
-
 class Decision(Config):
-    """How batches are mixed: which operator, how strong, how often."""
+    """Mixing of a batch: which operator, how strong, how often."""
 
     operator: Operator
     """Name of the mixing operator."""
 
-    strength: float = Field(default_factory=_published_strength)
+    strength: float = Field(
+        default_factory=lambda values: OPERATOR_FACTS[values["operator"]].strength.default
+    )
     """The operator's own knob; its range and meaning are in `OPERATOR_FACTS`. Defaults to the
     published value."""
 
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the batches that are mixed; the others stay as they are. In [0, 1]."""
+    """Fraction of the batches that are mixed; the others stay as they are. In [0, 1]."""
 
     @model_validator(mode="after")
     def _strength_fits_the_operator(self) -> Self:
@@ -55,22 +54,34 @@ class Decision(Config):
             return "none"
         facts = OPERATOR_FACTS[self.operator].strength
         strength = f" {self.strength:g}" if facts.low < facts.high else ""
-        share = f" p={self.probability:g}" if self.probability < 1 else ""
-        return f"{self.operator.value}{strength}{share}"
+        probability = f" p={self.probability:g}" if self.probability < 1 else ""
+        return f"{self.operator.value}{strength}{probability}"
 
 
 class Segment(Config):
-    """A decision and the share of the training at which it begins."""
+    """A decision and the fraction of the training run at which it begins."""
 
     start: Annotated[float, Field(ge=0, lt=1)]
-    """Where the segment begins, as a share of the training. In [0, 1)."""
+    """Fraction of the training run at which the segment begins. In [0, 1)."""
 
     decision: Decision
-    """How batches are mixed from there to the next segment."""
+    """Mixing of the batches from there to the next segment."""
 
 
 class Schedule(Config):
-    """Which decision holds when; independent of the length of a training run and of the model."""
+    """Decisions over time, independent of the length of a training run and of the model.
+
+    The decision of step t of T is that of the last segment whose start is at most t / T.
+
+    Example:
+        >>> from automix.operator_info import Operator
+        >>> schedule = mix_then_off(Decision(operator=Operator.CUTMIX, probability=0.5))
+        >>> [schedule.at(progress).label() for progress in (0.0, 0.5, 0.75)]
+        ['cutmix 1 p=0.5', 'cutmix 1 p=0.5', 'none']
+        >>> schedule.save(Path("schedule.json"))
+        >>> Schedule.load(Path("schedule.json")) == schedule
+        True
+    """
 
     format: Literal["automix-schedule"] = "automix-schedule"
     """Says what kind of file this is."""
@@ -82,7 +93,7 @@ class Schedule(Config):
     """Segments in order; the first starts at 0 and starts increase."""
 
     provenance: Mapping[str, str] = Field(default_factory=dict)
-    """Where the schedule comes from: hashes of configuration and data, versions, seed."""
+    """Origin of the schedule: hashes of configuration and data, versions, seed."""
 
     @model_validator(mode="after")
     def _starts_increase_from_zero(self) -> Self:
@@ -95,10 +106,11 @@ class Schedule(Config):
         return self
 
     def at(self, progress: float) -> Decision:
-        """Return the decision at ``progress``, the share of the training done, in [0, 1]."""
+        """Return the decision at ``progress``, the fraction of the training run done, in [0, 1]."""
         if not 0 <= progress <= 1:
             raise ValueError(f"expected a progress in [0, 1], got {progress}")
-        num_begun = bisect.bisect_right(self.segments, progress, key=lambda each: each.start)
+        # The last segment that has begun; a segment begins exactly at its start, hence the right.
+        num_begun = bisect.bisect_right(self.segments, progress, key=lambda segment: segment.start)
         return self.segments[num_begun - 1].decision
 
     def decisions(self, num_steps: int) -> list[Decision]:
@@ -108,10 +120,7 @@ class Schedule(Config):
     def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
         """Return the first step after ``step`` of another decision, or ``limit`` if that is before.
 
-        Args:
-            step: a step of a training run.
-            limit: a later one, or the number of steps.
-            num_steps: of the whole training run.
+        ``num_steps`` is that of the whole training run.
         """
         decision = self.at(step / num_steps)
         stop = step + 1
@@ -121,6 +130,7 @@ class Schedule(Config):
 
     def decision_hash(self) -> str:
         """Return a hash of the segments; provenance does not count."""
+        # Not of the file: two schedules that train alike have the same hash, whoever wrote them.
         return sha256_of(json.dumps(self.model_dump(mode="json")["segments"]).encode())[:16]
 
     def to_json(self) -> str:
@@ -134,6 +144,8 @@ class Schedule(Config):
         Raises:
             ScheduleError: not JSON, not a schedule, or an impossible one; names ``source``.
         """
+        # Python's reader keeps the last of equal keys and accepts NaN and Infinity; other readers
+        # do not, so both are refused.
         try:
             values = json.loads(
                 text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant
@@ -142,12 +154,13 @@ class Schedule(Config):
             raise ScheduleError(f"{source}: expected a JSON schedule, got: {error}") from None
         if not isinstance(values, dict):
             raise ScheduleError(f"{source}: expected a JSON object, got {shown(values)}")
-        # Told apart before anything else: another kind of file has other problems as well.
-        for key, wanted in (("format", FORMAT), ("version", VERSION)):
-            found = values.get(key)
-            if type(found) is not type(wanted) or found != wanted:
-                got = shown(found) if key in values else "nothing"
-                raise ScheduleError(f"{source}: {key}: expected {wanted!r}, got {got}")
+        # Before anything else: another kind of file has other problems as well. The type counts,
+        # because True == 1 == 1.0 in Python and not in JSON.
+        for key, expected in (("format", FORMAT), ("version", VERSION)):
+            value = values.get(key)
+            if type(value) is not type(expected) or value != expected:
+                got = shown(value) if key in values else "nothing"
+                raise ScheduleError(f"{source}: {key}: expected {expected!r}, got {got}")
         try:
             return cls.from_mapping(values, source=source)
         except ConfigError as error:
@@ -171,11 +184,6 @@ class Schedule(Config):
         return cls.from_json(text, source=str(path))
 
 
-def decisions_hash(decisions: Sequence[Decision]) -> str:
-    """Return a hash of a sequence of decisions, such as those of every step of a training run."""
-    return sha256_of(*(decision.model_dump_json().encode() for decision in decisions))[:16]
-
-
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
@@ -189,8 +197,30 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name}, which is not a number")
 
 
+def decisions_hash(decisions: Sequence[Decision]) -> str:
+    """Return a hash of a sequence of decisions, such as those of every step of a training run."""
+    return sha256_of(*(decision.model_dump_json().encode() for decision in decisions))[:16]
+
+
+def constant_decisions(operators: Sequence[Operator]) -> tuple[Decision, ...]:
+    """Return every operator at each of its strengths, mixing every batch."""
+    return tuple(
+        Decision(operator=operator, strength=strength)
+        for operator in operators
+        for strength in OPERATOR_FACTS[operator].strength.levels
+    )
+
+
 def even_schedule(decisions: Sequence[Decision]) -> Schedule:
-    """Return a schedule in which each decision holds for an equal share of the training."""
+    """Return a schedule in which each decision holds for an equal fraction of the training run.
+
+    Example:
+        >>> from automix.operator_info import Operator
+        >>> schedule = even_schedule([Decision(operator=name) for name in list(Operator)[1:5]])
+        >>> [segment.start for segment in schedule.segments]
+        [0.0, 0.25, 0.5, 0.75]
+    """
+    # k / n, rounded once: segment k then begins exactly at step k m of n m, for all n and m.
     count = len(decisions)
     return Schedule(
         segments=tuple(
@@ -221,31 +251,24 @@ def majority_schedule(rows: Sequence[Sequence[Decision]]) -> Schedule:
 
 
 def linear_ramp(operator: Operator, *, num_segments: int, rising: bool = False) -> Schedule:
-    """Return one operator whose share of batches goes linearly from 1 to 0, or from 0 to 1."""
-    shares = np.linspace(1.0, 0.0, num_segments) if num_segments > 1 else np.ones(1)
-    ordered = shares[::-1] if rising else shares
+    """Return one operator whose probability goes linearly from 1 to 0, or from 0 to 1."""
+    values = np.linspace(1.0, 0.0, num_segments) if num_segments > 1 else np.ones(1)
+    ordered = values[::-1] if rising else values
     return even_schedule(
-        [Decision(operator=operator, probability=float(share)) for share in ordered]
+        [Decision(operator=operator, probability=float(value)) for value in ordered]
     )
 
 
 def mix_then_off(decision: Decision, *, off_from: float = 0.75) -> Schedule:
-    """Return a schedule that mixes until ``off_from``, a share of the training in (0, 1)."""
-    off = Decision(operator=Operator.NONE)
-    return Schedule(
-        segments=(
-            Segment(start=0.0, decision=decision),
-            Segment(start=off_from, decision=off),
-        )
-    )
+    """Return a schedule that mixes until ``off_from``, a fraction of the training in (0, 1)."""
+    off = Segment(start=off_from, decision=Decision(operator=Operator.NONE))
+    return Schedule(segments=(Segment(start=0.0, decision=decision), off))
 
 
 def shuffled_in_time(schedule: Schedule, *, seed: int) -> Schedule:
-    """Return the same decisions for the same shares of the training, in random order.
-
-    Starts stay exact: those of k/n remain multiples of 1/n in whichever order they are added up.
-    A segment so short that no float lies between its new start and its end is left out.
-    """
+    """Return the same decisions for the same fractions of the training run, in random order."""
+    # Added up as fractions, starts of k/n remain multiples of 1/n in whichever order. A segment so
+    # short that no float lies between its new start and its end is left out.
     lengths = _lengths(schedule)
     order = np.random.default_rng(seed).permutation(len(lengths))
     ends = list(itertools.accumulate(lengths[index] for index in order))
@@ -260,12 +283,13 @@ def shuffled_in_time(schedule: Schedule, *, seed: int) -> Schedule:
 
 
 def marginal_matched(schedule: Schedule, *, seed: int) -> Schedule:
-    """Return segments as long as those of ``schedule``, each with a decision of its own draw.
+    """Return segments as long as those of ``schedule``, each with a decision drawn for itself.
 
-    A decision is drawn with the share of the training for which ``schedule`` holds it. Its
-    expected share is then the same, while segments are independent: neither the order in time nor
-    which decisions go together is left.
+    A decision is drawn with the fraction of the training run for which ``schedule`` holds it. Its
+    expected fraction is then the same, while segments are independent: neither the order in time
+    nor which decisions go together is left.
     """
+    # Decisions weighed by the time they hold: the marginal distribution over operators stays.
     lengths = np.array([float(length) for length in _lengths(schedule)])
     drawn = np.random.default_rng(seed).choice(
         len(lengths), size=len(lengths), p=lengths / lengths.sum()
@@ -279,21 +303,14 @@ def marginal_matched(schedule: Schedule, *, seed: int) -> Schedule:
 
 
 def _lengths(schedule: Schedule) -> list[Fraction]:
-    """Return the share of the training that each segment takes."""
+    """Return the fraction of the training run that each segment takes."""
     starts = [_exact(segment.start) for segment in schedule.segments]
     return [end - start for start, end in itertools.pairwise([*starts, Fraction(1)])]
 
 
-def _exact(share: float) -> Fraction:
-    """Return the simple fraction that ``share`` was rounded from, or its own exact value."""
-    simple = Fraction(share).limit_denominator(MAX_SEGMENTS)
-    return simple if float(simple) == share else Fraction(share)
-
-
-def constant_decisions(operators: Sequence[Operator]) -> tuple[Decision, ...]:
-    """Return every operator at each of its strengths, mixing every batch."""
-    return tuple(
-        Decision(operator=operator, strength=strength)
-        for operator in operators
-        for strength in OPERATOR_FACTS[operator].strength.levels
-    )
+def _exact(start: float) -> Fraction:
+    """Return the simple fraction that ``start`` was rounded from, or its own exact value."""
+    # A float start of k / n is not k / n: 0.1 is 3602879701896397 / 2 ** 55. The nearest fraction
+    # with a small denominator is, if it rounds to the same float.
+    simple = Fraction(start).limit_denominator(MAX_SEGMENTS)
+    return simple if float(simple) == start else Fraction(start)

@@ -18,6 +18,7 @@ PACKAGES = ("agents", "automix", "envs")
 SHOWN = {
     "automix.operators.registry.mix",
     "automix.operators.manifold_mixup.manifold_mixup",
+    "automix.schedule.Schedule",
     *(
         f"{spec.function.__module__}.{spec.function.__name__}"
         for operator, spec in OPERATORS.items()
