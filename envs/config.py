@@ -1,15 +1,24 @@
-"""What an episode is: segments, choices, observation and reward. Free of torch and Gymnasium."""
+"""Configuration of an episode: segments, choices, observation and reward.
 
+Free of torch and Gymnasium.
+"""
+
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from automix.configuration.base import Config
 from automix.errors import ConfigError
 from automix.operator_info import Operator
+from envs.rewards import REWARDS, SegmentReward
 
-PotentialName = Literal["calibrated_nll", "nll", "accuracy", "weighted", "gradient_similarity"]
+# Validation and help follow the table; a type checker cannot read names from it.
+if TYPE_CHECKING:
+    PotentialName = str
+else:
+    PotentialName = Literal[(*REWARDS, "weighted")]
 
 
 class ObservationGroup(StrEnum):
@@ -52,10 +61,12 @@ class PotentialWeights(Config):
     accuracy: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the accuracy, from 0 to 1."""
 
-    @property
-    def are_zero(self) -> bool:
-        """Whether nothing is weighted."""
-        return not (self.calibrated_nll or self.nll or self.accuracy)
+
+_POTENTIAL_HELP = (
+    "Quantity whose gain over a segment is the segment's reward, on the reward split. "
+    + "; ".join(f"{name}: {reward.help}" for name, reward in REWARDS.items())
+    + "; weighted: the sum that potential_weights says."
+)
 
 
 class EnvironmentConfig(Config):
@@ -79,12 +90,7 @@ class EnvironmentConfig(Config):
     probabilities: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5, 1.0)
     """Shares of mixed batches the policy chooses between. Each in (0, 1]; rising."""
 
-    potential: PotentialName = "calibrated_nll"
-    """What a segment's reward is the gain of, on the reward split: the negative NLL after one
-    fitted temperature (in nats), the negative NLL (in nats), the accuracy, or a weighted sum of
-    the three. For comparison only, gradient_similarity: how much the input gradients of a mixed
-    batch are like those of the clean one, on training images, which RL-Mix rewards and which is
-    the highest where nothing is mixed."""
+    potential: PotentialName = Field(default="calibrated_nll", description=_POTENTIAL_HELP)
 
     potential_weights: PotentialWeights = Field(default_factory=PotentialWeights)
     """The weighted sum; with potential weighted only."""
@@ -135,9 +141,10 @@ class EnvironmentConfig(Config):
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> Self:
         is_weighted = self.potential == "weighted"
-        if is_weighted and self.potential_weights.are_zero:
+        has_weights = any(weight for _, weight in self.potential_weights)
+        if is_weighted and not has_weights:
             raise ValueError("expected potential_weights above 0 with potential weighted, got none")
-        if not is_weighted and not self.potential_weights.are_zero:
+        if not is_weighted and has_weights:
             raise ValueError(
                 f"expected no potential_weights with potential {self.potential}, got some"
             )
@@ -148,8 +155,9 @@ class EnvironmentConfig(Config):
         if not self.needs_clean_metrics:
             self._refuse_unless_default("probe_images", "losses, gap or slopes in observation")
         if not self.needs_mixed_probe:
+            by_segment = [name for name, reward in REWARDS.items() if reward.of_segment]
             self._refuse_unless_default(
-                "probe_batch", "probe in observation or potential gradient_similarity"
+                "probe_batch", f"probe in observation or potential {' or '.join(by_segment)}"
             )
         return self
 
@@ -159,14 +167,22 @@ class EnvironmentConfig(Config):
             raise ValueError(f"expected {name} {default} without {needed}, got {value}")
 
     @property
-    def rewards_similarity(self) -> bool:
-        """Whether the reward is that of RL-Mix instead of a gain on the reward split."""
-        return self.potential == "gradient_similarity"
+    def reward_weights(self) -> Mapping[str, float]:
+        """Weights of the rewards of the table in the potential."""
+        if self.potential == "weighted":
+            return dict(self.potential_weights)
+        return {self.potential: 1.0}
+
+    @property
+    def segment_reward(self) -> SegmentReward | None:
+        """Function that rewards each segment by itself; None where the reward split does."""
+        reward = REWARDS.get(self.potential)
+        return reward.of_segment if reward else None
 
     @property
     def needs_mixed_probe(self) -> bool:
-        """Whether a batch is mixed by each operator after each segment."""
-        return ObservationGroup.PROBE in self.observation or self.rewards_similarity
+        """Whether a batch of training images is mixed after each segment."""
+        return ObservationGroup.PROBE in self.observation or self.segment_reward is not None
 
     @property
     def needs_clean_metrics(self) -> bool:

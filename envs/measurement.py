@@ -22,7 +22,7 @@ from automix.training.metrics import EvalMetrics, TrainMetrics
 from automix.training.optimizer import learning_rate_at
 from automix.training.trainer import ClassifierTrainer, training_device
 from envs.config import EnvironmentConfig, ObservationGroup
-from envs.rlmix.similarity import batch_similarity, gradient_cells
+from envs.rewards import SegmentReward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +37,7 @@ class Reading:
         train: means over the last segment; None before the first.
         decision: the last decision; None before the first.
         probe: loss on the probe batch as each operator mixes it, in nats; empty if not observed.
-        similarity: sum over the segments so far of the gradient similarity, each in [0, 1]; 0 if
-            it is not the potential.
+        segment_sum: sum over the segments so far of `Reward.of_segment`; 0 for other rewards.
     """
 
     progress: float
@@ -48,7 +47,7 @@ class Reading:
     train: TrainMetrics | None
     decision: Decision | None
     probe: tuple[float, ...] = ()
-    similarity: float = 0.0
+    segment_sum: float = 0.0
 
     def to_plain(self) -> dict[str, Any]:
         """Return nested dicts of numbers and text; `from_plain` is the inverse."""
@@ -69,11 +68,8 @@ class Reading:
             train=TrainMetrics(**train) if train else None,
             decision=Decision.model_validate(decision) if decision else None,
             probe=tuple(values["probe"]),
-            similarity=values["similarity"],
+            segment_sum=values["segment_sum"],
         )
-
-
-_SIMILARITY_CELLS = 8
 
 
 def fixed_sample(split: TrainingImages, count: int) -> Split:
@@ -130,9 +126,7 @@ class MixedProbe:
         Args:
             model: a classifier in eval mode. The host waits for the device once.
         """
-        maps = None
-        if len(self._kept) < len(self._decisions):
-            maps = self._saliency(model, self._images, self._labels)
+        maps = self._maps(model, self._decisions)
         mixed = [
             self._kept.get(decision.operator) or self._mix(decision, maps)
             for decision in self._decisions
@@ -144,21 +138,18 @@ class MixedProbe:
         means: list[float] = losses_N.view(len(mixed), -1).mean(dim=1).tolist()
         return tuple(means)
 
-    def similarity(self, model: nn.Module, decision: Decision) -> float:
-        """Return the cosine of the input gradients of the batch, clean and as mixed, in [0, 1].
+    def segment_reward(
+        self, function: SegmentReward, model: nn.Module, decision: Decision
+    ) -> float:
+        """Return what ``function`` says of a model in eval mode and the batch as decided."""
+        mixed = self._mix(decision, self._maps(model, [decision]))
+        return function(model, self._images, self._labels, mixed, decision)
 
-        Batches that ``decision`` leaves unmixed count with their share, and with similarity 1.
-        """
-        if decision.operator is Operator.NONE:
-            return 1.0
-        maps = None
-        if OPERATOR_FACTS[decision.operator].needs_saliency:
-            maps = self._saliency(model, self._images, self._labels)
-        mixed = self._mix(decision, maps)
-        clean, _ = gradient_cells(model, self._images, self._labels, cells=_SIMILARITY_CELLS)
-        other, _ = gradient_cells(model, mixed.images, mixed.targets, cells=_SIMILARITY_CELLS)
-        cosine = float(batch_similarity(clean, other))
-        return decision.probability * cosine + (1 - decision.probability)
+    def _maps(self, model: nn.Module, decisions: Sequence[Decision]) -> Tensor | None:
+        """Return (B, H, W) saliency maps if any of the decisions reads them."""
+        if any(OPERATOR_FACTS[decision.operator].needs_saliency for decision in decisions):
+            return self._saliency(model, self._images, self._labels)
+        return None
 
     def _mix(self, decision: Decision, maps_BHW: Tensor | None) -> MixedBatch:
         previous = None
@@ -225,7 +216,7 @@ class Measurement:
             train=train,
             decision=decision,
             probe=self._losses(trainer),
-            similarity=self._similarity(trainer, decision, before),
+            segment_sum=self._segment_sum(trainer, decision, before),
         )
 
     def _losses(self, trainer: ClassifierTrainer) -> tuple[float, ...]:
@@ -233,15 +224,16 @@ class Measurement:
             return ()
         return self._probe.losses(trainer.evaluated_model.eval())
 
-    def _similarity(
+    def _segment_sum(
         self, trainer: ClassifierTrainer, decision: Decision | None, before: Reading | None
     ) -> float:
-        if self._probe is None or not self._config.rewards_similarity:
-            return 0.0
-        so_far = before.similarity if before else 0.0
-        if decision is None:
-            return so_far
-        return so_far + self._probe.similarity(trainer.evaluated_model.eval(), decision)
+        function = self._config.segment_reward
+        total = before.segment_sum if before else 0.0
+        if function is None or decision is None or self._probe is None:
+            return total
+        return total + self._probe.segment_reward(
+            function, trainer.evaluated_model.eval(), decision
+        )
 
 
 def _make_probe(task: TaskConfig, config: EnvironmentConfig, data: SearchData) -> MixedProbe:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import gymnasium as gym
@@ -13,8 +13,6 @@ from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
-from automix.reporting.canvas import rgb_array
-from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.schedule import Decision, Schedule, Segment
 from automix.training.metrics import TrainMetrics
 from automix.training.trainer import (
@@ -30,13 +28,13 @@ from envs.measurement import Measurement, Reading
 from envs.observations import Observation, ObservationBuilder
 from envs.rewards import Potential
 
-_SEED_RANGE = 2.0**63
+Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
 class RunState(TypedDict):
-    """A training between two segments, from which any episode can start: the snapshot.
+    """Snapshot of a training run between two segments, from which any episode can start.
 
-    Before the first decision ``trainer`` is None: the training's seed says all.
+    Before the first decision ``trainer`` is None: the seed of the run says all.
     """
 
     training_seed: int
@@ -46,12 +44,12 @@ class RunState(TypedDict):
 
 
 class EnvState(RunState):
-    """What an environment continues from bit for bit: tensors and plain values.
+    """State that an environment resumes from bit for bit: tensors and plain values.
 
     Beyond the run in progress: the sequence of episodes (``seed``, ``episode``), the segment the
-    episode started at, whether it belongs to the sequence (``explores``) or was asked for, whether
-    it is over, and the snapshots that later episodes may start from. ``is_start`` is for whoever
-    resumes: no decision was taken yet.
+    episode started at, whether it belongs to the sequence (``explores``) or was requested by the
+    options of `reset`, whether it is over, whether it is at its first decision (``is_start``, for
+    the agent that resumes), and the snapshots that later episodes may start from.
     """
 
     seed: int
@@ -63,109 +61,12 @@ class EnvState(RunState):
     kept: list[RunState]
 
 
-def fresh_run(training_seed: int) -> RunState:
-    """Return the state of a training run before its first step."""
-    return RunState(training_seed=training_seed, seconds=0.0, readings=[], trainer=None)
-
-
-class KeptRuns:
-    """A bounded buffer of snapshots: one of each episode, the oldest leave first.
-
-    All draws are functions of (seed, episode), so that the buffer is part of the state and nothing
-    else is.
-    """
-
-    def __init__(self, config: EnvironmentConfig) -> None:
-        self._share = config.snapshot_fraction
-        self._capacity = config.snapshot_capacity
-        self._num_segments = config.num_segments
-        self.runs: list[RunState] = []
-
-    def choose(self, *, seed: int, episode: int) -> RunState | None:
-        """Return the snapshot that an episode starts from; None: it starts a new training."""
-        draw = derived_seed(seed, Stream.SNAPSHOT, step=episode) / _SEED_RANGE
-        if not self.runs or draw >= self._share:
-            return None
-        return self.runs[derived_seed(seed, Stream.SNAPSHOT, rank=1, step=episode) % len(self.runs)]
-
-    def is_due(self, segment: int, *, start: int, seed: int, episode: int) -> bool:
-        """Return whether to keep an episode that began at ``start`` after ``segment`` segments.
-
-        Every inner boundary of the episode is as probable as any other.
-        """
-        choices = self._num_segments - 1 - start
-        if not self._share or choices < 1:
-            return False
-        draw = derived_seed(seed, Stream.SNAPSHOT, rank=2, step=episode)
-        return segment == start + 1 + draw % choices
-
-    def add(self, run: RunState) -> None:
-        """Keep ``run``, which nobody may change."""
-        self.runs = [*self.runs, run][-self._capacity :]
-
-
-def asked_for(
-    options: Mapping[str, Any], config: EnvironmentConfig, *, total_steps: int
-) -> RunState | None:
-    """Return the run that the options of a reset name; None if there are no options.
-
-    Args:
-        options: ``training_seed`` or ``snapshot``.
-        config: of the environment.
-        total_steps: optimizer steps of a training run.
-
-    Raises:
-        ValueError: an option is unknown, both are given, or the snapshot is finished, has diverged,
-            or has other segments.
-    """
-    if set(options) not in (set(), {"training_seed"}, {"snapshot"}):
-        raise ValueError(
-            f"expected options among one of 'training_seed' and 'snapshot', got {sorted(options)}"
-        )
-    if "snapshot" in options:
-        run: RunState = options["snapshot"]
-        _check_snapshot(run, config, total_steps=total_steps)
-        return run
-    seed = options.get("training_seed")
-    return None if seed is None else fresh_run(int(seed))
-
-
-def _check_snapshot(run: RunState, config: EnvironmentConfig, *, total_steps: int) -> None:
-    if run["trainer"] is None:
-        return
-    taken = sum(values["decision"] is not None for values in run["readings"])
-    if taken >= config.num_segments:
-        raise ValueError("expected a snapshot between two segments, got a finished run")
-    last = run["readings"][-1]["train"]
-    if last is not None and not math.isfinite(last["loss"]):
-        raise ValueError("expected a snapshot with a finite loss, got one that diverged")
-    first_step, _ = segment_steps(total_steps, config.num_segments, taken)
-    if run["trainer"]["step"] != first_step:
-        raise ValueError(
-            f"expected a snapshot at step {first_step} after {taken} segments, "
-            f"got one at step {run['trainer']['step']}"
-        )
-
-
-def schedule_of(decisions: Sequence[Decision], *, num_segments: int) -> Schedule:
-    """Return the schedule of the first decisions of a run; the last holds to the end."""
-    return Schedule(
-        segments=tuple(
-            Segment(start=index / num_segments, decision=decision)
-            for index, decision in enumerate(decisions or [Decision(operator=Operator.NONE)])
-        )
-    )
-
-
-Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
-
-
 class MixingEnv(gym.Env[Observation, Action]):
     """Learn which images to mix, how strongly and when, over one training run of a classifier.
 
     ## Action Space
-    `MultiDiscrete([operators, strengths, probabilities])`: which operator mixes the batches of
-    the next segment, at which of its levels (weak to strong), and which share of the batches.
+    `MultiDiscrete([operators, strengths, probabilities])`: the operator that mixes the batches of
+    the next segment, its level (weak to strong), and the probability that a batch is mixed.
 
     ## Observation Space
     A float32 `Box` of named features that mean the same for any dataset, in groups that are
@@ -181,14 +82,14 @@ class MixingEnv(gym.Env[Observation, Action]):
     ## Starting State
     A freshly initialized classifier. `reset(seed=s)` starts a reproducible sequence of episodes;
     `reset(options={"training_seed": s})` sets the seed of this one training run;
-    `reset(options={"snapshot": state})` goes on from a state that `get_state` returned between two
-    segments. With `snapshot_fraction` above 0, that share of the sequence starts from snapshots
+    `reset(options={"snapshot": state})` resumes from a state that `get_state` returned between two
+    segments. With `snapshot_fraction` above 0, that fraction of the sequence starts from snapshots
     that the environment kept of its own earlier episodes. `info["start_segment"]` says how many
     segments were over, and `info["gain_so_far"]` what the run had gained: its rewards and this sum
     to the gain of the whole run.
 
     ## Episode End
-    Terminates after the last segment, because the training is over. A run whose loss is not
+    Terminates after the last segment, because the training run is over. A run whose loss is not
     finite terminates at once; its potential is then that of a classifier at chance. Never
     truncates.
 
@@ -196,6 +97,21 @@ class MixingEnv(gym.Env[Observation, Action]):
     After each step `info["decision"]`, `info["metrics"]` (reward-split metrics),
     `info["potential"]` and `info["diverged"]`; at the end also `info["schedule"]`, all decisions
     of the run as a `Schedule`, `info["training_seed"]` and `info["seconds"]` of training.
+
+    ## Example
+    Three segments on a few digits, each with Mixup at its lowest strength on every batch:
+
+    >>> import envs, gymnasium
+    >>> env = gymnasium.make("AutoMix/MixSchedule-Smoke-v0")
+    >>> observation, info = env.reset(seed=0)
+    >>> terminated, gain = False, 0.0
+    >>> while not terminated:
+    ...     observation, reward, terminated, truncated, info = env.step([1, 0, 1])
+    ...     gain += reward
+    >>> [segment.decision.label() for segment in info["schedule"].segments]
+    ['mixup 0.2', 'mixup 0.2', 'mixup 0.2']
+    >>> gain > 0, info["diverged"]
+    (True, False)
 
     ## Version History
     * v0: initial version
@@ -221,7 +137,7 @@ class MixingEnv(gym.Env[Observation, Action]):
             task: data, model and training; the digits by default.
             config: segments, choices and reward.
             data: splits to use instead of loading those of ``task``.
-            seed: seed of the sequence of episodes, until `reset` is given another.
+            seed: seed of the sequence of episodes, until `reset` gets another.
             render_mode: None or "rgb_array".
 
         Raises:
@@ -233,83 +149,101 @@ class MixingEnv(gym.Env[Observation, Action]):
         self.task = task or TaskConfig()
         self.config = config or EnvironmentConfig()
         self.data = data or load_search_data(self.task.data)
+        self.render_mode = render_mode
         self._total_steps = self.task.trainer.total_steps(len(self.data.train))
         self.config.check_length(self._total_steps)
-        self.render_mode = render_mode
+
+        num_classes = self.data.num_classes
         self._actions = ActionCodec(self.config)
-        self._observations = ObservationBuilder(self.config, num_classes=self.data.num_classes)
-        self.observation_features = self._observations.features
+        self._observations = ObservationBuilder(self.config, num_classes=num_classes)
+        self._measurement = Measurement(self.task, self.config, self.data)
+        self._potential = Potential(
+            self.config.reward_weights,
+            num_classes=num_classes,
+            num_segments=self.config.num_segments,
+        )
         self.action_space = self._actions.space
         self.observation_space = self._observations.space
+        self.observation_features = self._observations.features
+
+        # The sequence of episodes: everything drawn in it is a function of these two numbers.
         self._seed = seed
         self._episode = -1
+        self._snapshots = Snapshots(self.config)
+        # The run in progress. One trainer serves all episodes: nothing is compiled again.
         self._trainer: ClassifierTrainer | None = None
-        self._potential = Potential(self.config, num_classes=self.data.num_classes)
-        self._measurement = Measurement(self.task, self.config, self.data)
         self._readings: list[Reading] = []
         self._seconds = 0.0
-        self._kept = KeptRuns(self.config)
         self._start = 0
         self._explores = True
         self._is_over = False
 
-    @property
-    def trainer(self) -> ClassifierTrainer:
-        """The training in progress; it exists from the first `reset` on."""
-        if self._trainer is None:
-            raise RuntimeError("expected reset() before anything else, got none yet")
-        return self._trainer
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start a new training, or go on from a snapshot; see the class docstring.
+        """Start a new training run, or resume from a snapshot; see the class docstring.
 
         Raises:
-            ValueError: an option is unknown, two are given, or the snapshot does not fit.
+            ValueError: an option is unknown, two are present, or the snapshot does not fit.
         """
         super().reset(seed=seed)
-        wanted = asked_for(options or {}, self.config, total_steps=self._total_steps)
-        self._advance_episode(seed)
-        assert self._seed is not None
-        run = wanted or self._kept.choose(seed=self._seed, episode=self._episode)
-        training_seed = derived_seed(self._seed, Stream.EPISODE, step=self._episode)
-        self._start_run(run or fresh_run(training_seed))
-        self._start, self._explores = len(self._decisions), wanted is None
+        requested = _requested_run(options or {}, self.config, total_steps=self._total_steps)
+        if seed is not None:
+            self._seed, self._episode = seed, -1
+            self._snapshots = Snapshots(self.config)
+        elif self._seed is None:
+            self._seed = int(self.np_random.integers(2**31))
+        self._episode += 1
+
+        # The options come first, then a snapshot by lot, then a fresh run.
+        run = (
+            requested
+            or self._snapshots.draw(seed=self._seed, episode=self._episode)
+            or fresh_run(derived_seed(self._seed, Stream.EPISODE, step=self._episode))
+        )
+        self._start_run(run)
+        self._start, self._explores = len(self._decisions), requested is None
+        first, last = (self._potential_of(self._readings[index]) for index in (0, -1))
         return self._observe(), {
             "training_seed": self.trainer.seed,
             "start_segment": self._start,
-            "gain_so_far": self._gain(self._readings[0], self._readings[-1]),
+            "gain_so_far": last - first,
         }
 
-    def step(self, action: Action) -> Transition:
-        """Train one segment as the action says."""
-        decision, num_steps = self.plan_segment(action)
-        return self.finish_segment(decision, self.trainer.train(decision, num_steps=num_steps))
+    def step(self, action: Action, *, trained: TrainMetrics | None = None) -> Transition:
+        """Train one segment as the action says.
 
-    def plan_segment(self, action: Action) -> tuple[Decision, int]:
-        """Return how the next segment is mixed, and its optimizer steps: the first half of `step`.
+        Args:
+            action: (3,) integers, see `action_space`.
+            trained: means over the segment, if it has been trained as `plan_segment` says.
 
-        For those who train several classifiers at once.
+        Raises:
+            RuntimeError: the episode is over.
+            ValueError: the action is outside of its space.
         """
-        if self._is_over:
-            raise RuntimeError("expected reset() after the end of an episode, got step()")
-        decision = self._actions.decode(action)
-        taken = len(self._decisions)
-        start, stop = segment_steps(self._total_steps, self.config.num_segments, taken)
-        return decision, stop - start
+        # Decode.
+        decision, num_steps = self.plan_segment(action)
 
-    def finish_segment(self, decision: Decision, train: TrainMetrics) -> Transition:
-        """Measure the segment that `plan_segment` planned: the second half of `step`."""
-        before = self._potential.of(self._readings[-1])
-        self._seconds += train.seconds
-        self._measure(train, decision)
-        diverged = not np.isfinite(train.loss)
-        potential = self._potential.diverged if diverged else self._potential.of(self._readings[-1])
-        segment = len(self._decisions)
-        self._is_over = diverged or segment == self.config.num_segments
-        if self._explores and not self._is_over:
-            self._keep_if_due(segment)
+        # Train.
+        if trained is None:
+            trained = self.trainer.train(decision, num_steps=num_steps)
+        self._seconds += trained.seconds
+
+        # Measure: evaluation passes, and the probe of what each operator would ask for now.
+        before = self._potential_of(self._readings[-1])
+        self._measure(trained, decision)
+
+        # Reward: the gain of the potential.
+        diverged = not math.isfinite(trained.loss)
+        potential = (
+            self._potential.at_chance if diverged else self._potential_of(self._readings[-1])
+        )
+        reward = potential - before
+
+        # End, or keep this boundary as a start for later episodes.
+        self._is_over = diverged or len(self._decisions) == self.config.num_segments
+        if not self._is_over:
+            self._keep_if_due()
         info = {
             "decision": decision,
             "metrics": self._readings[-1].reward,
@@ -322,7 +256,17 @@ class MixingEnv(gym.Env[Observation, Action]):
                 "training_seed": self.trainer.seed,
                 "seconds": self._seconds,
             }
-        return self._observe(), float(potential - before), self._is_over, False, info
+        return self._observe(), reward, self._is_over, False, info
+
+    def plan_segment(self, action: Action) -> tuple[Decision, int]:
+        """Return the decision of an action, and the optimizer steps of the next segment."""
+        if self._is_over:
+            raise RuntimeError("expected reset() after the end of an episode, got step()")
+        decision = self._actions.decode(action)
+        start, stop = segment_steps(
+            self._total_steps, self.config.num_segments, len(self._decisions)
+        )
+        return decision, stop - start
 
     def get_state(self) -> EnvState:
         """Return a copy of the state of the episode in progress; as a snapshot, a start for any."""
@@ -335,24 +279,31 @@ class MixingEnv(gym.Env[Observation, Action]):
             explores=self._explores,
             is_over=self._is_over,
             is_start=len(self._decisions) == self._start,
-            kept=list(self._kept.runs),
+            kept=list(self._snapshots.runs),
         )
 
     def set_state(self, state: EnvState) -> Observation:
-        """Continue the episode that `get_state` captured; return its last observation."""
+        """Resume the episode that `get_state` captured; return its last observation."""
         self._seed, self._episode = state["seed"], state["episode"]
         self._start_run(state)
         self._start, self._explores = state["start_segment"], state["explores"]
         self._is_over = state["is_over"]
-        self._kept.runs = list(state["kept"])
+        self._snapshots.runs = list(state["kept"])
         return self._observe()
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return the decisions so far as an (H, W, 3) picture, or None without a render mode."""
         if self.render_mode is None:
             return None
+        # Imported here: Matplotlib takes as long to load as everything else together.
+        from automix.reporting.canvas import rgb_array  # noqa: PLC0415
+        from automix.reporting.figures.schedule import (  # noqa: PLC0415
+            SchedulePanel,
+            schedule_figure,
+        )
+
         panel = SchedulePanel(
-            title=f"training {self.trainer.seed}: {-self._potential.of(self._readings[-1]):.4f}",
+            title=f"training {self.trainer.seed}: {-self._potential_of(self._readings[-1]):.4f}",
             schedules=(self.schedule(),),
             until=self.trainer.progress,
         )
@@ -364,19 +315,25 @@ class MixingEnv(gym.Env[Observation, Action]):
         If it diverged, its last decision holds to the end; before the first decision nothing is
         mixed.
         """
-        return schedule_of(self._decisions, num_segments=self.config.num_segments)
+        return Schedule(
+            segments=tuple(
+                Segment(start=index / self.config.num_segments, decision=decision)
+                for index, decision in enumerate(
+                    self._decisions or [Decision(operator=Operator.NONE)]
+                )
+            )
+        )
+
+    @property
+    def trainer(self) -> ClassifierTrainer:
+        """Trainer of the run in progress; it exists from the first `reset` on."""
+        if self._trainer is None:
+            raise RuntimeError("expected reset() before anything else, got none yet")
+        return self._trainer
 
     @property
     def _decisions(self) -> list[Decision]:
         return [reading.decision for reading in self._readings if reading.decision]
-
-    def _advance_episode(self, seed: int | None) -> None:
-        if seed is not None:
-            self._seed, self._episode = seed, -1
-            self._kept = KeptRuns(self.config)
-        elif self._seed is None:
-            self._seed = int(self.np_random.integers(2**31))
-        self._episode += 1
 
     def _start_run(self, run: RunState) -> None:
         self._restart_training(run["training_seed"])
@@ -388,6 +345,12 @@ class MixingEnv(gym.Env[Observation, Action]):
             self._readings = [Reading.from_plain(values) for values in run["readings"]]
             self.trainer.load_state_dict(run["trainer"])
 
+    def _restart_training(self, training_seed: int) -> None:
+        if self._trainer is None:
+            self._trainer = build_trainer(self.task, self.data, seed=training_seed)
+        else:
+            self._trainer.reset(training_seed)
+
     def _run_state(self) -> RunState:
         return RunState(
             training_seed=self.trainer.seed,
@@ -396,20 +359,13 @@ class MixingEnv(gym.Env[Observation, Action]):
             trainer=copy.deepcopy(self.trainer.state_dict()) if self._decisions else None,
         )
 
-    def _keep_if_due(self, segment: int) -> None:
+    def _keep_if_due(self) -> None:
         assert self._seed is not None
-        name = {"seed": self._seed, "episode": self._episode}
-        if self._kept.is_due(segment, start=self._start, **name):
-            self._kept.add(self._run_state())
-
-    def _restart_training(self, training_seed: int) -> None:
-        if self._trainer is None:
-            self._trainer = build_trainer(self.task, self.data, seed=training_seed)
-        else:
-            self._trainer.reset(training_seed)
-
-    def _gain(self, first: Reading, last: Reading) -> float:
-        return self._potential.of(last) - self._potential.of(first)
+        # Requested episodes are not kept: evaluations must not change what is learned from.
+        if self._explores and self._snapshots.is_due(
+            len(self._decisions), start=self._start, seed=self._seed, episode=self._episode
+        ):
+            self._snapshots.add(self._run_state())
 
     def _measure(self, train: TrainMetrics | None, decision: Decision | None) -> None:
         before = self._readings[-1] if self._readings else None
@@ -417,6 +373,84 @@ class MixingEnv(gym.Env[Observation, Action]):
             self._measurement.reading(self.trainer, train=train, decision=decision, before=before)
         )
 
+    def _potential_of(self, reading: Reading) -> float:
+        return self._potential.of(reading.reward, segment_sum=reading.segment_sum)
+
     def _observe(self) -> Observation:
         before = self._readings[-2] if len(self._readings) > 1 else None
         return self._observations.build(self._readings[-1], before)
+
+
+class Snapshots:
+    """A bounded buffer of snapshots: one of each episode, the oldest leave first.
+
+    All draws are functions of (seed, episode), so that the buffer is part of the state and nothing
+    else is.
+    """
+
+    def __init__(self, config: EnvironmentConfig) -> None:
+        self._fraction = config.snapshot_fraction
+        self._capacity = config.snapshot_capacity
+        self._num_segments = config.num_segments
+        self.runs: list[RunState] = []
+
+    def draw(self, *, seed: int, episode: int) -> RunState | None:
+        """Return the snapshot that an episode starts from; None: it starts a new run."""
+        # A seed has 63 bits: divided by 2**63, it is uniform in [0, 1).
+        uniform = derived_seed(seed, Stream.SNAPSHOT, step=episode) / 2.0**63
+        if not self.runs or uniform >= self._fraction:
+            return None
+        return self.runs[derived_seed(seed, Stream.SNAPSHOT, rank=1, step=episode) % len(self.runs)]
+
+    def is_due(self, segment: int, *, start: int, seed: int, episode: int) -> bool:
+        """Return whether to keep an episode that began at ``start`` after ``segment`` segments.
+
+        Every inner boundary of the episode is as probable as any other.
+        """
+        num_boundaries = self._num_segments - 1 - start
+        if not self._fraction or num_boundaries < 1:
+            return False
+        number = derived_seed(seed, Stream.SNAPSHOT, rank=2, step=episode)
+        return segment == start + 1 + number % num_boundaries
+
+    def add(self, run: RunState) -> None:
+        """Keep ``run``, which nobody may change."""
+        self.runs = [*self.runs, run][-self._capacity :]
+
+
+def fresh_run(training_seed: int) -> RunState:
+    """Return the state of a training run before its first step."""
+    return RunState(training_seed=training_seed, seconds=0.0, readings=[], trainer=None)
+
+
+def _requested_run(
+    options: Mapping[str, Any], config: EnvironmentConfig, *, total_steps: int
+) -> RunState | None:
+    """Return the run that the options of a reset name; None if there are no options."""
+    if set(options) not in (set(), {"training_seed"}, {"snapshot"}):
+        raise ValueError(
+            f"expected options among one of 'training_seed' and 'snapshot', got {sorted(options)}"
+        )
+    if "snapshot" in options:
+        run: RunState = options["snapshot"]
+        _check_snapshot(run, config, total_steps=total_steps)
+        return run
+    seed = options.get("training_seed")
+    return None if seed is None else fresh_run(int(seed))
+
+
+def _check_snapshot(run: RunState, config: EnvironmentConfig, *, total_steps: int) -> None:
+    if run["trainer"] is None:
+        return
+    num_decisions = sum(values["decision"] is not None for values in run["readings"])
+    if num_decisions >= config.num_segments:
+        raise ValueError("expected a snapshot between two segments, got a finished run")
+    last = run["readings"][-1]["train"]
+    if last is not None and not math.isfinite(last["loss"]):
+        raise ValueError("expected a snapshot with a finite loss, got one that diverged")
+    first_step, _ = segment_steps(total_steps, config.num_segments, num_decisions)
+    if run["trainer"]["step"] != first_step:
+        raise ValueError(
+            f"expected a snapshot at step {first_step} after {num_decisions} segments, "
+            f"got one at step {run['trainer']['step']}"
+        )

@@ -1,95 +1,142 @@
-"""The potential whose gain is the reward: pure functions of what is known of a training run."""
+"""The rewards: one table, from which configuration, help, and checks follow.
+
+A policy is paid the gain of a potential: r_t = phi(s_{t+1}) - phi(s_t). The rewards of an episode
+sum to phi(end) - phi(start), so that without discounting the best policy is the one whose training
+run ends best, whatever happens on the way (potential-based shaping with gamma 1, Ng et al. 1999).
+
+Free of torch and Gymnasium, because configuration reads it.
+"""
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from automix.training.metrics import EvalMetrics
-from envs.config import EnvironmentConfig, PotentialWeights
-from envs.measurement import Reading
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-_SINGLE: Mapping[str, PotentialWeights] = MappingProxyType(
+    from automix.operators.types import MixedBatch
+    from automix.schedule import Decision
+    from automix.training.metrics import EvalMetrics
+
+# To add a reward, touch three places:
+#
+# 1. `REWARDS` below: one entry under the reward's name. Its potential is one of
+#    - `of_metrics`: a function of the metrics on the reward split (`EvalMetrics`), or
+#    - `of_segment`: measured after each segment on a batch of training images and the same batch as
+#      the last decision mixes it; the potential is then the mean over the segments of the episode.
+#    With it go `at_chance`, what a run is worth that diverged, and one clause of help.
+# 2. tests/envs/test_rewards.py: its formula in `FORMULAS` (or a test of its own, for `of_segment`).
+# 3. docs/environment.md: its row in the table of rewards.
+#
+# The rest follows from the entry: `environment.potential` accepts the name and `--help` lists it,
+# the probe batch is mixed only for `of_segment`, and searchers that see only how training runs end
+# refuse such a reward.
+
+SegmentReward = Callable[["nn.Module", "Tensor", "Tensor", "MixedBatch", "Decision"], float]
+"""Takes the classifier in eval mode, normalized images (B, C, H, W) and labels (B,), the same
+images as ``decision`` mixes them, and ``decision``; returns the reward of the segment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """One reward.
+
+    Attributes:
+        help: a clause for the help of `environment.potential`.
+        at_chance: the potential of a run that diverged, from the number of classes K: what a
+            classifier is worth that predicts every class alike.
+        of_metrics: the potential, from the metrics on the reward split; higher is better.
+        of_segment: instead of ``of_metrics``, the reward of one segment.
+    """
+
+    help: str
+    at_chance: Callable[[int], float]
+    of_metrics: "Callable[[EvalMetrics], float] | None" = None
+    of_segment: SegmentReward | None = None
+
+
+def _gradient_similarity(
+    model: "nn.Module",
+    images_BCHW: "Tensor",
+    labels_B: "Tensor",
+    mixed: "MixedBatch",
+    decision: "Decision",
+) -> float:
+    from envs.rlmix.similarity import decision_similarity  # noqa: PLC0415 - imports torch
+
+    return decision_similarity(model, images_BCHW, labels_B, mixed, decision)
+
+
+REWARDS: Mapping[str, Reward] = MappingProxyType(
     {
-        "calibrated_nll": PotentialWeights(calibrated_nll=1.0),
-        "nll": PotentialWeights(nll=1.0),
-        "accuracy": PotentialWeights(accuracy=1.0),
-    }
-)
-_PARTS: Mapping[str, Callable[[EvalMetrics], float]] = MappingProxyType(
-    {
-        "calibrated_nll": lambda metrics: -metrics.calibrated_nll,
-        "nll": lambda metrics: -metrics.nll,
-        "accuracy": lambda metrics: metrics.accuracy,
+        # log K is the largest loss that a calibrated classifier can have.
+        "calibrated_nll": Reward(
+            help="the negative NLL after one fitted temperature (in nats)",
+            at_chance=lambda num_classes: -math.log(num_classes),
+            of_metrics=lambda metrics: -metrics.calibrated_nll,
+        ),
+        "nll": Reward(
+            help="the negative NLL (in nats)",
+            at_chance=lambda num_classes: -math.log(num_classes),
+            of_metrics=lambda metrics: -metrics.nll,
+        ),
+        "accuracy": Reward(
+            help="the accuracy (0 to 1)",
+            at_chance=lambda num_classes: 1 / num_classes,
+            of_metrics=lambda metrics: metrics.accuracy,
+        ),
+        "gradient_similarity": Reward(
+            help="for comparison only, how much the input gradients of a mixed batch are like "
+            "those of the clean one (0 to 1), on training images, which RL-Mix rewards and which "
+            "is the highest where nothing is mixed",
+            at_chance=lambda num_classes: 0.0,
+            of_segment=_gradient_similarity,
+        ),
     }
 )
 
 
 class Potential:
-    """The potential that a configuration names, of readings."""
+    """The potential phi whose gain is the reward of a segment.
 
-    def __init__(self, config: EnvironmentConfig, *, num_classes: int) -> None:
-        self._config = config
-        self._num_classes = num_classes
-        self.diverged = diverged_potential(config, num_classes=num_classes)
+    Attributes:
+        at_chance: its value for a run that diverged.
+    """
 
-    def of(self, reading: Reading) -> float:
-        """Return the potential of a training run, see `potential_of`."""
-        return potential_of(
-            reading.reward,
-            self._config,
-            num_classes=self._num_classes,
-            similarity=reading.similarity,
+    def __init__(
+        self, weights: Mapping[str, float], *, num_classes: int, num_segments: int = 1
+    ) -> None:
+        """Weight the rewards of the table.
+
+        Args:
+            weights: by name in `REWARDS`; see `EnvironmentConfig.reward_weights`.
+            num_classes: K.
+            num_segments: of an episode; read by rewards that are measured per segment.
+        """
+        self._num_segments = num_segments
+        # A reward of weight 0 is not read: 0 * infinity is NaN.
+        self._terms = [(weight, REWARDS[name]) for name, weight in weights.items() if weight]
+        self.at_chance = math.fsum(
+            weight * reward.at_chance(num_classes) for weight, reward in self._terms
         )
 
+    def of(self, metrics: "EvalMetrics", *, segment_sum: float = 0.0) -> float:
+        """Return the potential of a training run; one that is not finite counts as diverged.
 
-def potential_of(
-    metrics: EvalMetrics, config: EnvironmentConfig, *, num_classes: int, similarity: float = 0.0
-) -> float:
-    """Return the potential of a training run; a non-finite one counts as diverged.
-
-    A gradient similarity is no property of a classifier but of the decisions so far: its potential
-    is the mean over all segments, those to come counting 0, so that the reward of a segment is its
-    share of the mean.
-
-    Args:
-        metrics: on the reward split.
-        config: names the potential.
-        num_classes: K.
-        similarity: sum of the gradient similarities of the segments so far.
-    """
-    if config.potential == "gradient_similarity":
-        value = similarity / config.num_segments
-    else:
-        value = _weighted(_weights(config), _PARTS, metrics)
-    return value if math.isfinite(value) else diverged_potential(config, num_classes=num_classes)
-
-
-def diverged_potential(config: EnvironmentConfig, *, num_classes: int) -> float:
-    """Return the potential of a run whose loss is not finite.
-
-    It is worth what a classifier is that predicts every class alike: the largest loss a
-    calibrated classifier can have, and chance accuracy. Its gradients are like nothing.
-    """
-    if config.potential == "gradient_similarity":
-        return 0.0
-    chance = EvalMetrics(
-        nll=math.log(num_classes),
-        calibrated_nll=math.log(num_classes),
-        accuracy=1 / num_classes,
-        temperature=1.0,
-        num_images=0,
-    )
-    return _weighted(_weights(config), _PARTS, chance)
-
-
-def _weights(config: EnvironmentConfig) -> PotentialWeights:
-    return _SINGLE.get(config.potential, config.potential_weights)
-
-
-def _weighted(
-    weights: PotentialWeights,
-    parts: Mapping[str, Callable[[EvalMetrics], float]],
-    metrics: EvalMetrics,
-) -> float:
-    # A part of weight 0 is not read: 0 * infinity is NaN.
-    return math.fsum(weight * parts[name](metrics) for name, weight in weights if weight)
+        Args:
+            metrics: on the reward split.
+            segment_sum: sum of what ``of_segment`` returned for the segments so far. Segments to
+                come count 0, so that each is paid its own value over the number of segments.
+        """
+        value = math.fsum(
+            weight
+            * (
+                reward.of_metrics(metrics)
+                if reward.of_metrics
+                else segment_sum / self._num_segments
+            )
+            for weight, reward in self._terms
+        )
+        return value if math.isfinite(value) else self.at_chance

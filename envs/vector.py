@@ -44,15 +44,13 @@ class LockstepVecEnv(DummyVecEnv):
             env.plan_segment(action) for env, action in zip(environments, self.actions, strict=True)
         ]
         metrics = self._trainers.train(plans)
-        for index, (decision, _) in enumerate(plans):
-            observation, reward, terminated, _, info = environments[index].finish_segment(
-                decision, metrics[index]
-            )
+        for index, (env, action) in enumerate(zip(environments, self.actions, strict=True)):
+            observation, reward, terminated, _, info = env.step(action, trained=metrics[index])
             info["TimeLimit.truncated"] = False
             self.buf_rews[index], self.buf_dones[index] = reward, terminated
             if terminated:
                 info["terminal_observation"] = observation
-                observation, self.reset_infos[index] = environments[index].reset()
+                observation, self.reset_infos[index] = env.reset()
             self.buf_infos[index] = info
             self._save_obs(index, observation)
         return (

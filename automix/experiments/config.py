@@ -65,9 +65,9 @@ class SearchConfig(Config):
 
     @model_validator(mode="after")
     def _potential_of_a_classifier(self) -> Self:
-        if self.environment.rewards_similarity and self.searcher in _ONLY_THE_END:
+        if self.environment.segment_reward and self.searcher in _ONLY_THE_END:
             raise ValueError(
-                f"expected another potential than gradient_similarity with searcher "
+                f"expected another potential than {self.environment.potential} with searcher "
                 f"{self.searcher}, which sees only how training runs end"
             )
         return self

@@ -36,8 +36,7 @@ from automix.training.trainer import (
     build_trainer,
     load_search_data,
 )
-from envs.config import EnvironmentConfig
-from envs.rewards import diverged_potential, potential_of
+from envs.rewards import Potential
 from envs.rlmix.config import RLMixConfig
 from envs.rlmix.similarity import (
     batch_similarity,
@@ -153,8 +152,6 @@ def train_on(
 
 Maps = dict[str, NDArray[np.float32]]
 Percentiles = NDArray[np.int64]
-# The potential is that of the default: the negative calibrated NLL.
-_POTENTIAL = EnvironmentConfig()
 
 
 class RLMixState(TypedDict):
@@ -234,7 +231,9 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         self.action_space = spaces.MultiDiscrete([NUM_PERCENTILES] * batch)
         self._seed = seed
         self._episode = -1
-        self._potential = 0.0
+        # As the other environment pays by default: the gain of the negative calibrated NLL.
+        self._potential = Potential({"calibrated_nll": 1.0}, num_classes=self.data.num_classes)
+        self._last_potential = 0.0
         self._is_over = True
         self._seen: SeenBatch | None = None
 
@@ -257,7 +256,7 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         self._episode += 1
         self.trainer.reset(derived_seed(self._seed, Stream.EPISODE, step=self._episode))
         self._is_over = False
-        self._potential = self._potential_of(self._evaluate()) if self._pays_gain else 0.0
+        self._last_potential = self._potential.of(self._evaluate()) if self._pays_gain else 0.0
         return self._see()[0], {"training_seed": self.trainer.seed}
 
     def step(self, action: Percentiles) -> tuple[Maps, float, bool, bool, dict[str, Any]]:
@@ -277,9 +276,9 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         reward = 0.0 if diverged or self._pays_gain else numbers[1]
         if self._is_over or is_due:
             metrics = self._evaluate()
-            potential = self._potential_of(metrics, diverged=diverged)
+            potential = self._potential.at_chance if diverged else self._potential.of(metrics)
             if self._pays_gain:
-                reward, self._potential = potential - self._potential, potential
+                reward, self._last_potential = potential - self._last_potential, potential
             info |= {"metrics": metrics, "potential": potential}
         if self._is_over:
             info["training_seed"] = self.trainer.seed
@@ -291,7 +290,7 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         return RLMixState(
             seed=self._seed,
             episode=self._episode,
-            potential=self._potential,
+            potential=self._last_potential,
             is_over=self._is_over,
             trainer=copy.deepcopy(self.trainer.state_dict()),
         )
@@ -299,7 +298,7 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
     def set_state(self, state: RLMixState) -> Maps:
         """Continue the episode that `get_state` captured; return its last observation."""
         self._seed, self._episode = state["seed"], state["episode"]
-        self._potential, self._is_over = state["potential"], state["is_over"]
+        self._last_potential, self._is_over = state["potential"], state["is_over"]
         self.trainer.load_state_dict(state["trainer"])
         return self._see()[0]
 
@@ -321,11 +320,6 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
 
     def _evaluate(self) -> EvalMetrics:
         return self.trainer.evaluate(self.data.reward)
-
-    def _potential_of(self, metrics: EvalMetrics, *, diverged: bool = False) -> float:
-        if diverged:
-            return diverged_potential(_POTENTIAL, num_classes=self.data.num_classes)
-        return potential_of(metrics, _POTENTIAL, num_classes=self.data.num_classes)
 
 
 def _observations(config: RLMixConfig, batch: int, num_classes: int) -> spaces.Space[Maps]:

@@ -12,7 +12,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automix.configuration.task import Statistics
+from automix.operator_info import Operator
+from automix.operators.types import MixedBatch
 from automix.saliency.gradient import raw_module, without_trace
+from automix.schedule import Decision
+
+_CELLS = 8
+
+
+def decision_similarity(
+    model: nn.Module,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    mixed: MixedBatch,
+    decision: Decision,
+) -> float:
+    """Return the cosine of the input gradients of a batch, clean and as mixed, in [0, 1].
+
+    A decision mixes a batch with probability p: the expectation is p * cosine + (1 - p) * 1,
+    because an unmixed batch is like itself.
+    """
+    if decision.operator is Operator.NONE:
+        return 1.0
+    clean, _ = gradient_cells(model, images_BCHW, labels_B, cells=_CELLS)
+    other, _ = gradient_cells(model, mixed.images, mixed.targets, cells=_CELLS)
+    cosine = float(batch_similarity(clean, other))
+    return decision.probability * cosine + (1 - decision.probability)
 
 
 def gradient_cells(

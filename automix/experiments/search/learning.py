@@ -34,7 +34,7 @@ from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule, majority_schedule
 from envs.actions import ActionCodec
 from envs.mixing_env import MixingEnv
-from envs.rewards import diverged_potential, potential_of
+from envs.rewards import Potential
 from envs.vector import choose_kind, make_vec_env, stop_vec_env
 
 _CHECKPOINT_NAME = "checkpoint.bin"
@@ -206,7 +206,7 @@ def _learn_population(
                 number=number,
             )
             for info in infos:
-                gain = info["potential"] - _chance(config, data)
+                gain = info["potential"] - _potential(config, data).at_chance
                 log.add(Episode.from_info(info, number=len(log.episodes), total_reward=gain))
             log.save()
     finally:
@@ -261,11 +261,9 @@ def _episode(
     *,
     number: int,
 ) -> Episode:
-    chance = _chance(config, data)
-    potential = potential_of(
-        outcome.metrics["reward"], config.environment, num_classes=data.num_classes
-    )
-    potential = chance if outcome.diverged else potential
+    scale = _potential(config, data)
+    chance = scale.at_chance
+    potential = chance if outcome.diverged else scale.of(outcome.metrics["reward"])
     return Episode(
         number=number,
         schedule=job.schedule,
@@ -276,9 +274,13 @@ def _episode(
     )
 
 
-def _chance(config: SearchConfig, data: SearchData) -> float:
-    """Return the potential at chance, from which gains count: about that of a fresh classifier."""
-    return diverged_potential(config.environment, num_classes=data.num_classes)
+def _potential(config: SearchConfig, data: SearchData) -> Potential:
+    """Return the potential; gains count from that at chance, about that of a fresh classifier."""
+    return Potential(
+        config.environment.reward_weights,
+        num_classes=data.num_classes,
+        num_segments=config.environment.num_segments,
+    )
 
 
 _LEARNERS: Mapping[str, Callable[[SearchConfig, SearchData, LearningLog, RunFolder], None]] = (

@@ -16,7 +16,7 @@ from agents.ppo import AgentState, RolloutCheckpoint, train_ppo
 from automix.errors import ConfigError
 from automix.files import load_checkpoint, save_checkpoint
 from envs.config import EnvironmentConfig
-from envs.mixing_env import KeptRuns, MixingEnv, fresh_run
+from envs.mixing_env import MixingEnv, Snapshots, fresh_run
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 from envs.vector import make_vec_env
 from tests.envs.conftest import ACTIONS, MakeEnv
@@ -125,7 +125,7 @@ def test_some_episodes_start_from_snapshots_and_all_rewards_are_gains(make_env: 
         totals[-1] += reward
         assert not truncated
         if terminated:
-            first = env._potential.of(env._readings[0])
+            first = env._potential_of(env._readings[0])
             assert totals[-1] == pytest.approx(info["potential"] - first, abs=1e-12)
             _, info = env.reset()
             starts.append(info["start_segment"])
@@ -133,7 +133,7 @@ def test_some_episodes_start_from_snapshots_and_all_rewards_are_gains(make_env: 
     assert starts[0] == 0
     assert {1, 2} <= set(starts)
     assert 0.25 < np.mean(np.array(starts) > 0) < 0.75
-    assert len(env._kept.runs) == EXPLORING["snapshot_capacity"]
+    assert len(env._snapshots.runs) == EXPLORING["snapshot_capacity"]
 
 
 def test_episodes_that_were_asked_for_are_not_kept(make_env: MakeEnv) -> None:
@@ -142,11 +142,11 @@ def test_episodes_that_were_asked_for_are_not_kept(make_env: MakeEnv) -> None:
     _, info = env.reset(options={"training_seed": 3})
     assert info["start_segment"] == 0
     assert [env.step(action)[2] for action in ACTIONS] == [False, False, True]
-    assert env._kept.runs == []
+    assert env._snapshots.runs == []
     env.reset()
     for action in ACTIONS:
         env.step(action)
-    assert len(env._kept.runs) == 1
+    assert len(env._snapshots.runs) == 1
 
 
 def test_the_same_seed_gives_the_same_sequence(make_env: MakeEnv) -> None:
@@ -210,7 +210,7 @@ def test_one_inner_boundary_is_kept_of_each_episode(
     num_segments: int, seed: int, episode: int
 ) -> None:
     config = EnvironmentConfig(num_segments=num_segments, snapshot_fraction=0.5)
-    kept = KeptRuns(config)
+    kept = Snapshots(config)
     for start in range(num_segments):
         due = [
             segment
@@ -222,12 +222,12 @@ def test_one_inner_boundary_is_kept_of_each_episode(
 
 
 def test_the_oldest_leave_and_shares_are_kept() -> None:
-    kept = KeptRuns(EnvironmentConfig(snapshot_fraction=0.25, snapshot_capacity=2))
-    assert kept.choose(seed=0, episode=0) is None
+    kept = Snapshots(EnvironmentConfig(snapshot_fraction=0.25, snapshot_capacity=2))
+    assert kept.draw(seed=0, episode=0) is None
     for seed in range(5):
         kept.add(fresh_run(seed))
     assert [run["training_seed"] for run in kept.runs] == [3, 4]
-    drawn = [kept.choose(seed=0, episode=episode) for episode in range(2000)]
+    drawn = [kept.draw(seed=0, episode=episode) for episode in range(2000)]
     taken = [run["training_seed"] for run in drawn if run]
     assert len(taken) / 2000 == pytest.approx(0.25, abs=0.04)
     assert np.mean(np.array(taken) == 3) == pytest.approx(0.5, abs=0.1)

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from automix.errors import ConfigError
 from automix.training.metrics import EvalMetrics
 from envs.config import EnvironmentConfig, PotentialWeights
 from envs.mixing_env import MixingEnv
-from envs.rewards import diverged_potential, potential_of
+from envs.rewards import REWARDS, Potential
 from tests.envs.conftest import ACTIONS, MakeEnv
 
 HUGE = {"learning_rate": 1e30}
@@ -31,6 +32,20 @@ def fields_of(potential: str) -> dict[str, Any]:
 
 def config_of(potential: str) -> EnvironmentConfig:
     return EnvironmentConfig.model_validate(fields_of(potential))
+
+
+def potential_of(name: str, *, num_classes: int = 10) -> Potential:
+    return Potential(config_of(name).reward_weights, num_classes=num_classes)
+
+
+def test_every_reward_is_of_metrics_or_of_segments_and_has_a_test() -> None:
+    for name, reward in REWARDS.items():
+        assert (reward.of_metrics is None) != (reward.of_segment is None), name
+        assert reward.of_segment or name in FORMULAS
+        description = EnvironmentConfig.model_fields["potential"].description
+        assert f"{name}: {reward.help}" in str(description)
+    with pytest.raises(ConfigError, match="'weighted', got 'acuracy'"):
+        EnvironmentConfig.from_mapping({"potential": "acuracy"}, source="here")
 
 
 @pytest.mark.parametrize("potential", list(FORMULAS))
@@ -58,7 +73,7 @@ def test_a_diverged_training_ends_with_the_potential_of_chance(
     env.reset()
     start = FORMULAS[potential](env.trainer.evaluate(env.data.reward))
     observation, reward, terminated, truncated, info = env.step(ACTIONS[0])
-    chance = diverged_potential(env.config, num_classes=10)
+    chance = potential_of(potential).at_chance
     assert (terminated, truncated, info["diverged"]) == (True, False, True)
     assert reward == pytest.approx(chance - start, abs=1e-12)
     assert info["potential"] == chance
@@ -75,8 +90,8 @@ def test_chance_is_what_the_docstring_says() -> None:
         "gradient_similarity": 0.0,
     }
     for potential, value in expected.items():
-        found = diverged_potential(config_of(potential), num_classes=4)
-        assert found == pytest.approx(value, abs=1e-15)
+        at_chance = potential_of(potential, num_classes=4).at_chance
+        assert at_chance == pytest.approx(value, abs=1e-15)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -85,17 +100,15 @@ def test_a_potential_that_is_not_finite_is_that_of_chance(value: float) -> None:
         nll=value, calibrated_nll=value, accuracy=0.6, temperature=1.0, num_images=1
     )
     for name in ("calibrated_nll", "nll", "weighted"):
-        config = config_of(name)
-        expected = diverged_potential(config, num_classes=10)
-        assert potential_of(broken, config, num_classes=10) == expected
+        potential = potential_of(name)
+        assert potential.of(broken) == potential.at_chance
 
 
 def test_a_weight_of_zero_reads_nothing() -> None:
     broken = EvalMetrics(
         nll=math.inf, calibrated_nll=0.5, accuracy=0.6, temperature=1.0, num_images=1
     )
-    found = potential_of(broken, config_of("weighted"), num_classes=10)
-    assert found == pytest.approx(-0.25 + 1.2)
+    assert potential_of("weighted").of(broken) == pytest.approx(-0.25 + 1.2)
 
 
 def test_gradient_similarity_is_paid_per_segment_and_highest_without_mixing(
@@ -117,7 +130,7 @@ def test_gradient_similarity_is_paid_per_segment_and_highest_without_mixing(
 
 
 def test_similarity_counts_the_share_of_batches_that_are_mixed(make_env: MakeEnv) -> None:
-    found = []
+    similarities = []
     for share in (0, 1):  # 0.5 and 1.0
         env = make_env(potential="gradient_similarity", observation=["progress"], probe_images=500)
         env.reset(options={"training_seed": 1})
@@ -125,10 +138,13 @@ def test_similarity_counts_the_share_of_batches_that_are_mixed(make_env: MakeEnv
         probe = env._measurement._probe
         assert probe is not None
         decision = env._actions.decode(np.array([1, 1, share]))
-        found.append(probe.similarity(env.trainer.evaluated_model.eval(), decision))
+        function = env.config.segment_reward
+        assert function is not None
+        model = env.trainer.evaluated_model.eval()
+        similarities.append(probe.segment_reward(function, model, decision))
         after = env.trainer.model.state_dict()
         assert all((after[name] == value).all() for name, value in before.items())
-    assert found[0] == pytest.approx(0.5 * found[1] + 0.5)
+    assert similarities[0] == pytest.approx(0.5 * similarities[1] + 0.5)
 
 
 def test_weights_are_asked_for_only_where_they_count() -> None:
@@ -140,5 +156,4 @@ def test_weights_are_asked_for_only_where_they_count() -> None:
 
 
 def test_the_default_potential_reads_the_reward_split_only() -> None:
-    found = potential_of(METRICS, EnvironmentConfig(), num_classes=10, similarity=5.0)
-    assert found == -0.8
+    assert potential_of("calibrated_nll").of(METRICS, segment_sum=5.0) == -0.8
