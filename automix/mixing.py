@@ -1,5 +1,7 @@
 """One step of mixing: whether a batch is mixed, and with which draws; used by every loop."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -89,3 +91,14 @@ def mix_step(
             saliency_BHW=maps,
             previous=previous,
         )
+
+
+def tensors_of(batch: MixedBatch) -> dict[str, Tensor | None]:
+    """Return the fields of a mixed batch for a checkpoint, without copying them."""
+    return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+
+
+def batch_from_tensors(tensors: Mapping[str, Tensor | None], *, device: torch.device) -> MixedBatch:
+    """Return what `tensors_of` was given, on ``device``."""
+    moved = {name: value if value is None else value.to(device) for name, value in tensors.items()}
+    return MixedBatch(**moved)  # type: ignore[arg-type]

@@ -5,10 +5,15 @@ from any resume point. The numbers go through a hash, because a sum such as ``se
 two streams collide.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from enum import StrEnum
 
 import torch
+
+# `fork_rng` cannot address these by index: the CPU is always forked, MPS has one generator only.
+_WITHOUT_INDEXED_GENERATORS = ("cpu", "mps")
 
 
 class Stream(StrEnum):
@@ -55,3 +60,11 @@ def stream_generator(
     generator = torch.Generator(device=device)
     generator.manual_seed(derived_seed(seed, stream, rank=rank, epoch=epoch, step=step))
     return generator
+
+
+@contextlib.contextmanager
+def restored_generators(device: torch.device) -> Iterator[None]:
+    """Restore torch's global generators of the CPU and of ``device`` after a block."""
+    indexed = [] if device.type in _WITHOUT_INDEXED_GENERATORS else [device]
+    with torch.random.fork_rng(devices=indexed, device_type=device.type):
+        yield

@@ -4,12 +4,11 @@ Shape suffixes: N images, B batch, C channels, H rows, W columns, K classes.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Preparation = Callable[[Tensor], Tensor]
 """Makes what the network takes, (B, C, H, W) float32, of stored images, (B, C, H, W) uint8."""
@@ -97,18 +96,6 @@ class EvaluationImages:
             labels=self.labels[positions_M],
             indices=self.indices[positions_M],
         )
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode for a block, and each flag back as it was after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in modes:
-            module.training = was_training
 
 
 @torch.no_grad()

@@ -12,9 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automix.configuration.task import Statistics
-
-# fork_rng cannot address these by index: the CPU is always forked, MPS has one generator only.
-_WITHOUT_INDEXED_GENERATORS = ("cpu", "mps")
+from automix.random_streams import restored_generators
 
 
 def raw_module(model: nn.Module) -> nn.Module:
@@ -53,9 +51,8 @@ def without_trace(
         device: of the images; its generator is put back as well as the CPU's.
         statistics: what batch norm normalizes with.
     """
-    indexed = [] if device.type in _WITHOUT_INDEXED_GENERATORS else [device]
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=indexed, device_type=device.type))
+        stack.enter_context(restored_generators(device))
         if any(module._compiled_call_impl is not None for module in model.modules()):
             # `model.compile()` compiles in place and leaves no wrapper to take off.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -109,6 +106,18 @@ def _frozen_state(model: nn.Module, statistics: Statistics) -> Iterator[None]:
         for norm in tracking:
             norm.track_running_stats = True
         for module, was_training in zip(modules, modes, strict=True):
+            module.training = was_training
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode for a block, and each flag back as it was after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
             module.training = was_training
 
 

@@ -22,7 +22,7 @@ from torch.func import functional_call
 from automix.schedule import Decision
 from automix.training.distributed import current_world
 from automix.training.metrics import RunningSums, TrainMetrics
-from automix.training.step import FedBatch
+from automix.training.step import MicroBatch
 from automix.training.trainer import ClassifierTrainer
 
 _LOG = logging.getLogger(__name__)
@@ -88,19 +88,27 @@ class LockstepTrainers:
     def _step(
         self, active: Sequence[int], plans: Sequence[Plan], sums: Sequence[RunningSums]
     ) -> None:
-        fed = [self._trainers[index].fed_batch(plans[index][0]) for index in active]
-        logits_NBK = self._logits(active, fed)
+        trainers = [self._trainers[index] for index in active]
+        batches = []
+        for index, trainer in zip(active, trainers, strict=True):
+            stages = trainer.training_step
+            images, labels, key = stages.fetch(seed=trainer.seed, step=trainer.step)
+            batches.append(stages.mix(plans[index][0], images, labels, key=key))
+        logits_NBK = self._logits(active, batches)
         losses = [
-            self._trainers[index].loss(logits, batch)
-            for index, logits, batch in zip(active, logits_NBK, fed, strict=True)
+            trainer.training_step.loss(logits, batch)
+            for trainer, logits, batch in zip(trainers, logits_NBK, batches, strict=True)
         ]
         # Each loss depends on the weights of one network alone: the sum has its gradient.
         torch.autograd.backward(torch.stack(losses).sum())
-        for index, logits, loss, batch in zip(active, logits_NBK, losses, fed, strict=True):
-            self._trainers[index].finish_step()
+        for index, logits, loss, batch in zip(active, logits_NBK, losses, batches, strict=True):
+            trainer = self._trainers[index]
+            trainer.training_step.update(trainer.step)
+            trainer.training_step.average(trainer.step)
+            trainer.step += 1
             sums[index].add(loss, logits, batch.labels, is_mixed=batch.is_mixed)
 
-    def _logits(self, active: Sequence[int], fed: Sequence[FedBatch]) -> Tensor:
+    def _logits(self, active: Sequence[int], batches: Sequence[MicroBatch]) -> Tensor:
         """Return (N, B, K) logits, and let the buffers take in the batches."""
         weights = {
             name: torch.stack([own[index] for index in active])
@@ -110,8 +118,10 @@ class LockstepTrainers:
             name: torch.stack([own[index] for index in active])
             for name, own in self._buffers.items()
         }
-        with self._trainers[0].network.autocast():
-            logits_NBK = self._forward(weights, buffers, torch.stack([b.images for b in fed]))
+        with self._trainers[0].training_step.autocast():
+            logits_NBK = self._forward(
+                weights, buffers, torch.stack([batch.images for batch in batches])
+            )
         originals = [own[index] for own in self._buffers.values() for index in active]
         if originals:
             updated = [value for stacked in buffers.values() for value in stacked.unbind()]

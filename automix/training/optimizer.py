@@ -1,5 +1,6 @@
 """Optimizer, learning rate as a function of progress, and averaged weights."""
 
+import copy
 import math
 
 import torch
@@ -70,13 +71,12 @@ class AveragedWeights:
         model: a copy of the model that holds the averages; evaluate this one.
     """
 
-    def __init__(self, source: nn.Module, copy: nn.Module, *, decay: float) -> None:
-        """Average ``source`` into ``copy``, a module of the same shape; ``decay`` in (0, 1)."""
-        self.model = copy.requires_grad_(False)
+    def __init__(self, source: nn.Module, *, decay: float) -> None:
+        """Average ``source`` into a copy of it; ``decay`` in (0, 1)."""
+        self.model = copy.deepcopy(source).requires_grad_(False)
         self._decay = decay
-        self._pairs = _floating_state(copy), _floating_state(source)
-        self._counts = _integer_state(copy), _integer_state(source)
-        self.copy_()
+        self._pairs = _floating_state(self.model), _floating_state(source)
+        self._counts = _integer_state(self.model), _integer_state(source)
 
     @torch.no_grad()
     def copy_(self) -> None:

@@ -1,16 +1,16 @@
-"""One training step: fetch, mix, forward, loss, backward, update, average.
+"""One training step, from top to bottom: fetch, mix, forward, loss, backward, update, average.
 
-Shape suffixes: B batch, C channels, H rows, W columns, K classes.
+`TrainingStep.__call__` is the whole step. Its stages follow in the order in which they run, then
+what lasts from step to step, and last what is set up once.
 
 Shape suffixes: B images of a micro-batch, C channels, H rows, W columns, K classes.
 """
 
 import contextlib
 import copy
-import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -22,13 +22,19 @@ from torch.nn.parallel import DistributedDataParallel
 from automix.configuration.task import TrainerConfig
 from automix.data.batches import BatchKey, TrainingBatch, TrainingBatches
 from automix.errors import ConfigError
-from automix.mixing import StepKey, is_mixed, mix_step
+from automix.mixing import StepKey, batch_from_tensors, is_mixed, mix_step, tensors_of
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.types import MixedBatch
-from automix.random_streams import Stream, derived_seed
-from automix.saliency.sources import CachedSource, CacheState
+from automix.random_streams import Stream, derived_seed, restored_generators
+from automix.saliency.sources import CachedSource, CacheState, SaliencySource
 from automix.schedule import Decision
-from automix.training.distributed import copy_from_main_, current_world, sum_over_processes_
+from automix.training.distributed import (
+    copy_from_main_,
+    current_world,
+    gather_on_main,
+    sum_over_processes_,
+)
+from automix.training.metrics import RunningSums, smooth_labels, soft_cross_entropy
 from automix.training.optimizer import (
     AveragedWeights,
     learning_rate_at,
@@ -37,96 +43,309 @@ from automix.training.optimizer import (
 )
 
 _AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-# `share_buffers_` does it after the step, for the averaged weights too. Newer releases of PyTorch
-# have a new name for the option, and warn of the old one.
+# `TrainingStep.average` makes buffers equal after the step, for the averaged weights too. Newer
+# releases of PyTorch have a new name for the option, and warn of the old one.
 _DISTRIBUTED_OPTIONS: dict[str, Any] = (
     {"forward_sync_buffers": False}
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else {"broadcast_buffers": False}
 )
-# Generators of these devices cannot be addressed by an index.
-_WITHOUT_INDEXED_GENERATORS = ("cpu", "mps")
 
 
-class TrainedNetwork:
-    """Runs forward passes whose backward passes train ``model``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """The images of one forward pass, as the network gets them."""
+
+    images: Tensor  # (B, C, H, W) float32
+    targets: Tensor  # (B, K) float32 soft targets
+    labels: Tensor  # (B,) int64, the images' own classes
+    key: StepKey
+    is_mixed: bool
+
+
+class CarriedState(TypedDict):
+    """A checkpoint's entry for one micro-batch: the last mixed batch and the saliency maps."""
+
+    previous: dict[str, Tensor | None] | None
+    saliency: CacheState | None
+
+
+class UpdatesState(TypedDict):
+    """State of the weight updates; ``average`` and ``scaler`` are empty where unused."""
+
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+class StepState(TypedDict):
+    """Everything that a step changes; ``shares`` holds the micro-batches of all processes."""
+
+    model: dict[str, Tensor]
+    updates: UpdatesState
+    shares: list[CarriedState]
+
+
+class TrainingStep:
+    """Does optimizer steps on one classifier.
+
+    The stages are public, so that a loop which puts something between them can call them itself.
 
     Attributes:
-        model: the raw module, whose weights are initialized, averaged, saved and evaluated, and
-            which saliency is asked about.
+        model: the raw module, whose weights are trained, saved and asked for saliency.
+        averaged: moving average of the weights, if the configuration asks for one.
+        total_steps: optimizer steps of the whole training run.
     """
 
-    def __init__(self, model: nn.Module, config: TrainerConfig) -> None:
-        """Wrap ``model``, which is on its device, as ``config`` and the processes ask for.
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: TrainingBatches,
+        *,
+        saliency: SaliencySource,
+        config: TrainerConfig,
+        refresh_every: int = 1,
+    ) -> None:
+        """Wrap ``model``, which is on its device, as ``config`` and the processes require.
+
+        Args:
+            model: maps (B, C, H, W) float32 images to (B, K) logits.
+            batches: on the device of the model.
+            saliency: source of saliency maps.
+            config: optimizer, precision and averaging.
+            refresh_every: steps for which a batch and its saliency maps are kept.
 
         Raises:
-            ConfigError: the device cannot compute in the precision that is asked for.
+            ConfigError: the device cannot compute in the precision of ``config``.
         """
-        self.model = model
+        self.model, self.config, self.batches, self.saliency = model, config, batches, saliency
+        self.total_steps = config.epochs * batches.layout.steps_per_epoch
         self._device = next(model.parameters()).device
-        self._dtype = _AUTOCAST_TYPES[config.precision]
-        self._check_precision(config.precision)
+        self._autocast_type = _AUTOCAST_TYPES[config.precision]
+        self._check_precision()
         self._format = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(memory_format=self._format)
         self._distributed = _distributed(model, self._device)
         forward = self._distributed or model
         self._forward: Callable[..., Tensor] = torch.compile(forward) if config.compile else forward
         self._statistics = _batch_norm_statistics(model)
-        statistics = {id(tensor) for tensor in self._statistics}
-        self._other_buffers = [b for b in model.buffers() if id(b) not in statistics]
+        averaged = {id(tensor) for tensor in self._statistics}
+        self._other_buffers = [b for b in model.buffers() if id(b) not in averaged]
+        self._refresh_every = refresh_every
+        self._carried = [
+            _Carried(CachedSource(saliency, refresh_every=refresh_every))
+            for _ in range(batches.layout.accumulation)
+        ]
+        self.optimizer = make_optimizer(model, config)
+        self.averaged = AveragedWeights(model, decay=config.ema_decay) if config.ema_decay else None
+        # Disabled, it passes losses and steps through; float16 needs it, see `backward`.
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=config.precision == "fp16")
+        self._first_scaler = self._scaler.state_dict()
 
-    def laid_out(self, images_BCHW: Tensor) -> Tensor:
+    def __call__(self, decision: Decision, sums: RunningSums, *, seed: int, step: int) -> None:
+        """Do optimizer step ``step`` (from 0) of run ``seed``, mixing as ``decision`` says.
+
+        Nothing below waits for the device: the host launches kernels ahead of it, and whoever
+        reads ``sums`` waits once, for as many steps as went into them.
+        """
+        for number in range(len(self._carried)):
+            # 1. Fetch: images are named by (seed, step, number), so there is no position in a
+            # data loader to save, and a resumed run gets the same ones.
+            images, labels, key = self.fetch(seed=seed, step=step, number=number)
+            # 2. Mix: draws come from a generator of the same key, and each micro-batch draws for
+            # itself, so that four micro-batches mix as four processes do.
+            batch = self.mix(decision, images, labels, key=key, number=number)
+            # Processes exchange gradients (all-reduce) in the backward pass of the last
+            # micro-batch only; before it the gradients would be sent to be added to.
+            with self.keeps_gradients(is_last=number == len(self._carried) - 1):
+                # 3. Forward: in lower precision if configured; the weights stay float32.
+                logits = self.forward(batch)
+                # 4. Loss: soft cross-entropy with the mixed targets, in float32.
+                loss = self.loss(logits, batch)
+                # 5. Backward: gradients of the micro-batches add up in the weights' `.grad`.
+                self.backward(loss)
+            # What is reported is summed on the device.
+            sums.add(loss, logits, batch.labels, is_mixed=batch.is_mixed)
+        # 6. Update: unscale, clip, set the learning rate, step, forget the gradients.
+        self.update(step)
+        # 7. Average: batch-norm statistics over processes, then the weights over steps.
+        self.average(step)
+
+    def fetch(self, *, seed: int, step: int, number: int = 0) -> tuple[Tensor, Tensor, StepKey]:
+        """Return images, labels and the key of micro-batch ``number`` of a step.
+
+        Returns:
+            (B, C, H, W) float32 images in the memory format of the network, (B,) int64 labels.
+        """
+        carried = self._carried[number]
+        # A batch is kept for `refresh_every` steps, because its saliency maps are: a map is of use
+        # for the very images it was computed on. Every operator sees the same batches.
+        batch_number = step // self._refresh_every
+        carried.saliency.hold(batch_number)
+        key = self.batches.layout.key(seed, batch_number, number)
+        batch = carried.batch if carried.batch_key == key else None
+        if batch is None:
+            batch = self.batches.batch(key)
+        if self._refresh_every > 1:
+            carried.batch_key, carried.batch = key, batch
+        images = self.in_memory_format(batch.images)
+        return images, batch.labels, StepKey(seed=seed, step=step, rank=key.share)
+
+    def in_memory_format(self, images_BCHW: Tensor) -> Tensor:
         """Return the images in the memory format of the network."""
         return images_BCHW.contiguous(memory_format=self._format)
 
-    def logits(self, images_BCHW: Tensor, *, key: StepKey) -> Tensor:
-        """Return (B, K) logits, in the precision of the training.
+    def mix(
+        self,
+        decision: Decision,
+        images_BCHW: Tensor,
+        labels_B: Tensor,
+        *,
+        key: StepKey,
+        number: int = 0,
+    ) -> MicroBatch:
+        """Mix what `fetch` returned, with the probability of ``decision``."""
+        num_classes = self.batches.num_classes
+        if not is_mixed(decision, key):
+            targets = nn.functional.one_hot(labels_B, num_classes).float()
+            return MicroBatch(
+                images=images_BCHW, targets=targets, labels=labels_B, key=key, is_mixed=False
+            )
+        carried = self._carried[number]
+        mixed = mix_step(
+            decision,
+            images_BCHW,
+            labels_B,
+            key=key,
+            num_classes=num_classes,
+            # Saliency is that of the raw module: a pass through the wrappers would sync gradients.
+            model=self.model,
+            saliency=carried.saliency,
+            previous=carried.previous,
+        )
+        # RecursiveMix pastes the batch before; it is kept no longer than an operator needs it.
+        needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
+        carried.previous = mixed if needs_previous else None
+        return MicroBatch(
+            images=mixed.images, targets=mixed.targets, labels=labels_B, key=key, is_mixed=True
+        )
 
-        Dropout and stochastic depth draw from the global generators. They are seeded for this pass
-        and put back after it, so that a pass is a function of its arguments and the weights.
-
-        Args:
-            images_BCHW: float32.
-            key: names what the network itself draws.
-        """
-        seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
-        with _seeded(self._device, seed), self.autocast():
-            return self._forward(images_BCHW)
-
-    @contextlib.contextmanager
-    def accumulating(self, *, is_last: bool) -> Iterator[None]:
-        """Keep gradients of a micro-batch in this process, unless it is the last of its step."""
+    def keeps_gradients(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """Keep the gradients of a block in this process, unless it is the last of its step."""
         if self._distributed is None or is_last:
-            yield
-        else:
-            with self._distributed.no_sync():
-                yield
+            return contextlib.nullcontext()
+        return self._distributed.no_sync()
 
-    @torch.no_grad()
-    def share_buffers_(self) -> None:
-        """Make the buffers of all processes equal, as the gradients make the weights.
-
-        The statistics of batch norm become their means over the processes, other buffers those of
-        rank 0. Between steps every process then holds the same bits, and one can save for all.
-        """
-        size = current_world().size
-        if size == 1:
-            return
-        if self._statistics:
-            flat = torch.cat([tensor.flatten() for tensor in self._statistics])
-            means = sum_over_processes_(flat).div_(size)
-            parts = torch.split(means, [tensor.numel() for tensor in self._statistics])
-            for tensor, part in zip(self._statistics, parts, strict=True):
-                tensor.copy_(part.view_as(tensor))
-        copy_from_main_(self._other_buffers)
+    def forward(self, batch: MicroBatch) -> Tensor:
+        """Return (B, K) logits in the precision of the configuration."""
+        # Dropout and stochastic depth draw from the global generators. They are seeded for this
+        # pass and restored after it, so that a pass is a function of the key and the weights.
+        # That costs 5 microseconds on a CPU: no need to ask whether the network draws at all.
+        key = batch.key
+        seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
+        with restored_generators(self._device), self.autocast():
+            torch.default_generator.manual_seed(seed)
+            if self._device.type != "cpu":
+                torch.get_device_module(self._device).manual_seed(seed)
+            return self._forward(batch.images)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Run a block in the precision of the training."""
-        if self._dtype is None:
+        """Run a block in the precision of the configuration."""
+        if self._autocast_type is None:
             return contextlib.nullcontext()
-        return torch.autocast(self._device.type, dtype=self._dtype)
+        return torch.autocast(self._device.type, dtype=self._autocast_type)
 
-    def _check_precision(self, precision: str) -> None:
+    def loss(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
+        """Return the training loss of a micro-batch, a float32 scalar in nats."""
+        targets = smooth_labels(batch.targets, self.config.label_smoothing)
+        return soft_cross_entropy(logits_BK, targets)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of the mean loss of one micro-batch."""
+        # The mean over the step is the mean of M micro-batch means: divide by M here, and the sum
+        # of M backward passes is the gradient of the whole batch.
+        if self.config.accumulation > 1:
+            loss = loss / self.config.accumulation
+        # Gradients below 6e-8 are zero in float16; scaled by a power of two they are not.
+        torch.autograd.backward(self._scaler.scale(loss))
+
+    def update(self, step: int) -> None:
+        """Change the weights by their gradients, and forget the gradients.
+
+        If float16 gradients overflowed, only the scale of later losses changes; the host never
+        learns of it.
+        """
+        if self.config.max_grad_norm is not None:
+            # The norm to clip is that of the true gradient of the whole step: after the last
+            # micro-batch, summed over processes, and without the scale of the loss.
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        rate = learning_rate_at(self.config, step / self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def average(self, step: int) -> None:
+        """Average what processes hold in their buffers, then take the weights into the average."""
+        # All-reduced gradients keep the weights of all processes equal; buffers need this. Between
+        # steps every process then holds the same bits, and rank 0 can save for all.
+        size = current_world().size
+        if size > 1:
+            if self._statistics:
+                flat = torch.cat([tensor.flatten() for tensor in self._statistics])
+                means = sum_over_processes_(flat).div_(size)
+                parts = torch.split(means, [tensor.numel() for tensor in self._statistics])
+                for tensor, part in zip(self._statistics, parts, strict=True):
+                    tensor.copy_(part.view_as(tensor))
+            copy_from_main_(self._other_buffers)
+        if self.averaged:
+            self.averaged.update_(step)
+
+    def reset(self) -> None:
+        """Start over in place from the current weights: nothing is allocated or compiled again."""
+        for carried in self._carried:
+            carried.clear()
+        self.optimizer.zero_grad()
+        reset_optimizer_(self.optimizer)
+        self._scaler.load_state_dict(self._first_scaler)
+        if self.averaged:
+            self.averaged.copy_()
+
+    def state_dict(self) -> StepState:
+        """Return the state, without copying tensors; reads the loss scale from the device.
+
+        Every process must call this; what rank 0 gets is complete.
+        """
+        by_rank = gather_on_main([carried.state_dict() for carried in self._carried])
+        return StepState(
+            model=self.model.state_dict(),
+            updates=UpdatesState(
+                average=self.averaged.model.state_dict() if self.averaged else {},
+                optimizer=self.optimizer.state_dict(),
+                scaler=self._scaler.state_dict(),
+            ),
+            # Micro-batch 0 of every process, then micro-batch 1 of every process: as `BatchLayout`.
+            shares=[state for of_number in zip(*by_rank, strict=True) for state in of_number],
+        )
+
+    def load_state_dict(self, state: StepState) -> None:
+        """Resume from the state of a step of the same configuration, processes and data."""
+        self.model.load_state_dict(state["model"])
+        updates, layout = state["updates"], self.batches.layout
+        self.optimizer.zero_grad()
+        # The optimizer keeps the tensors that it is given.
+        self.optimizer.load_state_dict(copy.deepcopy(updates["optimizer"]))
+        self._scaler.load_state_dict(updates["scaler"])
+        if self.averaged:
+            self.averaged.model.load_state_dict(updates["average"])
+        for number, carried in enumerate(self._carried):
+            share = number * layout.world_size + layout.rank
+            carried.load_state_dict(state["shares"][share], device=self._device)
+
+    def _check_precision(self) -> None:
         # Of some devices torch says so by an exception, of others by a warning and float32.
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
@@ -136,9 +355,41 @@ class TrainedNetwork:
             except (RuntimeError, UserWarning) as error:
                 reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"task.trainer.precision: expected a precision of {self._device}, got {precision!r}: "
-            f"{reason}"
+            f"task.trainer.precision: expected a precision of {self._device}, "
+            f"got {self.config.precision!r}: {reason}"
         )
+
+
+@dataclass(slots=True)
+class _Carried:
+    """What a micro-batch hands to the one of the same number in the next step.
+
+    RecursiveMix and kept saliency maps look back; with two micro-batches per step there are two
+    lines of the past that never touch, as with two processes.
+    """
+
+    saliency: CachedSource
+    previous: MixedBatch | None = None
+    batch_key: BatchKey | None = None
+    batch: TrainingBatch | None = None
+
+    def clear(self) -> None:
+        self.previous = self.batch_key = self.batch = None
+        self.saliency.clear()
+
+    def state_dict(self) -> CarriedState:
+        # The batch is not saved: its key names it.
+        return CarriedState(
+            previous=tensors_of(self.previous) if self.previous else None,
+            saliency=self.saliency.state_dict(),
+        )
+
+    def load_state_dict(self, state: CarriedState, *, device: torch.device) -> None:
+        self.clear()
+        self.saliency.load_state_dict(state["saliency"], device=device)
+        if state["previous"] is not None:
+            # Checkpoints are read into main memory.
+            self.previous = batch_from_tensors(state["previous"], device=device)
 
 
 def _distributed(model: nn.Module, device: torch.device) -> DistributedDataParallel | None:
@@ -147,6 +398,7 @@ def _distributed(model: nn.Module, device: torch.device) -> DistributedDataParal
     return DistributedDataParallel(
         model,
         device_ids=None if device.type == "cpu" else [device],
+        # Gradients live in the buffers that are sent: one copy of all gradients less.
         gradient_as_bucket_view=True,
         **_DISTRIBUTED_OPTIONS,
     )
@@ -156,238 +408,3 @@ def _batch_norm_statistics(model: nn.Module) -> list[Tensor]:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     pairs = [(norm.running_mean, norm.running_var) for norm in norms]
     return [tensor for pair in pairs for tensor in pair if tensor is not None]
-
-
-@contextlib.contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    # 5 microseconds on a CPU, so there is no need to ask whether the network draws at all.
-    indexed = [] if device.type in _WITHOUT_INDEXED_GENERATORS else [device]
-    with torch.random.fork_rng(devices=indexed, device_type=device.type):
-        torch.default_generator.manual_seed(seed)
-        if device.type != "cpu":
-            torch.get_device_module(device).manual_seed(seed)
-        yield
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedBatch:
-    """A micro-batch as the network gets it.
-
-    Attributes:
-        images: (B, C, H, W) float32.
-        targets: (B, K) float32 soft targets.
-        labels: (B,) int64, the images' own classes.
-        key: names the draws of this step.
-        is_mixed: whether anything was mixed.
-    """
-
-    images: Tensor
-    targets: Tensor
-    labels: Tensor
-    key: StepKey
-    is_mixed: bool
-
-
-class FeedState(TypedDict):
-    """What a micro-batch carries from step to step: the last mixed batch and saliency maps."""
-
-    previous: dict[str, Tensor | None] | None
-    saliency: CacheState | None
-
-
-class MicroBatchFeed:
-    """Feeds the micro-batch of one number, step by step.
-
-    Each number has its own line of mixed batches (for operators that mix with the one before) and
-    its own saliency maps: what comes before micro-batch 1 of a step is micro-batch 1 of the step
-    before. The same holds for the shares of several processes.
-    """
-
-    def __init__(
-        self,
-        batches: TrainingBatches,
-        saliency: CachedSource,
-        network: TrainedNetwork,
-        *,
-        number: int,
-    ) -> None:
-        """Feed micro-batch ``number`` of every step.
-
-        Args:
-            batches: where images come from.
-            saliency: where operators that need saliency get it from; of this feed alone.
-            network: what is fed.
-            number: from 0.
-        """
-        self._batches = batches
-        self._saliency = saliency
-        self._network = network
-        self._number = number
-        self._previous: MixedBatch | None = None
-        self._held: tuple[BatchKey, TrainingBatch] | None = None
-
-    def next(self, decision: Decision, *, seed: int, step: int) -> FedBatch:
-        """Return the micro-batch of optimizer step ``step``, mixed as ``decision`` says."""
-        batch_number = step // self._saliency.refresh_every
-        self._saliency.hold(batch_number)
-        batch_key = self._batches.layout.key(seed, batch_number, self._number)
-        images, labels, _ = self._batch(batch_key)
-        images = self._network.laid_out(images)
-        key = StepKey(seed=seed, step=step, rank=batch_key.share)
-        if not is_mixed(decision, key):
-            targets = nn.functional.one_hot(labels, self._batches.num_classes).float()
-            return FedBatch(images=images, targets=targets, labels=labels, key=key, is_mixed=False)
-        mixed = mix_step(
-            decision,
-            images,
-            labels,
-            key=key,
-            num_classes=self._batches.num_classes,
-            model=self._network.model,
-            saliency=self._saliency,
-            previous=self._previous,
-        )
-        # Kept only as long as the operator that needs it goes on.
-        needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
-        self._previous = mixed if needs_previous else None
-        return FedBatch(
-            images=mixed.images, targets=mixed.targets, labels=labels, key=key, is_mixed=True
-        )
-
-    def reset(self) -> None:
-        """Forget everything that was carried."""
-        self._previous = self._held = None
-        self._saliency.clear()
-
-    def state_dict(self) -> FeedState:
-        """Return the state, without copying tensors."""
-        return FeedState(
-            previous=dataclasses.asdict(self._previous) if self._previous else None,
-            saliency=self._saliency.state_dict(),
-        )
-
-    def load_state_dict(self, state: FeedState, *, device: torch.device) -> None:
-        """Continue from a state; checkpoints are read into main memory."""
-        self.reset()
-        self._previous = _previous_on(device, state["previous"])
-        self._saliency.load_state_dict(state["saliency"], device=device)
-
-    def _batch(self, key: BatchKey) -> TrainingBatch:
-        if self._saliency.refresh_every == 1:
-            return self._batches.batch(key)
-        if self._held is None or self._held[0] != key:
-            self._held = key, self._batches.batch(key)
-        return self._held[1]
-
-
-def micro_batch_feeds(
-    batches: TrainingBatches, saliency: CachedSource, network: TrainedNetwork
-) -> list[MicroBatchFeed]:
-    """Return the feeds of all micro-batches of a step of this process.
-
-    Args:
-        batches: where images come from.
-        saliency: names the source and how often it is asked; each feed keeps maps of its own.
-        network: what is fed.
-    """
-    return [
-        MicroBatchFeed(
-            batches,
-            CachedSource(saliency.source, refresh_every=saliency.refresh_every),
-            network,
-            number=number,
-        )
-        for number in range(batches.layout.accumulation)
-    ]
-
-
-def _previous_on(
-    device: torch.device, values: dict[str, Tensor | None] | None
-) -> MixedBatch | None:
-    if values is None:
-        return None
-    moved = {name: None if value is None else value.to(device) for name, value in values.items()}
-    return MixedBatch(**moved)  # type: ignore[arg-type]
-
-
-class UpdatesState(TypedDict):
-    """What `WeightUpdates` continue from; ``average`` and ``scaler`` are empty where unused."""
-
-    average: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
-
-
-class WeightUpdates:
-    """Updates the weights of a model, step by step.
-
-    Attributes:
-        optimizer: SGD or AdamW.
-        average: averaged weights, if any.
-    """
-
-    def __init__(self, model: nn.Module, config: TrainerConfig) -> None:
-        """Update ``model``, the raw module on its device."""
-        self.optimizer = make_optimizer(model, config)
-        self.average = (
-            AveragedWeights(model, copy.deepcopy(model), decay=config.ema_decay)
-            if config.ema_decay
-            else None
-        )
-        self._model = model
-        self._config = config
-        device = next(model.parameters()).device
-        self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self._first_scaler = self._scaler.state_dict()
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of the mean loss of one of the micro-batches of a step."""
-        if self._config.accumulation > 1:
-            loss = loss / self._config.accumulation
-        torch.autograd.backward(self._scaler.scale(loss))
-
-    def step(self, *, progress: float) -> None:
-        """Change the weights by the gradients of a step, and forget the gradients.
-
-        A step whose float16 gradients overflowed changes nothing but the scale of the losses after
-        it; the host never learns of it.
-        """
-        if self._config.max_grad_norm is not None:
-            # What is clipped are the gradients of all micro-batches and processes, unscaled.
-            self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._model.parameters(), self._config.max_grad_norm)
-        rate = learning_rate_at(self._config, progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        self.optimizer.zero_grad()
-
-    def take_average(self, step: int) -> None:
-        """Take the weights after optimizer step number ``step`` into the average, if any."""
-        if self.average:
-            self.average.update_(step)
-
-    def reset(self) -> None:
-        """Start over in place, averages from the current weights."""
-        self.optimizer.zero_grad()
-        reset_optimizer_(self.optimizer)
-        self._scaler.load_state_dict(self._first_scaler)
-        if self.average:
-            self.average.copy_()
-
-    def state_dict(self) -> UpdatesState:
-        """Return the state, without copying tensors. Reads the scale from the device."""
-        return UpdatesState(
-            average=self.average.model.state_dict() if self.average else {},
-            optimizer=self.optimizer.state_dict(),
-            scaler=self._scaler.state_dict(),
-        )
-
-    def load_state_dict(self, state: UpdatesState) -> None:
-        """Continue from a state of the same configuration."""
-        self.optimizer.zero_grad()
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self._scaler.load_state_dict(state["scaler"])
-        if self.average:
-            self.average.model.load_state_dict(state["average"])

@@ -1,63 +1,37 @@
 """ClassifierTrainer: the one training loop, by segments in search, from end to end in replay."""
 
-import functools
 import time
 from collections.abc import Callable, Iterator
-from typing import TypedDict
+from typing import overload
 
 import torch
 from torch import Generator, Tensor, nn
 
 from automix.configuration.data import DataConfig
-from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
-from automix.data.batches import BatchLayout, BatchPreparer, TrainingBatches
+from automix.configuration.task import TaskConfig, TrainerConfig
+from automix.data.batches import BatchLayout, BatchPreparer
 from automix.data.load import holding_device, load_data, training_batches
 from automix.data.splits import SearchData, StoredImages
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
-from automix.evaluation.inference import evaluation_mode
 from automix.models.build import build_model, reinitialize_
-from automix.random_streams import Stream, stream_generator
-from automix.saliency.sources import CachedSource, build_source
+from automix.random_streams import Stream, restored_generators, stream_generator
+from automix.saliency.gradient import evaluation_mode
+from automix.saliency.sources import build_source
 from automix.schedule import Decision, Schedule
-from automix.training.distributed import current_world, gather_on_main, join_parts, part_of
-from automix.training.metrics import (
-    EvalMetrics,
-    RunningSums,
-    TrainMetrics,
-    smooth_labels,
-    soft_cross_entropy,
-)
-from automix.training.step import (
-    FedBatch,
-    FeedState,
-    TrainedNetwork,
-    UpdatesState,
-    WeightUpdates,
-    micro_batch_feeds,
-)
+from automix.training.distributed import current_world, join_parts, part_of
+from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
+from automix.training.step import StepState, TrainingStep
 
 _EVALUATION_BATCH = 1024
 
 
-class TrainerState(TypedDict):
-    """Everything a training run needs to continue bit for bit: tensors and plain values.
-
-    Attributes:
-        seed: of the training.
-        step: optimizer steps done.
-        world_size: processes that train together.
-        model: weights and buffers.
-        updates: state of averages, optimizer and loss scale.
-        shares: what each share of a step carries to the next, by number of the share.
-    """
+class TrainerState(StepState):
+    """Everything a training run needs to resume bit for bit: tensors and plain values."""
 
     seed: int
     step: int
     world_size: int
-    model: dict[str, Tensor]
-    updates: UpdatesState
-    shares: list[FeedState]
 
 
 class ClassifierTrainer:
@@ -68,92 +42,93 @@ class ClassifierTrainer:
 
     In a world of several processes each of them has a trainer with the same arguments, and calls
     the same methods in the same order; between calls all hold the same weights.
+
+    Attributes:
+        training_step: does one optimizer step; its stages are there for loops of another kind.
+        step: optimizer steps done.
+        seed: names the initialization, the order of the images and all draws.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        batches: TrainingBatches,
+        training_step: TrainingStep,
         preparer: BatchPreparer,
         *,
         initialize: Callable[[nn.Module, Generator], None],
-        saliency: CachedSource,
-        config: TrainerConfig,
         seed: int,
     ) -> None:
-        """Take ownership of ``model``, which is initialized anew from ``seed``.
+        """Take ownership of the model of ``training_step``, which is initialized from ``seed``.
 
         Args:
-            model: maps (B, C, H, W) float32 images to (B, K) logits; on its device already.
-            batches: training batches on the model's device.
+            training_step: of the model, batches and configuration to train with.
             preparer: normalizes the uint8 images that the model is evaluated on.
             initialize: gives the model its initial values in place, from a generator.
-            saliency: where operators that need saliency get it from; a batch is held for the
-                steps from one refresh to the next.
-            config: length, optimizer and averaging.
-            seed: names the initialization, the order and all draws.
+            seed: names the initialization, the order of the images and all draws.
         """
-        self.config = config
-        self.model = model
-        self.device = next(model.parameters()).device
-        self.batch_size = batches.layout.batch_size
-        self.steps_per_epoch = batches.layout.steps_per_epoch
-        self.total_steps = config.epochs * self.steps_per_epoch
-        self._layout = batches.layout
+        layout = training_step.batches.layout
+        self.training_step = training_step
+        self.config = training_step.config
+        self.model = training_step.model
+        self.device = next(self.model.parameters()).device
+        self.batch_size = layout.batch_size
+        self.steps_per_epoch = layout.steps_per_epoch
+        self.total_steps = training_step.total_steps
         self._preparer = preparer
         self._initialize = initialize
-        self._saliency = saliency.source
-        self._num_classes = batches.num_classes
-        self.network = TrainedNetwork(model, config)
-        self._feeds = micro_batch_feeds(batches, saliency, self.network)
-        self._updates = WeightUpdates(model, config)
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
         """Start over from ``seed`` in place: nothing is reloaded, allocated or compiled again."""
         self.seed = seed
         self.step = 0
-        for feed in self._feeds:
-            feed.reset()
         self._initialize(self.model, stream_generator(seed, Stream.INITIALIZATION))
-        self._updates.reset()
+        # After the weights: the moving average starts at their initial values.
+        self.training_step.reset()
 
     @property
     def progress(self) -> float:
-        """Share of the training done, in [0, 1]."""
+        """Fraction of the training run done, in [0, 1]."""
         return self.step / self.total_steps
 
     @property
     def evaluated_model(self) -> nn.Module:
         """The module that is evaluated: averaged weights if there are any."""
-        return self._updates.average.model if self._updates.average else self.model
+        averaged = self.training_step.averaged
+        return averaged.model if averaged else self.model
 
-    def train(self, decision: Decision, *, num_steps: int) -> TrainMetrics:
-        """Run ``num_steps`` optimizer steps, mixing as ``decision`` says.
+    @overload
+    def train(self, decision: Decision, *, num_steps: int) -> TrainMetrics: ...
 
-        The host waits for the device once, at the end.
+    @overload
+    def train(self, decision: Decision, *, num_steps: int, sums: RunningSums) -> None: ...
+
+    def train(
+        self, decision: Decision, *, num_steps: int, sums: RunningSums | None = None
+    ) -> TrainMetrics | None:
+        """Do ``num_steps`` optimizer steps, mixing as ``decision`` says.
+
+        The host waits for the device once, at the end, to read the metrics.
+
+        Args:
+            decision: operator, probability and strength of all these steps.
+            num_steps: at most as many as remain.
+            sums: takes in loss and accuracies instead: nothing is read and the host does not wait.
 
         Raises:
-            ValueError: the training would run past its end.
-        """
-        sums = RunningSums(self.device)
-        self.run(decision, sums, num_steps=num_steps)
-        return sums.read()
-
-    def run(self, decision: Decision, sums: RunningSums, *, num_steps: int) -> None:
-        """Do as `train`, but add to ``sums``: the host does not wait for the device at all.
-
-        Raises:
-            ValueError: the training would run past its end.
+            ValueError: the training run would go past its end.
         """
         if self.step + num_steps > self.total_steps:
-            left = self.total_steps - self.step
-            raise ValueError(f"expected at most {left} more steps, got {num_steps}")
+            remaining = self.total_steps - self.step
+            raise ValueError(f"expected at most {remaining} more steps, got {num_steps}")
+        totals = RunningSums(self.device) if sums is None else sums
         started = time.perf_counter()
         self.model.train()
         for _ in range(num_steps):
-            self._train_step(decision, sums)
-        sums.seconds += time.perf_counter() - started
+            self.training_step(decision, totals, seed=self.seed, step=self.step)
+            # After the step: one that raised is not counted.
+            self.step += 1
+        totals.seconds += time.perf_counter() - started
+        return totals.read() if sums is None else None
 
     def replay(
         self, schedule: Schedule, *, longest: int | None = None
@@ -171,24 +146,6 @@ class ClassifierTrainer:
             limit = min(self.total_steps, self.step + (longest or self.total_steps))
             stop = schedule.holds_until(self.step, limit=limit, num_steps=self.total_steps)
             yield decision, self.train(decision, num_steps=stop - self.step)
-
-    @torch.no_grad()
-    def logits(self, split: StoredImages) -> Tensor:
-        """Return (N, K) float32 logits of the evaluated weights on ``split``, in order.
-
-        Always in 32 bits: what is evaluated is what is saved, whatever it was trained with. Each
-        of several processes passes its part of the images through the network, every image once,
-        and gets the logits of all.
-        """
-        model, count = self.evaluated_model, len(split)
-        here = part_of(count)
-        parts = [torch.empty(0, self._num_classes, device=self.device)]
-        with evaluation_mode(model):
-            for start in range(here.start, here.stop, _EVALUATION_BATCH):
-                stored = split.read(start, min(start + _EVALUATION_BATCH, here.stop))
-                images = self.network.laid_out(self._preparer.evaluation(stored))
-                parts.append(model(images).float())
-        return join_parts(torch.cat(parts), count)
 
     def evaluate(self, split: StoredImages) -> EvalMetrics:
         """Evaluate on ``split``; the host waits for the device once."""
@@ -213,93 +170,63 @@ class ClassifierTrainer:
             num_images=len(split),
         )
 
+    @torch.no_grad()
+    def logits(self, split: StoredImages) -> Tensor:
+        """Return (N, K) float32 logits of the evaluated weights on ``split``, in order.
+
+        Always in 32 bits: what is evaluated is what is saved, whatever it was trained with. Each
+        of several processes passes its part of the images through the network, every image once,
+        and gets the logits of all.
+        """
+        model, count = self.evaluated_model, len(split)
+        here = part_of(count)
+        # With fewer images than processes some have none, but join the others with no rows.
+        parts = [torch.empty(0, self.training_step.batches.num_classes, device=self.device)]
+        with evaluation_mode(model):
+            for start in range(here.start, here.stop, _EVALUATION_BATCH):
+                stored = split.read(start, min(start + _EVALUATION_BATCH, here.stop))
+                images = self._preparer.evaluation(stored)
+                parts.append(model(self.training_step.in_memory_format(images)).float())
+        return join_parts(torch.cat(parts), count)
+
     def saliency_of(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Return (B, H, W) maps of stored uint8 images under the current weights."""
         images = self._preparer.evaluation(images_BCHW)
-        return self._saliency(self.model, images, labels_B.to(self.device))
+        return self.training_step.saliency(self.model, images, labels_B.to(self.device))
 
     def state_dict(self) -> TrainerState:
         """Return the state, without copying tensors: copy it before training on.
 
         Every process must call this; what rank 0 gets is complete, and all that is to be saved.
         """
-        own = [feed.state_dict() for feed in self._feeds]
-        by_rank = gather_on_main(own)
-        return TrainerState(
-            seed=self.seed,
-            step=self.step,
-            world_size=self._layout.world_size,
-            model=self.model.state_dict(),
-            updates=self._updates.state_dict(),
-            shares=[state for of_number in zip(*by_rank, strict=True) for state in of_number],
-        )
+        return {
+            "seed": self.seed,
+            "step": self.step,
+            "world_size": self.training_step.batches.layout.world_size,
+            **self.training_step.state_dict(),
+        }
 
     def load_state_dict(self, state: TrainerState) -> None:
-        """Continue from a state of a trainer with the same configuration and data.
+        """Resume from a state of a trainer with the same configuration and data.
 
         Raises:
             CheckpointError: it is the state of another number of processes or micro-batches; this
                 trainer is as it was.
         """
-        processes, found = self._layout.world_size, state["world_size"]
-        if found != processes:
+        layout = self.training_step.batches.layout
+        if state["world_size"] != layout.world_size:
             raise CheckpointError(
-                f"checkpoint: expected a training run of {processes} process"
-                f"{'es' if processes > 1 else ''}, got one of {found}; continue it with as many"
+                f"checkpoint: expected a training run of {layout.world_size} process"
+                f"{'es' if layout.world_size > 1 else ''}, got one of {state['world_size']}; "
+                "continue it with as many"
             )
-        if len(state["shares"]) != processes * len(self._feeds):
+        if len(state["shares"]) != layout.world_size * layout.accumulation:
             raise CheckpointError(
-                f"checkpoint: expected a training run with accumulation {len(self._feeds)}, "
-                f"got {len(state['shares']) / processes:g}"
+                f"checkpoint: expected a training run with accumulation {layout.accumulation}, "
+                f"got {len(state['shares']) / layout.world_size:g}"
             )
         self.seed, self.step = state["seed"], state["step"]
-        self.model.load_state_dict(state["model"])
-        self._updates.load_state_dict(state["updates"])
-        for number, feed in enumerate(self._feeds):
-            share = number * self._layout.world_size + self._layout.rank
-            feed.load_state_dict(state["shares"][share], device=self.device)
-
-    def fed_batch(self, decision: Decision, *, micro_batch: int = 0) -> FedBatch:
-        """Return a micro-batch of the next step, mixed as ``decision`` says."""
-        return self._feeds[micro_batch].next(decision, seed=self.seed, step=self.step)
-
-    def train_on(self, fed: FedBatch) -> Tensor:
-        """Do the next step on a batch that someone else has mixed; with accumulation 1 only.
-
-        Returns:
-            The loss, a scalar on the device; the host does not wait for it.
-        """
-        self.model.train()
-        _, loss = self._pass(fed)
-        self.finish_step()
-        return loss.detach()
-
-    def loss(self, logits_BK: Tensor, fed: FedBatch) -> Tensor:
-        """Return the training loss of a micro-batch, a float32 scalar."""
-        targets = smooth_labels(fed.targets, self.config.label_smoothing)
-        return soft_cross_entropy(logits_BK, targets)
-
-    def finish_step(self) -> None:
-        """Change the weights by the gradients that they have, and go on to the next step."""
-        self._updates.step(progress=self.progress)
-        self.network.share_buffers_()
-        self._updates.take_average(self.step)
-        self.step += 1
-
-    def _train_step(self, decision: Decision, sums: RunningSums) -> None:
-        for number in range(len(self._feeds)):
-            fed = self.fed_batch(decision, micro_batch=number)
-            with self.network.accumulating(is_last=number == len(self._feeds) - 1):
-                logits, loss = self._pass(fed)
-            sums.add(loss, logits, fed.labels, is_mixed=fed.is_mixed)
-        self.finish_step()
-
-    def _pass(self, fed: FedBatch) -> tuple[Tensor, Tensor]:
-        """Add the gradients of a micro-batch; return its logits and loss."""
-        logits = self.network.logits(fed.images, key=fed.key)
-        loss = self.loss(logits, fed)
-        self._updates.backward(loss)
-        return logits, loss
+        self.training_step.load_state_dict(state)
 
 
 def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:
@@ -339,7 +266,7 @@ def check_model(task: TaskConfig, data: SearchData) -> None:
     )
     try:
         # Dropout draws from the global generator.
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), restored_generators(torch.device("cpu")):
             logits = model(torch.zeros(batch, *data.image_shape))
         if getattr(logits, "shape", None) != (batch, data.num_classes):
             got = getattr(logits, "shape", type(logits).__name__)
@@ -375,15 +302,19 @@ def build_trainer(
     batches, preparer = training_batches(
         data, task.data, layout, num_steps=num_steps, device=device
     )
-    return ClassifierTrainer(
+    training_step = TrainingStep(
         model.to(device),
         batches,
-        preparer,
-        initialize=functools.partial(_initialize_, task.model, shape),
-        saliency=CachedSource(
-            build_source(task.saliency), refresh_every=task.saliency.refresh_every
-        ),
+        saliency=build_source(task.saliency),
+        refresh_every=task.saliency.refresh_every,
         config=task.trainer,
+    )
+    return ClassifierTrainer(
+        training_step,
+        preparer,
+        initialize=lambda model, generator: reinitialize_(
+            model, task.model, generator=generator, **shape
+        ),
         seed=seed,
     )
 
@@ -397,9 +328,3 @@ def _layout(config: TrainerConfig, num_images: int) -> BatchLayout:
         rank=world.rank,
         world_size=world.size,
     )
-
-
-def _initialize_(
-    config: ModelConfig, shape: dict[str, int], model: nn.Module, generator: Generator
-) -> None:
-    reinitialize_(model, config, generator=generator, **shape)

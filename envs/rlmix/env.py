@@ -29,7 +29,7 @@ from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.gradient import normalized, raw_module
 from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics
-from automix.training.step import FedBatch
+from automix.training.step import MicroBatch
 from automix.training.trainer import (
     ClassifierTrainer,
     TrainerState,
@@ -57,14 +57,14 @@ class SeenBatch:
     """A clean batch, what the network makes of it, and what is drawn for its mixing.
 
     Attributes:
-        fed: the batch.
+        clean: the batch.
         cells: (B, P, P) magnitude of the gradient, not normalized.
         logits: (B, K).
         draws: partners and weights; the percentiles are up to the agent.
         grid: cells along a side of the grid that is mixed on.
     """
 
-    fed: FedBatch
+    clean: MicroBatch
     cells: Tensor
     logits: Tensor
     draws: RMixDraws
@@ -73,12 +73,13 @@ class SeenBatch:
 
 def see(trainer: ClassifierTrainer, config: RLMixConfig) -> SeenBatch:
     """Return the next batch of a training run; the pass leaves no trace in the network."""
-    fed = trainer.fed_batch(Decision(operator=Operator.NONE))
+    stages = trainer.training_step
+    images, labels, key = stages.fetch(seed=trainer.seed, step=trainer.step)
+    clean = stages.mix(Decision(operator=Operator.NONE), images, labels, key=key)
     trainer.model.train()
     cells_BPP, logits_BK = gradient_cells(
-        trainer.model, fed.images, fed.labels, cells=config.cells, layer=config.layer
+        trainer.model, images, labels, cells=config.cells, layer=config.layer
     )
-    key, images = fed.key, fed.images
     generator = stream_generator(
         key.seed, Stream.MIXING, rank=key.rank, step=key.step, device=images.device
     )
@@ -87,7 +88,7 @@ def see(trainer: ClassifierTrainer, config: RLMixConfig) -> SeenBatch:
     # On the host: what is drawn on the device would have to be waited for.
     choice = derived_seed(key.seed, Stream.MIXING_CHOICE, rank=key.rank, step=key.step)
     grid = config.grids[choice % len(config.grids)]
-    return SeenBatch(fed=fed, cells=cells_BPP, logits=logits_BK, draws=draws, grid=grid)
+    return SeenBatch(clean=clean, cells=cells_BPP, logits=logits_BK, draws=draws, grid=grid)
 
 
 def observed(seen: SeenBatch, config: RLMixConfig) -> dict[str, Tensor]:
@@ -109,12 +110,12 @@ def mix(seen: SeenBatch, levels_B: Tensor) -> MixedBatch:
         seen: the batch.
         levels_B: (B,) int64, index of each image's percentile: 0, 0.11, ... 0.99.
     """
-    images = seen.fed.images
+    images = seen.clean.images
     size = (images.shape[2], images.shape[3])
     with torch.no_grad():
         return apply_rmix(
             images,
-            seen.fed.targets,
+            seen.clean.targets,
             seen.draws._replace(percentile=levels_B * _PERCENTILE_STEP),
             saliency_BHW=enlarge_cells(seen.cells, size).squeeze(1),
             grid=seen.grid,
@@ -131,23 +132,37 @@ def train_on(
         not paid), scalars on the device. The gradient with respect to the mixed images comes from
         the training step itself; the weights are the same for both.
     """
-    fed = dataclasses.replace(seen.fed, images=mixed.images, targets=mixed.targets, is_mixed=True)
+    batch = dataclasses.replace(
+        seen.clean, images=mixed.images, targets=mixed.targets, is_mixed=True
+    )
     if config.reward == "validation_gain":
-        loss = trainer.train_on(fed)
+        loss = _step_on(trainer, batch)
         return loss, torch.zeros_like(loss)
     if config.layer is None:
         images = mixed.images.detach().requires_grad_()
-        loss = trainer.train_on(dataclasses.replace(fed, images=images))
+        loss = _step_on(trainer, dataclasses.replace(batch, images=images))
         gradient = images.grad
     else:
         with outputs_of(raw_module(trainer.model), config.layer, cut=False) as outputs:
-            loss = trainer.train_on(fed)
+            loss = _step_on(trainer, batch)
         gradient = outputs[-1].grad
     assert gradient is not None
     cells_BPP = pooled_magnitude(gradient.float(), cells=config.cells)
     if config.reward == "gradient_similarity":
         return loss, batch_similarity(seen.cells, cells_BPP)
     return loss, image_similarity(seen.cells, cells_BPP).mean()
+
+
+def _step_on(trainer: ClassifierTrainer, batch: MicroBatch) -> Tensor:
+    """Do the stages of a training step that follow mixing; return the loss, on the device."""
+    stages = trainer.training_step
+    trainer.model.train()
+    loss = stages.loss(stages.forward(batch), batch)
+    stages.backward(loss)
+    stages.update(trainer.step)
+    stages.average(trainer.step)
+    trainer.step += 1
+    return loss.detach()
 
 
 Maps = dict[str, NDArray[np.float32]]

@@ -217,7 +217,7 @@ def test_seconds_go_on_after_a_continuation(make_env: MakeEnv) -> None:
 
 def pointers(env: MixingEnv) -> list[int]:
     trainer = env.trainer
-    batches = trainer._feeds[0]._batches
+    batches = trainer.training_step.batches
     assert isinstance(batches, ResidentBatches)
     tensors: list[Tensor] = [*trainer.model.state_dict().values()]
     tensors += trainer.evaluated_model.state_dict().values()

@@ -22,7 +22,7 @@ from automix.errors import ConfigError
 from automix.files import load_checkpoint, save_checkpoint
 from automix.mixing import StepKey
 from automix.operators.rmix import RMixDraws
-from automix.training.step import FedBatch
+from automix.training.step import MicroBatch
 from envs.rlmix.config import RewardName, RLMixConfig
 from envs.rlmix.env import RLMixEnv, SeenBatch, mix
 from envs.rlmix.similarity import batch_similarity, gradient_cells, image_similarity
@@ -58,7 +58,7 @@ def test_a_step_is_that_of_the_published_code(shared_folder: Path) -> None:
     cells, logits = gradient_cells(model, images, labels, cells=8)
     targets = F.one_hot(labels, 10).float()
     key = StepKey(seed=0, step=0)
-    fed = FedBatch(images=images, targets=targets, labels=labels, key=key, is_mixed=False)
+    clean = MicroBatch(images=images, targets=targets, labels=labels, key=key, is_mixed=False)
     for index, action in enumerate(arrays["action"]):
         assert_same_maps(cells, arrays["saliency_clean"][index])
         draws = RMixDraws(
@@ -67,7 +67,9 @@ def test_a_step_is_that_of_the_published_code(shared_folder: Path) -> None:
             lam=arrays["w"][index, 0].expand(len(images)),
         )
         grid = int(arrays["grid"][index])
-        mixed = mix(SeenBatch(fed=fed, cells=cells, logits=logits, draws=draws, grid=grid), action)
+        mixed = mix(
+            SeenBatch(clean=clean, cells=cells, logits=logits, draws=draws, grid=grid), action
+        )
         torch.testing.assert_close(mixed.images, arrays["x_mixed"][index], atol=1e-5, rtol=0)
         torch.testing.assert_close(mixed.targets, arrays["target"][index], atol=1e-5, rtol=0)
         after, _ = gradient_cells(model, mixed.images, mixed.targets, cells=8)

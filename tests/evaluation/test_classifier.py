@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from automix.evaluation.calibration import ece, nll
 from automix.evaluation.classifier import group_accuracy, report_classifier
-from automix.evaluation.inference import evaluation_mode
+from automix.saliency.gradient import evaluation_mode
 
 
 def predictions(seed: int, num_images: int, num_classes: int = 8) -> tuple[Tensor, Tensor]:

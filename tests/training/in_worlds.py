@@ -101,9 +101,9 @@ def saved(decision: Decision, fields: dict[str, Any], at: int) -> dict[str, Any]
     """Train to the end; return the state after ``at`` steps, sums too, and the final ones."""
     trainer = bn_trainer(3, **fields)
     sums = RunningSums(trainer.device)
-    trainer.run(decision, sums, num_steps=at)
+    trainer.train(decision, num_steps=at, sums=sums)
     middle = copy.deepcopy({"trainer": trainer.state_dict(), "sums": sums.state_dict()})
-    trainer.run(decision, sums, num_steps=trainer.total_steps - at)
+    trainer.train(decision, num_steps=trainer.total_steps - at, sums=sums)
     final = copy.deepcopy({"trainer": trainer.state_dict(), "sums": sums.state_dict()})
     return {"middle": middle, "final": final}
 
@@ -115,7 +115,7 @@ def continued(state: dict[str, Any], decision: Decision, fields: dict[str, Any])
     sums = RunningSums(trainer.device)
     trainer.load_state_dict(state["trainer"])
     sums.load_state_dict(state["sums"])
-    trainer.run(decision, sums, num_steps=trainer.total_steps - trainer.step)
+    trainer.train(decision, num_steps=trainer.total_steps - trainer.step, sums=sums)
     return {"trainer": trainer.state_dict(), "sums": sums.state_dict()}
 
 

@@ -11,8 +11,8 @@ from automix.data.batches import BatchLayout, BatchPreparer, ResidentBatches
 from automix.data.splits import SearchData
 from automix.models.build import initialize_
 from automix.saliency.gradient import InputGradient
-from automix.saliency.sources import CachedSource
 from automix.training.distributed import current_world
+from automix.training.step import TrainingStep
 from automix.training.trainer import ClassifierTrainer, load_search_data
 from tests.resident import resident
 from tests.training.conftest import TASK
@@ -57,12 +57,11 @@ def plain_trainer(
     )
     preparer = BatchPreparer(digits().statistics, AugmentConfig(crop_padding=crop_padding))
 
-    return ClassifierTrainer(
+    training_step = TrainingStep(
         plain_network(dropout=dropout),
         ResidentBatches(resident(train), preparer, layout),
-        preparer,
-        initialize=initialize_,
-        saliency=CachedSource(InputGradient(), refresh_every=refresh_every),
+        saliency=InputGradient(),
         config=config,
-        seed=seed,
+        refresh_every=refresh_every,
     )
+    return ClassifierTrainer(training_step, preparer, initialize=initialize_, seed=seed)

@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.data.batches import BatchKey, TrainingBatch
 from automix.data.splits import SearchData
+from automix.mixing import StepKey
 from automix.operator_info import Operator
 from automix.saliency.gradient import input_gradient
 from automix.saliency.sources import CachedSource, SaliencySource
 from automix.schedule import Decision
-from automix.training.step import MicroBatchFeed
 from automix.training.trainer import ClassifierTrainer
 from tests.training.conftest import TOTAL_STEPS, MakeTrainer
 
@@ -30,25 +29,26 @@ class Watched:
 
 def batches_of(trainer: ClassifierTrainer, decision: Decision) -> tuple[list[Tensor], Watched]:
     """Return the unmixed images of every step, and the source that was asked."""
-    source, fed = Watched(), list[Tensor]()
+    source, fetched = Watched(), list[Tensor]()
     watch(trainer, source)
-    next_batch = MicroBatchFeed._batch
+    fetch = trainer.training_step.fetch
 
-    def keep(feed: MicroBatchFeed, key: BatchKey) -> TrainingBatch:
-        batch = next_batch(feed, key)
-        fed.append(batch.images.clone())
-        return batch
+    def keep(**names: int) -> tuple[Tensor, Tensor, StepKey]:
+        images, labels, key = fetch(**names)
+        fetched.append(images.clone())
+        return images, labels, key
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MicroBatchFeed, "_batch", keep)
+        patch.setattr(trainer.training_step, "fetch", keep)
         trainer.train(decision, num_steps=TOTAL_STEPS)
-    return fed, source
+    return fetched, source
 
 
 def watch(trainer: ClassifierTrainer, source: SaliencySource) -> None:
     """Let ``source`` give the maps of a training run."""
-    for feed in trainer._feeds:
-        feed._saliency = CachedSource(source, refresh_every=feed._saliency.refresh_every)
+    for carried in trainer.training_step._carried:
+        refresh_every = carried.saliency.refresh_every
+        carried.saliency = CachedSource(source, refresh_every=refresh_every)
 
 
 @pytest.mark.parametrize("refresh_every", [1, 2, 5])

@@ -47,10 +47,10 @@ def test_steps_do_not_wait(
     trainer, decision = make_trainer(**fields), Decision(operator=operator)
     sums = RunningSums(trainer.device)
     # The first steps allocate, and choose among kernels.
-    trainer.run(decision, sums, num_steps=2)
+    trainer.train(decision, num_steps=2, sums=sums)
     with waiting_is_an_error():
         # Four steps: a new epoch begins among them.
-        trainer.run(decision, sums, num_steps=4)
+        trainer.train(decision, num_steps=4, sums=sums)
     assert math.isfinite(sums.read().loss)
 
 

@@ -151,7 +151,7 @@ def test_a_reset_optimizer_steps_like_a_new_one(momentum: float) -> None:
 
 def test_average_follows_its_closed_form() -> None:
     model, decay = network(), 0.7
-    average = AveragedWeights(model, copy.deepcopy(model), decay=decay)
+    average = AveragedWeights(model, decay=decay)
     expected = {name: value.double() for name, value in model.state_dict().items()}
     for step in range(12):
         set_gradients(model, seed=step)
@@ -174,7 +174,7 @@ def test_average_follows_its_closed_form() -> None:
 
 def test_the_first_average_is_mostly_the_weights_after_the_first_step() -> None:
     model = network()
-    average = AveragedWeights(model, copy.deepcopy(model), decay=0.999)
+    average = AveragedWeights(model, decay=0.999)
     bias = model.state_dict()["3.bias"]
     start = bias.clone()
     bias.add_(1)
@@ -184,7 +184,7 @@ def test_the_first_average_is_mostly_the_weights_after_the_first_step() -> None:
 
 def test_copying_sets_the_average_to_the_weights() -> None:
     model = network()
-    average = AveragedWeights(model, copy.deepcopy(model), decay=0.5)
+    average = AveragedWeights(model, decay=0.5)
     with torch.no_grad():
         for value in model.state_dict().values():
             value.add_(1)

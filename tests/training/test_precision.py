@@ -15,6 +15,7 @@ from automix.mixing import StepKey
 from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision
+from automix.training.step import MicroBatch
 from automix.training.trainer import ClassifierTrainer
 from tests.equality import assert_same, untouched_generators
 from tests.training.conftest import TOTAL_STEPS, MakeTrainer
@@ -111,7 +112,7 @@ def test_a_precision_that_the_device_lacks_is_refused(
 
 def test_a_float16_step_that_overflows_changes_only_the_scale(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(precision="fp16", max_grad_norm=1.0)
-    scaler = trainer._updates._scaler
+    scaler = trainer.training_step._scaler
     first = scaler.state_dict()
     scaler.load_state_dict(first | {"scale": 2.0**120})
     before = [tensor.detach().clone() for tensor in trainer.model.parameters()]
@@ -208,7 +209,10 @@ def test_what_the_network_draws_is_named_by_the_step() -> None:
     def logits(seed: int, step: int, rank: int) -> Tensor:
         with untouched_generators():
             key = StepKey(seed=seed, step=step, rank=rank)
-            return trainer.network.logits(images, key=key).detach()
+            batch = MicroBatch(
+                images=images, targets=images, labels=images, key=key, is_mixed=False
+            )
+            return trainer.training_step.forward(batch).detach()
 
     keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
     found = []

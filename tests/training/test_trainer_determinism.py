@@ -34,7 +34,7 @@ def snapshot(trainer: ClassifierTrainer) -> dict[str, object]:
 def tensors_of(trainer: ClassifierTrainer) -> list[Tensor]:
     average = trainer.evaluated_model
     assert average is not trainer.model
-    momenta = [state["momentum_buffer"] for state in trainer._updates.optimizer.state.values()]
+    momenta = [state["momentum_buffer"] for state in trainer.training_step.optimizer.state.values()]
     return [*trainer.model.state_dict().values(), *average.state_dict().values(), *momenta]
 
 
@@ -186,7 +186,7 @@ def test_sums_that_are_cut_and_continued_are_the_same_to_the_last_bit(
     expected = whole.train(MIXUP, num_steps=TOTAL_STEPS)
     sums = RunningSums(cut.device)
     for num_steps in (1, 4, 2, 5):
-        cut.run(MIXUP, sums, num_steps=num_steps)
+        cut.train(MIXUP, num_steps=num_steps, sums=sums)
         continued = RunningSums(cut.device)
         continued.load_state_dict(sums.state_dict())
         sums = continued

@@ -78,7 +78,7 @@ def test_the_first_loss_is_the_cross_entropy_of_the_first_batch(
     make_trainer: MakeTrainer, search_data: SearchData
 ) -> None:
     trainer, twin = make_trainer(), make_trainer()
-    images, labels, _ = twin._feeds[0]._batches.batch(BatchKey(seed=0, step=0))
+    images, labels, _ = twin.training_step.batches.batch(BatchKey(seed=0, step=0))
     with torch.no_grad():
         logits = twin.model(images)
     metrics = trainer.train(NONE, num_steps=1)

@@ -1,6 +1,7 @@
 """Weight updates against torch written out: optimizers, clipping, learning rates, averages."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from automix.configuration.task import TrainerConfig
+from automix.data.batches import BatchKey, BatchLayout, TrainingBatch
+from automix.saliency.sources import SpectralResidual
 from automix.training.optimizer import learning_rate_at
-from automix.training.step import WeightUpdates
+from automix.training.step import TrainingStep
 from tests.equality import assert_same
 
 INPUTS = torch.linspace(-1, 1, 24).view(6, 4)
@@ -32,14 +35,31 @@ def loss_of(model: nn.Module, rows: slice = slice(None)) -> Tensor:
     return nn.functional.cross_entropy(model(INPUTS[rows]), TARGETS[rows])
 
 
-def trained(config: TrainerConfig) -> tuple[nn.Module, WeightUpdates]:
+class NoBatches:
+    """The layout of `STEPS` steps; the tests compute the losses themselves."""
+
+    layout = BatchLayout(num_images=len(INPUTS), batch_size=len(INPUTS))
+    num_classes = 3
+
+    def batch(self, key: BatchKey) -> TrainingBatch:
+        raise AssertionError(key)
+
+
+def step_of(model: nn.Module, config: TrainerConfig) -> TrainingStep:
+    batches = NoBatches()
+    batches.layout = dataclasses.replace(batches.layout, accumulation=config.accumulation)
+    config = config.model_copy(update={"epochs": STEPS})
+    return TrainingStep(model, batches, saliency=SpectralResidual(), config=config)
+
+
+def trained(config: TrainerConfig) -> tuple[nn.Module, TrainingStep]:
     model = network()
-    updates = WeightUpdates(model, config)
+    stages = step_of(model, config)
     for step in range(STEPS):
-        updates.backward(loss_of(model))
-        updates.step(progress=step / STEPS)
-        updates.take_average(step)
-    return model, updates
+        stages.backward(loss_of(model))
+        stages.update(step)
+        stages.average(step)
+    return model, stages
 
 
 def reference(config: TrainerConfig, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
@@ -110,27 +130,27 @@ def test_sgd_is_that_of_torch(momentum: float | None) -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_reset_updates_start_like_new_ones(optimizer: str, precision: str) -> None:
+def test_a_reset_step_starts_like_a_new_one(optimizer: str, precision: str) -> None:
     config = TrainerConfig.model_validate(
         {"optimizer": optimizer, "precision": precision, "learning_rate": 0.01}
     )
-    used, updates = trained(config)
+    used, used_step = trained(config)
     with torch.no_grad():
-        for entry in updates.optimizer.state.values():
+        for entry in used_step.optimizer.state.values():
             for value in entry.values():
                 if isinstance(value, Tensor):
                     value.fill_(math.nan)
     used.load_state_dict(network().state_dict())
-    updates.reset()
+    used_step.reset()
     fresh = network()
-    new = WeightUpdates(fresh, config)
+    new = step_of(fresh, config)
     for step in range(3):
-        for model, each in ((used, updates), (fresh, new)):
-            each.backward(loss_of(model))
-            each.step(progress=step / STEPS)
-            each.take_average(step)
+        for model, stages in ((used, used_step), (fresh, new)):
+            stages.backward(loss_of(model))
+            stages.update(step)
+            stages.average(step)
     assert_same(used.state_dict(), fresh.state_dict())
-    assert_same({**updates.state_dict()}, {**new.state_dict()})
+    assert_same({**used_step.state_dict()}, {**new.state_dict()})
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -139,17 +159,17 @@ def test_states_continue(optimizer: str, precision: str) -> None:
     config = TrainerConfig.model_validate(
         {"optimizer": optimizer, "precision": precision, "learning_rate": 0.01}
     )
-    model, updates = trained(config)
+    model, used_step = trained(config)
     other = network()
     other.load_state_dict(model.state_dict())
-    continued = WeightUpdates(other, config)
-    continued.load_state_dict(copy.deepcopy(updates.state_dict()))
-    for network_, each in ((model, updates), (other, continued)):
-        each.backward(loss_of(network_))
-        each.step(progress=0.5)
-        each.take_average(STEPS)
+    continued = step_of(other, config)
+    continued.load_state_dict(copy.deepcopy(used_step.state_dict()))
+    for network_, stages in ((model, used_step), (other, continued)):
+        stages.backward(loss_of(network_))
+        stages.update(3)
+        stages.average(STEPS)
     assert_same(model.state_dict(), other.state_dict())
-    assert_same({**updates.state_dict()}, {**continued.state_dict()})
+    assert_same({**used_step.state_dict()}, {**continued.state_dict()})
 
 
 @given(accumulation=st.sampled_from([2, 3, 6]), max_grad_norm=st.none() | st.just(0.1))
@@ -158,8 +178,8 @@ def test_clipping_sees_the_sum_of_all_micro_batches(
 ) -> None:
     fields = {"learning_rate": 0.1, "max_grad_norm": max_grad_norm, "batch_size": 6}
     whole, divided = network(), network()
-    at_once = WeightUpdates(whole, TrainerConfig.model_validate(fields))
-    in_parts = WeightUpdates(
+    at_once = step_of(whole, TrainerConfig.model_validate(fields))
+    in_parts = step_of(
         divided, TrainerConfig.model_validate(fields | {"accumulation": accumulation})
     )
     size = 6 // accumulation
@@ -167,6 +187,6 @@ def test_clipping_sees_the_sum_of_all_micro_batches(
         at_once.backward(loss_of(whole))
         for part in range(accumulation):
             in_parts.backward(loss_of(divided, slice(part * size, (part + 1) * size)))
-        for updates in (at_once, in_parts):
-            updates.step(progress=0.5)
+        for stages in (at_once, in_parts):
+            stages.update(3)
     assert_same_weights(divided, whole)

@@ -19,12 +19,13 @@ from automix.data.load import load_data
 from automix.data.splits import ChannelStatistics, DataSet
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.attacks import PixelModel
-from automix.evaluation.inference import Preparation, evaluation_mode
+from automix.evaluation.inference import Preparation
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.run_folder import CONFIG_NAME, RESULT_NAME, read_json
 from automix.files import sha256_of, write_bytes, write_json
 from automix.models.build import build_model
 from automix.random_streams import Stream, stream_generator
+from automix.saliency.gradient import evaluation_mode
 from automix.training.trainer import training_device
 
 WEIGHTS_NAME = "classifier.safetensors"

@@ -309,7 +309,7 @@ class ReplayLoop:
                 # Train up to it, but not for long. The host does not wait for the device here.
                 end = min(step + chunk, stretch_end, validated_at, saved_at)
                 started = time.perf_counter()
-                trainer.run(decision, self._sums, num_steps=end - step)
+                trainer.train(decision, num_steps=end - step, sums=self._sums)
                 seconds = time.perf_counter() - started
                 note_applied(self.applied, decision, stop=end)
 
