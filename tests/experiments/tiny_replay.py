@@ -106,19 +106,19 @@ class Stops:
     def __init__(self, patch: pytest.MonkeyPatch, *, number: int = signal.SIGTERM) -> None:
         self.steps: set[int] = set()
         self._number = number
-        self._run = ClassifierTrainer.run
-        patch.setattr(ClassifierTrainer, "run", self._wrapped())
+        self._train: Callable[..., Any] = ClassifierTrainer.train
+        patch.setattr(ClassifierTrainer, "train", self._wrapped())
         # Every step can be the last of an attempt.
         patch.setattr(replay_loop, "_LONGEST_CHUNK", 1)
 
-    def _wrapped(self) -> Callable[..., None]:
-        def run(trainer: ClassifierTrainer, *arguments: Any, **keywords: Any) -> None:
+    def _wrapped(self) -> Callable[..., Any]:
+        def train(trainer: ClassifierTrainer, *arguments: Any, **keywords: Any) -> Any:
             if trainer.step in self.steps:
                 self.steps.remove(trainer.step)
                 signal.raise_signal(self._number)
-            self._run(trainer, *arguments, **keywords)
+            return self._train(trainer, *arguments, **keywords)
 
-        return run
+        return train
 
 
 def attempts(config: ReplayConfig, source: ReplaySource, folder: Path) -> Iterator[bool]:
