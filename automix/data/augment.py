@@ -19,11 +19,11 @@ _BOXES_TRIED = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentDraws:
-    """Where each image is cut and whether it is mirrored.
+    """Crop and flip of each image.
 
     Attributes:
         top: (B,) int64, first row of the crop in the padded image, 0 to 2 * padding.
-        left: (B,) int64, first column of the crop in the padded image, 0 to 2 * padding.
+        left: (B,) int64, first column, likewise.
         flip: (B,) bool, whether the crop is mirrored left to right.
     """
 
@@ -35,10 +35,8 @@ class AugmentDraws:
 def draw_augmentation(
     num_images: int, config: AugmentConfig, *, generator: Generator
 ) -> AugmentDraws:
-    """Draw crops and flips, each image on its own, on the generator's device.
-
-    The generator advances by the same amount whatever is switched on.
-    """
+    """Draw crops and flips, independently for each image, on the generator's device."""
+    # Both are always drawn: switching the flip off leaves the crops of a seed as they were.
     device = generator.device
     corners = torch.randint(
         2 * config.crop_padding + 1, (2, num_images), generator=generator, device=device
@@ -51,20 +49,19 @@ def draw_augmentation(
 def apply_augmentation(
     images_BCHW: Tensor, draws: AugmentDraws, *, padding: int, mode: PaddingMode
 ) -> Tensor:
-    """Cut and mirror each image as drawn; the input is not modified.
-
-    One gather does both: on a CPU, for 128 images of 3 x 32 x 32, it takes 0.6 ms, where a crop by
-    `Tensor.unfold` followed by a flip through `torch.where` takes 1.0 ms.
+    """Crop and mirror each image as drawn; the input is not modified.
 
     Args:
         images_BCHW: any dtype and device; the draws are on the same device.
-        draws: corners and flips of B images.
-        padding: pixels added on each side, the number the corners were drawn with.
-        mode: what fills them; reflect needs padding < H and padding < W.
+        draws: of B images.
+        padding: pixels added on each side, as in the draws.
+        mode: content of the padding; reflect needs padding < H and padding < W.
 
     Returns:
         (B, C, H, W), contiguous, dtype and device of the input.
     """
+    # One gather does both: on a CPU, for 128 images of 3 x 32 x 32, it takes 0.6 ms, where a crop
+    # by Tensor.unfold followed by a flip through torch.where takes 1.0 ms.
     batch, channels, height, width = images_BCHW.shape
     device = images_BCHW.device
     rows = torch.arange(height, device=device) + draws.top[:, None]
@@ -84,20 +81,13 @@ def apply_augmentation(
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
-    """Mirror indices beyond 0 and size - 1 back inside, without repeating the border."""
+    # Mirrors indices beyond 0 and size - 1 back inside, without repeating the border pixel.
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropBoxes:
-    """A box of each image, in whole pixels and inside of it.
-
-    Attributes:
-        top: (B,) int64, first row.
-        left: (B,) int64, first column.
-        height: (B,) int64, rows, at least 1.
-        width: (B,) int64, columns, at least 1.
-    """
+    """A box inside each image, in whole pixels: (B,) int64, height and width at least 1."""
 
     top: Tensor
     left: Tensor
@@ -113,52 +103,53 @@ def draw_crop_boxes(
     ratio: tuple[float, float],
     generator: Generator,
 ) -> CropBoxes:
-    """Draw boxes as torchvision's RandomResizedCrop does, each image on its own.
+    """Draw boxes as torchvision's RandomResizedCrop does, independently for each image.
 
-    A box has a uniform share of the area and a log-uniform aspect ratio; of ten such boxes the
-    first that fits is taken, at a uniform place. Where none fits, the central box of the nearest
-    possible aspect ratio is. Inception's crop: https://arxiv.org/abs/1409.4842.
+    A box has a uniform fraction of the area and a log-uniform aspect ratio; of ten such boxes the
+    first that fits is taken, at a uniform place. If none fits, it is the central box of the nearest
+    possible aspect ratio. Inception's crop: https://arxiv.org/abs/1409.4842.
 
     Args:
         heights_B: (B,) int64, rows of each image, on the generator's device.
         widths_B: (B,) int64, columns of each image.
-        scale: smallest and largest share of the area, in (0, 1].
+        scale: smallest and largest fraction of the area, in (0, 1].
         ratio: smallest and largest width over height.
-        generator: advanced by 22 numbers per image, whatever the other arguments.
+        generator: source of the draws.
     """
+    # 22 numbers per image, however many boxes are tried: no loop, no wait for the device, and the
+    # draws of an image do not depend on those of another.
     shape = (2, len(heights_B), _BOXES_TRIED + 1)
     uniform = torch.rand(shape, generator=generator, device=generator.device)
     height_B1, width_B1 = heights_B[:, None], widths_B[:, None]
+    # With area a and aspect r = width / height: height = sqrt(a / r), width = sqrt(a r).
     area = height_B1 * width_B1 * _between(uniform[0, :, 1:], *scale)
     aspect = _between(uniform[1, :, 1:], math.log(ratio[0]), math.log(ratio[1])).exp()
     heights, widths = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
     fits = (heights >= 1) & (heights <= height_B1) & (widths >= 1) & (widths <= width_B1)
-    # The first that fits: of equal values, argmax may find any.
+    # The first that fits: of equal values argmax may return any, so they are made unequal.
     order = torch.arange(_BOXES_TRIED, 0, -1, device=generator.device)
     first = (fits * order).argmax(dim=1, keepdim=True)
-    found = fits.any(dim=1)
+    any_fits = fits.any(dim=1)
     height = heights.gather(1, first).squeeze(1).long()
     width = widths.gather(1, first).squeeze(1).long()
     central_height = (widths_B / ratio[0]).round().long().clamp(min=1)
     central_width = (heights_B * ratio[1]).round().long().clamp(min=1)
-    height = torch.where(found, height, torch.minimum(heights_B, central_height))
-    width = torch.where(found, width, torch.minimum(widths_B, central_width))
-    # A central box lies in the middle; the draw of its corner is left unused.
-    corner = torch.where(found, uniform[:, :, 0], 0.5)
+    height = torch.where(any_fits, height, torch.minimum(heights_B, central_height))
+    width = torch.where(any_fits, width, torch.minimum(widths_B, central_width))
+    # A central box ignores the draw of its corner.
+    corner = torch.where(any_fits, uniform[:, :, 0], 0.5)
     top = _whole_steps(corner[0], heights_B - height)
     left = _whole_steps(corner[1], widths_B - width)
     return CropBoxes(top=top, left=left, height=height, width=width)
 
 
 def apply_resized_crop(images_BCHW: Tensor, boxes: CropBoxes, flip_B: Tensor) -> Tensor:
-    """Cut each image to its box, scale that to the image's size, and mirror it where wanted.
-
-    Bilinear, as torchvision's resize: the box is only ever enlarged, so nothing has to be smoothed.
+    """Crop each image to its box, scale that to the image's size, and mirror it if requested.
 
     Args:
         images_BCHW: floating point, any device; the other arguments are on the same one.
         boxes: of B images.
-        flip_B: (B,) bool, whether the cut is mirrored left to right.
+        flip_B: (B,) bool, whether the crop is mirrored left to right.
 
     Returns:
         (B, C, H, W), dtype and device of the input, which is not modified.
@@ -178,6 +169,7 @@ def apply_resized_crop(images_BCHW: Tensor, boxes: CropBoxes, flip_B: Tensor) ->
         ),
         dim=3,
     )
+    # Bilinear without antialiasing, as torchvision's resize: a box is only ever enlarged.
     return F.grid_sample(
         images_BCHW,
         grid.to(images_BCHW.dtype),
@@ -192,12 +184,13 @@ def _between(uniform: Tensor, low: float, high: float) -> Tensor:
 
 
 def _whole_steps(uniform_B: Tensor, room_B: Tensor) -> Tensor:
-    """Return uniform whole numbers from 0 to ``room``; 0.5 gives the middle."""
+    # Uniform integers from 0 to room; 0.5 gives the middle. The product can round up to room + 1.
     return (uniform_B * (room_B + 1)).long().minimum(room_B)
 
 
 def _sampled(start_B: Tensor, length_B: Tensor, count: int) -> Tensor:
-    """Return (B, count) places in an image that enlarging a stretch of it to ``count`` samples."""
+    # (B, count) coordinates, in pixels of the image, that enlarging a stretch of it samples. Pixel
+    # centers are at i + 0.5: sample i of n reads the stretch at (i + 0.5) length / n - 0.5.
     centers = torch.arange(count, device=start_B.device) + 0.5
     inside = centers * (length_B[:, None] / count) - 0.5
     inside = inside.clamp(min=0).minimum(length_B[:, None] - 1)

@@ -1,8 +1,12 @@
-"""Labeled images before they are split, and the stratified, seeded assignment to splits."""
+"""Labeled images before they are split, and their stratified, seeded assignment to splits.
+
+Shape suffixes: C channels, H rows, W columns.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +19,32 @@ from automix.errors import DataError
 from automix.files import sha256_of
 from automix.random_streams import Stream, stream_generator
 
+# A fraction times a count can land just below the integer it stands for: 0.29 * 100 < 29.
+_ROUNDING = 1e-9
+
+
+class ClassLabels(NamedTuple):
+    """The labels of a pool, all that an assignment depends on besides the configuration.
+
+    Attributes:
+        labels: (N,) int64 on the CPU, 0 to len(class_names) - 1.
+        class_names: name of each class.
+        where: file or folder of the images, for messages.
+        pool: 0 for the training images, 1 for those of val/, so that they draw independently.
+    """
+
+    labels: Tensor
+    class_names: Sequence[str]
+    where: str
+    pool: int = 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pool:
+class ImagePool:
     """The images of one part of a source.
 
     Attributes:
-        split: images and labels.
+        split: images and labels, on the CPU.
         checksum: hash of every pixel and label.
         where: file or folder they come from, for messages.
     """
@@ -30,21 +53,25 @@ class Pool:
     checksum: str
     where: str
 
+    def labels(self, class_names: Sequence[str], pool: int = 0) -> ClassLabels:
+        """Return the labels for the assignment."""
+        return ClassLabels(self.split.labels, class_names, self.where, pool)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pools:
-    """The images of a source.
+class SourceImages:
+    """All images of a source, in the parts that it has.
 
     Attributes:
-        train: images to cut the training split from.
-        val: images to cut reward and selection from; None: they are cut from ``train``.
+        train: images that the training split is cut from.
+        val: images that reward and selection are cut from; None: they are cut from ``train``.
         test: images for the final evaluation; None: they are cut from ``train``.
         class_names: name of each class, in label order.
     """
 
-    train: Pool
-    val: Pool | None
-    test: Pool | None
+    train: ImagePool
+    val: ImagePool | None
+    test: ImagePool | None
     class_names: tuple[str, ...]
 
     def checksum(self) -> str:
@@ -54,10 +81,7 @@ class Pools:
 
 
 class ImagesDigest:
-    """The hash of shape, pixels and labels, fed image by image or all at once.
-
-    It does not depend on the machine: labels count as little-endian 64-bit integers.
-    """
+    """SHA-256 of shape, pixels and labels, updated image by image or all at once."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._digest = hashlib.sha256(repr(tuple(shape)).encode())
@@ -68,6 +92,7 @@ class ImagesDigest:
 
     def finish(self, labels: NDArray[np.int64]) -> str:
         """Add the labels and return 64 hex digits."""
+        # Little-endian whatever the machine, so that fingerprints can be compared between machines.
         self._digest.update(labels.astype("<i8").tobytes())
         return self._digest.hexdigest()
 
@@ -79,34 +104,13 @@ def images_checksum(split: Split) -> str:
     return digest.finish(split.labels.numpy())
 
 
-# A share times a count lands just below the whole number it stands for: 0.29 * 100 < 29.
-_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Labels:
-    """The classes of a pool of images, and what to call them in messages.
-
-    Attributes:
-        labels: (N,) int64 on the CPU, 0 to len(class_names) - 1.
-        class_names: name of each class.
-        where: file or folder of the images.
-        pool: number that keeps the draws of different pools apart.
-    """
-
-    labels: Tensor
-    class_names: Sequence[str]
-    where: str
-    pool: int = 0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Assignment:
-    """Which image belongs to which split.
+    """The images of every split.
 
     Attributes:
         from_train: ascending (M,) int64 indices into the training images, by split.
-        from_val: indices into the images of val/, by split; empty where there are none.
+        from_val: indices into the images of val/, by split; empty without val/.
     """
 
     from_train: Mapping[str, Tensor]
@@ -120,20 +124,25 @@ class Assignment:
         )
 
 
-def assign(train: Labels, val: Labels | None, config: DataConfig, *, has_test: bool) -> Assignment:
-    """Decide which images are for training, reward, selection and test.
+def assign(
+    train: ClassLabels, val: ClassLabels | None, config: DataConfig, *, has_test: bool
+) -> Assignment:
+    """Assign images to the training, reward and selection splits, and to the test split if needed.
 
     Args:
         train: the training images.
-        val: images to cut reward and selection from; None: they are cut from ``train``.
+        val: images that reward and selection are cut from; None: they are cut from ``train``.
         config: sizes and seed.
-        has_test: whether there are test images of their own; else they are cut from ``train``.
+        has_test: whether the source has test images; else they are cut from ``train``.
 
     Raises:
         DataError: a class has too few images.
     """
     reward_size, selection_size = config.part_sizes(has_val=val is not None)
     held_out = {"reward": reward_size, "selection": selection_size}
+    # Parts are dealt in this order, and each starts where the one before it ended. Test first and
+    # train last, so that the number of training images changes no held-out split: results with
+    # different labels_per_class are measured on the same images.
     sizes: dict[str, int | float] = {} if has_test else {"test": config.test_part_size}
     if val is None:
         sizes |= held_out
@@ -146,27 +155,14 @@ def assign(train: Labels, val: Labels | None, config: DataConfig, *, has_test: b
     )
 
 
-def part_count(size: int | float, num_images: int) -> int:
-    """Return how many of a class's images a part gets.
-
-    Args:
-        size: a count (int), or a share in [0, 1) (float), which is rounded down; a share above 0
-            gives at least 1 image.
-        num_images: images of the class.
-    """
-    if isinstance(size, int):
-        return size
-    return max(1, int(size * num_images + _ROUNDING)) if size > 0 else 0
-
-
 def stratified_parts(
-    pool: Labels, sizes: Mapping[str, int | float], *, rest: str | None, seed: int
+    pool: ClassLabels, sizes: Mapping[str, int | float], *, rest: str | None, seed: int
 ) -> dict[str, Tensor]:
     """Deal every class out into named parts.
 
     Args:
         pool: the images to deal out.
-        sizes: count or share per class of each part, in the order they are dealt.
+        sizes: count or fraction per class of each part, in the order they are dealt.
         rest: name of a part that gets all remaining images, at least one of each class; None: they
             belong to no part.
         seed: the same seed gives the same parts.
@@ -186,17 +182,33 @@ def stratified_parts(
         _check_enough(pool, class_name, counts if rest is None else counts | {rest: 1}, members)
         if rest is not None:
             counts[rest] = len(members) - sum(counts.values())
+        # A generator for each class: images added to one class leave the others where they were.
         generator = stream_generator(seed, Stream.SPLIT, epoch=pool.pool, step=label)
         shuffled = members[torch.randperm(len(members), generator=generator)]
         start = 0
         for name, count in counts.items():
             dealt[name].append(shuffled[start : start + count])
             start += count
+    # Ascending, so that files are read and packs are copied front to back.
     return {name: torch.cat(indices).sort().values for name, indices in dealt.items()}
 
 
+def part_count(size: int | float, num_images: int) -> int:
+    """Return the number of images of a class that a part gets.
+
+    Args:
+        size: a count (int), or a fraction in [0, 1) (float), which is rounded down.
+        num_images: images of the class.
+    """
+    if isinstance(size, int):
+        return size
+    # Down, because rounding up in several parts could ask for more images than there are; but a
+    # part that is not empty has every class, or accuracy on it would ignore the rare ones.
+    return max(1, int(size * num_images + _ROUNDING)) if size > 0 else 0
+
+
 def _check_enough(
-    pool: Labels, class_name: str, needed: Mapping[str, int], members: Tensor
+    pool: ClassLabels, class_name: str, needed: Mapping[str, int], members: Tensor
 ) -> None:
     if sum(needed.values()) > len(members):
         listed = ", ".join(f"{name} {count}" for name, count in needed.items())

@@ -1,124 +1,43 @@
-"""Splits of a dataset, stored or streamed, and statistics of their pixels.
+"""Splits of a dataset, in memory or in files, their pixel statistics, and memory sizes.
 
-Shape suffixes: N images, C channels, H rows, W columns.
+Shape suffixes: N images, B batch, C channels, H rows, W columns.
 """
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from automix.configuration.data import Normalization
-from automix.errors import DataError
-
-# Where Linux says what a container may use: control groups, version 2 and 1.
-_MEMORY_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+from automix.configuration.data import AugmentConfig, Normalization
+from automix.data.augment import draw_crop_boxes
+from automix.data.sources.decode import (
+    ImageFormat,
+    PixelBox,
+    in_order,
+    read_crop,
+    read_image,
+    refusing_bombs,
 )
-_UNITS = ("KiB", "MiB", "GiB", "TiB")
-
-
-def main_memory() -> int | None:
-    """Return the main memory that this process may use, in bytes; None where nobody tells."""
-    if not hasattr(os, "sysconf"):
-        return None
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in _MEMORY_LIMITS:
-        try:
-            limit = file.read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if limit.isdecimal():
-            available = min(available, int(limit))
-    return available
-
-
-def format_bytes(count: int) -> str:
-    """Return a size in the largest binary unit that it has one of: ``44.0 MiB``, ``22 B``."""
-    if count < 1024:
-        return f"{count} B"
-    power = min((count.bit_length() - 1) // 10, len(_UNITS))
-    return f"{count / 1024**power:.1f} {_UNITS[power - 1]}"
-
-
-class StoredImages(Protocol):
-    """Images with labels that are read in order, for evaluation; `Split` is one of them."""
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64, 0 to num_classes - 1."""
-        ...
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, at least 1."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return images ``start`` to ``stop - 1``, (B, C, H, W) uint8, on any device.
-
-        Successive calls read successive images, so that an implementation may read ahead.
-        """
-        ...
-
-
-class TrainingImages(Protocol):
-    """Images with labels to train on: a `Split` in memory, or files that are read when needed."""
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64, 0 to num_classes - 1."""
-        ...
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, at least 1."""
-        ...
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of every image: (C, H, W)."""
-        ...
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that the images and labels take, in bytes."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where labels are and indices have to be."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def to(self, device: torch.device | str) -> "TrainingImages":
-        """Return the same images on ``device``, if they are held in memory."""
-        ...
-
-    def subset(self, indices: Tensor) -> "Split":
-        """Return the images at ``indices``, (M,) int64, as evaluation sees them."""
-        ...
-
-    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (images, labels) at ``indices``, as evaluation sees them."""
-        ...
+from automix.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Split:
-    """Images and their classes, all on one device.
+    """Images and labels in memory, all on one device.
 
     Attributes:
         images: (N, C, H, W) uint8, 0 to 255.
         labels: (N,) int64, 0 to num_classes - 1.
-        num_classes: number of classes of the dataset, at least 1.
+        num_classes: of the dataset, at least 1; a split may lack some of them.
+
+    Raises:
+        ValueError: shapes or dtypes are different.
     """
 
     images: Tensor
@@ -142,7 +61,7 @@ class Split:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """Device of images and labels."""
         return self.images.device
 
     @property
@@ -157,32 +76,137 @@ class Split:
         return self.images.nbytes + self.labels.nbytes
 
     def to(self, device: torch.device | str) -> "Split":
-        """Return the same images on ``device``; no copy when they are there already."""
-        return Split(
-            images=self.images.to(device),
-            labels=self.labels.to(device),
-            num_classes=self.num_classes,
-        )
+        """Return the split on ``device``; no copy when it is there already."""
+        images, labels = self.images.to(device), self.labels.to(device)
+        return dataclasses.replace(self, images=images, labels=labels)
 
     def subset(self, indices: Tensor) -> "Split":
         """Return a copy of the images at ``indices``, (M,) int64 on the device of the split."""
-        return Split(
-            images=self.images.index_select(0, indices),
-            labels=self.labels.index_select(0, indices),
-            num_classes=self.num_classes,
-        )
+        images, labels = self.take(indices)
+        return dataclasses.replace(self, images=images, labels=labels)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (images, labels) at ``indices``: one batch.
-
-        Args:
-            indices: (B,) int64 on the device of the split.
-        """
+        """Return (images, labels) at ``indices``, (B,) int64 on the device of the split."""
         return self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return the images from ``start`` up to ``stop``, without a copy."""
+        """Return images ``start`` to ``stop - 1``, without a copy."""
         return self.images[start:stop]
+
+
+class ImageFiles:
+    """Paths of many files, as text and ends in two tensors.
+
+    Tensors reach a worker through shared memory: a million paths are not copied for each of them.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        """Keep ``names``, paths below ``root``."""
+        encoded = [os.fsencode(name) for name in names]
+        ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        self._root = root
+        # torch.frombuffer refuses an empty buffer.
+        self._text = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
+        self._ends = torch.from_numpy(ends)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> Path:
+        """Return the path of file number ``index``."""
+        start = int(self._ends[index - 1]) if index else 0
+        name = self._text[start : int(self._ends[index])].numpy().tobytes()
+        return self._root / os.fsdecode(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StreamedSplit:
+    """Images in files and their labels, which `StreamedBatches` trains on.
+
+    Attributes:
+        files: the image files.
+        labels: (N,) int64 on the CPU, 0 to num_classes - 1.
+        num_classes: of the dataset, at least 1.
+        evaluated: format of an image for evaluation: scaled, and cut at the center.
+    """
+
+    files: ImageFiles
+    labels: Tensor
+    num_classes: int
+    evaluated: ImageFormat
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of every image in a batch: (C, H, W)."""
+        return self.evaluated.shape
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that is held, that of the labels, in bytes."""
+        return self.labels.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return self.labels.device
+
+    def to(self, device: torch.device | str) -> "StreamedSplit":
+        """Return the split itself: files have no device."""
+        del device
+        return self
+
+    def subset(self, indices: Tensor) -> Split:
+        """Return the images at ``indices``, (M,) int64, in memory, prepared as for evaluation."""
+        images, labels = self.take(indices)
+        return Split(images=images, labels=labels, num_classes=self.num_classes)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (images, labels) at ``indices``, prepared as for evaluation: uint8.
+
+        Raises:
+            DataError: a file is not a readable image.
+        """
+        images = torch.empty((len(indices), *self.image_shape), dtype=torch.uint8)
+        with refusing_bombs():
+            decoded = in_order(
+                lambda index: read_image(self.files[index], self.evaluated), indices.tolist()
+            )
+            for image, pixels in zip(images, decoded, strict=True):
+                image.copy_(torch.from_numpy(pixels))
+        return images, self.labels[indices]
+
+    def read_training(self, index: int, augment: AugmentConfig, generator: Generator) -> Tensor:
+        """Return image number ``index``, randomly cropped if ``augment`` says so, and scaled.
+
+        Args:
+            index: of the image.
+            augment: its resized crop is made here; the rest is left to the device.
+            generator: on the CPU; advanced only if there is a crop.
+
+        Returns:
+            (C, H, W) uint8.
+
+        Raises:
+            DataError: the file is not a readable image.
+        """
+        if augment.resized_crop_scale is None:
+            # The margin that evaluation may cut off is for models trained on random crops.
+            whole = dataclasses.replace(self.evaluated, crop=1.0)
+            return torch.from_numpy(read_image(self.files[index], whole))
+        scale, ratio = augment.resized_crop_scale, augment.resized_crop_ratio
+
+        def box_in(height: int, width: int) -> PixelBox:
+            sides = torch.tensor([height]), torch.tensor([width])
+            boxes = draw_crop_boxes(*sides, scale=scale, ratio=ratio, generator=generator)
+            return PixelBox(*map(int, (boxes.top, boxes.left, boxes.height, boxes.width)))
+
+        return torch.from_numpy(read_crop(self.files[index], self.evaluated, box_in))
+
+
+TrainingImages: TypeAlias = Split | StreamedSplit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,16 +219,16 @@ class ChannelStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SearchData:
-    """What a search may see: there is no test split here, so none can leak.
+    """The data that a search has access to: it has no test split, so none can leak.
 
     Attributes:
         train: images to train classifiers on.
         reward: images that the reward is measured on.
         selection: images that finished schedules are compared on.
         class_names: name of each class, in label order.
-        statistics: what images are normalized with.
-        fingerprint: hash of every pixel, label and split assignment; equal on every machine. Of
-            images that are read from their files while training, names and sizes count instead.
+        statistics: mean and standard deviation that images are normalized with.
+        fingerprint: hash of every pixel, label and split assignment, equal on every machine. Of
+            streamed images the names and sizes of the files are hashed instead of the pixels.
     """
 
     train: TrainingImages
@@ -230,20 +254,18 @@ class SearchData:
         return self.train.num_bytes + self.reward.num_bytes + self.selection.num_bytes
 
     def to(self, device: torch.device | str) -> "SearchData":
-        """Return the same data with all images on ``device``."""
-        return SearchData(
+        """Return the data with all images on ``device``."""
+        return dataclasses.replace(
+            self,
             train=self.train.to(device),
             reward=self.reward.to(device),
             selection=self.selection.to(device),
-            class_names=self.class_names,
-            statistics=self.statistics,
-            fingerprint=self.fingerprint,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DataSet:
-    """Everything: what a search may see, and the test images that it may not.
+class Dataset:
+    """All splits: those that a search has access to, and the test split.
 
     Attributes:
         name: source of the images, for messages and reports.
@@ -272,12 +294,12 @@ class DataSet:
 
     @property
     def statistics(self) -> ChannelStatistics:
-        """What images are normalized with."""
+        """Mean and standard deviation that images are normalized with."""
         return self.seen.statistics
 
     @property
     def fingerprint(self) -> str:
-        """Hash of every pixel, label and split assignment; equal on every machine."""
+        """Hash of every pixel, label and split assignment, see `SearchData`."""
         return self.seen.fingerprint
 
     @property
@@ -296,9 +318,9 @@ class DataSet:
                 raise DataError(f"data.{name}_size: expected more than 0 for a search, got 0")
         return self.seen
 
-    def to(self, device: torch.device | str) -> "DataSet":
-        """Return the same data with all images on ``device``."""
-        return DataSet(name=self.name, seen=self.seen.to(device), test=self.test.to(device))
+    def to(self, device: torch.device | str) -> "Dataset":
+        """Return the data with all images on ``device``."""
+        return Dataset(name=self.name, seen=self.seen.to(device), test=self.test.to(device))
 
 
 # The constants of torchvision's pretrained networks (references/classification/presets.py).
@@ -307,10 +329,10 @@ _IMAGES_AT_ONCE = 1024
 
 
 def channel_statistics(train: Split, normalization: Normalization) -> ChannelStatistics:
-    """Return what images are normalized with.
+    """Return the mean and standard deviation per channel that images are normalized with.
 
     Raises:
-        DataError: ImageNet's constants are wanted for images that do not have 3 channels.
+        DataError: ImageNet's constants are requested for images that do not have 3 channels.
     """
     channels = train.images.shape[1]
     if normalization is Normalization.NONE:
@@ -321,16 +343,19 @@ def channel_statistics(train: Split, normalization: Normalization) -> ChannelSta
                 f"data.normalization: expected images of 3 channels for 'imagenet', got {channels}"
             )
         return _IMAGENET
-    return _measured(train.images)
+    return _measured_statistics(train.images)
 
 
-def _measured(images_NCHW: Tensor) -> ChannelStatistics:
-    # Counts of byte values are exact integers; a sum of floats would depend on its order.
+def _measured_statistics(images_NCHW: Tensor) -> ChannelStatistics:
+    # Counts of the 256 byte values are exact integers, so the result is the same for every chunk
+    # size, order and machine; a running sum of floats would depend on all three. In chunks, because
+    # flattening one channel copies it.
     histogram = torch.zeros(images_NCHW.shape[1], 256, dtype=torch.int64)
     for start in range(0, len(images_NCHW), _IMAGES_AT_ONCE):
         chunk = images_NCHW[start : start + _IMAGES_AT_ONCE]
         for channel in range(len(histogram)):
             histogram[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256)
+    # mean = sum_v p(v) v and var = sum_v p(v) (v - mean)^2 over the values v = 0, 1/255, ..., 1.
     weights = histogram.double() / histogram.sum(dim=1, keepdim=True)
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = weights @ values
@@ -338,3 +363,36 @@ def _measured(images_NCHW: Tensor) -> ChannelStatistics:
     # A channel of one color has nothing to scale.
     std = torch.where(variance > 0, variance.sqrt(), 1.0)
     return ChannelStatistics(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+# Linux states the memory limit of a container here: control groups, versions 2 and 1.
+_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def main_memory() -> int | None:
+    """Return the main memory that this process may use, in bytes; None if it is unknown."""
+    if not hasattr(os, "sysconf"):
+        return None
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # sysconf reports the memory of the host, of which a container may use less.
+    for file in _MEMORY_LIMITS:
+        try:
+            limit = file.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        # Without a limit the file says "max".
+        if limit.isdecimal():
+            available = min(available, int(limit))
+    return available
+
+
+def format_bytes(count: int) -> str:
+    """Return a size in the largest binary unit that it has one of: ``44.0 MiB``, ``22 B``."""
+    if count < 1024:
+        return f"{count} B"
+    power = min((count.bit_length() - 1) // 10, len(_UNITS))
+    return f"{count / 1024**power:.1f} {_UNITS[power - 1]}"

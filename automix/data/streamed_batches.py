@@ -1,15 +1,19 @@
-"""Shares of a training run, decoded by worker processes before they are asked for."""
+"""Training batches of images in files, decoded ahead by worker processes.
+
+Shape suffixes: B images of a micro-batch, C channels, H rows, W columns.
+"""
 
 import atexit
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,246 +29,25 @@ from automix.data.batches import (
     epoch_order,
 )
 from automix.data.sources.decode import in_order, num_threads, refusing_bombs
-from automix.data.sources.streamed_folder import StreamedSplit
+from automix.data.splits import StreamedSplit
 from automix.errors import DataError
 from automix.random_streams import Stream, stream_generator
 from automix.worker_processes import end_with_parent
 
-_log = logging.getLogger(__name__)
-# Shares that each worker decodes ahead.
-_SHARES_AHEAD = 2
-# What reaches this process of one that was killed: torch's own error, or a broken connection.
+Mapping: TypeAlias = Callable[[Callable[[int], Tensor], Iterable[int]], Iterable[Tensor]]
+
+_LOG = logging.getLogger(__name__)
+# Micro-batches that each worker decodes ahead.
+_BATCHES_AHEAD = 2
+# A killed worker reaches this process as torch's own error or as a broken connection.
 _WORKER_ERRORS = (RuntimeError, OSError, EOFError)
-
-
-class ShareReader(Dataset[Tensor | str]):
-    """Reads the images of a share; what the workers run."""
-
-    def __init__(self, split: StreamedSplit, layout: BatchLayout, augment: AugmentConfig) -> None:
-        self._split = split
-        self.layout = layout
-        self._augment = augment
-
-    def indices(self, key: BatchKey) -> Tensor:
-        """Return which images the share consists of."""
-        order = _epoch_order(self.layout.num_images, key.seed, self.layout.epoch(key))
-        return order[self.layout.places(key)]
-
-    def __getitem__(self, key: BatchKey) -> Tensor | str:
-        """Return (B, C, H, W) uint8, or what is wrong with a file.
-
-        An exception would reach the other process with the traceback as its text.
-        """
-        try:
-            with refusing_bombs():
-                return torch.stack([self._read(key, place) for place in self._places(key)])
-        except DataError as error:
-            return str(error)
-
-    def read_with_threads(self, key: BatchKey) -> Tensor:
-        """Return the same images, decoded by the threads of this process.
-
-        Raises:
-            DataError: a file is not a readable image.
-        """
-        with refusing_bombs():
-            return torch.stack(
-                list(in_order(lambda place: self._read(key, place), self._places(key)))
-            )
-
-    def _places(self, key: BatchKey) -> range:
-        places = self.layout.places(key)
-        return range(places.start, places.stop)
-
-    def _read(self, key: BatchKey, place: int) -> Tensor:
-        epoch = self.layout.epoch(key)
-        index = int(_epoch_order(self.layout.num_images, key.seed, epoch)[place])
-        generator = stream_generator(key.seed, Stream.CROP, epoch=epoch, step=place)
-        return self._split.read_training(index, self._augment, generator)
-
-
-@lru_cache(maxsize=2)
-def _epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
-    return epoch_order(num_images, seed=seed, epoch=epoch)
-
-
-class _Keys(Sampler[BatchKey]):
-    """The keys that are read ahead, from ``first`` to the end of the training."""
-
-    def __init__(self, layout: BatchLayout, num_steps: int) -> None:
-        self.layout = layout
-        self.first: BatchKey | None = None
-        self._num_steps = num_steps
-
-    def __iter__(self) -> Iterator[BatchKey]:
-        key = self.first
-        assert key is not None
-        end = max(self._num_steps, key.step + 1)
-        while key.step < end:
-            yield key
-            key = self.layout.following(key)
-
-
-class _Arriving(Protocol):
-    """What a `DataLoader` with workers iterates with."""
-
-    def __next__(self) -> Tensor | str: ...
-
-    def _shutdown_workers(self) -> None: ...
-
-
-class ReadingAhead:
-    """A `DataLoader` that goes on from wherever it is asked to."""
-
-    def __init__(
-        self, reader: ShareReader, *, num_steps: int, num_workers: int | None, pin_memory: bool
-    ) -> None:
-        """Start nothing yet.
-
-        Args:
-            reader: reads a share.
-            num_steps: of the training; nothing beyond is read ahead.
-            num_workers: 0 reads in this process; None: one for each core of this process.
-            pin_memory: whether shares are wanted in page-locked memory.
-        """
-        self._reader = reader
-        self._keys = _Keys(reader.layout, num_steps)
-        self._num_workers = _possible_workers(num_workers)
-        self._pin_memory = pin_memory
-        self._loader: DataLoader[Tensor | str] | None = None
-        self._arriving: _Arriving | None = None
-        self._next: BatchKey | None = None
-        _OPEN.add(self)
-
-    def share(self, key: BatchKey) -> Tensor:
-        """Return the images of ``key``, (B, C, H, W) uint8, and read on behind it.
-
-        Raises:
-            DataError: a file is not a readable image, or the workers ended twice.
-        """
-        if not self._num_workers:
-            return self._reader.read_with_threads(key)
-        try:
-            arrived = self._arrived(key)
-        except _WORKER_ERRORS as error:
-            reason = str(error).partition("\n")[0]
-            _log.warning("decoding processes ended early (%s): starting them again", reason)
-            self.close()
-            arrived = self._arrived_again(key)
-        if isinstance(arrived, str):
-            self.close()
-            raise DataError(arrived)
-        return arrived
-
-    def close(self) -> None:
-        """End the workers, if there are any."""
-        if self._arriving is not None:
-            # What its destructor does; but somebody, a traceback say, may keep it alive.
-            self._arriving._shutdown_workers()
-        self._arriving = self._loader = self._next = None
-
-    def _arrived(self, key: BatchKey) -> Tensor | str:
-        if self._arriving is None or key != self._next:
-            self._keys.first = key
-            if self._loader is None:
-                self._loader = self._new_loader()
-            self._arriving = _iterator(self._loader)
-        arrived = next(self._arriving)
-        self._next = self._keys.layout.following(key)
-        return arrived
-
-    def _arrived_again(self, key: BatchKey) -> Tensor | str:
-        try:
-            return self._arrived(key)
-        except _WORKER_ERRORS as error:
-            self.close()
-            raise DataError(
-                "data.loader_workers: expected processes that decode images and keep running, got "
-                f"some that ended early, for want of memory or of space in /dev/shm perhaps: "
-                f"{str(error).partition(chr(10))[0]}"
-            ) from None
-
-    def _new_loader(self) -> DataLoader[Tensor | str]:
-        # Never plain fork: this process has threads, and an accelerator forbids it. The fork server
-        # has torch imported once for all workers.
-        method = "spawn"
-        if "forkserver" in multiprocessing.get_all_start_methods():
-            method = "forkserver"
-            multiprocessing.get_context(method).set_forkserver_preload([__name__])
-        with warnings.catch_warnings():
-            # Of more workers than cores: whoever asks for them gets them.
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
-            return self._configured(method)
-
-    def _configured(self, method: str) -> DataLoader[Tensor | str]:
-        return DataLoader(
-            self._reader,
-            batch_size=None,
-            sampler=self._keys,
-            num_workers=self._num_workers,
-            collate_fn=_as_it_is,
-            pin_memory=self._pin_memory,
-            worker_init_fn=_prepare_worker,
-            multiprocessing_context=method,
-            # Without one it would draw from the global generator.
-            generator=torch.Generator(),
-            prefetch_factor=_SHARES_AHEAD,
-            persistent_workers=True,
-        )
-
-
-def _iterator(loader: DataLoader[Tensor | str]) -> _Arriving:
-    with warnings.catch_warnings():
-        # It checks the number again.
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        return cast("_Arriving", iter(loader))
-
-
-def _as_it_is(share: Any) -> Any:
-    return share
-
-
-def _prepare_worker(_: int) -> None:
-    """Leave it to the training process when to stop: it finishes its step after a signal."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    end_with_parent()
-
-
-def _possible_workers(wanted: int | None) -> int:
-    if multiprocessing.current_process().daemon:
-        _log.info("images are decoded in the training process: a daemonic one can have no workers")
-        return 0
-    if wanted is not None:
-        return wanted
-    # torchrun starts so many training runs on this machine.
-    return max(1, num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-_OPEN: "weakref.WeakSet[ReadingAhead]" = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    for loader in list(_OPEN):
-        loader.close()
-
-
-# Runs before multiprocessing waits for its children, which do not heed its SIGTERM.
-atexit.register(_close_all)
-
-
-def device_augmentation(augment: AugmentConfig) -> AugmentConfig:
-    """Return what is left to do on the device once workers have made the resized crop."""
-    return augment.model_copy(
-        update={"resized_crop_scale": None, "resized_crop_ratio": DEFAULT_CROP_RATIO}
-    )
 
 
 class StreamedBatches:
     """Batches of a `StreamedSplit`, see `TrainingBatches`.
 
-    Worker processes read ahead in the order of ``layout.following``; asking for any other key
-    makes them start again there. `close` ends them, as does the end of this process.
+    Worker processes read ahead in the order of ``layout.following``; any other key makes them start
+    again there. `close` ends them, as does the end of this process.
     """
 
     def __init__(
@@ -282,31 +65,32 @@ class StreamedBatches:
         Args:
             split: the training images.
             preparer: made with `device_augmentation`; its device is that of the batches.
-            layout: how epochs are cut.
+            layout: division of the epochs.
             augment: the whole augmentation.
-            num_steps: of the training; nothing beyond is read ahead.
-            num_workers: processes that decode; 0 decodes in this process, when a batch is asked
-                for. None: one for each core of this process.
+            num_steps: of the training run; nothing beyond is read ahead.
+            num_workers: processes that decode; 0 decodes in this process, when a batch is
+                requested. None: one for each core of this process.
         """
         self.layout = layout
         self.num_classes = split.num_classes
-        self._preparer = preparer
         self._labels = split.labels
-        self._reader = ShareReader(split, layout, augment)
-        self._loader = ReadingAhead(
-            self._reader,
-            num_steps=num_steps,
-            num_workers=num_workers,
-            pin_memory=preparer.device.type != "cpu",
-        )
+        self._preparer = preparer
+        self._reader = MicroBatchReader(split, layout, augment)
+        self._keys = _KeysAhead(layout, num_steps)
+        self._num_workers = _usable_workers(num_workers)
+        self._loader: DataLoader[Tensor | str] | None = None
+        # torch's iterator over decoded micro-batches; ending its workers is a private method.
+        self._arriving: Any = None
+        self._next: BatchKey | None = None
+        _OPEN.add(self)
 
     def batch(self, key: BatchKey) -> TrainingBatch:
-        """Return the share that ``key`` names, see `TrainingBatches`.
+        """Return the micro-batch of ``key``.
 
         Raises:
             DataError: a file is not a readable image, or the workers ended twice.
         """
-        images = self._loader.share(key)
+        images = self._decoded(key) if self._num_workers else self._reader.read(key, in_order)
         device = self._preparer.device
         indices = self._reader.indices(key)
         return TrainingBatch(
@@ -317,4 +101,185 @@ class StreamedBatches:
 
     def close(self) -> None:
         """End the workers; the next batch starts new ones."""
-        self._loader.close()
+        if self._arriving is not None:
+            # Its destructor does this, but a reference, in a traceback say, may keep it alive.
+            self._arriving._shutdown_workers()
+        self._arriving = self._loader = self._next = None
+
+    def _decoded(self, key: BatchKey) -> Tensor:
+        try:
+            images = self._from_workers(key)
+        except _WORKER_ERRORS as first:
+            # Again, once: the kernel may have killed a worker for want of memory that is free by
+            # now. The key names the batch completely, so the new workers give the same bits.
+            self.close()
+            _LOG.warning("decoding processes ended early (%s): starting them again", _line(first))
+            try:
+                images = self._from_workers(key)
+            except _WORKER_ERRORS as error:
+                self.close()
+                raise DataError(
+                    "data.loader_workers: expected processes that decode images and keep running, "
+                    "got some that ended early, for want of memory or of space in /dev/shm "
+                    f"perhaps: {_line(error)}"
+                ) from None
+        if isinstance(images, str):
+            self.close()
+            raise DataError(images)
+        return images
+
+    def _from_workers(self, key: BatchKey) -> Tensor | str:
+        if self._arriving is None or key != self._next:
+            # Persistent workers stay; a new iterator drops what they have decoded ahead.
+            self._keys.first = key
+            with _without_worker_warning():
+                if self._loader is None:
+                    self._loader = self._new_loader()
+                self._arriving = iter(self._loader)
+        images: Tensor | str = next(self._arriving)
+        self._next = self.layout.following(key)
+        return images
+
+    def _new_loader(self) -> DataLoader[Tensor | str]:
+        # Never plain fork: this process has threads, whose locks a child would inherit locked, and
+        # an accelerator cannot be used after it. Spawn imports torch in every worker, which takes
+        # seconds each; the fork server imports it once and forks from there.
+        method = "spawn"
+        if "forkserver" in multiprocessing.get_all_start_methods():
+            method = "forkserver"
+            multiprocessing.get_context(method).set_forkserver_preload([__name__])
+        return DataLoader(
+            self._reader,
+            # The sampler yields keys of whole micro-batches: nothing is collated.
+            batch_size=None,
+            sampler=self._keys,
+            num_workers=self._num_workers,
+            collate_fn=_unchanged,
+            # Page-locked memory, from which a copy to an accelerator does not block the host.
+            pin_memory=self._preparer.device.type != "cpu",
+            worker_init_fn=_prepare_worker,
+            multiprocessing_context=method,
+            # Without a generator it would draw from the global one.
+            generator=torch.Generator(),
+            prefetch_factor=_BATCHES_AHEAD,
+            persistent_workers=True,
+        )
+
+
+class MicroBatchReader(Dataset[Tensor | str]):
+    """Reads the images of a micro-batch from their files; it runs in the workers."""
+
+    def __init__(self, split: StreamedSplit, layout: BatchLayout, augment: AugmentConfig) -> None:
+        self._split = split
+        self._layout = layout
+        self._augment = augment
+
+    def indices(self, key: BatchKey) -> Tensor:
+        """Return the indices of the images of ``key``, (B,) int64."""
+        order = _epoch_order(self._layout.num_images, key.seed, self._layout.epoch(key))
+        return order[self._layout.places(key)]
+
+    def __getitem__(self, key: BatchKey) -> Tensor | str:
+        """Return (B, C, H, W) uint8, or the message about a broken file."""
+        # As text: an exception would reach the other process with its traceback as the message.
+        try:
+            return self.read(key, map)
+        except DataError as error:
+            return str(error)
+
+    def read(self, key: BatchKey, mapping: Mapping) -> Tensor:
+        """Return (B, C, H, W) uint8, decoded one by one (`map`) or by threads (`in_order`).
+
+        Raises:
+            DataError: a file is not a readable image.
+        """
+        places = self._layout.places(key)
+        with refusing_bombs():
+            images = mapping(lambda place: self._read(key, place), range(places.start, places.stop))
+            return torch.stack(list(images))
+
+    def _read(self, key: BatchKey, place: int) -> Tensor:
+        # The crop is named by the place in the epoch's order, not by the micro-batch: it does not
+        # depend on the number of processes, micro-batches or workers.
+        epoch = self._layout.epoch(key)
+        index = int(_epoch_order(self._layout.num_images, key.seed, epoch)[place])
+        generator = stream_generator(key.seed, Stream.CROP, epoch=epoch, step=place)
+        return self._split.read_training(index, self._augment, generator)
+
+
+# Two, because reading ahead crosses into the next epoch before this process does.
+@lru_cache(maxsize=2)
+def _epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
+    return epoch_order(num_images, seed=seed, epoch=epoch)
+
+
+class _KeysAhead(Sampler[BatchKey]):
+    """The keys from ``first`` to the end of the training run."""
+
+    def __init__(self, layout: BatchLayout, num_steps: int) -> None:
+        self.first: BatchKey | None = None
+        self._layout = layout
+        self._num_steps = num_steps
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        key = self.first
+        assert key is not None
+        end = max(self._num_steps, key.step + 1)
+        while key.step < end:
+            yield key
+            key = self._layout.following(key)
+
+
+@contextlib.contextmanager
+def _without_worker_warning() -> Iterator[None]:
+    # torch warns about more workers than cores, when the loader is made and when it is iterated;
+    # the number is the user's choice.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
+
+
+def _unchanged(images: Any) -> Any:
+    return images
+
+
+def _prepare_worker(_: int) -> None:
+    # The training process decides when to stop: it finishes its step after a signal, for which it
+    # needs its workers, and a scheduler sends the signal to every process of a job.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()
+
+
+def _usable_workers(requested: int | None) -> int:
+    if multiprocessing.current_process().daemon:
+        _LOG.info("images are decoded in the training process: a daemonic one can have no workers")
+        return 0
+    if requested is not None:
+        return requested
+    # torchrun starts this many training processes on this machine, which divide its cores.
+    return max(1, num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def device_augmentation(augment: AugmentConfig) -> AugmentConfig:
+    """Return the augmentation without the resized crop, which workers make."""
+    return augment.model_copy(
+        update={"resized_crop_scale": None, "resized_crop_ratio": DEFAULT_CROP_RATIO}
+    )
+
+
+_OPEN: "weakref.WeakSet[StreamedBatches]" = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for batches in list(_OPEN):
+        batches.close()
+
+
+# Before multiprocessing's own hook, which waits for children that ignore its SIGTERM: hooks run
+# last registered first, and multiprocessing registers with its import.
+atexit.register(_close_all)

@@ -189,7 +189,7 @@ class TrainingStep:
         if self._refresh_every > 1:
             carried.batch_key, carried.batch = key, batch
         images = self.in_memory_format(batch.images)
-        return images, batch.labels, StepKey(seed=seed, step=step, rank=key.share)
+        return images, batch.labels, StepKey(seed=seed, step=step, rank=key.micro_batch)
 
     def in_memory_format(self, images_BCHW: Tensor) -> Tensor:
         """Return the images in the memory format of the network."""

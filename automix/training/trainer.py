@@ -11,7 +11,7 @@ from automix.configuration.data import DataConfig
 from automix.configuration.task import TaskConfig, TrainerConfig
 from automix.data.batches import BatchLayout, BatchPreparer
 from automix.data.load import holding_device, load_data, training_batches
-from automix.data.splits import SearchData, StoredImages
+from automix.data.splits import SearchData, Split
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
 from automix.models.build import build_model, reinitialize_
@@ -147,7 +147,7 @@ class ClassifierTrainer:
             stop = schedule.holds_until(self.step, limit=limit, num_steps=self.total_steps)
             yield decision, self.train(decision, num_steps=stop - self.step)
 
-    def evaluate(self, split: StoredImages) -> EvalMetrics:
+    def evaluate(self, split: Split) -> EvalMetrics:
         """Evaluate on ``split``; the host waits for the device once."""
         logits = self.logits(split)
         labels = split.labels.to(self.device)
@@ -171,7 +171,7 @@ class ClassifierTrainer:
         )
 
     @torch.no_grad()
-    def logits(self, split: StoredImages) -> Tensor:
+    def logits(self, split: Split) -> Tensor:
         """Return (N, K) float32 logits of the evaluated weights on ``split``, in order.
 
         Always in 32 bits: what is evaluated is what is saved, whatever it was trained with. Each

@@ -7,10 +7,10 @@ from PIL import Image
 
 from automix.configuration.data import DataConfig, DataSource
 from automix.data.load import load_data
-from automix.data.sources.annotations import TestImages, name_test_images, read_boxes, read_groups
+from automix.data.sources.annotations import NamedImages, name_test_images, read_boxes, read_groups
 from automix.errors import DataError
 
-NUMBERED = TestImages(names=("0", "1", "2"), files={}, height=8, width=10)
+NUMBERED = NamedImages(names=("0", "1", "2"), files={}, height=8, width=10)
 
 
 def write(path: Path, text: str) -> Path:
@@ -28,21 +28,21 @@ def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
         json.dumps({"2": [[0, 0, 4, 4], [5, 5, 6, 6]], "0": [[1, 1.5, 10, 8]]}),
     )
     for path in (table, tree):
-        found = read_boxes(path, NUMBERED)
-        assert found.positions == (0, 2)
-        assert [boxes.tolist() for boxes in found.boxes] == [
+        result = read_boxes(path, NUMBERED)
+        assert result.positions == (0, 2)
+        assert [boxes.tolist() for boxes in result.boxes] == [
             [[1, 1.5, 10, 8]],
             [[0, 0, 4, 4], [5, 5, 6, 6]],
         ]
-        assert found.num_outside == 0
+        assert result.num_outside == 0
 
 
 def test_groups_are_numbered_by_name(tmp_path: Path) -> None:
     path = write(tmp_path / "groups.csv", "image,group\n1,snow\n0,grass\n2,snow\n")
-    found = read_groups(path, NUMBERED)
-    assert (found.names, found.numbers) == (("grass", "snow"), (0, 1, 1))
+    result = read_groups(path, NUMBERED)
+    assert (result.names, result.numbers) == (("grass", "snow"), (0, 1, 1))
     tree = write(tmp_path / "groups.json", json.dumps({"1": "snow", "0": "grass", "2": "snow"}))
-    assert read_groups(tree, NUMBERED) == found
+    assert read_groups(tree, NUMBERED) == result
 
 
 def folder_with(tmp_path: Path, size: tuple[int, int]) -> DataConfig:
@@ -77,9 +77,9 @@ def test_boxes_follow_the_images_through_scaling_and_cutting(
     width, height = size
     box = f"{width // 4},{height // 4},{width // 2},{height // 2}"
     path = write(tmp_path / "boxes.csv", f"image,left,top,right,bottom\ntest/dog/0.png,{box}\n")
-    found = read_boxes(path, names)
-    assert found.positions == (2,)
-    left, top, right, bottom = found.boxes[0][0]
+    result = read_boxes(path, names)
+    assert result.positions == (2,)
+    left, top, right, bottom = result.boxes[0][0]
     bright = data.test.images[2, 0].numpy() > 127
     rows, columns = np.nonzero(bright)
     # Where the white rectangle really is, to a pixel.
@@ -91,9 +91,11 @@ def test_what_is_cut_off_has_no_box(tmp_path: Path) -> None:
     config = folder_with(tmp_path, (128, 32))
     names = name_test_images(config, 4, height=32, width=32)
     rows = "test/cat/0.png,0,0,20,20\ntest/cat/1.png,0,0,20,20\ntest/cat/1.png,40,0,64,32\n"
-    found = read_boxes(write(tmp_path / "boxes.csv", "image,left,top,right,bottom\n" + rows), names)
-    assert (found.positions, found.num_outside) == ((1,), 1)
-    assert found.boxes[0].tolist() == [[0, 0, 16, 32]]
+    result = read_boxes(
+        write(tmp_path / "boxes.csv", "image,left,top,right,bottom\n" + rows), names
+    )
+    assert (result.positions, result.num_outside) == ((1,), 1)
+    assert result.boxes[0].tolist() == [[0, 0, 16, 32]]
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 import automix.data.load
-import automix.data.sources.streamed_folder
+import automix.data.sources.folder
 import automix.data.splits
 from automix.configuration.data import DataConfig
 from automix.data.load import load_data
 from automix.data.sources.decode import ImageFormat, read_image
-from automix.data.sources.streamed_folder import StreamedSplit
-from automix.data.splits import Split, format_bytes, main_memory
+from automix.data.splits import Split, StreamedSplit, format_bytes, main_memory
 from tests.data.conftest import WriteFolder
 
 Configure = Callable[..., DataConfig]
@@ -75,10 +74,10 @@ def test_the_choice_can_be_forced(
     root = write_folder()
     memory(1)
     assert kind_of(folder_config(root, image_size=[4, 6], loading="resident")) is Split
-    assert f"{root}: resident, as wanted" in caplog.text
+    assert f"{root}: resident, as configured" in caplog.text
     memory(None)
     assert kind_of(folder_config(root, image_size=[4, 6], loading="streaming")) is StreamedSplit
-    assert f"{root}: streaming, as wanted" in caplog.text
+    assert f"{root}: streaming, as configured" in caplog.text
 
 
 def test_no_training_image_is_decoded_to_load_a_streamed_folder(
@@ -87,11 +86,11 @@ def test_no_training_image_is_decoded_to_load_a_streamed_folder(
     root = write_folder(train=8, val=2)
     read: list[Path] = []
 
-    def recorded(file: Path, wanted: ImageFormat) -> NDArray[np.uint8]:
+    def recorded(file: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
         read.append(file)
-        return read_image(file, wanted)
+        return read_image(file, image_format)
 
-    for module in (automix.data.sources.streamed_folder, automix.data.sources.streamed_folder):
+    for module in (automix.data.sources.folder, automix.data.splits):
         monkeypatch.setattr(module, "read_image", recorded)
     values = {"image_size": [4, 6], "loading": "streaming", "normalization": "imagenet"}
     load_data(folder_config(root, **values))
@@ -111,9 +110,9 @@ def test_a_container_has_what_its_limit_says(
     monkeypatch.setattr(automix.data.splits, "_MEMORY_LIMITS", (limit, tmp_path / "missing"))
     for text, expected in (("max\n", None), ("4096\n", 4096)):
         limit.write_text(text)
-        found = main_memory()
-        assert found is not None
-        assert found == expected if expected else found > 2**20
+        memory = main_memory()
+        assert memory is not None
+        assert memory == expected if expected else memory > 2**20
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from automix.configuration.data import AugmentConfig, DataConfig
 from automix.data.load import load_data
-from automix.data.splits import DataSet, SearchData, Split
+from automix.data.splits import Dataset, SearchData, Split
 from automix.errors import DataError
 from tests.resident import class_counts, resident
 
@@ -17,7 +17,7 @@ def flat(split: Split) -> set[bytes]:
     return {image.numpy().tobytes() for image in split.images}
 
 
-def digits_splits(data: DataSet) -> list[Split]:
+def digits_splits(data: Dataset) -> list[Split]:
     return [resident(data.train), data.seen.reward, data.seen.selection, data.test]
 
 

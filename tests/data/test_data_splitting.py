@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from automix.data.pools import Labels, part_count, stratified_parts
+from automix.data.pools import ClassLabels, part_count, stratified_parts
 from automix.errors import DataError
 
 class_sizes = st.lists(st.integers(min_value=6, max_value=40), min_size=1, max_size=5)
@@ -18,9 +18,9 @@ def shuffled_labels(sizes: list[int]) -> Tensor:
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 
 
-def pool_of(labels: Tensor, *, pool: int = 0) -> Labels:
+def pool_of(labels: Tensor, *, pool: int = 0) -> ClassLabels:
     names = [f"class{label}" for label in range(int(labels.max()) + 1)]
-    return Labels(labels=labels, class_names=names, where="photos/train", pool=pool)
+    return ClassLabels(labels=labels, class_names=names, where="photos/train", pool=pool)
 
 
 @settings(deadline=None)

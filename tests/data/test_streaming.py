@@ -18,8 +18,7 @@ from automix.data.augment import draw_crop_boxes
 from automix.data.batches import BatchKey, BatchLayout, TrainingBatch, epoch_order
 from automix.data.load import load_data, training_batches
 from automix.data.sources.decode import ImageFormat, PixelBox, read_crop
-from automix.data.sources.streamed_folder import ImageFiles, StreamedSplit
-from automix.data.splits import DataSet
+from automix.data.splits import Dataset, ImageFiles, StreamedSplit
 from automix.data.streamed_batches import StreamedBatches
 from automix.errors import DataError
 from tests.data.conftest import WriteFolder, write_image
@@ -31,10 +30,10 @@ STREAMING = {"loading": "streaming", "image_size": [4, 6], "loader_workers": 0}
 
 
 def batches_of(
-    data: DataSet, config: DataConfig, *, batch_size: int = 4, **shares: int
+    data: Dataset, config: DataConfig, *, batch_size: int = 4, **division: int
 ) -> StreamedBatches:
     layout = BatchLayout.fitting(
-        len(data.train), batch_size, **({"accumulation": 1, "rank": 0, "world_size": 1} | shares)
+        len(data.train), batch_size, **({"accumulation": 1, "rank": 0, "world_size": 1} | division)
     )
     batches, _ = training_batches(data.seen, config, layout, num_steps=40, device="cpu")
     assert isinstance(batches, StreamedBatches)
@@ -45,7 +44,7 @@ def equal(first: TrainingBatch, second: TrainingBatch) -> bool:
     return all(a.equal(b) for a, b in zip(first, second, strict=True))
 
 
-def streamed(data: DataSet) -> StreamedSplit:
+def streamed(data: Dataset) -> StreamedSplit:
     assert isinstance(data.train, StreamedSplit)
     return data.train
 
@@ -89,10 +88,10 @@ def test_without_a_crop_batches_are_those_of_the_decoded_folder(
     second, _ = training_batches(decoded.seen, decoded_config, layout, num_steps=9, device="cpu")
     for step in range(4):
         key = layout.key(3, step)
-        ours, theirs = first.batch(key), second.batch(key)
-        assert ours.labels.equal(theirs.labels)
-        assert ours.indices.equal(theirs.indices)
-        torch.testing.assert_close(ours.images, theirs.images)
+        one, other = first.batch(key), second.batch(key)
+        assert one.labels.equal(other.labels)
+        assert one.indices.equal(other.indices)
+        torch.testing.assert_close(one.images, other.images)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,7 @@ def test_batches_follow_the_epochs_and_differ_between_them(crops: Configure) -> 
     assert all(not first.equal(second) for first, second in both_epochs.values())
 
 
-def test_neither_order_nor_shares_change_an_image(crops: Configure) -> None:
+def test_neither_order_nor_division_changes_an_image(crops: Configure) -> None:
     config = crops(augment={"resized_crop_scale": [0.3, 1.0]})
     data = load_data(config)
     whole = batches_of(data, config)
@@ -149,7 +148,8 @@ def test_neither_order_nor_shares_change_an_image(crops: Configure) -> None:
     ranks = [batches_of(data, config, world_size=2, rank=rank, accumulation=2) for rank in range(2)]
     for step in range(6):
         parts = [
-            ranks[share % 2].batch(BatchKey(seed=1, step=step, share=share)) for share in range(4)
+            ranks[number % 2].batch(BatchKey(seed=1, step=step, micro_batch=number))
+            for number in range(4)
         ]
         assert torch.cat([part.images for part in parts]).equal(forward[step].images)
         assert torch.cat([part.indices for part in parts]).equal(forward[step].indices)
@@ -159,7 +159,7 @@ def test_a_crop_is_the_box_that_was_drawn_scaled_as_pillow_does(crops: Configure
     split = streamed(load_data(crops()))
     augment = AugmentConfig(resized_crop_scale=(0.3, 1.0))
     for index in range(len(split)):
-        found = split.read_training(index, augment, torch.Generator().manual_seed(index))
+        image_read = split.read_training(index, augment, torch.Generator().manual_seed(index))
         with Image.open(split.files[index]) as image:
             color = image.convert("RGB")
         drawn = draw_crop_boxes(
@@ -172,7 +172,7 @@ def test_a_crop_is_the_box_that_was_drawn_scaled_as_pillow_does(crops: Configure
         top, left, height, width = map(int, (drawn.top, drawn.left, drawn.height, drawn.width))
         box = (left, top, left + width, top + height)
         expected = np.asarray(color.crop(box).resize((10, 12), Image.Resampling.BILINEAR))
-        difference = found.float() - torch.tensor(expected).permute(2, 0, 1).float()
+        difference = image_read.float() - torch.tensor(expected).permute(2, 0, 1).float()
         assert not difference.any(), split.files[index]
 
 
@@ -195,9 +195,7 @@ def test_worker_processes_give_the_same_batches_from_any_step(
         key = workers.layout.key(seed, step)
         assert equal(workers.batch(key), alone.batch(key)), (seed, step)
     assert torch.get_rng_state().equal(state)
-    loader = workers._loader._loader
-    assert loader is not None
-    pids = [worker.pid for worker in loader._iterator._workers]  # type: ignore[union-attr]
+    pids = [worker.pid for worker in workers._arriving._workers]
     assert all(map(_is_running, pids))
     # What a scheduler does to every process of a job: only the training decides when to stop.
     for pid in pids:
@@ -255,19 +253,19 @@ def test_crops_are_taken_of_the_upright_image(tmp_path: Path) -> None:
     exif[0x0112] = 6  # to be turned clockwise
     image.save(tmp_path / "turned.png", exif=exif)
     upright = np.array(image.rotate(-90, expand=True)).transpose(2, 0, 1)
-    wanted = ImageFormat(channels=3, height=20, width=10, resize=True)
+    target = ImageFormat(channels=3, height=20, width=10, resize=True)
 
     def box_in(height: int, width: int) -> PixelBox:
         assert (height, width) == (64, 32)
         return PixelBox(5, 7, 20, 10)
 
-    found = read_crop(tmp_path / "turned.png", wanted, box_in)
-    np.testing.assert_array_equal(found, upright[:, 5:25, 7:17])
+    crop = read_crop(tmp_path / "turned.png", target, box_in)
+    np.testing.assert_array_equal(crop, upright[:, 5:25, 7:17])
     deep = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2700
     Image.fromarray(deep).save(tmp_path / "deep.png")
     whole = ImageFormat(channels=3, height=4, width=6, resize=True)
-    found = read_crop(tmp_path / "deep.png", whole, lambda h, w: PixelBox(0, 0, h, w))
-    np.testing.assert_array_equal(found, np.stack([(deep >> 8).astype(np.uint8)] * 3))
+    crop = read_crop(tmp_path / "deep.png", whole, lambda h, w: PixelBox(0, 0, h, w))
+    np.testing.assert_array_equal(crop, np.stack([(deep >> 8).astype(np.uint8)] * 3))
 
 
 @pytest.mark.parametrize("orientation", [1, 8])
@@ -278,14 +276,14 @@ def test_a_large_photograph_is_decoded_at_a_smaller_size(tmp_path: Path, orienta
     exif[0x0112] = orientation
     for suffix in ("png", "jpg"):
         image.save(tmp_path / f"photograph.{suffix}", exif=exif, quality=95)
-    wanted = ImageFormat(channels=3, height=40, width=40, resize=True)
+    target = ImageFormat(channels=3, height=40, width=40, resize=True)
     box = PixelBox(100, 50, 500, 401)
     full, quick = (
-        read_crop(tmp_path / f"photograph.{suffix}", wanted, lambda *_: box).astype(int)
+        read_crop(tmp_path / f"photograph.{suffix}", target, lambda *_: box).astype(int)
         for suffix in ("png", "jpg")
     )
     assert np.abs(full - quick).mean() < 1.5
-    shifted = read_crop(tmp_path / "photograph.png", wanted, lambda *_: PixelBox(112, 50, 500, 401))
+    shifted = read_crop(tmp_path / "photograph.png", target, lambda *_: PixelBox(112, 50, 500, 401))
     assert np.abs(full - shifted.astype(int)).mean() > 3.0
 
 
@@ -329,7 +327,7 @@ if __name__ == "__main__":
     layout = BatchLayout(num_images=len(data.train), batch_size=4)
     batches, _ = training_batches(data.seen, config, layout, num_steps=10**6, device="cpu")
     batches.batch(layout.key(0, 0))
-    pids = [worker.pid for worker in batches._loader._loader._iterator._workers]
+    pids = [worker.pid for worker in batches._arriving._workers]
     print(*pids, flush=True)
     if sys.argv[2] == "error":
         raise RuntimeError("an end that nobody planned")

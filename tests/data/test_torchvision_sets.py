@@ -106,11 +106,7 @@ def photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = TORCHVISION_SETS[DataSource.CIFAR10]
     monkeypatch.setattr(
         "automix.data.sources.torchvision_sets.TORCHVISION_SETS",
-        {
-            DataSource.CIFAR10: type(facts)(
-                build=Photographs, train=facts.train, test=facts.test, files=("photos/*",)
-            )
-        },
+        {DataSource.CIFAR10: type(facts)(build=Photographs, files=("photos/*",))},
     )
 
 
@@ -170,4 +166,4 @@ def test_every_named_set_is_one_that_torchvision_can_build() -> None:
     assert set(TORCHVISION_SETS) == named
     for facts in TORCHVISION_SETS.values():
         parameters = inspect.signature(facts.build).parameters
-        assert {"root", "download", *facts.train, *facts.test} <= set(parameters)
+        assert {"root", "download", *facts.arguments("test")} <= set(parameters)

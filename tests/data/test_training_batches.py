@@ -1,4 +1,4 @@
-"""Batches are functions of their keys; shares of processes and micro-batches cover an epoch."""
+"""Batches are functions of their keys; micro-batches of all processes cover an epoch."""
 
 import pytest
 import torch
@@ -40,10 +40,10 @@ def layout_of(
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(0, 30))
-def test_shares_cover_each_step_exactly_once(
-    accumulation: int, world_size: int, share_size: int, extra: int
+def test_micro_batches_cover_each_step_exactly_once(
+    accumulation: int, world_size: int, micro_batch_size: int, extra: int
 ) -> None:
-    batch_size = accumulation * world_size * share_size
+    batch_size = accumulation * world_size * micro_batch_size
     num_images = batch_size + extra
     seen: list[int] = []
     for rank in range(world_size):
@@ -51,7 +51,7 @@ def test_shares_cover_each_step_exactly_once(
         key = layout.key(7, 0)
         while layout.epoch(key) == 0:
             places = layout.places(key)
-            assert places.stop - places.start == layout.share_size == share_size
+            assert places.stop - places.start == layout.micro_batch_size == micro_batch_size
             seen += range(num_images)[places]
             key = layout.following(key)
         assert key == layout.key(7, layout.steps_per_epoch)
@@ -63,8 +63,8 @@ def test_following_goes_through_micro_batches_then_steps() -> None:
     keys = [layout.key(5, 0)]
     for _ in range(4):
         keys.append(layout.following(keys[-1]))
-    assert [(key.step, key.share) for key in keys] == [(0, 1), (0, 3), (0, 5), (1, 1), (1, 3)]
-    assert keys[4] == layout.key(5, 1, micro_batch=1)
+    assert [(key.step, key.micro_batch) for key in keys] == [(0, 1), (0, 3), (0, 5), (1, 1), (1, 3)]
+    assert keys[4] == layout.key(5, 1, 1)
 
 
 def test_an_epoch_feeds_images_in_its_order() -> None:
@@ -86,8 +86,8 @@ def test_any_order_of_keys_gives_the_same_bits() -> None:
     first, second = batches(layout), batches(layout)
     forward = [first.batch(key) for key in keys]
     backward = [second.batch(key) for key in reversed(keys)][::-1]
-    for mine, theirs in zip(forward, backward, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    for one, other in zip(forward, backward, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_processes_see_together_what_accumulation_sees() -> None:
@@ -96,23 +96,28 @@ def test_processes_see_together_what_accumulation_sees() -> None:
     for step in range(6):
         for micro in range(4):
             part = ranks[micro % 2]
-            mine = alone.batch(alone.layout.key(0, step, micro))
-            theirs = part.batch(part.layout.key(0, step, micro // 2))
-            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+            one = alone.batch(alone.layout.key(0, step, micro))
+            other = part.batch(part.layout.key(0, step, micro // 2))
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_every_share_of_every_step_draws_for_itself() -> None:
-    keys = [BatchKey(seed=a, step=b, share=c) for a in range(3) for b in range(3) for c in range(3)]
+def test_every_micro_batch_of_every_step_draws_independently() -> None:
+    keys = [
+        BatchKey(seed=a, step=b, micro_batch=c)
+        for a in range(3)
+        for b in range(3)
+        for c in range(3)
+    ]
     draws = {torch.rand(1, generator=augmentation_generator(key)).item() for key in keys}
     assert len(draws) == 27
 
 
-def test_a_split_smaller_than_a_batch_is_one_step_of_equal_shares() -> None:
+def test_a_split_smaller_than_a_batch_is_one_step_of_equal_micro_batches() -> None:
     layout = layout_of(11, 64, accumulation=2, world_size=2)
-    assert (layout.batch_size, layout.share_size, layout.steps_per_epoch) == (8, 2, 1)
+    assert (layout.batch_size, layout.micro_batch_size, layout.steps_per_epoch) == (8, 2, 1)
 
 
-def test_what_cannot_be_shared_evenly_is_refused() -> None:
+def test_what_cannot_be_divided_evenly_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"batch_size: expected a multiple of 6 \(3 processes x"):
         layout_of(100, 50, accumulation=2, world_size=3)
     with pytest.raises(

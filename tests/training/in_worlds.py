@@ -22,26 +22,14 @@ SIZES = range(1, 18)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class Watched(Split):
     """A split that notes which of its images are read."""
 
-    split: Split
     read_images: list[int] = field(default_factory=list)
-
-    @property
-    def labels(self) -> Tensor:
-        return self.split.labels
-
-    @property
-    def num_classes(self) -> int:
-        return self.split.num_classes
-
-    def __len__(self) -> int:
-        return len(self.split)
 
     def read(self, start: int, stop: int) -> Tensor:
         self.read_images.extend(range(len(self))[start:stop])
-        return self.split.read(start, stop)
+        return super().read(start, stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +46,8 @@ def evaluations() -> list[Evaluation]:
     trainer = bn_trainer()
     found = []
     for size in SIZES:
-        watched = Watched(split=digits().train.subset(torch.arange(size)))
+        split = digits().train.subset(torch.arange(size))
+        watched = Watched(images=split.images, labels=split.labels, num_classes=split.num_classes)
         logits = trainer.logits(watched)
         read_images = list(watched.read_images)
         metrics = trainer.evaluate(watched)

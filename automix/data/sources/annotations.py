@@ -1,9 +1,9 @@
-"""What a user knows of test images beyond their class: boxes of objects, groups.
+"""Annotations of test images beyond their class: boxes of objects, and groups.
 
-A file names images by their path below the data folder (`test/cat/1.jpg`) where the data are a
-folder, and by their number in the test split elsewhere. Boxes are (left, top, right, lower edge) in
-pixels, the last two exclusive: of the image file for folders, whatever `image_size` it is scaled
-and cut to, and of the image as it is used elsewhere.
+A file names images of a folder by their path below it (`test/cat/1.jpg`), and those of other
+sources by their number in the test split. Boxes are (left, top, right, bottom) in pixels, the last
+two exclusive. For folders they refer to the image file, whatever `image_size` it is scaled and cut
+to; for other sources to the image as it is used.
 """
 
 import csv
@@ -35,7 +35,7 @@ class ImageBoxes:
     Attributes:
         positions: ascending numbers of these images in the test split.
         boxes: for each of them (M, 4), in pixels of the image as it is used.
-        num_outside: images all of whose boxes lie in what was cut off.
+        num_outside: images all of whose boxes lie in the part that was cut off.
     """
 
     positions: tuple[int, ...]
@@ -57,18 +57,15 @@ class ImageGroups:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TestImages:
-    """How the images of the test split are named, and the size they are used at.
+class NamedImages:
+    """Names of the images of the test split, and the size they are used at.
 
     Attributes:
         names: of each image, in order.
-        files: of each image, by name; empty where the data are no folder.
+        files: of each image, by name; empty unless the source is a folder.
         height: rows of the images as they are used.
-        width: columns.
+        width: columns of the images as they are used.
     """
-
-    # Not a test case, whatever pytest thinks of the name.
-    __test__ = False
 
     names: tuple[str, ...]
     files: Mapping[str, Path]
@@ -76,25 +73,20 @@ class TestImages:
     width: int
 
 
-def name_test_images(config: DataConfig, num_images: int, *, height: int, width: int) -> TestImages:
-    """Return the names of the images of the test split of ``config``.
-
-    Args:
-        config: of the data.
-        num_images: size of the test split.
-        height: rows of the images as they are used.
-        width: columns.
-    """
+def name_test_images(
+    config: DataConfig, num_images: int, *, height: int, width: int
+) -> NamedImages:
+    """Return the names of the ``num_images`` images of the test split of ``config``."""
     if config.source is not DataSource.FOLDER:
         names = tuple(str(number) for number in range(num_images))
-        return TestImages(names=names, files={}, height=height, width=width)
+        return NamedImages(names=names, files={}, height=height, width=width)
     assert config.path is not None
     listing = list_folder(config.path.expanduser())
     files = {file.name: listing.root / file.name for file in listing.parts["test"]}
-    return TestImages(names=tuple(files), files=files, height=height, width=width)
+    return NamedImages(names=tuple(files), files=files, height=height, width=width)
 
 
-def read_boxes(path: Path, images: TestImages) -> ImageBoxes:
+def read_boxes(path: Path, images: NamedImages) -> ImageBoxes:
     """Read boxes: CSV with the columns image, left, top, right, bottom, or JSON.
 
     JSON is `{"test/cat/1.jpg": [[left, top, right, bottom], ...], ...}`.
@@ -103,15 +95,15 @@ def read_boxes(path: Path, images: TestImages) -> ImageBoxes:
         DataError: the file is unreadable, names an unknown image, or a box is empty or outside its
             image.
     """
-    found: dict[str, list[Floats]] = {}
+    by_name: dict[str, list[Floats]] = {}
     for where, row in _rows(path, _BOX_COLUMNS):
-        name = _known(row[0], images, where)
-        found.setdefault(name, []).append(_box(row[1:], where))
+        name = _test_image(row[0], images, where)
+        by_name.setdefault(name, []).append(_box(row[1:], where))
     positions, boxes, num_outside = [], [], 0
     for position, name in enumerate(images.names):
-        if name not in found:
+        if name not in by_name:
             continue
-        inside = _as_used(np.stack(found[name]), name, images, path)
+        inside = _as_used(np.stack(by_name[name]), name, images, path)
         if len(inside):
             positions.append(position)
             boxes.append(inside)
@@ -122,30 +114,32 @@ def read_boxes(path: Path, images: TestImages) -> ImageBoxes:
     return ImageBoxes(positions=tuple(positions), boxes=tuple(boxes), num_outside=num_outside)
 
 
-def read_groups(path: Path, images: TestImages) -> ImageGroups:
+def read_groups(path: Path, images: NamedImages) -> ImageGroups:
     """Read groups: CSV with the columns image, group, or JSON `{"test/cat/1.jpg": "snow", ...}`.
 
     Raises:
         DataError: the file is unreadable, names an unknown image, or an image has no group or two.
     """
-    found: dict[str, str] = {}
+    groups: dict[str, str] = {}
     for where, (image, group) in _rows(path, _GROUP_COLUMNS):
-        name = _known(image, images, where)
-        if name in found:
+        name = _test_image(image, images, where)
+        if name in groups:
             raise DataError(f"{where}: expected one group for each image, got two for {name!r}")
-        found[name] = str(group)
+        groups[name] = str(group)
+    # Every image needs one: the worst group is a minimum, and one that is missing could be it.
     for name in images.names:
-        if name not in found:
+        if name not in groups:
             raise DataError(f"{path}: expected a group for each test image, got none for {name!r}")
-    names = tuple(sorted(set(found.values())))
+    names = tuple(sorted(set(groups.values())))
     return ImageGroups(
-        names=names, numbers=tuple(names.index(found[name]) for name in images.names)
+        names=names, numbers=tuple(names.index(groups[name]) for name in images.names)
     )
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Yield where each row is, and its values in the order of ``columns``."""
+    """Yield the place of each row, for messages, and its values in the order of ``columns``."""
     try:
+        # Spreadsheets save UTF-8 with a byte order mark, which would be part of the first column.
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -194,18 +188,22 @@ def _json_rows(
             yield where, (name, *box)
 
 
-def _known(name: object, images: TestImages, where: str) -> str:
+def _test_image(name: object, images: NamedImages, where: str) -> str:
     if name not in images.files and name not in images.names:
-        wanted = "the path of a test image below the data folder, such as"
+        expected = "the path of a test image below the data folder, such as"
         if not images.files:
-            wanted = f"the number of a test image, 0 to {len(images.names) - 1}, such as"
+            expected = f"the number of a test image, 0 to {len(images.names) - 1}, such as"
+        # A comparison with every name of a large test split would take minutes.
         hint = did_you_mean(name, images.names[:10_000])
-        raise DataError(f"{where}: expected {wanted} {images.names[0]!r}, got {shown(name)}{hint}")
+        raise DataError(
+            f"{where}: expected {expected} {images.names[0]!r}, got {shown(name)}{hint}"
+        )
     return str(name)
 
 
 def _box(values: tuple[object, ...], where: str) -> Floats:
     try:
+        # float(True) is 1.0: JSON's true is no coordinate.
         if any(isinstance(value, bool) for value in values):
             raise ValueError
         box = np.array([float(str(value)) for value in values])
@@ -220,8 +218,8 @@ def _box(values: tuple[object, ...], where: str) -> Floats:
     return box
 
 
-def _as_used(boxes_M4: Floats, name: str, images: TestImages, path: Path) -> Floats:
-    """Return the boxes in pixels of the image as it is used; those cut off are left out."""
+def _as_used(boxes_M4: Floats, name: str, images: NamedImages, path: Path) -> Floats:
+    """Return the boxes in pixels of the image as it is used, without those that are cut off."""
     height, width = images.height, images.width
     if name in images.files:
         header = read_header(images.files[name])
@@ -231,7 +229,8 @@ def _as_used(boxes_M4: Floats, name: str, images: TestImages, path: Path) -> Flo
             f"{path}: {name}: expected boxes inside {width} x {height} pixels (width x height), "
             f"got one that reaches to {boxes_M4[:, 2].max():g} x {boxes_M4[:, 3].max():g}"
         )
-    # As images are: scaled to cover the size that is used, and cut at the center.
+    # As `to_format` does: scaled by s to cover the target, then cut at the center, so a coordinate
+    # x of the file is at s x - (s width - target width) / 2.
     scale = max(images.width / width, images.height / height)
     size = np.array([images.width, images.height], dtype=np.float64)
     offset = (np.array([width, height]) * scale - size) / 2

@@ -1,4 +1,4 @@
-"""Work on many items with several threads, results in order, memory bounded.
+"""Image files to pixels: headers, decoding, scaling, and several files at a time.
 
 Shape suffixes: C channels, H rows, W columns.
 """
@@ -22,70 +22,20 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from automix.errors import DataError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_MAX_THREADS = 16
-# A task of one image costs as much to hand over as a small image costs to decode.
-_ITEMS_PER_TASK = 16
-_TASKS_AHEAD = 4
-
-
-def num_threads() -> int:
-    """Return how many threads to decode with: one per core this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(cores, _MAX_THREADS)
-
-
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield ``function(item)`` for each item, in order, computed by several threads.
-
-    At most a few dozen results per thread wait at any time. The first error, in the order of the
-    items, is raised; the tasks that have not started are dropped.
-    """
-    threads = num_threads()
-    remaining = iter(items)
-    waiting: deque[Future[list[Result]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        try:
-            while True:
-                while len(waiting) < threads * _TASKS_AHEAD:
-                    block = list(islice(remaining, _ITEMS_PER_TASK))
-                    if not block:
-                        break
-                    waiting.append(pool.submit(_results, function, block))
-                if not waiting:
-                    return
-                yield from waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _results(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
-    return [function(item) for item in items]
-
-
-# What torchvision's ImageFolder reads.
+# Those of torchvision's ImageFolder.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 
 _GRAY_MODES = frozenset({"1", "L", "LA", "La"})
 _DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
-# Orientations 5 to 8 exchange rows and columns.
+# EXIF orientations 5 to 8 exchange rows and columns.
 _SWAPS_SIDES = frozenset({5, 6, 7, 8})
-# What Pillow raises for files that are broken in one way or another.
+# Pillow has no common error for broken files: damage anywhere in them raises any of these.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What is known of an image without decoding it.
-
-    Attributes:
-        is_gray: whether it has brightness only.
-        height: rows, in pixels, after rotation as its EXIF orientation says.
-        width: columns, in pixels.
-    """
+    """Facts about an image that need no decoding: rows and columns once it is upright."""
 
     is_gray: bool
     height: int
@@ -94,14 +44,14 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFormat:
-    """What every image of a dataset is turned into.
+    """Common format of the images of a dataset.
 
     Attributes:
         channels: 1 (gray) or 3 (red, green, blue).
         height: rows, in pixels.
         width: columns, in pixels.
         resize: whether images are scaled and cut to this size, or must have it.
-        crop: where they are, share of the shorter side that is kept, in (0, 1].
+        crop: fraction of the shorter side that is kept when they are scaled, in (0, 1].
     """
 
     channels: int
@@ -126,13 +76,11 @@ class PixelBox(NamedTuple):
 
 
 def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageFormat:
-    """Read the headers of all files and choose one format for them.
-
-    Gray when all images are gray, color otherwise.
+    """Read the headers of all files and choose their common format, gray if all images are gray.
 
     Args:
         files: at least one image.
-        size: wanted (height, width) in pixels; None: the size all images must have.
+        size: requested (height, width) in pixels; None: the size all images must have.
 
     Raises:
         DataError: a file is unreadable or enormous, or sizes differ and ``size`` is None.
@@ -155,7 +103,7 @@ def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageF
 
 
 def read_header(file: Path) -> Header:
-    """Return mode and size of an image without decoding it.
+    """Return color and size of an image without decoding it.
 
     Raises:
         DataError: the file is not a readable image of 1, 8 or 16 bits, or it is enormous.
@@ -166,11 +114,11 @@ def read_header(file: Path) -> Header:
         return Header(is_gray=is_gray, height=height, width=width)
 
 
-def read_image(file: Path, wanted: ImageFormat) -> NDArray[np.uint8]:
-    """Decode an image, upright, into the wanted format.
+def read_image(file: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
+    """Decode an image, upright, into a format.
 
     Transparency is dropped, 16-bit images keep their upper 8 bits, and of several frames the first
-    counts. Resizing scales the image to cover the wanted size and cuts the rest off evenly.
+    is used.
 
     Returns:
         (C, H, W) uint8.
@@ -179,23 +127,24 @@ def read_image(file: Path, wanted: ImageFormat) -> NDArray[np.uint8]:
         DataError: the file is unreadable, truncated or enormous, or has another size.
     """
     with _naming(file), Image.open(file) as image:
-        if wanted.resize and image.format == "JPEG":
-            # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size. Twice the wanted
-            # size is kept for the filter, as Pillow's own thumbnail does.
-            side = 2 * max(wanted.height, wanted.width)
+        if image_format.resize and image.format == "JPEG":
+            # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size. Twice the
+            # requested size is kept for the filter, as Pillow's own thumbnail does.
+            side = 2 * max(image_format.height, image_format.width)
             image.draft(None, (side, side))
+        # EXIF first: height and width of the format are those of the upright image.
         ImageOps.exif_transpose(image, in_place=True)
-        return to_format(_eight_bits(image), wanted)
+        return to_format(_eight_bits(image), image_format)
 
 
 def read_crop(
-    file: Path, wanted: ImageFormat, box_in: Callable[[int, int], PixelBox]
+    file: Path, image_format: ImageFormat, box_in: Callable[[int, int], PixelBox]
 ) -> NDArray[np.uint8]:
-    """Decode an image, upright, and scale a part of it to the wanted format.
+    """Decode an image, upright, and scale a part of it to a format.
 
     Args:
         file: the image.
-        wanted: channels and size of the result.
+        image_format: channels and size of the result.
         box_in: from height and width of the upright image to the part; called once.
 
     Returns:
@@ -205,47 +154,49 @@ def read_crop(
         DataError: the file is unreadable, truncated or enormous.
     """
     with _naming(file), Image.open(file) as image:
+        # 1. The box, from the header: its size decides how much has to be decoded.
         height, width = _upright_size(image)
         box = box_in(height, width)
-        shrink = min(box.height / wanted.height, box.width / wanted.width) / 2
+        shrink = min(box.height / image_format.height, box.width / image_format.width) / 2
         if shrink >= 2 and image.format == "JPEG":
             # As in `read_image`; Pillow takes the nearest of 1/2, 1/4 and 1/8 that is no smaller.
             image.draft(None, (ceil(image.width / shrink), ceil(image.height / shrink)))
+        # 2. Decode, upright. The box is in pixels of the full size: scale it along.
         ImageOps.exif_transpose(image, in_place=True)
-        pixels = _eight_bits(image).convert("L" if wanted.channels == 1 else "RGB")
+        pixels = _eight_bits(image).convert("L" if image_format.channels == 1 else "RGB")
         across, down = pixels.width / width, pixels.height / height
         left, top = int(box.left * across), int(box.top * down)
         right = max(left + 1, round((box.left + box.width) * across))
         bottom = max(top + 1, round((box.top + box.height) * down))
-        # Not `resize(box=...)`, whose filter takes in pixels from beyond the box.
+        # 3. Cut, then scale: the filter of `resize(box=...)` takes in pixels from beyond the box.
         cut = pixels.crop((left, top, right, bottom)).resize(
-            (wanted.width, wanted.height), Image.Resampling.BILINEAR
+            (image_format.width, image_format.height), Image.Resampling.BILINEAR
         )
         return _channels_first(cut)
 
 
-def to_format(image: Image.Image, wanted: ImageFormat) -> NDArray[np.uint8]:
+def to_format(image: Image.Image, image_format: ImageFormat) -> NDArray[np.uint8]:
     """Convert a decoded image to (C, H, W) uint8.
 
+    Resizing scales the image to cover the requested size and cuts the rest off evenly.
+
     Raises:
-        ValueError: the image has another size, and resizing is not wanted.
+        ValueError: the image has another size, and the format does not resize.
     """
-    image = image.convert("L" if wanted.channels == 1 else "RGB")
-    size = (wanted.width, wanted.height)
-    if wanted.resize and (image.size != size or wanted.crop != 1):
-        # The border that is left out on each side, as a share of it.
-        bleed = (1 - wanted.crop) / 2
-        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR, bleed=bleed)
-    if image.size != size:
-        raise ValueError(
-            f"expected {wanted.height} x {wanted.width} pixels, got {image.height} x {image.width}"
-        )
+    image = image.convert("L" if image_format.channels == 1 else "RGB")
+    height, width = image_format.height, image_format.width
+    if image_format.resize and (image.size != (width, height) or image_format.crop != 1):
+        # The border that is left out on each side, as a fraction of it.
+        bleed = (1 - image_format.crop) / 2
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR, bleed=bleed)
+    if image.size != (width, height):
+        raise ValueError(f"expected {height} x {width} pixels, got {image.height} x {image.width}")
     return _channels_first(image)
 
 
 @contextlib.contextmanager
 def refusing_bombs() -> Iterator[None]:
-    """Make an image with more pixels than Pillow thinks safe an error instead of a warning.
+    """Make an image with more pixels than Pillow considers safe an error instead of a warning.
 
     Warning filters belong to the whole process, so this wraps the loop over the files and not the
     reading of one in a thread.
@@ -259,7 +210,7 @@ def refusing_bombs() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _naming(file: Path) -> Iterator[None]:
-    """Turn whatever a broken file raises into one line that names it."""
+    """Turn any error of a broken file into one line that names it."""
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -273,13 +224,8 @@ def _naming(file: Path) -> Iterator[None]:
         raise DataError(f"{file}: expected a readable image, got: {reason}") from None
 
 
-def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
-    pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return height and width of an image once it is turned as its EXIF orientation says."""
+    """Return height and width of an image after its EXIF rotation."""
     orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image.size if orientation in _SWAPS_SIDES else (image.height, image.width)
 
@@ -292,5 +238,58 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels")
     if "transparency" in image.info:
+        # Of a palette, whose transparent entries convert("RGB") warns about.
         return image.convert("RGBA")
     return image
+
+
+def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
+    # Pillow stores the channels of a pixel together, torch expects whole planes: reordered once
+    # here, while the image is in the processor's cache, and never again in training.
+    pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MAX_THREADS = 16
+# A task of one image costs as much to hand over as a small image costs to decode.
+_ITEMS_PER_TASK = 16
+_TASKS_AHEAD = 4
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield ``function(item)`` for each item, in order, computed by several threads.
+
+    At most a few dozen results per thread wait at any time, so memory is bounded. The first error,
+    in the order of the items, is raised; the tasks that have not started are dropped.
+    """
+    # Threads are enough: Pillow releases the interpreter lock while it decodes and scales.
+    threads = num_threads()
+    remaining = iter(items)
+    waiting: deque[Future[list[Result]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            while True:
+                while len(waiting) < threads * _TASKS_AHEAD:
+                    block = list(islice(remaining, _ITEMS_PER_TASK))
+                    if not block:
+                        break
+                    waiting.append(pool.submit(_results, function, block))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _results(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+def num_threads() -> int:
+    """Return the number of threads to decode with: one per core this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(cores, _MAX_THREADS)

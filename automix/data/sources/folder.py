@@ -1,23 +1,24 @@
-"""Your own images: train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE."""
+"""Folders of images: train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE."""
 
 import functools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from automix.configuration.data import DataConfig
-from automix.data.pools import Pool, Pools
+from automix.data.pools import ClassLabels, ImagePool, SourceImages
 from automix.data.sources.decode import SUFFIXES, ImageFormat, common_format, read_image
 from automix.data.sources.packed import Decoding, PackRequest, Progress, packed_images
 from automix.errors import DataError
 from automix.files import sha256_of
 
-_log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _MIN_CLASSES = 2
 _PARTS = ("train", "val", "test")
 
@@ -53,6 +54,15 @@ class FolderListing:
     class_names: tuple[str, ...]
     parts: Mapping[str, tuple[LabeledFile, ...]]
 
+    def labels(self, part: str) -> ClassLabels:
+        """Return the labels of "train" or "val"."""
+        return ClassLabels(
+            labels=torch.tensor([file.label for file in self.parts[part]], dtype=torch.int64),
+            class_names=self.class_names,
+            where=str(self.root / part),
+            pool=int(part == "val"),
+        )
+
 
 def list_folder(root: Path) -> FolderListing:
     """List the images of an ImageFolder layout without opening them.
@@ -64,11 +74,11 @@ def list_folder(root: Path) -> FolderListing:
         DataError: a folder is missing or empty, or the parts do not have the same classes.
     """
     _check_folder(root)
-    present = {name for name in ("train", "val", "test") if (root / name).exists()}
+    present = {name for name in _PARTS if (root / name).exists()}
     for name in ("train", "test"):
         if name not in present:
-            found = ", ".join(sorted(_visible_names(root))[:5]) or "nothing"
-            raise DataError(f"{root}: expected the folders train/ and test/, got {found}")
+            content = ", ".join(sorted(_visible_names(root))[:5]) or "nothing"
+            raise DataError(f"{root}: expected the folders train/ and test/, got {content}")
     class_names = _class_names(root / "train")
     for name in present - {"train"}:
         _check_classes(root / name, class_names)
@@ -83,43 +93,35 @@ def list_folder(root: Path) -> FolderListing:
     return FolderListing(root=root, class_names=class_names, parts=parts)
 
 
-def folder_pools(
+def folder_images(
     config: DataConfig, listing: FolderListing, *, progress: Progress | None = None
-) -> Pools:
+) -> SourceImages:
     """Return the images of ``listing``, decoded once and kept in the cache folder.
 
     Raises:
         DataError: an image is unreadable or has another size.
     """
-    key = _key(listing, config.target_size)
+    # One key and one format for all parts, because one color image in test/ makes all color.
+    files = [file for part in _PARTS for file in listing.parts.get(part, ())]
+    key = files_key(files, config.target_size)
 
     @functools.cache
-    def wanted() -> ImageFormat:
-        files = [file for part in _PARTS for file in listing.parts.get(part, ())]
+    def image_format() -> ImageFormat:
         return common_format([listing.root / file.name for file in files], config.target_size)
 
-    def pool_of(part: str) -> Pool:
-        files = listing.parts[part]
-
-        def read(index: int) -> tuple[NDArray[np.uint8], int]:
-            file = files[index]
-            return read_image(listing.root / file.name, wanted()), file.label
-
-        request = PackRequest(
+    def pool_of(part: str) -> ImagePool:
+        request = pack_request(
+            listing,
+            listing.parts[part],
             name=f"folder-{part}",
             key=key,
             where=str(listing.root / part),
-            prepare=lambda: Decoding(
-                num_images=len(files),
-                shape=wanted().shape,
-                class_names=listing.class_names,
-                read=read,
-            ),
+            image_format=image_format,
             remedy="a smaller data.image_size or data.loading streaming needs less",
         )
         return packed_images(request, config.cache_folder, progress=progress)[0]
 
-    return Pools(
+    return SourceImages(
         train=pool_of("train"),
         val=pool_of("val") if "val" in listing.parts else None,
         test=pool_of("test"),
@@ -127,21 +129,36 @@ def folder_pools(
     )
 
 
-def _key(listing: FolderListing, size: tuple[int, int] | None) -> str:
-    """Return a key of all parts, because one color image in test/ makes all images color."""
-    return files_key([file for part in _PARTS for file in listing.parts.get(part, ())], size)
+def pack_request(
+    listing: FolderListing,
+    files: Sequence[LabeledFile],
+    *,
+    name: str,
+    key: str,
+    where: str,
+    image_format: Callable[[], ImageFormat],
+    remedy: str,
+) -> PackRequest:
+    """Return the request of a pack of some files of a folder, all in ``image_format()``."""
+
+    def read(index: int) -> tuple[NDArray[np.uint8], int]:
+        file = files[index]
+        return read_image(listing.root / file.name, image_format()), file.label
+
+    def prepare() -> Decoding:
+        shape, names = image_format().shape, listing.class_names
+        return Decoding(num_images=len(files), shape=shape, class_names=names, read=read)
+
+    return PackRequest(name=name, key=key, where=where, prepare=prepare, remedy=remedy)
 
 
-def files_key(files: Iterable[LabeledFile], wanted: object) -> str:
-    """Return a hash of every file's path below the root, length and time of change, and ``wanted``.
-
-    Args:
-        files: what is decoded.
-        wanted: what it is decoded to; its ``repr`` counts.
-    """
+def files_key(files: Iterable[LabeledFile], target: object) -> str:
+    """Return a hash of the files and of the format they are decoded to, its ``repr``."""
+    # Length and time of change stand for the content, as in make: hashing the files themselves
+    # would read all of them at every start.
     lines = [f"{file.name}\0{file.label}\0{file.size}\0{file.modified}" for file in files]
     text = "\n".join(lines).encode(errors="surrogateescape")
-    return sha256_of(text, repr(wanted).encode())[:16]
+    return sha256_of(text, repr(target).encode())[:16]
 
 
 def _check_folder(folder: Path) -> None:
@@ -161,8 +178,8 @@ def _class_names(part: Path) -> tuple[str, ...]:
     _check_folder(part)
     names = sorted(name for name in _visible_names(part) if (part / name).is_dir())
     if not names:
-        found = "only files" if _visible_names(part) else "an empty folder"
-        raise DataError(f"{part}: expected one folder of images per class, got {found}")
+        content = "only files" if _visible_names(part) else "an empty folder"
+        raise DataError(f"{part}: expected one folder of images per class, got {content}")
     if len(names) < _MIN_CLASSES:
         raise DataError(f"{part}: expected at least 2 classes, got only '{names[0]}'")
     return tuple(names)
@@ -192,7 +209,7 @@ def _images_of_class(root: Path, name: str, label: int) -> list[LabeledFile]:
             f"{folder}: expected at least one image ({', '.join(sorted(SUFFIXES))}), got {got}"
         )
     if others:
-        _log.warning("%s: skipped %d files such as '%s'", folder, len(others), others[0][0])
+        _LOG.warning("%s: skipped %d files such as '%s'", folder, len(others), others[0][0])
     return [
         LabeledFile(name=file, label=label, size=facts.st_size, modified=facts.st_mtime_ns)
         for file, facts in images
@@ -201,11 +218,12 @@ def _images_of_class(root: Path, name: str, label: int) -> list[LabeledFile]:
 
 def _files_below(folder: Path | str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield name and facts of every visible file, sorted: file systems have no order."""
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as iterator:
+        entries = sorted(iterator, key=lambda entry: entry.name)
     for entry in entries:
         if entry.name.startswith("."):
             continue
+        # Links to folders are not followed: they could lead in a circle.
         if entry.is_dir(follow_symlinks=False):
             yield from _files_below(entry.path, f"{name}/{entry.name}")
             continue

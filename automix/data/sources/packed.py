@@ -1,4 +1,4 @@
-"""Decoded images in one file: written once, checked by its hash, mapped into memory.
+"""Packs: decoded images in one file, written once, verified by its hash, mapped into memory.
 
 A pack is ``NAME.npy`` (images, NumPy's own format, never pickled) and ``NAME.json`` (labels, class
 names, hash). The second is written last: a pack without it does not exist.
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from automix.configuration.base import Config
-from automix.data.pools import ImagesDigest, Pool, images_checksum
+from automix.data.pools import ImagePool, ImagesDigest, images_checksum
 from automix.data.sources.decode import in_order, refusing_bombs
 from automix.data.splits import Split, format_bytes, main_memory
 from automix.errors import DataError
 from automix.files import atomic_writer, write_text
 
-_log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_MESSAGES = 10.0
 
 Progress = Callable[[int, int], None]
@@ -36,10 +36,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """How to make the images of a pack.
+    """The images of a pack that is to be made.
 
     Attributes:
-        num_images: how many there are, at least 1.
+        num_images: at least 1.
         shape: channels, rows and columns of every image.
         class_names: name of each class, in label order.
         read: from the number of an image to its (C, H, W) uint8 pixels and its label; called from
@@ -54,14 +54,14 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackRequest:
-    """Which pack is wanted, and how to make it where it is not there.
+    """A pack, and the way to make it if the cache does not have it.
 
     Attributes:
-        name: part of the file name, for people.
+        name: human-readable part of the file name.
         key: hash of everything the pixels depend on; 16 hex digits.
         where: file or folder the images come from, for messages.
-        prepare: looks at the source; only called where the pack has to be made.
-        remedy: what to do where there is no room for it.
+        prepare: looks at the source; only called if the pack has to be made.
+        remedy: advice if there is no room for it.
     """
 
     name: str
@@ -72,7 +72,7 @@ class PackRequest:
 
 
 class _Record(Config):
-    """What ``NAME.json`` holds."""
+    """Content of ``NAME.json``."""
 
     format: Literal["automix-images"] = "automix-images"
     version: Literal[1] = 1
@@ -85,49 +85,51 @@ class _Record(Config):
 
 def packed_images(
     request: PackRequest, folder: Path, *, progress: Progress | None = None
-) -> tuple[Pool, tuple[str, ...]]:
-    """Return images and class names, from the cache where it has them.
+) -> tuple[ImagePool, tuple[str, ...]]:
+    """Return images and class names, decoded if the cache does not have them.
 
-    The images are mapped into memory copy-on-write: processes share one copy, and writing to the
-    tensor does not reach the file. Two processes that want the same pack decode it once.
+    Writing to the images does not reach the file. Two processes that need the same pack decode it
+    once.
 
     Args:
         request: the pack.
-        folder: where packs are kept; created where it is missing.
-        progress: told about decoding as it goes.
+        folder: cache folder; created if it is missing.
+        progress: called after every decoded image.
 
     Raises:
         DataError: an image is unreadable, or the cache folder cannot be written or is full.
     """
     base = folder / f"{request.name}-{request.key}"
     try:
-        if found := _load(base, request.where):
-            return found
+        if pack := _load(base, request.where):
+            return pack
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(base.with_suffix(".lock")):
-            if found := _load(base, request.where):
-                return found
+            # Once more: the process that held the lock may have made it.
+            if pack := _load(base, request.where):
+                return pack
             with refusing_bombs():
                 _write(base, request, progress)
-            made = _load(base, request.where)
+            pack = _load(base, request.where)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DataError(
             f"{folder}: expected a folder to keep decoded images in, got: {reason}"
         ) from None
-    if made is None:
+    if pack is None:
         raise DataError(f"{base}.npy: expected the images just written, got something else")
-    return made
+    return pack
 
 
-def _load(base: Path, where: str) -> tuple[Pool, tuple[str, ...]] | None:
-    """Return a pack, or None where it is missing or damaged."""
+def _load(base: Path, where: str) -> tuple[ImagePool, tuple[str, ...]] | None:
+    """Return a pack, or None if it is missing or damaged."""
     record_file, images_file = base.with_suffix(".json"), base.with_suffix(".npy")
     if not record_file.exists():
         return None
     try:
         record = _Record.model_validate_json(record_file.read_bytes())
-        # Mode "c" is copy-on-write: torch warns about memory it must not write to.
+        # Mapped: processes of one machine share one copy, and a set larger than the free memory is
+        # paged in as needed. Copy-on-write ("c"), because torch warns about read-only memory.
         images = np.load(images_file, mmap_mode="c", allow_pickle=False)
         split = Split(
             images=torch.from_numpy(images),
@@ -135,22 +137,23 @@ def _load(base: Path, where: str) -> tuple[Pool, tuple[str, ...]] | None:
             num_classes=len(record.class_names),
         )
     except (OSError, ValueError, TypeError, EOFError, ValidationError) as error:
-        _log.warning("%s: damaged (%s): decoding again", record_file, str(error).splitlines()[0])
+        _LOG.warning("%s: damaged (%s): decoding again", record_file, str(error).splitlines()[0])
         return None
+    # Read in full once per start: a flipped bit would otherwise be trained on in silence.
     if images_checksum(split) != record.checksum:
-        _log.warning("%s: damaged (its checksum is wrong): decoding again", images_file)
+        _LOG.warning("%s: damaged (its checksum is wrong): decoding again", images_file)
         return None
-    return Pool(split=split, checksum=record.checksum, where=where), record.class_names
+    return ImagePool(split=split, checksum=record.checksum, where=where), record.class_names
 
 
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Hold a lock between processes; says so when another process holds it."""
+    """Hold a lock between processes; log it when another process holds it."""
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _log.info("%s: waiting for another process that decodes the same images", file)
+        _LOG.info("%s: waiting for another process that decodes the same images", file)
         lock.acquire()
     try:
         yield
@@ -162,10 +165,11 @@ def _write(base: Path, request: PackRequest, progress: Progress | None) -> None:
     decoding = request.prepare()
     shape = (decoding.num_images, *decoding.shape)
     _check_room(base.parent, request, math.prod(shape))
-    _log.info("%s: decoding %d images into %s.npy", request.where, shape[0], base)
+    _LOG.info("%s: decoding %d images into %s.npy", request.where, shape[0], base)
     started = time.monotonic()
     digest = ImagesDigest(shape)
     labels: list[int] = []
+    # Image by image into the file: memory holds only what the threads have decoded ahead.
     with atomic_writer(base.with_suffix(".npy")) as stream:
         np.lib.format.write_array_header_1_0(
             stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -182,13 +186,13 @@ def _write(base: Path, request: PackRequest, progress: Progress | None) -> None:
         labels=tuple(labels),
     )
     write_text(base.with_suffix(".json"), record.model_dump_json())
-    _log.info("%s: decoded in %.1f s", request.where, time.monotonic() - started)
+    _LOG.info("%s: decoded in %.1f s", request.where, time.monotonic() - started)
 
 
 def _decoded(
     decoding: Decoding, where: str, progress: Progress | None
 ) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """Yield pixels and label of every image, and report on the way."""
+    """Yield pixels and label of every image, and report progress."""
     total = decoding.num_images
     next_message = time.monotonic() + _SECONDS_BETWEEN_MESSAGES
     for done, (pixels, label) in enumerate(in_order(decoding.read, range(total)), start=1):
@@ -198,7 +202,7 @@ def _decoded(
             progress(done, total)
         if time.monotonic() > next_message:
             next_message += _SECONDS_BETWEEN_MESSAGES
-            _log.info("%s: decoded %d of %d images", where, done, total)
+            _LOG.info("%s: decoded %d of %d images", where, done, total)
 
 
 def _check_room(folder: Path, request: PackRequest, num_bytes: int) -> None:

@@ -16,7 +16,7 @@ from automix.configuration.data import DataConfig
 from automix.configuration.task import ModelConfig
 from automix.data.batches import BatchPreparer
 from automix.data.load import load_data
-from automix.data.splits import ChannelStatistics, DataSet
+from automix.data.splits import ChannelStatistics, Dataset
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.attacks import PixelModel
 from automix.evaluation.inference import Preparation
@@ -71,7 +71,7 @@ class ClassifierFacts(Config):
         return self
 
     @classmethod
-    def of(cls, model: ModelConfig, data: DataSet, *, provenance: dict[str, str]) -> Self:
+    def of(cls, model: ModelConfig, data: Dataset, *, provenance: dict[str, str]) -> Self:
         """Return the facts about a network that was trained on ``data``."""
         return cls(
             model=model.model_copy(update={"weights": None}),
@@ -156,7 +156,7 @@ class SavedClassifier:
 
     config: ReplayConfig
     result: dict[str, Any]
-    data: DataSet
+    data: Dataset
     facts: ClassifierFacts
     model: nn.Module
     prepare: Preparation

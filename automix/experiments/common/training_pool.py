@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, Self
 
 from automix.configuration.task import TaskConfig
 from automix.data.load import load_data
-from automix.data.splits import DataSet, SearchData, Split
+from automix.data.splits import Dataset, SearchData, Split
 from automix.experiments.common.config import ComputeConfig
 from automix.schedule import Schedule
 from automix.training.distributed import prepare_worker, start_method
@@ -110,11 +110,11 @@ class _Worker:
 
     def __init__(self, task: TaskConfig, *, with_test: bool) -> None:
         self._task = task
-        data: DataSet | SearchData = (
+        data: Dataset | SearchData = (
             load_data(task.data) if with_test else load_search_data(task.data)
         )
-        self._search = data.for_search() if isinstance(data, DataSet) else data
-        self._test = data.test if isinstance(data, DataSet) else None
+        self._search = data.for_search() if isinstance(data, Dataset) else data
+        self._test = data.test if isinstance(data, Dataset) else None
         self._trainer: ClassifierTrainer | None = None
 
     def run(self, job: TrainingJob) -> TrainingOutcome:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from automix.configuration.task import TaskConfig
 from automix.data.load import load_data
-from automix.data.splits import DataSet, SearchData, Split
+from automix.data.splits import Dataset, SearchData, Split
 from automix.errors import CheckpointError, ConfigError, DivergedError
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.cost import CostEstimate, estimate_cost
@@ -487,7 +487,7 @@ def next_mark(step: int, total: int, count: int) -> int:
     return -(-(step * count // total + 1) * total // count)
 
 
-def _selection_split(config: ReplayConfig, data: DataSet) -> Split | None:
+def _selection_split(config: ReplayConfig, data: Dataset) -> Split | None:
     """Return the images of the validations, or None where nothing is validated."""
     if len(data.seen.selection):
         return data.seen.selection if config.validations else None
