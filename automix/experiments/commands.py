@@ -10,7 +10,6 @@ import logging
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -48,6 +47,8 @@ def resumable(
         AutoMixError: a worker process ended before its work did.
         OSError: of the body; a nameless one, such as a full disk, gets the name of the folder.
     """
+    from concurrent.futures import BrokenExecutor
+
     if "--resume" not in command:
         command = (*command, "--output", str(output))
     again = f"{launcher} {shlex.join(command)}"
