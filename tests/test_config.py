@@ -12,8 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from automix.configuration.base import Config, did_you_mean, first_problem, shown
+from automix.configuration.base import (
+    REMOVED,
+    RENAMED,
+    Config,
+    did_you_mean,
+    first_problem,
+    shown,
+)
 from automix.errors import ConfigError
+from automix.experiments.config import SearchConfig
+from automix.experiments.evaluate.config import EvaluateConfig
 from tests.test_plain_yaml import PLAIN
 
 
@@ -183,6 +192,48 @@ def test_hints_need_likeness() -> None:
     assert did_you_mean("mixupp", ["cutmix", "mixup"]) == " (did you mean 'mixup'?)"
     assert did_you_mean("output", ["compute", "agent"]) == ""
     assert did_you_mean(3, ["a"]) == ""
+
+
+OLD_KEYS: list[tuple[type[Config], list[str], list[str]]] = [
+    (
+        SearchConfig,
+        ["task", "trainer"],
+        ["peak_learning_rate", "warm_up", "max_gradient_norm"],
+    ),
+    (SearchConfig, ["task", "data"], ["normalisation"]),
+    (SearchConfig, ["agent"], ["entropy_coefficient", "value_coefficient", "epochs_per_update"]),
+    (SearchConfig, ["environment"], ["snapshot_share"]),
+    (EvaluateConfig, [], ["localisation"]),
+]
+
+
+@pytest.mark.parametrize(("model", "section", "keys"), OLD_KEYS)
+def test_a_renamed_key_is_refused_with_its_new_name(
+    model: type[Config], section: list[str], keys: list[str]
+) -> None:
+    for key in keys:
+        values: dict[str, object] = {key: 1}
+        for part in reversed(section):
+            values = {part: values}
+        with pytest.raises(ConfigError) as caught:
+            model.from_mapping(values, source="my.yaml")
+        where = ".".join([*section, key])
+        assert str(caught.value) == (
+            f"my.yaml: {where}: expected its new name {RENAMED[key]}, got the old one"
+        )
+
+
+def test_every_renamed_key_is_tested_and_elsewhere_is_an_unknown_one() -> None:
+    assert {key for _, _, keys in OLD_KEYS for key in keys} == set(RENAMED)
+    with pytest.raises(ConfigError, match="weight, side, got the unknown key 'warm_up'"):
+        Part.from_mapping({"warm_up": 1}, source="here")
+
+
+@pytest.mark.parametrize("key", sorted(REMOVED))
+def test_a_removed_key_is_said_to_be(key: str) -> None:
+    message = f"here: {key}: expected no such key \\(removed, see CHANGELOG.md\\), got '{key}'"
+    with pytest.raises(ConfigError, match=message):
+        Part.from_mapping({key: 1}, source="here")
 
 
 def test_the_path_of_a_problem() -> None:

@@ -19,6 +19,7 @@ from automix.configuration.base import (
     Config,
     alternatives,
     first_problem,
+    outdated,
     read_section,
     read_values,
     scalar_of,
@@ -256,25 +257,22 @@ def _find(name: str, flags: Mapping[str, _Flag], command: str) -> tuple[_Flag, b
     positive = flags.get(f"--{section}.{last.removeprefix('no-')}".replace("--.", "--"))
     if last.startswith("no-") and positive and bool in positive.kinds:
         return positive, True
-    close = _closest(section, last, flags)
-    hint = f" (did you mean {close}?)" if close else "; --help lists them"
+    here, everywhere = dict[str, str](), dict[str, str]()
+    for flag in flags:
+        other, _, end = flag.removeprefix("--").rpartition(".")
+        everywhere[end] = flag
+        if other == section:
+            here[end] = flag
+    if message := outdated(last.replace("-", "_"), [end.replace("-", "_") for end in here]):
+        raise ConfigError(f"{spelled}: {message.replace('_', '-')}")
+    # By the last part, its own section first: a long section makes all of its flags alike.
+    for flag_of in (here, everywhere):
+        if close := difflib.get_close_matches(last, flag_of, n=1, cutoff=0.7):
+            hint = f" (did you mean {flag_of[close[0]]}?)"
+            break
+    else:
+        hint = "; --help lists them"
     raise ConfigError(f"{command}: expected a known flag, got {name}{hint}")
-
-
-def _closest(section: str, last: str, names: Iterable[str]) -> str | None:
-    """Return the flag whose last part is most like ``last``, its own section first.
-
-    Whole names would not do: a long section makes all of its flags alike.
-    """
-    by_section: dict[str, dict[str, str]] = {}
-    for name in names:
-        other, _, end = name.removeprefix("--").rpartition(".")
-        by_section.setdefault(other, {})[end] = name
-    everywhere = {end: name for ends in by_section.values() for end, name in ends.items()}
-    for ends in (by_section.get(section, {}), everywhere):
-        if close := difflib.get_close_matches(last, ends, n=1, cutoff=0.7):
-            return ends[close[0]]
-    return None
 
 
 def _value(flag: _Flag, texts: Sequence[str]) -> object:

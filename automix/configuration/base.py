@@ -1,4 +1,7 @@
-"""Typed configuration read from YAML: base class, strict parsing, and one-line error messages."""
+"""Typed configuration read from YAML: base class, strict parsing, and one-line error messages.
+
+Every message has the form ``where: expected ..., got ...``.
+"""
 
 import difflib
 import json
@@ -16,9 +19,142 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from automix.errors import ConfigError
 from automix.files import sha256_of
 
+RENAMED = {
+    # task.trainer and task.data
+    "peak_learning_rate": "learning_rate",
+    "warm_up": "warmup",
+    "max_gradient_norm": "max_grad_norm",
+    "normalisation": "normalization",
+    # agent, as in Stable-Baselines3
+    "entropy_coefficient": "ent_coef",
+    "value_coefficient": "vf_coef",
+    "epochs_per_update": "n_epochs",
+    # environment
+    "snapshot_share": "snapshot_fraction",
+    # evaluate: a section and a task
+    "localisation": "localization",
+}
+"""New names of keys and values that version 0.1 had, for messages."""
+
+REMOVED = frozenset({"halving_rungs", "stopped_share", "lstm_size"})
+"""Keys of version 0.1 that are gone, for messages."""
+
+_PLAIN = {None: "null", True: "true", False: "false"}
 _MAX_SHOWN = 80
-# pydantic's words where there are better ones, or where they name Python's types.
-_WANTED = {
+# Bounded in depth and length before anything is formatted: a hostile value may be deep or huge.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, _MAX_SHOWN, _MAX_SHOWN, 40
+
+
+class Config(BaseModel):
+    """A frozen set of named values; unknown keys, NaN and infinity are refused.
+
+    The docstring under each field is its help text on the command line.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Make one paragraph of each field's docstring: the help breaks lines where it must."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for field in cls.model_fields.values():
+            if field.description is not None:
+                field.description = " ".join(field.description.split())
+
+    def to_yaml(self) -> str:
+        """Return the complete configuration, defaults included, as YAML."""
+        return to_yaml(self.model_dump(mode="json"))
+
+    def content_hash(self) -> str:
+        """Return a hash of every value: equal configurations have equal hashes."""
+        return sha256_of(self.model_dump_json().encode())[:16]
+
+    @classmethod
+    def from_plain(cls, values: dict[Any, Any]) -> Self:
+        """Validate plain values by JSON's types: ``true`` is no 1, ``"80"`` no number.
+
+        Raises:
+            ValidationError: a key is unknown or a value does not fit.
+        """
+        # As JSON, because in pydantic's strict Python mode a list is no tuple and text no enum.
+        return cls.model_validate_json(json.dumps(values, default=str), strict=True)
+
+    @classmethod
+    def from_mapping(cls, values: object, *, source: str) -> Self:
+        """Validate ``values`` as parsed from YAML or JSON.
+
+        Raises:
+            ConfigError: a key is unknown or a value does not fit; the text names ``source``.
+        """
+        if not isinstance(values, dict):
+            got = "nothing" if values is None else shown(values)
+            raise ConfigError(f"{source}: expected a mapping of keys to values, got {got}")
+        try:
+            return cls.from_plain(values)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {first_problem(error, cls)}") from None
+        except RecursionError:
+            raise ConfigError(f"{source}: expected plain values, got too deep a nesting") from None
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> Self:
+        """Read and validate a YAML file.
+
+        Raises:
+            ConfigError: the file is missing, not YAML, or does not fit the model.
+        """
+        return cls.from_mapping(read_values(path, cls), source=str(path))
+
+
+def sections_of(model: type[BaseModel]) -> Iterator[tuple[str, type[Config]]]:
+    """Yield name and model of each field that holds a configuration itself."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            yield name, field.annotation
+
+
+def read_values(path: Path, model: type[BaseModel]) -> object:
+    """Return the values in a YAML file, not validated, with those of its sections' files put in.
+
+    A section may be the name of a file that ends in ``.yaml`` or ``.yml``, relative to the file
+    that names it. ``model`` decides which keys are sections.
+
+    Raises:
+        ConfigError: a file is missing or not YAML, or that of a section does not fit its model.
+    """
+    values = read_yaml(path)
+    return _filled(values, model, path.parent) if isinstance(values, dict) else values
+
+
+def read_section(path: Path, section: type[Config]) -> object:
+    """Return the values in the file of a section, which fits on its own.
+
+    Raises:
+        ConfigError: it is missing, not YAML or does not fit.
+    """
+    values = read_values(path, section)
+    section.from_mapping(values, source=str(path))
+    return values
+
+
+def _filled(values: dict[Any, Any], model: type[BaseModel], folder: Path) -> dict[Any, Any]:
+    filled = dict(values)
+    for name, section in sections_of(model):
+        value = filled.get(name)
+        if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+            filled[name] = read_section(folder / value, section)
+        elif isinstance(value, dict):
+            filled[name] = _filled(value, section, folder)
+    return filled
+
+
+# Messages.
+
+# pydantic's phrases where there are better ones, or where they name Python's types.
+_EXPECTED = {
     "bool_type": "true or false",
     "int_type": "an integer",
     "float_type": "a number",
@@ -27,16 +163,11 @@ _WANTED = {
     "model_type": "a mapping of keys to values",
     "mapping_type": "a mapping of keys to values",
 }
-_PLAIN = {None: "null", True: "true", False: "false"}
-
-# Bounded in depth and length before anything is formatted: a hostile value may be deep or huge.
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, _MAX_SHOWN, _MAX_SHOWN, 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """The first thing that is wrong with a set of values.
+    """The first problem of a set of values.
 
     Attributes:
         path: keys and list positions that lead to it; empty for the whole.
@@ -60,36 +191,49 @@ def shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
-def did_you_mean(wrong: object, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` if one of ``known`` is close to ``wrong``, else nothing."""
+def did_you_mean(wrong: object, names: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` if one of ``names`` is close to ``wrong``, else nothing."""
     # At the usual cutoff of 0.6, "output" is close to "compute".
-    close = difflib.get_close_matches(str(wrong), list(known), n=1, cutoff=0.7)
+    close = difflib.get_close_matches(str(wrong), list(names), n=1, cutoff=0.7)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def outdated(name: object, names: Iterable[str]) -> str | None:
+    """Return the expectation of a key or value of version 0.1; None for any other.
+
+    Args:
+        name: a key or value that is none of ``names``.
+        names: the keys or values that there are now.
+    """
+    if not isinstance(name, str):
+        return None
+    if name in REMOVED:
+        return f"expected no such key (removed, see CHANGELOG.md), got {name!r}"
+    new = RENAMED.get(name)
+    return f"expected its new name {new}, got the old one" if new in names else None
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
     """Return the first problem that ``model`` has with values."""
-    found = [
-        (_path(problem["loc"], model), problem)
+    problems = [
+        (*_located(problem["loc"], model), problem)
         for problem in error.errors(include_url=False)
         # Says that another problem came first.
         if problem["type"] != "default_factory_not_called"
     ]
     # A list that lost a bad item may be too short as well: the item is what to mend.
-    containers = {path[:length] for path, _ in found for length in range(len(path))}
-    found = [(path, problem) for path, problem in found if path not in containers]
+    containers = {path[:length] for path, _, _ in problems for length in range(len(path))}
+    problems = [entry for entry in problems if entry[0] not in containers]
     # A union has a problem per alternative; a value of the right type but out of range is what
-    # the user meant, and where every type is wrong all are wanted.
-    first = found[0][0]
-    field = _without_positions(first)
-    same = [(path, problem) for path, problem in found if _without_positions(path) == field]
-    ranges = [pair for pair in same if not pair[1]["type"].endswith("_type")]
-    path, problem = (ranges or same)[0]
-    others = [_wanted(other) for _, other in same[1:]] if not ranges else []
-    expectation = _expectation(problem, model, others)
-    left = len({_without_positions(other) for other, _ in found}) - 1
-    if left:
-        expectation += f" (and {left} more)"
+    # the user meant, and where every type is wrong all are expected.
+    fields = [tuple(part for part in path if isinstance(part, str)) for path, _, _ in problems]
+    same = [entry for entry, field in zip(problems, fields, strict=True) if field == fields[0]]
+    ranges = [entry for entry in same if not entry[2]["type"].endswith("_type")]
+    path, names, problem = (ranges or same)[0]
+    others = [] if ranges else [_expected(other) for _, _, other in same[1:]]
+    expectation = _expectation(problem, names, others)
+    if num_more := len(set(fields)) - 1:
+        expectation += f" (and {num_more} more)"
     return Problem(path=path, expectation=expectation)
 
 
@@ -102,10 +246,46 @@ def alternatives(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _expectation(problem: Any, model: type[BaseModel], others: Sequence[str]) -> str:
+def _located(
+    location: Sequence[str | int], model: type[BaseModel]
+) -> tuple[tuple[str | int, ...], list[str]]:
+    """Return the path of a problem, and the names of the fields beside its last key.
+
+    pydantic puts the member of a union that it tried after the name of the field; a path does not.
+    """
+    path: list[str | int] = []
+    section: type[BaseModel] | None = model
+    names: list[str] = []
+    is_member_next = False
+    for part in location:
+        if is_member_next:
+            is_member_next = False
+            continue
+        path.append(part)
+        if isinstance(part, int):
+            continue
+        names = list(section.model_fields) if section else []
+        field = section.model_fields.get(part) if section else None
+        kinds = alternatives(field.annotation) if field else []
+        is_member_next = sum(kind is not type(None) for kind in kinds) > 1
+        section = _model_in(field.annotation) if field else None
+    return tuple(path), names
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def _expectation(problem: Any, names: Sequence[str], others: Sequence[str]) -> str:
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        return _unknown_key(str(problem["loc"][-1]), _model_at(model, problem["loc"][:-1]))
+        key = str(problem["loc"][-1])
+        return outdated(key, names) or (
+            f"expected one of {', '.join(names)}, got the unknown key {key!r}"
+            f"{did_you_mean(key, names)}"
+        )
     if kind == "missing":
         return "expected a value, got nothing"
     if kind == "value_error":
@@ -113,79 +293,26 @@ def _expectation(problem: Any, model: type[BaseModel], others: Sequence[str]) ->
         return str(problem["msg"]).removeprefix("Value error, ")
     if kind == "json_invalid":
         return f"expected plain values, got: {problem['msg'].removeprefix('Invalid JSON: ')}"
-    wanted = " or ".join(dict.fromkeys((_wanted(problem), *others)))
-    hint = ""
-    if kind in ("enum", "literal_error"):
-        hint = did_you_mean(value, re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
-    return f"expected {wanted}, got {shown(value)}{hint}"
-
-
-def _wanted(problem: Any) -> str:
-    if (words := _WANTED.get(problem["type"])) is not None:
-        return words
-    wanted = re.sub(r"^(Input|Value|String|List|Tuple) should (be|have) ", "", problem["msg"])
-    return re.sub(r", unable to .*| after validation, not .*", "", wanted)
-
-
-def _unknown_key(key: str, model: type[BaseModel] | None) -> str:
-    names = list(model.model_fields) if model else []
-    return (
-        f"expected one of {', '.join(names)}, got the unknown key {key!r}{did_you_mean(key, names)}"
+    expected = " or ".join(dict.fromkeys((_expected(problem), *others)))
+    if kind not in ("enum", "literal_error"):
+        return f"expected {expected}, got {shown(value)}"
+    choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    return outdated(value, choices) or (
+        f"expected {expected}, got {shown(value)}{did_you_mean(value, choices)}"
     )
 
 
-def _path(location: Sequence[str | int], model: type[BaseModel]) -> tuple[str | int, ...]:
-    """Return ``location`` without the names that pydantic gives to the members of a union."""
-    path: list[str | int] = []
-    current: type[BaseModel] | None = model
-    is_tag_next = False
-    for part in location:
-        if is_tag_next:
-            is_tag_next = False
-            continue
-        path.append(part)
-        if isinstance(part, int) or current is None:
-            continue
-        field = current.model_fields.get(part)
-        kinds = alternatives(field.annotation) if field else []
-        is_tag_next = len([kind for kind in kinds if kind is not type(None)]) > 1
-        current = _model_in(field.annotation) if field else None
-    return tuple(path)
+def _expected(problem: Any) -> str:
+    if (phrase := _EXPECTED.get(problem["type"])) is not None:
+        return phrase
+    phrase = re.sub(r"^(Input|Value|String|List|Tuple) should (be|have) ", "", problem["msg"])
+    return re.sub(r", unable to .*| after validation, not .*", "", phrase)
 
 
-def _without_positions(path: Sequence[str | int]) -> tuple[str, ...]:
-    return tuple(part for part in path if isinstance(part, str))
-
-
-def _model_at(model: type[BaseModel], location: Sequence[str | int]) -> type[BaseModel] | None:
-    """Follow field names from ``model`` down to the model that holds the last of them."""
-    current: type[BaseModel] | None = model
-    for part in location:
-        if current is None or not isinstance(part, str):
-            continue
-        field = current.model_fields.get(part)
-        current = _model_in(field.annotation) if field else None
-    return current
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        if found := _model_in(argument):
-            return found
-    return None
-
+# Plain YAML: the scalars of version 1.2, and nothing that constructs objects.
 
 MAX_CONFIG_BYTES = 100_000
 _MAX_LEVELS = 20
-
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_TRUE = re.compile(r"true|True|TRUE")
-_FALSE = re.compile(r"false|False|FALSE")
-_NULL = re.compile(r"~|null|Null|NULL|")
 
 
 def read_text(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> str:
@@ -202,7 +329,7 @@ def read_text(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> str:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(f"{path}: expected a readable file, got: {reason}") from None
     except ValueError as error:
-        # What no file can be called: a name with a NUL in it.
+        # A name that no file can have: with a NUL in it.
         raise ConfigError(f"{str(path)!r}: expected the name of a file, got: {error}") from None
     if len(content) > limit:
         raise ConfigError(f"{path}: expected at most {limit} bytes, got more")
@@ -241,18 +368,15 @@ def to_yaml(values: object) -> str:
 
 
 def scalar_of(text: str) -> int | float | bool | str | None:
-    """Return what ``text`` would be as a scalar of a YAML file."""
-    if _INTEGER.fullmatch(text):
-        try:
-            return int(text)
-        except ValueError:
-            # Thousands of digits, which Python does not read: for validation to refuse.
-            return text
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):
-        return bool(_TRUE.fullmatch(text))
-    return None if _NULL.fullmatch(text) else text
+    """Return ``text`` as a scalar of a YAML file is read."""
+    loader = _PlainLoader("")
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+    try:
+        value: int | float | bool | str | None = loader.construct_object(yaml.ScalarNode(tag, text))  # type: ignore[no-untyped-call]
+    except ValueError:
+        # Thousands of digits, which Python does not read: for validation to refuse.
+        return text
+    return value
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -303,131 +427,25 @@ class _PlainDumper(yaml.SafeDumper):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own registry, filled in below
 
 
-def _construct_integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    # PyYAML's own reads a leading zero as octal.
-    return int(loader.construct_scalar(node))
-
-
-def _fill_in_resolvers() -> None:
-    kinds = (
-        ("null", _NULL, ["~", "n", "N", ""]),
-        ("bool", re.compile(f"{_TRUE.pattern}|{_FALSE.pattern}"), list("tTfF")),
-        ("int", _INTEGER, list("-+0123456789")),
-        ("float", re.compile(f"{_NUMBER.pattern}|{_NOT_FINITE.pattern}"), list("-+.0123456789")),
-    )
-    for name, pattern, first in kinds:
-        whole = re.compile(f"(?:{pattern.pattern})$")
-        for kind in (_PlainLoader, _PlainDumper):
-            kind.add_implicit_resolver(f"tag:yaml.org,2002:{name}", whole, first)
-
-
-_fill_in_resolvers()
-_PlainLoader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
-
-
-class Config(BaseModel):
-    """A frozen set of named values; unknown keys, NaN and infinity are refused.
-
-    The docstring under each field is its help text on the command line.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Make one paragraph of each field's docstring: the help breaks lines where it must."""
-        super().__pydantic_init_subclass__(**kwargs)
-        for field in cls.model_fields.values():
-            if field.description is not None:
-                field.description = " ".join(field.description.split())
-
-    def to_yaml(self) -> str:
-        """Return the complete configuration, defaults included, as YAML."""
-        return to_yaml(self.model_dump(mode="json"))
-
-    def content_hash(self) -> str:
-        """Return a hash of every value: equal configurations have equal hashes."""
-        return sha256_of(self.model_dump_json().encode())[:16]
-
-    @classmethod
-    def from_plain(cls, values: dict[Any, Any]) -> Self:
-        """Validate plain values by JSON's types: ``true`` is no 1, ``"80"`` no number.
-
-        Raises:
-            ValidationError: a key is unknown or a value does not fit.
-        """
-        # As JSON, because in pydantic's strict Python mode a list is no tuple and text no enum.
-        return cls.model_validate_json(json.dumps(values, default=str), strict=True)
-
-    @classmethod
-    def from_mapping(cls, values: object, *, source: str) -> Self:
-        """Validate ``values`` (what YAML or JSON gave).
-
-        Raises:
-            ConfigError: a key is unknown or a value does not fit; the text names ``source``.
-        """
-        if not isinstance(values, dict):
-            found = "nothing" if values is None else shown(values)
-            raise ConfigError(f"{source}: expected a mapping of keys to values, got {found}")
-        try:
-            return cls.from_plain(values)
-        except ValidationError as error:
-            raise ConfigError(f"{source}: {first_problem(error, cls)}") from None
-        except RecursionError:
-            raise ConfigError(f"{source}: expected plain values, got too deep a nesting") from None
-
-    @classmethod
-    def from_yaml(cls, path: Path) -> Self:
-        """Read and validate a YAML file.
-
-        Raises:
-            ConfigError: the file is missing, not YAML, or does not fit the model.
-        """
-        return cls.from_mapping(read_values(path, cls), source=str(path))
-
-
-def sections_of(model: type[BaseModel]) -> Iterator[tuple[str, type[Config]]]:
-    """Yield name and model of each field that holds a configuration itself."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-            yield name, field.annotation
-
-
-def read_values(path: Path, model: type[BaseModel]) -> object:
-    """Return what a YAML file holds, with the files put in that it names for sections.
-
-    Their names end in ``.yaml`` or ``.yml``, relative to the file that names them.
-
-    Args:
-        path: the file.
-        model: of which it gives values; decides which keys are sections. It is not validated.
-
-    Raises:
-        ConfigError: a file is missing or not YAML, or that of a section does not fit its model.
-    """
-    values = read_yaml(path)
-    return _filled(values, model, folder=path.parent) if isinstance(values, dict) else values
-
-
-def read_section(path: Path, section: type[Config]) -> object:
-    """Return what the file of a section holds, which fits on its own.
-
-    Raises:
-        ConfigError: it is missing, not YAML or does not fit.
-    """
-    values = read_values(path, section)
-    section.from_mapping(values, source=str(path))
-    return values
-
-
-def _filled(values: dict[Any, Any], model: type[BaseModel], *, folder: Path) -> dict[Any, Any]:
-    filled = dict(values)
-    for name, section in sections_of(model):
-        found = filled.get(name)
-        if isinstance(found, str) and found.endswith((".yaml", ".yml")):
-            filled[name] = read_section(folder / found, section)
-        elif isinstance(found, dict):
-            filled[name] = _filled(found, section, folder=folder)
-    return filled
+# YAML 1.2's core scalars: PyYAML's own are of 1.1, where `no` is false, 12:30 is 750 and 010 is 8.
+for _name, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+):
+    for _kind in (_PlainLoader, _PlainDumper):
+        _kind.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_name}",
+            re.compile(f"(?:{_pattern})$"),
+            [*_first, *([""] if _name == "null" else [])],
+        )
+# PyYAML's own reads a leading zero as octal.
+_PlainLoader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+)

@@ -121,6 +121,21 @@ WORDS = [
         "(did you mean 'corruptions'?)",
     ),
     bad_words(
+        "evaluate a task by its old name",
+        "evaluate nowhere --tasks localisation",
+        "--tasks: expected its new name localization, got the old one",
+    ),
+    BadInput(
+        name="words: resume a run of version 0.1",
+        words="replay --resume run",
+        files={
+            "run/schedule.json": GOOD_SCHEDULE,
+            "run/config.yaml": "task: {trainer: {peak_learning_rate: 0.1}}",
+        },
+        message="run/config.yaml: task.trainer.peak_learning_rate: expected its new name "
+        "learning_rate, got the old one",
+    ),
+    bad_words(
         "evaluate with boxes for nothing",
         "evaluate nowhere --tasks attacks --boxes boxes.csv",
         "command line: expected no boxes without the tasks 'localization' or 'object_occlusion', "

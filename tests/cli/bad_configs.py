@@ -31,6 +31,16 @@ CONFIGS = [
         "got the unknown key 'tasks' (did you mean 'task'?)",
     ),
     bad_config(
+        "an old name",
+        "task: {trainer: {warm_up: 0.1}}",
+        ": task.trainer.warm_up: expected its new name warmup, got the old one",
+    ),
+    bad_config(
+        "a removed key",
+        "agent: {lstm_size: 8}",
+        ": agent.lstm_size: expected no such key (removed, see CHANGELOG.md), got 'lstm_size'",
+    ),
+    bad_config(
         "text for a number",
         "task: {trainer: {epochs: many}}",
         ": task.trainer.epochs: expected an integer, got 'many'",

@@ -24,6 +24,17 @@ FLAGS = [
         "--epochs 3",
         "automix search: expected a known flag, got --epochs (did you mean --task.trainer.epochs?)",
     ),
+    bad_flag(
+        "an old name",
+        "--task.trainer.peak-learning-rate 0.1",
+        "--task.trainer.peak-learning-rate: expected its new name learning-rate, got the old one",
+    ),
+    bad_flag(
+        "removed",
+        "--environment.halving_rungs 3",
+        "--environment.halving-rungs: expected no such key (removed, see CHANGELOG.md), got "
+        "'halving-rungs'",
+    ),
     bad_flag("one dash", "-seed 3", "automix search: expected a known flag, got -seed..."),
     bad_flag("no value", "--seed", "--seed: expected a value, got nothing"),
     bad_flag("no value but a flag", "--seed --dry-run", "--seed: expected a value, got nothing"),
