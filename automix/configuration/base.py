@@ -198,7 +198,7 @@ def did_you_mean(wrong: object, names: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def outdated(name: object, names: Iterable[str]) -> str | None:
+def outdated(name: object, names: Sequence[str]) -> str | None:
     """Return the expectation of a key or value of version 0.1; None for any other.
 
     Args:
@@ -209,8 +209,9 @@ def outdated(name: object, names: Iterable[str]) -> str | None:
         return None
     if name in REMOVED:
         return f"expected no such key (removed, see CHANGELOG.md), got {name!r}"
-    new = RENAMED.get(name)
-    return f"expected its new name {new}, got the old one" if new in names else None
+    if (new := RENAMED.get(name)) is None or new not in names:
+        return None
+    return f"expected its new name {new}, got the old one"
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
@@ -369,10 +370,10 @@ def to_yaml(values: object) -> str:
 
 def scalar_of(text: str) -> int | float | bool | str | None:
     """Return ``text`` as a scalar of a YAML file is read."""
-    loader = _PlainLoader("")
-    tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+    loader: Any = _PlainLoader("")
+    node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
     try:
-        value: int | float | bool | str | None = loader.construct_object(yaml.ScalarNode(tag, text))  # type: ignore[no-untyped-call]
+        value: int | float | bool | str | None = loader.construct_object(node)
     except ValueError:
         # Thousands of digits, which Python does not read: for validation to refuse.
         return text
@@ -445,7 +446,8 @@ for _name, _pattern, _first in (
             re.compile(f"(?:{_pattern})$"),
             [*_first, *([""] if _name == "null" else [])],
         )
-# PyYAML's own reads a leading zero as octal.
 _PlainLoader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+    "tag:yaml.org,2002:int",
+    # PyYAML's own reads a leading zero as octal.
+    lambda loader, node: int(str(loader.construct_scalar(node))),  # type: ignore[arg-type]
 )
