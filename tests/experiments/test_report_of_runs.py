@@ -15,7 +15,7 @@ from automix.experiments.commands import COMMANDS
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.compare.run import METRICS, compare
 from automix.experiments.replay.run import ScheduleSource, replay
-from automix.experiments.report.finished import FinishedRun, compared_splits
+from automix.experiments.report.finished_runs import FinishedRun, compared_splits
 from automix.experiments.report.run import write_report
 from automix.experiments.report.sections import comparison_section
 from automix.experiments.sweep.cell import run_cell
@@ -68,7 +68,7 @@ def test_every_part_is_there_and_cells_of_a_sweep_are_not_runs(document: Documen
         "5 of 6 cells are finished; a cell is one compare.",
         "widths: 1 cells have no result.",
         "Gain over none, and what it cost",
-        "Replayed trainings",
+        "Replayed training runs",
         "What the operators do",
     ):
         assert part in document.text, part

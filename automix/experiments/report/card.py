@@ -14,143 +14,16 @@ from automix.experiments.common.run_folder import RESULT_NAME
 from automix.experiments.common.saved_classifier import weights_hash
 from automix.experiments.config import CardConfig, SearchConfig
 from automix.experiments.evaluate.run import summary
-from automix.experiments.report.finished import FinishedRun
+from automix.experiments.report.finished_runs import FinishedRun
 from automix.files import write_text
 from automix.operator_info import Operator
 from automix.schedule import Schedule
 
-_STANDINGS = 5
-
-
-def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedRun]) -> str:
-    """Return the body of the card of a classifier."""
-    config: ReplayConfig = run.config(ReplayConfig)
-    result, data = run.result, config.task.data
-    test = result["test"]
-    found = [line for evaluation in evaluations for line in summary(evaluation.result).splitlines()]
-    labels = "all" if data.labels_per_class is None else data.labels_per_class
-    parts = [
-        f"# {_escaped(name)}",
-        f"A `{config.task.model.name}` that classifies images of {data.source.value}, trained by "
-        "[AutoMix](#how-to-get-it-again) with the mixing schedule below.",
-        "## Results",
-        _table(
-            ("test split", "value"),
-            [
-                ("accuracy", f"{test['accuracy']:.4f}"),
-                ("NLL, nats", f"{test['nll']:.4f}"),
-                (
-                    "calibrated NLL, nats (temperature fitted on these images)",
-                    f"{test['calibrated_nll']:.4f}",
-                ),
-                ("images", str(test["num_images"])),
-            ],
-        ),
-        *(
-            ["From `automix evaluate`:", "\n".join(f"- {line}" for line in dict.fromkeys(found))]
-            if found
-            else ["Nothing else was evaluated yet: `automix evaluate` does."]
-        ),
-        "## Data",
-        f"Source `{data.source.value}`, fingerprint `{result['data']}` (a hash of every pixel, "
-        f"label and split), split seed {data.split_seed}, training images per class: {labels}.",
-        "## Schedule",
-        _schedule(run.path / "schedule.json"),
-        "## How to get it again",
-        f"Seed {config.seed}, {result['steps']} optimizer steps.",
-        *_commands(run),
-        "To use it, with `classifier.json` and `classifier.safetensors` in the folder `RUN`:",
-        "```python\nfrom pathlib import Path\n\n"
-        "import torch\n\n"
-        "from automix.experiments.common.saved_classifier import load_classifier\n\n"
-        'model, facts = load_classifier(Path("RUN"))\n'
-        "mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (facts.mean, facts.std))\n"
-        "logits = model((images - mean) / std)  # images: (B, C, H, W) in [0, 1]\n"
-        "facts.class_names[logits[0].argmax()]\n```",
-        "## Limits",
-        "- One training with one seed: the spread between seeds is not in these numbers.\n"
-        "- Evaluated on the test split of the data that it was trained on; nothing is known of "
-        "other images.\n"
-        "- Which class gets which probability was not checked for fairness between people.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def policy_text(run: FinishedRun, name: str) -> str:
-    """Return the body of the card of a policy."""
-    config: SearchConfig = run.config(SearchConfig)
-    result, cost = run.result, run.result["cost"]
-    rows = [
-        (
-            _escaped(standing["name"]) + (" (constant)" if standing["is_constant"] else ""),
-            str(standing["num_seeds"]),
-            "" if (mean := standing["mean_calibrated_nll"]) is None else f"{mean:.4f}",
-        )
-        for standing in result["standings"][:_STANDINGS]
-    ]
-    parts = [
-        f"# {_escaped(name)}",
-        "A policy that decides segment by segment how a classifier's training images are mixed, "
-        "learned by PPO in the environment `AutoMix/MixSchedule-v0`, and the schedule that was "
-        "selected. The schedule is what to use; the policy is how it was looked for.",
-        "## Result",
-        f"Selected among learned schedules and every operator held constant: "
-        f"**{_escaped(result['selected'])}**.",
-        _schedule(run.path / "schedule.json"),
-        "First places of the selection, retrained with fresh seeds:",
-        _table(("schedule", "seeds", "calibrated NLL, nats"), rows),
-        "## Data and task",
-        f"Source `{config.task.data.source.value}`, classifier `{config.task.model.name}`, "
-        f"{config.task.trainer.epochs} epochs of batches of {config.task.trainer.batch_size}, "
-        f"{config.environment.num_segments} segments; rewarded with "
-        f"`{config.environment.potential}` on the reward split.",
-        "## How to get it again",
-        f"Seed {config.seed}, {config.agent.episodes} episodes; {cost['trainings']} training runs "
-        f"in all, {cost['search_seconds'] + cost['selection_seconds']:.0f} s of wall clock.",
-        *_commands(run),
-        "To use the schedule: `automix replay schedule.json`, or `ScheduledMix` in your own loop.",
-        "## Limits",
-        "- One search with one seed on one dataset and one network: another may find another "
-        "schedule.\n"
-        "- The reward is that of short training runs; a long one may want another schedule.\n"
-        "- The selection favors the selected schedule a little; compare on fresh seeds.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _schedule(path: Path) -> str:
-    schedule = Schedule.load(path)
-    ends = [segment.start for segment in schedule.segments[1:]] + [1.0]
-    rows = [
-        (f"{segment.start:.1%} to {end:.1%}", segment.decision.label())
-        for segment, end in zip(schedule.segments, ends, strict=True)
-    ]
-    text = _table(("part of the training", "mixing"), rows)
-    return f"{text}\n\nDecisions: `{schedule.decision_hash()}`."
-
-
-def _commands(run: FinishedRun) -> list[str]:
-    source = run.source
-    versions = ", ".join(f"{name} {version}" for name, version in source.versions.items())
-    # Four spaces, whatever is in the command.
-    return [f"    {source.command}", f"Versions: {versions}."]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """Return text that Markdown shows as it is, in one line."""
-    flat = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>()#|!" else letter for letter in flat)
-
-
 CARD_NAME = "README.md"
 
 _ENVIRONMENT = "AutoMix/MixSchedule-v0"
-
+# Rows of the selection that the card of a policy shows.
+_STANDINGS = 5
 # Where the Hub has the same images; other sources are named, but not linked.
 _HUB_DATASETS: Mapping[DataSource, str] = MappingProxyType(
     {
@@ -208,15 +81,12 @@ def make_card(run: Path, config: CardConfig) -> str:
 
 def evaluations_of(run: Path) -> list[FinishedRun]:
     """Return the finished evaluations of this very classifier, those of most images first."""
-    found = [FinishedRun(path.parent) for path in sorted(run.glob(f"*/{RESULT_NAME}"))]
-    own = weights_hash(run)
-    chosen = [
-        evaluation
-        for evaluation in found
-        if evaluation.result.get("kind") == "evaluation"
-        and evaluation.result["weights_hash"] == own
-    ]
-    return sorted(chosen, key=lambda evaluation: -int(evaluation.result["num_images"]))
+    runs = [FinishedRun(path.parent) for path in sorted(run.glob(f"*/{RESULT_NAME}"))]
+    evaluations = [run for run in runs if run.result.get("kind") == "evaluation"]
+    # An evaluation may be of weights that were replaced since.
+    weights = weights_hash(run)
+    current = [it for it in evaluations if it.result["weights_hash"] == weights]
+    return sorted(current, key=lambda evaluation: -int(evaluation.result["num_images"]))
 
 
 def _license(config: CardConfig) -> Json:
@@ -270,30 +140,31 @@ def _scores(result: Mapping[str, Any], evaluations: Sequence[FinishedRun]) -> li
         ("nll", test["nll"], "negative log-likelihood (nats)"),
     ]
     for evaluation in evaluations:
-        if found := evaluation.result.get("classification"):
-            before, after = found["as_trained"], found["rescaled"]
+        if part := evaluation.result.get("classification"):
+            before, after = part["as_trained"], part["rescaled"]
             scores += [
                 ("brier_score", before["brier"], "Brier score"),
                 ("ece", before["ece"], "expected calibration error, 15 equal-width bins"),
                 ("ece", after["ece"], "the same after temperature scaling on validation images"),
-                ("accuracy", found["classes"]["worst"], "accuracy of the worst class"),
+                ("accuracy", part["classes"]["worst"], "accuracy of the worst class"),
             ]
-        if found := evaluation.result.get("corruptions"):
+        if part := evaluation.result.get("corruptions"):
             scores.append(
                 (
                     "error",
-                    found["unnormalized_mean_corruption_error"],
-                    f"unnormalized mean corruption error ({found['source']})",
+                    part["unnormalized_mean_corruption_error"],
+                    f"unnormalized mean corruption error ({part['source']})",
                 )
             )
-        if found := evaluation.result.get("attacks"):
-            levels = f"{found['settings']['epsilon'] * 255:g}/255"
+        if part := evaluation.result.get("attacks"):
+            levels = f"{part['settings']['epsilon'] * 255:g}/255"
             names = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
             scores += [
-                ("accuracy", found[key], f"accuracy under {title}, {levels}")
+                ("accuracy", part[key], f"accuracy under {title}, {levels}")
                 for key, title in names.items()
-                if key in found
+                if key in part
             ]
+    # Of several evaluations, the first has most images.
     unique = {name: (kind, value) for kind, value, name in reversed(scores)}
     return [
         {"type": kind, "value": round(value, 6), "name": name}
@@ -332,3 +203,128 @@ def _policy_front(run: FinishedRun, name: str) -> Json:
         ],
         "model-index": [{"name": name, "results": [result]}],
     }
+
+
+def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedRun]) -> str:
+    """Return the body of the card of a classifier."""
+    config: ReplayConfig = run.config(ReplayConfig)
+    result, data = run.result, config.task.data
+    test = result["test"]
+    lines = [line for evaluation in evaluations for line in summary(evaluation.result).splitlines()]
+    labels = "all" if data.labels_per_class is None else data.labels_per_class
+    parts = [
+        f"# {_escaped(name)}",
+        f"A `{config.task.model.name}` that classifies images of {data.source.value}, trained by "
+        "[AutoMix](#how-to-get-it-again) with the mixing schedule below.",
+        "## Results",
+        _table(
+            ("test split", "value"),
+            [
+                ("accuracy", f"{test['accuracy']:.4f}"),
+                ("NLL, nats", f"{test['nll']:.4f}"),
+                (
+                    "calibrated NLL, nats (temperature fitted on these images)",
+                    f"{test['calibrated_nll']:.4f}",
+                ),
+                ("images", str(test["num_images"])),
+            ],
+        ),
+        *(
+            ["From `automix evaluate`:", "\n".join(f"- {line}" for line in dict.fromkeys(lines))]
+            if lines
+            else ["Nothing else was evaluated yet: `automix evaluate` does."]
+        ),
+        "## Data",
+        f"Source `{data.source.value}`, fingerprint `{result['data']}` (a hash of every pixel, "
+        f"label and split), split seed {data.split_seed}, training images per class: {labels}.",
+        "## Schedule",
+        _schedule(run.path / "schedule.json"),
+        "## How to get it again",
+        f"Seed {config.seed}, {result['steps']} optimizer steps.",
+        *_commands(run),
+        "To use it, with `classifier.json` and `classifier.safetensors` in the folder `RUN`:",
+        "```python\nfrom pathlib import Path\n\n"
+        "import torch\n\n"
+        "from automix.experiments.common.saved_classifier import load_classifier\n\n"
+        'model, facts = load_classifier(Path("RUN"))\n'
+        "mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (facts.mean, facts.std))\n"
+        "logits = model((images - mean) / std)  # images: (B, C, H, W) in [0, 1]\n"
+        "facts.class_names[logits[0].argmax()]\n```",
+        "## Limits",
+        "- One training run with one seed: the spread between seeds is not in these numbers.\n"
+        "- Evaluated on the test split of the data that it was trained on; nothing is known of "
+        "other images.\n"
+        "- Which class gets which probability was not checked for fairness between people.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def policy_text(run: FinishedRun, name: str) -> str:
+    """Return the body of the card of a policy."""
+    config: SearchConfig = run.config(SearchConfig)
+    result, cost = run.result, run.result["cost"]
+    rows = [
+        (
+            _escaped(standing["name"]) + (" (constant)" if standing["is_constant"] else ""),
+            str(standing["num_seeds"]),
+            "" if (mean := standing["mean_calibrated_nll"]) is None else f"{mean:.4f}",
+        )
+        for standing in result["standings"][:_STANDINGS]
+    ]
+    parts = [
+        f"# {_escaped(name)}",
+        "A policy that decides segment by segment how a classifier's training images are mixed, "
+        "learned by PPO in the environment `AutoMix/MixSchedule-v0`, and the schedule that was "
+        "selected. The schedule is what to use; the policy is how it was looked for.",
+        "## Result",
+        f"Selected among learned schedules and every operator held constant: "
+        f"**{_escaped(result['selected'])}**.",
+        _schedule(run.path / "schedule.json"),
+        "First places of the selection, retrained with fresh seeds:",
+        _table(("schedule", "seeds", "calibrated NLL, nats"), rows),
+        "## Data and task",
+        f"Source `{config.task.data.source.value}`, classifier `{config.task.model.name}`, "
+        f"{config.task.trainer.epochs} epochs of batches of {config.task.trainer.batch_size}, "
+        f"{config.environment.num_segments} segments; rewarded with "
+        f"`{config.environment.potential}` on the reward split.",
+        "## How to get it again",
+        f"Seed {config.seed}, {config.agent.episodes} episodes; {cost['trainings']} training runs "
+        f"in all, {cost['search_seconds'] + cost['selection_seconds']:.0f} s of wall clock.",
+        *_commands(run),
+        "To use the schedule: `automix replay schedule.json`, or `ScheduledMix` in your own loop.",
+        "## Limits",
+        "- One search with one seed on one dataset and one network: another may find another "
+        "schedule.\n"
+        "- The reward is that of short training runs; a long one may want another schedule.\n"
+        "- The selection favors the selected schedule a little; compare on fresh seeds.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _schedule(path: Path) -> str:
+    schedule = Schedule.load(path)
+    ends = [segment.start for segment in schedule.segments[1:]] + [1.0]
+    rows = [
+        (f"{segment.start:.1%} to {end:.1%}", segment.decision.label())
+        for segment, end in zip(schedule.segments, ends, strict=True)
+    ]
+    text = _table(("part of the training run", "mixing"), rows)
+    return f"{text}\n\nDecisions: `{schedule.decision_hash()}`."
+
+
+def _commands(run: FinishedRun) -> list[str]:
+    source = run.source
+    versions = ", ".join(f"{name} {version}" for name, version in source.versions.items())
+    # Indented code: backticks in the command cannot end it.
+    return [f"    {source.command}", f"Versions: {versions}."]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Return text that Markdown shows as it is, in one line."""
+    flat = " ".join(text.split())
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>()#|!" else letter for letter in flat)

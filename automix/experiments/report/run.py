@@ -6,10 +6,10 @@ from pathlib import Path
 from automix.errors import CheckpointError
 from automix.experiments.common.run_folder import RESULT_NAME
 from automix.experiments.config import SearchConfig
-from automix.experiments.report.evaluation_section import evaluation_section
-from automix.experiments.report.finished import (
+from automix.experiments.report.finished_runs import (
     ComparedSplit,
     FinishedRun,
+    FinishedSweep,
     best_fixed,
     compared_splits,
     is_fixed,
@@ -18,19 +18,17 @@ from automix.experiments.report.finished import (
     slug_of,
 )
 from automix.experiments.report.sections import (
-    FinishedSweep,
     comparison_section,
     learning_section,
     replay_section,
     schedule_section,
     selection_section,
     sheet_section,
-    sweep_section,
-    sweep_sentence,
 )
 from automix.experiments.sweep.table import TABLE_NAME
 from automix.reporting.page import Fact, ReportData, Section
 from automix.reporting.page import write_report as write_report_page
+from automix.reporting.sections import evaluation_section, sweep_section, sweep_sentence
 
 
 def write_report(folder: Path) -> Path:
@@ -59,10 +57,13 @@ def write_report(folder: Path) -> Path:
     for run in searches:
         sections += [learning_section(run), selection_section(run)]
     sections += [comparison_section(split, searches) for split in compares]
-    sections += [sweep_section(sweep) for sweep in sweeps]
+    sections += [
+        sweep_section(sweep.table, sweep.slug, sweep.source, sweep.schedules()) for sweep in sweeps
+    ]
     sections += [replay_section(replays)] if replays else []
-    evaluations = (run for run in runs if run.kind == "evaluation")
-    sections += [evaluation_section(run, number) for number, run in enumerate(evaluations, 1)]
+    evaluations = [run for run in runs if run.kind == "evaluation"]
+    for number, run in enumerate(evaluations, start=1):
+        sections.append(evaluation_section(run.result, run.source, number))
     # One of the searches: what an operator does to an image does not depend on the seed.
     sections += [sheet_section(run, replays) for run in searches[:1]]
     data = ReportData(
@@ -115,7 +116,7 @@ def _headline(
                 f"calibrated NLL {difference.estimate:+.4f} nats, 95% interval "
                 f"[{difference.low:+.4f}, {difference.high:+.4f}]; lower is better."
             )
-    sentences += [sweep_sentence(sweep) for sweep in sweeps]
+    sentences += [sweep_sentence(sweep.table) for sweep in sweeps]
     return sentences or ["Results of the runs in this folder."]
 
 
@@ -131,9 +132,9 @@ def _facts(
         facts.append(
             Fact(
                 label=f"cost of {run.path.name}",
-                value=f"{seconds / cost['seconds_per_training']:.0f} trainings",
+                value=f"{seconds / cost['seconds_per_training']:.0f} training runs",
                 note=f"{seconds:.0f} s of wall clock over {cost['seconds_per_training']:.2f} s of "
-                f"one training run; {cost['trainings']} training runs were run",
+                f"one training run; {cost['trainings']} were run",
             )
         )
     for split in compares:
@@ -181,7 +182,7 @@ def _limits(
             if row["num_diverged"]
         ]
         limits.append(
-            f"Intervals cover the seeds of the training, not the choice of the "
+            f"Intervals cover the seeds of training, not the choice of the "
             f"{split.name} images. The best constant was picked among "
             f"{sum(is_fixed(row) for row in split.rows)} on the same seeds, which is in its favor."
         )
@@ -189,7 +190,7 @@ def _limits(
         missing = sweep.table["num_cells"] - len(sweep.table["cells"])
         if missing:
             limits.append(f"{sweep.table['name']}: {missing} cells have no result.")
-        if not sweep.is_seeded:
+        if sweep.table["seed_key"] is None:
             limits.append(f"{sweep.table['name']}: no cell is repeated, so nothing says how sure.")
         else:
             limits.append(

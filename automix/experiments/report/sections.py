@@ -1,11 +1,8 @@
-"""Sections of the report: searches, replays, comparisons, sweeps."""
+"""Sections of the report about searches, replays and comparisons."""
 
 import dataclasses
 import functools
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import safetensors.torch
@@ -15,14 +12,15 @@ from automix.configuration.task import TaskConfig
 from automix.errors import DataError
 from automix.evaluation.statistics import Interval
 from automix.experiments.common.config import ReplayConfig
-from automix.experiments.common.run_folder import ENVIRONMENT_NAME, read_json
 from automix.experiments.compare.run import METRICS
 from automix.experiments.config import SearchConfig
-from automix.experiments.report.finished import ComparedSplit, FinishedRun, operator_of, source_of
+from automix.experiments.report.finished_runs import (
+    ComparedSplit,
+    FinishedRun,
+    operator_of,
+)
 from automix.experiments.search.run import SCHEDULE_NAME
 from automix.experiments.show import make_sheet, spread_over_classes
-from automix.experiments.sweep.spec import describe_settings
-from automix.experiments.sweep.table import TABLE_KIND, TABLE_NAME
 from automix.operator_info import Operator
 from automix.reporting.contact_sheet import ContactSheet
 from automix.reporting.figures.comparison import (
@@ -38,15 +36,13 @@ from automix.reporting.figures.comparison import (
 )
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure, schedule_table
-from automix.reporting.page import Block, ReportFigure, Section, Source
+from automix.reporting.page import ReportFigure, Section
 from automix.reporting.tables import (
     Cell,
     Column,
     Direction,
     Table,
-    cells_table,
     interval_of,
-    measure_table,
 )
 from automix.schedule import Decision, Schedule
 from automix.training.trainer import build_trainer, load_search_data
@@ -74,7 +70,7 @@ def schedule_section(runs: Sequence[FinishedRun]) -> Section:
     figure = ReportFigure(
         name=f"{runs[0].slug}-schedule",
         title="The selected schedule" if len(runs) == 1 else "The selected schedules",
-        description="Share of batches mixed by each operator over the training.",
+        description="Fraction of batches mixed by each operator over the training run.",
         draw=functools.partial(schedule_figure, panels),
         caption=caption,
         source=runs[0].source,
@@ -108,7 +104,7 @@ def learning_section(run: FinishedRun) -> Section:
                 description="Final potential of the episodes of each rollout.",
                 draw=functools.partial(learning_curve_figure, curve),
                 caption=f"{config.environment.potential} on the reward split at the end of each "
-                "training, with the sign that makes higher better; quartiles per rollout.",
+                "training run, with the sign that makes higher better; quartiles per rollout.",
                 source=run.source,
             ),
             ReportFigure(
@@ -167,7 +163,7 @@ def replay_section(replays: Sequence[FinishedRun]) -> Section:
     )
     table = Table(
         name="replay",
-        title="Replayed trainings",
+        title="Replayed training runs",
         columns=(
             Column(name="run"),
             Column(name="steps", digits=9),
@@ -176,7 +172,7 @@ def replay_section(replays: Sequence[FinishedRun]) -> Section:
             Column(name="NLL", unit="nats", better=Direction.LOWER),
         ),
         rows=rows,
-        caption="One training each: one seed says little.",
+        caption="One training run each: one seed says little.",
     )
     return Section(title="Replay", blocks=(table,))
 
@@ -233,9 +229,7 @@ _DRAWN = ("calibrated_nll", "accuracy")
 def comparison_section(split: ComparedSplit, searches: Sequence[FinishedRun]) -> Section:
     """Return a comparison as figures and tables, per metric.
 
-    Args:
-        split: what is shown.
-        searches: those that may have found a schedule in it, for what it cost.
+    ``searches`` are those that may have found a schedule in it, for what it cost.
     """
     num_seeds = split.run.result["num_seeds"]
     blocks: list[ReportFigure | Table] = []
@@ -322,9 +316,9 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
 
 def _search_cost(name: str, searches: Sequence[FinishedRun]) -> float:
     """Return the cost, in training runs, of the search that found what a row replays or redraws."""
-    found = name.removeprefix("shuffled ").removeprefix("marginal-matched ")
+    searched = name.removeprefix("shuffled ").removeprefix("marginal-matched ")
     for run in searches:
-        if found == run.path.name:
+        if searched == run.path.name:
             cost = run.result["cost"]
             seconds = cost["search_seconds"] + cost["selection_seconds"]
             return float(seconds / cost["seconds_per_training"])
@@ -352,7 +346,7 @@ def _summary_table(split: ComparedSplit) -> Table:
         columns=tuple(columns),
         rows=rows,
         caption=f"{split.run.result['num_seeds']} training runs per schedule, {split.name} split. "
-        f"Against {split.run.result['baseline']}: share of the seeds on which a schedule is "
+        f"Against {split.run.result['baseline']}: fraction of the seeds on which a schedule is "
         "better, with Wilson's 95% interval; p-value of the paired difference by sign flips, "
         "corrected for the number of schedules.",
     )
@@ -366,173 +360,3 @@ def _statistics(summary: dict[str, Any]) -> list[Cell]:
         interval_of(summary["probability_of_improvement"]),
         summary["p_value_holm"],
     ]
-
-
-_ALPHA = 0.05
-_FOUND = ("run/search", "run")
-"""Where, in the folder of a cell, a search leaves its schedule."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedSweep:
-    """A sweep with a table.
-
-    Attributes:
-        path: its folder.
-        slug: what its figures and tables are called after.
-        table: of `automix.experiments.sweep.table.build_table`, with its `name`.
-        source: how to get it again.
-    """
-
-    path: Path
-    slug: str
-    table: Mapping[str, Any]
-    source: Source
-
-    @classmethod
-    def read(cls, path: Path, slug: str) -> "FinishedSweep | None":
-        """Read the table in the folder of a sweep; None if it is no sweep's.
-
-        Raises:
-            CheckpointError: a file is damaged.
-        """
-        table = read_json(path / TABLE_NAME)
-        if table.get("kind") != TABLE_KIND:
-            return None
-        environment = path / ENVIRONMENT_NAME
-        known = read_json(environment) if environment.exists() else None
-        source = Source(command="automix ablate table") if known is None else source_of(known)
-        return cls(path=path, slug=slug, table=table, source=source)
-
-    @property
-    def is_seeded(self) -> bool:
-        """Whether rows are means over seeds."""
-        return self.table["seed_key"] is not None
-
-
-def sweep_section(sweep: FinishedSweep) -> Section:
-    """Return effects and table of every measure, then the schedules that were found, by row."""
-    blocks: list[Block] = []
-    for number, measure in enumerate(sweep.table["measures"], start=1):
-        if sweep.is_seeded:
-            blocks += _measure_blocks(sweep, measure, f"{sweep.slug}-{number}")
-    blocks += _found(sweep)
-    blocks.append(cells_table(sweep.table, name=f"{sweep.slug}-cells"))
-    is_compared = sweep.is_seeded and len(sweep.table["rows"]) > 1
-    sentences = [_effect(sweep, each) for each in sweep.table["measures"] if is_compared]
-    count, total = len(sweep.table["cells"]), sweep.table["num_cells"]
-    text = f"{count} of {total} cells are finished; a cell is one {sweep.table['experiment']}."
-    return Section(
-        title=f"Ablation: {sweep.table['name']}",
-        text=(text.replace("_", " "), *sentences),
-        blocks=tuple(blocks),
-    )
-
-
-def sweep_sentence(sweep: FinishedSweep) -> str:
-    """Return what the first measure of a sweep says, or how much of the sweep is done."""
-    measures = sweep.table["measures"]
-    if not measures or not sweep.is_seeded or len(sweep.table["rows"]) < 2:
-        done, total = len(sweep.table["cells"]), sweep.table["num_cells"]
-        return f"Ablation {sweep.table['name']}: {done} of {total} cells are finished."
-    return f"Ablation {sweep.table['name']}: {_effect(sweep, measures[0])}"
-
-
-def _effect(sweep: FinishedSweep, measure: Mapping[str, Any]) -> str:
-    """Return which rows differ from the first in a measure, after correction."""
-    first, *others = sweep.table["rows"]
-    tested = {_label(row): row["measures"][measure["name"]]["p_value_holm"] for row in others}
-    tested = {label: value for label, value in tested.items() if value is not None}
-    surely = [label for label, value in tested.items() if value <= _ALPHA]
-    found = f"{', '.join(surely)} differ" if surely else "none is shown to differ"
-    return (
-        f"{measure['name']}: of {len(tested)} rows compared with {_label(first)!r}, {found} at 5% "
-        "after Holm's correction."
-    )
-
-
-def _measure_blocks(sweep: FinishedSweep, measure: Mapping[str, Any], name: str) -> list[Block]:
-    comparison = _comparison_report_sweeps(sweep, measure)
-    first = _label(sweep.table["rows"][0])
-    caption = (
-        f"Over the values of {sweep.table['seed_key']!r}; differences to {first!r} are paired. 95% "
-        "intervals: BCa of means and differences, Wilson of probabilities; p-values by sign flips, "
-        "corrected for the number of rows."
-    )
-    table = measure_table(sweep.table, measure, name=name, caption=caption)
-    if comparison is None:
-        return [table]
-    figure = ReportFigure(
-        name=name,
-        title=measure["name"],
-        description=f"{measure['name']} of each row, and its paired difference to the first.",
-        draw=functools.partial(comparison_figure, comparison),
-        caption=f"Over the values of {sweep.table['seed_key']!r}, 95% BCa intervals.",
-        source=sweep.source,
-    )
-    return [figure, table]
-
-
-def _comparison_report_sweeps(
-    sweep: FinishedSweep, measure: Mapping[str, Any]
-) -> Comparison | None:
-    """Return the rows that have intervals; None where fewer than two have."""
-    summaries = [(row, row["measures"][measure["name"]]) for row in sweep.table["rows"]]
-    shown = [
-        (row, each)
-        for position, (row, each) in enumerate(summaries)
-        if each["interval"] is not None and (each["difference"] is None) == (position == 0)
-    ]
-    if len(shown) < 2 or shown[0][0] is not sweep.table["rows"][0]:
-        return None
-    rows = tuple(
-        ComparisonRow(
-            label=_label(row).removeprefix("variant="),
-            value=Interval(**each["interval"]),
-            difference=interval_of(each["difference"]),
-        )
-        for row, each in shown
-    )
-    return Comparison(
-        metric=measure["name"],
-        statistic=f"mean of {max(each['num_runs'] for _, each in shown)} cells",
-        better=Direction(measure["better"]),
-        rows=rows,
-    )
-
-
-def _found(sweep: FinishedSweep) -> list[Block]:
-    """Return the schedules that the searches of each row found: means and quartiles over seeds."""
-    groups: dict[str, list[Schedule]] = {}
-    for cell in sweep.table["cells"]:
-        settings = {
-            key: value for key, value in cell["settings"].items() if key != sweep.table["seed_key"]
-        }
-        for folder in _FOUND:
-            path = sweep.path / cell["cell"] / folder / SCHEDULE_NAME
-            if sweep.table["experiment"].startswith("search") and path.exists():
-                groups.setdefault(json.dumps(settings), []).append(Schedule.load(path))
-    if not groups:
-        return []
-    panels = [
-        SchedulePanel(
-            title=f"{describe_settings(json.loads(key)).removeprefix('variant=') or 'all'}, "
-            f"{len(schedules)} seeds",
-            schedules=tuple(schedules),
-        )
-        for key, schedules in groups.items()
-    ]
-    return [
-        ReportFigure(
-            name=f"{sweep.slug}-schedules",
-            title="What was found",
-            description="Share of batches mixed by each operator over the training, by row.",
-            draw=functools.partial(schedule_figure, panels),
-            caption="Means over the seeds of the search; whiskers and bands are quartiles.",
-            source=sweep.source,
-        )
-    ]
-
-
-def _label(row: Mapping[str, Any]) -> str:
-    return describe_settings(row["settings"]) or "all"

@@ -6,23 +6,23 @@ from typing import Any
 
 import pytest
 
-from automix.experiments.report.evaluation_section import evaluation_section
-from automix.experiments.report.finished import FinishedRun
+from automix.experiments.report.finished_runs import FinishedRun
 from automix.experiments.report.run import write_report
 from automix.reporting.canvas import NARROW, WIDE
 from automix.reporting.page import ReportFigure
 from automix.reporting.palette import LIGHT
+from automix.reporting.sections import evaluation_section
 from automix.reporting.tables import Table
 
 
 def tables_of(run: FinishedRun) -> dict[str, Table]:
-    blocks = evaluation_section(run, 1).blocks
+    blocks = evaluation_section(run.result, run.source, 1).blocks
     return {block.name: block for block in blocks if isinstance(block, Table)}
 
 
 def test_every_task_has_its_figures_and_tables(evaluated: Path) -> None:
     run = FinishedRun(evaluated)
-    section = evaluation_section(run, 1)
+    section = evaluation_section(run.result, run.source, 1)
     figures = [block for block in section.blocks if isinstance(block, ReportFigure)]
     assert [figure.name.rpartition("-")[2] for figure in figures] == [
         "reliability",
@@ -70,11 +70,13 @@ def copied(evaluated: Path, folder: Path, **changes: Any) -> Path:
 
 
 def test_published_images_are_named(evaluated: Path, tmp_path: Path) -> None:
-    found = json.loads((evaluated / "result.json").read_text())["corruptions"]
-    changed = found | {"archive": "CIFAR-10-C", "source": "published arrays"}
+    measured = json.loads((evaluated / "result.json").read_text())["corruptions"]
+    changed = measured | {"archive": "CIFAR-10-C", "source": "published arrays"}
     run = FinishedRun(copied(evaluated, tmp_path / "run", corruptions=changed))
     figures = [
-        block for block in evaluation_section(run, 1).blocks if isinstance(block, ReportFigure)
+        block
+        for block in evaluation_section(run.result, run.source, 1).blocks
+        if isinstance(block, ReportFigure)
     ]
     caption = next(figure.caption for figure in figures if figure.name.endswith("corruptions"))
     assert "CIFAR-10-C" in caption

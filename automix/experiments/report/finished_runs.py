@@ -1,4 +1,4 @@
-"""Finished runs, and what their results say: read for the report."""
+"""Finished runs and sweeps, read for the report."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,11 @@ from automix.experiments.common.run_folder import (
     RESULT_NAME,
     read_json,
 )
+from automix.experiments.sweep.table import TABLE_KIND, TABLE_NAME
 from automix.operator_info import Operator
 from automix.reporting.page import Source
+from automix.reporting.sections import settings_label
+from automix.schedule import Schedule
 
 Row = dict[str, Any]
 """One schedule of a comparison, on one split."""
@@ -27,12 +30,7 @@ class FinishedRun:
     """A finished run: its folder, result and configuration."""
 
     def __init__(self, path: Path, *, slug: str | None = None) -> None:
-        """Read the run in ``path``.
-
-        Args:
-            path: folder of the run.
-            slug: what its figures and tables are called after; by default the name of the folder.
-        """
+        """Read the run in ``path``; names of its figures and tables begin with ``slug``."""
         self.path = path
         self.slug = slug or slug_of(path.name)
         self.result = read_json(path / RESULT_NAME)
@@ -67,15 +65,61 @@ def source_of(environment: Mapping[str, Any]) -> Source:
     return Source(command=environment["command"], versions=versions)
 
 
+# Where, in the folder of a cell, a search leaves its schedule.
+_SCHEDULE_PATHS = ("run/search/schedule.json", "run/schedule.json")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedSplit:
-    """What a comparison found on one split.
+class FinishedSweep:
+    """A sweep with a table.
 
     Attributes:
-        run: the comparison.
-        name: of the split.
-        rows: one per schedule.
+        path: its folder.
+        slug: begins the names of its figures and tables.
+        table: of `automix.experiments.sweep.table.build_table`, with its `name`.
+        source: how to get it again.
     """
+
+    path: Path
+    slug: str
+    table: Mapping[str, Any]
+    source: Source
+
+    @classmethod
+    def read(cls, path: Path, slug: str) -> "FinishedSweep | None":
+        """Read the table in the folder of a sweep; None if it is no sweep's.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+        table = read_json(path / TABLE_NAME)
+        if table.get("kind") != TABLE_KIND:
+            return None
+        environment = path / ENVIRONMENT_NAME
+        if environment.exists():
+            source = source_of(read_json(environment))
+        else:
+            source = Source(command="automix ablate table")
+        return cls(path=path, slug=slug, table=table, source=source)
+
+    def schedules(self) -> dict[str, list[Schedule]]:
+        """Return the schedules that the searches of each row found, by label of the row."""
+        groups: dict[str, list[Schedule]] = {}
+        if not self.table["experiment"].startswith("search"):
+            return groups
+        for cell in self.table["cells"]:
+            settings = dict(cell["settings"])
+            settings.pop(self.table["seed_key"], None)
+            for name in _SCHEDULE_PATHS:
+                path = self.path / cell["cell"] / name
+                if path.exists():
+                    groups.setdefault(settings_label(settings), []).append(Schedule.load(path))
+        return groups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedSplit:
+    """The result of a comparison on one split: a row per schedule."""
 
     run: FinishedRun
     name: str
@@ -83,12 +127,12 @@ class ComparedSplit:
 
     @property
     def slug(self) -> str:
-        """What its figures and tables are called after."""
+        """Name that its figures and tables begin with."""
         return f"{self.run.slug}-{self.name}"
 
 
 def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
-    """Return what the comparisons among ``runs`` found, split by split.
+    """Return the results of the comparisons among ``runs``, split by split.
 
     Raises:
         CheckpointError: one was written by a version that compared on one split only.
@@ -141,5 +185,5 @@ def paired(row: Row, other: Row, metric: str) -> Interval:
         for a, b in zip(row[metric]["values"], other[metric]["values"], strict=True)
         if a is not None and b is not None
     ]
-    own, best = (np.array(values) for values in zip(*pairs, strict=True))
-    return paired_difference(own, best, seed=0)
+    values, others = (np.array(column) for column in zip(*pairs, strict=True))
+    return paired_difference(values, others, seed=0)
