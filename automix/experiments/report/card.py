@@ -82,7 +82,7 @@ def make_card(run: Path, config: CardConfig) -> str:
 def evaluations_of(run: Path) -> list[FinishedRun]:
     """Return the finished evaluations of this very classifier, those of most images first."""
     runs = [FinishedRun(path.parent) for path in sorted(run.glob(f"*/{RESULT_NAME}"))]
-    evaluations = [run for run in runs if run.result.get("kind") == "evaluation"]
+    evaluations = [it for it in runs if it.result.get("kind") == "evaluation"]
     # An evaluation may be of weights that were replaced since.
     weights = weights_hash(run)
     current = [it for it in evaluations if it.result["weights_hash"] == weights]
