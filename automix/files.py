@@ -104,31 +104,8 @@ _UNPICKLING_ERRORS = (
 _LOG = logging.getLogger(__name__)
 
 
-def previous_path(path: Path) -> Path:
-    """Return where the checkpoint before the one at ``path`` is kept."""
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, text, lists, dicts); keep the file before it."""
-    if path.exists():
-        path.replace(previous_path(path))
-    write_checkpoint(path, state)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Return the newest readable state, or None if there never was one.
-
-    A damaged file is reported in the log and the one before it is used.
-
-    Raises:
-        CheckpointError: there are files, but none can be read.
-    """
-    return _first_readable(each for each in (path, previous_path(path)) if each.exists())
-
-
 class CheckpointFolder:
-    """The newest checkpoints of one training run, each in a file named after its step."""
+    """The newest checkpoints of one run, each in a file named after the step it was taken at."""
 
     def __init__(self, path: Path, *, keep: int) -> None:
         """Use the folder ``path``, which need not be there yet, for ``keep`` files (at least 1)."""
@@ -136,7 +113,7 @@ class CheckpointFolder:
         self._keep = keep
 
     def file_of(self, step: int) -> Path:
-        """Return where the checkpoint after ``step`` optimizer steps is kept."""
+        """Return where the checkpoint after ``step`` steps is kept."""
         return self.path / f"step-{step:09d}.ckpt"
 
     def save(self, step: int, state: dict[str, Any]) -> None:

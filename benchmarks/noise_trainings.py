@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agents.learned import roll_out
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData, Split
-from automix.experiments.common.progress import ProgressBar
+from automix.experiments.common.run_folder import ProgressBar
 from automix.experiments.config import SearchConfig
 from automix.files import atomic_writer
 from automix.random_streams import Stream, derived_seed

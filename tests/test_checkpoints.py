@@ -22,10 +22,7 @@ from hypothesis import strategies as st
 from automix.errors import CheckpointError
 from automix.files import (
     CheckpointFolder,
-    load_checkpoint,
-    previous_path,
     read_checkpoint,
-    save_checkpoint,
     write_checkpoint,
 )
 from tests.equality import assert_same
@@ -226,16 +223,3 @@ def test_a_state_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "file", [1])  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match="expected a dict, got list"):
         read_checkpoint(tmp_path / "file")
-
-
-def test_a_single_file_keeps_the_one_before_it(tmp_path: Path) -> None:
-    file = tmp_path / "state.bin"
-    assert load_checkpoint(file) is None
-    save_checkpoint(file, state(1))
-    save_checkpoint(file, state(2))
-    assert_same(load_checkpoint(file), state(2))
-    _damage(file, _cut)
-    assert_same(load_checkpoint(file), state(1))
-    _damage(previous_path(file), _cut)
-    with pytest.raises(CheckpointError, match="expected an undamaged checkpoint"):
-        load_checkpoint(file)

@@ -98,7 +98,7 @@ def _run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
 
 def summarize_search(result: Mapping[str, Any]) -> str:
     """Return the cost of a finished search and the schedule that it selected."""
-    from automix.experiments.common.progress import format_seconds
+    from automix.experiments.common.run_folder import format_seconds
 
     cost = result["cost"]
     stages = ", ".join(f"{count} {name}" for name, count in cost["trainings_by_stage"].items())

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import AgentConfig
 from agents.ppo import AgentState, Episode, EpisodeRecorder, RolloutCheckpoint, train_ppo
-from automix.files import load_checkpoint, save_checkpoint
+from automix.files import read_checkpoint, write_checkpoint
 from automix.operator_info import Operator
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 from envs.vector import make_vec_env
@@ -73,9 +73,8 @@ def whole_runs() -> dict[int, Run]:
 
 
 def through_a_file(state: AgentState, folder: Path) -> AgentState:
-    save_checkpoint(folder / "agent.bin", {"agent": state})
-    loaded = load_checkpoint(folder / "agent.bin")
-    assert loaded is not None
+    write_checkpoint(folder / "agent.bin", {"agent": state})
+    loaded = read_checkpoint(folder / "agent.bin")
     agent: AgentState = loaded["agent"]
     return agent
 

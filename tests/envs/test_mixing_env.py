@@ -11,7 +11,7 @@ from torch import Tensor
 from automix.data.batches import ResidentBatches
 from automix.data.splits import SearchData
 from automix.errors import ConfigError
-from automix.files import load_checkpoint, save_checkpoint
+from automix.files import read_checkpoint, write_checkpoint
 from automix.schedule import Schedule
 from envs.mixing_env import MixingEnv
 from envs.observations import Observation
@@ -180,11 +180,10 @@ def test_a_state_continues_an_episode_through_a_file(
     observation, _ = env.reset()
     for action in ACTIONS[:num_done]:
         observation = env.step(action)[0]
-    save_checkpoint(tmp_path / "env.bin", {"env": env.get_state()})
+    write_checkpoint(tmp_path / "env.bin", {"env": env.get_state()})
     other.reset()
     other.step(ACTIONS[2])
-    loaded = load_checkpoint(tmp_path / "env.bin")
-    assert loaded is not None
+    loaded = read_checkpoint(tmp_path / "env.bin")
     np.testing.assert_array_equal(other.set_state(loaded["env"]), observation)
     assert comparable(play(other, first=num_done)) == comparable(play(env, first=num_done))
     # The episodes after it are the same, too.

@@ -19,7 +19,7 @@ from agents.ppo import isolated_generators
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 from automix.errors import ConfigError
-from automix.files import load_checkpoint, save_checkpoint
+from automix.files import read_checkpoint, write_checkpoint
 from automix.mixing import StepKey
 from automix.operators.rmix import RMixDraws
 from automix.training.step import MicroBatch
@@ -214,11 +214,10 @@ def test_a_state_continues_an_episode_through_a_file(
     env, other = make(smoke_data, reward=reward), make(smoke_data, seed=9, reward=reward)
     env.reset()
     last = play(env, count=5)[-1]
-    save_checkpoint(tmp_path / "env.bin", {"env": env.get_state()})
+    write_checkpoint(tmp_path / "env.bin", {"env": env.get_state()})
     other.reset()
     play(other, count=2)
-    loaded = load_checkpoint(tmp_path / "env.bin")
-    assert loaded is not None
+    loaded = read_checkpoint(tmp_path / "env.bin")
     observation = other.set_state(loaded["env"])
     for name, values in last[0].items():
         np.testing.assert_array_equal(observation[name], values)

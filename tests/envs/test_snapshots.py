@@ -14,7 +14,7 @@ from stable_baselines3.common.env_checker import check_env as check_with_stable_
 from agents.config import AgentConfig
 from agents.ppo import AgentState, RolloutCheckpoint, train_ppo
 from automix.errors import ConfigError
-from automix.files import load_checkpoint, save_checkpoint
+from automix.files import read_checkpoint, write_checkpoint
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv, Snapshots, fresh_run
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
@@ -168,11 +168,10 @@ def test_a_state_carries_snapshots_through_a_file(
     log_of(env, first=0, count=count)
     state = env.get_state()
     assert state["kept"]
-    save_checkpoint(tmp_path / "env.bin", {"env": state})
+    write_checkpoint(tmp_path / "env.bin", {"env": state})
     other.reset()
     log_of(other, first=1, count=5)
-    loaded = load_checkpoint(tmp_path / "env.bin")
-    assert loaded is not None
+    loaded = read_checkpoint(tmp_path / "env.bin")
     other.set_state(loaded["env"])
     assert log_of(other, first=count, count=16) == log_of(env, first=count, count=16)
     assert_same(without_times(env.get_state()), without_times(other.get_state()))
@@ -265,9 +264,8 @@ def test_learning_with_snapshots_continues_bit_for_bit(tmp_path: Path) -> None:
     whole = learn(states)
     assert len(states) == 3
     assert any(env["kept"] for env in states[-1]["environments"])
-    save_checkpoint(tmp_path / "agent.bin", {"agent": states[2]})
-    loaded = load_checkpoint(tmp_path / "agent.bin")
-    assert loaded is not None
+    write_checkpoint(tmp_path / "agent.bin", {"agent": states[2]})
+    loaded = read_checkpoint(tmp_path / "agent.bin")
     assert_same(whole, learn([], state=loaded["agent"]))
     changed = loaded["agent"]
     for env in changed["environments"]:

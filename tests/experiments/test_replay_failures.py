@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from automix.configuration.base import Config
 from automix.errors import CheckpointError, DivergedError
 from automix.experiments.common.config import CheckpointConfig, ReplayConfig
-from automix.experiments.common.progress import StopRequest
+from automix.experiments.common.run_folder import StopRequest
 from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.run import (

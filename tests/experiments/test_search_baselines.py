@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from automix.errors import ConfigError
-from automix.experiments.common.training_pool import OutcomeFile
+from automix.experiments.common.journal import Journal
 from automix.experiments.config import SearchConfig
 from automix.experiments.search.learning import LearningLog
 from automix.experiments.search.run import PROPOSAL_NAME, count_trainings, search
@@ -78,8 +78,8 @@ def test_what_is_not_known_of_a_finished_training_is_refused() -> None:
 def test_the_time_of_all_attempts_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stops = Interruptions(8)
-        wrapped = stops.wrap(OutcomeFile._remember, after=True)
-        patch.setattr(OutcomeFile, "_remember", wrapped)
+        wrapped = stops.wrap(Journal.add, after=True)
+        patch.setattr(Journal, "add", wrapped)
         with pytest.raises(KeyboardInterrupt):
             search(TINY, tmp_path / "run")
     lines = (tmp_path / "run" / "selection.jsonl").read_text().splitlines()

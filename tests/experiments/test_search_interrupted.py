@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 
 from automix.errors import CheckpointError
-from automix.experiments.common import training_pool as outcomes
-from automix.experiments.search.learning import LearningLog
+from automix.experiments.common.journal import Journal
+from automix.experiments.search.learning import CHECKPOINTS_NAME, LearningLog
 from automix.experiments.search.run import search
-from automix.files import previous_path
 from tests.equality import untouched_generators
 from tests.experiments.tiny_search import TINY, metrics, outputs
-
-CHECKPOINT = "checkpoint.bin"
 
 
 class Interruptions:
@@ -82,8 +79,8 @@ def test_selection_goes_on_wherever_it_was_stopped(
     finished_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
     stops = Interruptions(1, 4, 9)
-    wrapped = stops.wrap(outcomes.OutcomeFile._remember, after=after)
-    monkeypatch.setattr(outcomes.OutcomeFile, "_remember", wrapped)
+    wrapped = stops.wrap(Journal.add, after=after)
+    monkeypatch.setattr(Journal, "add", wrapped)
     assert run_to_the_end(tmp_path / "run") == 3
     assert outputs(tmp_path / "run") == outputs(finished_search)
     # Nothing that was remembered has been trained again.
@@ -119,7 +116,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     folder = tmp_path / "run"
     interrupted(folder, monkeypatch, save=3)
-    path = folder / CHECKPOINT
+    path = folder / CHECKPOINTS_NAME / "step-000000008.ckpt"
     path.write_bytes(damage(path.read_bytes()))
     with caplog.at_level(logging.WARNING):
         search(TINY, folder)
@@ -133,7 +130,7 @@ def test_two_damaged_checkpoints_are_one_line(
 ) -> None:
     folder = tmp_path / "run"
     interrupted(folder, monkeypatch, save=3)
-    for path in (folder / CHECKPOINT, previous_path(folder / CHECKPOINT)):
+    for path in (folder / CHECKPOINTS_NAME).iterdir():
         path.write_bytes(_cut(path.read_bytes()))
     before = metrics(folder)
     with pytest.raises(CheckpointError, match="expected an undamaged checkpoint, got damaged"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from automix.data.splits import SearchData
-from automix.files import load_checkpoint, save_checkpoint
+from automix.files import read_checkpoint, write_checkpoint
 from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision, Schedule, Segment
@@ -110,12 +110,11 @@ def test_a_saved_state_continues_with_the_same_bits(
     whole, first, second = make_trainer(seed=3), make_trainer(seed=3), make_trainer(seed=4)
     whole.train(decision, num_steps=TOTAL_STEPS)
     first.train(decision, num_steps=5)
-    save_checkpoint(tmp_path / "state.bin", {"trainer": first.state_dict()})
+    write_checkpoint(tmp_path / "state.bin", {"trainer": first.state_dict()})
     # Neither what came before nor training on after saving may leave a trace.
     second.train(Decision(operator=Operator.RECURSIVEMIX), num_steps=4)
     first.train(NONE, num_steps=2)
-    loaded = load_checkpoint(tmp_path / "state.bin")
-    assert loaded is not None
+    loaded = read_checkpoint(tmp_path / "state.bin")
     second.load_state_dict(loaded["trainer"])
     assert (second.seed, second.step) == (3, 5)
     second.train(decision, num_steps=TOTAL_STEPS - 5)

@@ -10,7 +10,7 @@ import torch
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData, Split
 from automix.experiments.common.config import ComputeConfig
-from automix.experiments.common.progress import format_seconds
+from automix.experiments.common.run_folder import format_seconds
 from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.trainer import ClassifierTrainer, build_trainer

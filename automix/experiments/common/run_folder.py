@@ -1,16 +1,31 @@
-"""A run folder: complete, written atomically, and recognized when it is finished or interrupted."""
+"""One run of a command: its folder on disk, its progress on screen, a request to stop it.
+
+Every experiment has the same skeleton::
+
+    with RunFolder(output, config) as run:
+        if (result := run.result()) is not None:
+            return result  # finished earlier
+        ...  # units of work, resumed from a `Journal` or a `CheckpointFolder` in run.path
+        return run.finish({"kind": ...})
+"""
 
 import json
+import logging
 import platform
 import shlex
+import signal
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import filelock
+import rich.console
+import rich.progress
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
@@ -25,10 +40,15 @@ METRICS_NAME = "metrics.jsonl"
 RESULT_NAME = "result.json"
 _LOCK_NAME = ".lock"
 _PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "stable-baselines3", "pydantic")
+_SECONDS_BETWEEN_LINES = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# `torchrun` passes on a Ctrl-C that its processes got from the terminal as well.
+_SECONDS_OF_ECHO = 2.0
+_LOG = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """The folder of one run; a context manager that holds it against other processes.
+    """The folder of one run; a context manager that locks it against other processes.
 
     `config.yaml` (resolved), `environment.json`, `metrics.jsonl` and TensorBoard events are
     there from the start, `result.json` only once the run is finished.
@@ -43,13 +63,14 @@ class RunFolder:
         self._purge_from: int | None = None
 
     def __enter__(self) -> Self:
-        """Create the folder or continue in it.
+        """Create the folder, or resume the run in it.
 
         Raises:
             CheckpointError: it holds a run of another configuration, is in use, or cannot be
                 written.
         """
         try:
+            # Compared before the folder is touched: a refused folder stays as it was.
             self._check_configuration()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -63,26 +84,27 @@ class RunFolder:
                 f"{self.path}: expected a folder that can be written, got: {reason}"
             ) from None
         if not (self.path / CONFIG_NAME).exists():
+            # The configuration comes last: it marks a folder whose run can be resumed.
             write_json(self.path / ENVIRONMENT_NAME, describe_environment())
             write_text(self.path / CONFIG_NAME, self._config.to_yaml())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the folder."""
+    def __exit__(self, *error: object) -> None:
+        """Release the folder."""
         if self._board is not None:
             self._board.close()
             self._board = None
         self._lock.release()
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the result is there."""
-        return (self.path / RESULT_NAME).exists()
+    def result(self) -> dict[str, Any] | None:
+        """Return the result if the run is finished."""
+        path = self.path / RESULT_NAME
+        return read_json(path) if path.exists() else None
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Write `result.json`, which marks the run as finished; return ``result``."""
+        write_json(self.path / RESULT_NAME, result)
+        return result
 
     def log(self, step: int, values: Mapping[str, float | str]) -> None:
         """Append one line to `metrics.jsonl`; numbers go to TensorBoard too, under ``step``."""
@@ -95,44 +117,24 @@ class RunFolder:
                 self._board.add_scalar(name, value, step)
 
     @property
-    def metrics_size(self) -> int:
-        """Bytes in `metrics.jsonl`, to cut it back to when a run continues from a checkpoint."""
-        path = self.path / METRICS_NAME
-        return path.stat().st_size if path.exists() else 0
-
-    @property
     def metrics_lines(self) -> int:
         """Lines in `metrics.jsonl`, for `keep_metrics`; unlike bytes, the same in every run."""
         path = self.path / METRICS_NAME
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
-    def keep_metrics(self, num_lines: int, *, next_step: int = 0) -> None:
-        """Keep the first lines that an interrupted run wrote: those before its checkpoint.
+    def keep_metrics(self, num_lines: int, *, next_step: int | None = 0) -> None:
+        """Keep the lines up to the checkpoint; an interrupted run will write the others again.
 
         Args:
-            num_lines: how many are kept.
-            next_step: TensorBoard shows nothing that was logged from this step on.
+            num_lines: how many are kept, from the first.
+            next_step: TensorBoard hides what was logged from this step on; None: it hides nothing.
         """
         self._purge_from = next_step
         path = self.path / METRICS_NAME
         if path.exists():
             lines = path.read_bytes().splitlines(keepends=True)
-            self.cut_metrics(sum(map(len, lines[:num_lines])))
-
-    def cut_metrics(self, size: int) -> None:
-        """Drop the lines that an interrupted run wrote after its last checkpoint."""
-        path = self.path / METRICS_NAME
-        if path.exists():
             with path.open("r+b") as stream:
-                stream.truncate(size)
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """Write `result.json`, which marks the run as finished."""
-        write_json(self.path / RESULT_NAME, result)
-
-    def read_result(self) -> dict[str, Any]:
-        """Return the result of a finished run."""
-        return read_json(self.path / RESULT_NAME)
+                stream.truncate(sum(map(len, lines[:num_lines])))
 
     def _check_configuration(self) -> None:
         path = self.path / CONFIG_NAME
@@ -179,3 +181,115 @@ def describe_environment() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of the packages that results depend on."""
     return {name: metadata.version(name) for name in _PACKAGES}
+
+
+class ProgressBar:
+    """Counts finished units of work on standard error: a bar on a terminal, else a line in 10 s."""
+
+    def __init__(self, title: str, total: int, *, done: int = 0, is_shown: bool = True) -> None:
+        self._is_shown = is_shown
+        self._title, self._total, self._done = title, total, done
+        self._first = done
+        self._started = self._last_line = time.monotonic()
+        self._live: rich.progress.Progress | None = None
+
+    def __enter__(self) -> Self:
+        """Show the start."""
+        if self._is_shown and sys.stderr.isatty():
+            self._live = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TimeElapsedColumn(),
+                rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
+                rich.progress.TextColumn("{task.fields[note]}"),
+                console=rich.console.Console(stderr=True),
+            )
+            self._live.start()
+            self._task = self._live.add_task(
+                self._title, total=self._total, completed=self._done, note=""
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Show the end."""
+        if self._live is not None:
+            self._live.stop()
+
+    def advance(self, count: int = 1, *, note: str = "") -> None:
+        """Count ``count`` more finished units; ``note`` is shown beside them."""
+        self._done += count
+        if self._live is not None:
+            self._live.update(self._task, advance=count, note=note)
+            return
+        now = time.monotonic()
+        is_due = now - self._last_line >= _SECONDS_BETWEEN_LINES or self._done >= self._total
+        if self._is_shown and is_due:
+            self._last_line = now
+            sys.stderr.write(self._line(now, note) + "\n")
+            sys.stderr.flush()
+
+    def skip(self, count: int) -> None:
+        """Count ``count`` units of an earlier attempt: they say nothing about the time left."""
+        self._done += count
+        self._first += count
+        if self._live is not None and count:
+            self._live.reset(self._task, completed=self._done)
+
+    def _line(self, now: float, note: str) -> str:
+        elapsed = now - self._started
+        rate = (self._done - self._first) / elapsed if elapsed else 0.0
+        remaining = (self._total - self._done) / rate if rate else 0.0
+        text = f"{self._title}: {self._done}/{self._total}, {format_seconds(elapsed)} spent"
+        text += f", about {format_seconds(remaining)} left" if self._done < self._total else ""
+        return text + (f", {note}" if note else "")
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration in its two largest units: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    # Rounded to the smallest unit that is shown before it is cut: never "60 s" or "1 h 60 min".
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+class StopRequest:
+    """A context manager within which the first Ctrl-C or SIGTERM only sets `is_made`.
+
+    Another one, two seconds later or more, raises `KeyboardInterrupt` at once. Off the main
+    thread, which alone gets signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._made_at: float | None = None
+        self._previous_handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Take over the two signals."""
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handlers = {
+                number: signal.signal(number, self._take) for number in _SIGNALS
+            }
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the loop should stop."""
+        return self._made_at is not None
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._made_at is None:
+            self._made_at = now
+            _LOG.info("stopping after this step; what is trained so far will be saved")
+        elif now - self._made_at > _SECONDS_OF_ECHO:
+            raise KeyboardInterrupt

@@ -1,22 +1,21 @@
-"""Training runs in worker processes, and the journal of those that finished."""
+"""Training runs in worker processes."""
 
 import dataclasses
 import functools
-import json
 import math
 import multiprocessing
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 from automix.configuration.task import TaskConfig
 from automix.data.load import load_data
 from automix.data.splits import Dataset, SearchData, Split
 from automix.experiments.common.config import ComputeConfig
+from automix.experiments.common.journal import Journal
+from automix.experiments.common.run_folder import ProgressBar
 from automix.schedule import Schedule
 from automix.training.distributed import prepare_worker, start_method
 from automix.training.metrics import EvalMetrics
@@ -39,6 +38,11 @@ class TrainingJob:
     seed: int
     splits: tuple[SplitName, ...]
 
+    @property
+    def key(self) -> str:
+        """Its name in a journal: equal jobs have equal outcomes."""
+        return f"{self.schedule.decision_hash()}/{self.seed}/{'+'.join(self.splits)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOutcome:
@@ -53,6 +57,12 @@ class TrainingOutcome:
     metrics: Mapping[SplitName, EvalMetrics]
     seconds: float
     diverged: bool
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Self:
+        """Return the outcome whose `dataclasses.asdict` is ``values``."""
+        metrics = {split: EvalMetrics(**each) for split, each in values["metrics"].items()}
+        return cls(metrics=metrics, seconds=values["seconds"], diverged=values["diverged"])
 
 
 class TrainingPool:
@@ -149,81 +159,33 @@ def _run_job(job: TrainingJob) -> TrainingOutcome:
     return _worker.run(job)
 
 
-class Progress(Protocol):
-    """Counts jobs; `automix.experiments.common.progress.ProgressBar` is one."""
-
-    def advance(self) -> None:
-        """Take in a job that has just been run."""
-        ...
-
-    def skip(self, count: int) -> None:
-        """Take in ``count`` jobs that needed no run."""
-        ...
-
-
-RunPool = Callable[[Sequence[TrainingJob]], Iterable[TrainingOutcome]]
-
-
-class OutcomeFile:
-    """Remembers outcomes by job, one JSON line each; what a crash left after them is dropped.
-
-    Attributes:
-        seconds: wall-clock time that what is known took, over all attempts.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known, self.seconds = _read(path)
-        self._last = time.perf_counter()
-
-    def run(
-        self, jobs: Sequence[TrainingJob], pool: RunPool, *, progress: Progress
-    ) -> list[TrainingOutcome]:
-        """Return the outcomes of ``jobs`` in their order; only those not yet known are run."""
-        missing = list({_key(job): job for job in jobs if _key(job) not in self._known}.items())
-        progress.skip(len(jobs) - len(missing))
-        self._last = time.perf_counter()
-        outcomes = pool([job for _, job in missing])
-        for (key, _), outcome in zip(missing, outcomes, strict=True):
-            self._remember(key, outcome)
-            progress.advance()
-        return [self._known[_key(job)] for job in jobs]
-
-    def _remember(self, key: str, outcome: TrainingOutcome) -> None:
-        now = time.perf_counter()
-        waited, self._last = now - self._last, now
-        self._known[key] = outcome
-        self.seconds += waited
-        line = json.dumps({"key": key, "waited_seconds": waited} | dataclasses.asdict(outcome))
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+def run_jobs(
+    jobs: Sequence[TrainingJob],
+    train: Callable[[Sequence[TrainingJob]], Iterable[TrainingOutcome]],
+    journal: Journal,
+    bar: ProgressBar,
+) -> list[TrainingOutcome]:
+    """Return the outcomes in the order of ``jobs``; only those not in the journal are trained."""
+    missing = {job.key: job for job in jobs if journal.get(job.key) is None}
+    bar.skip(len(jobs) - len(missing))
+    for key, outcome in zip(missing, train(list(missing.values())), strict=True):
+        journal.add(key, dataclasses.asdict(outcome))
+        bar.advance()
+    return [TrainingOutcome.from_plain(journal.results[job.key]) for job in jobs]
 
 
-def _key(job: TrainingJob) -> str:
-    return f"{job.schedule.decision_hash()}/{job.seed}/{'+'.join(job.splits)}"
-
-
-def _read(path: Path) -> tuple[dict[str, TrainingOutcome], float]:
-    """Return outcomes by key, and the seconds that were waited for them."""
-    known: dict[str, TrainingOutcome] = {}
-    seconds = 0.0
-    if not path.exists():
-        return known, seconds
-    content, size = path.read_bytes(), 0
-    for line in content.splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            values: dict[str, Any] = json.loads(line)
-            key, by_split = values.pop("key"), values.pop("metrics")
-            waited = float(values.pop("waited_seconds"))
-            metrics = {split: EvalMetrics(**each) for split, each in by_split.items()}
-            known[key] = TrainingOutcome(metrics=metrics, **values)
-            seconds += waited
-        except (ValueError, TypeError, KeyError, AttributeError):
-            break
-        size += len(line)
-    if size < len(content):
-        with path.open("r+b") as stream:
-            stream.truncate(size)
-    return known, seconds
+def train_all(
+    jobs: Sequence[TrainingJob],
+    task: TaskConfig,
+    compute: ComputeConfig,
+    *,
+    journal: Journal,
+    title: str,
+) -> list[TrainingOutcome]:
+    """Run ``jobs`` with a pool and a progress bar of their own, see `run_jobs`."""
+    with_test = any("test" in job.splits for job in jobs)
+    with (
+        TrainingPool(task, compute, with_test=with_test) as pool,
+        ProgressBar(title, len(jobs)) as bar,
+    ):
+        return run_jobs(jobs, pool.run, journal, bar)

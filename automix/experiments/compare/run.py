@@ -19,14 +19,13 @@ from automix.evaluation.statistics import (
     probability_of_improvement,
 )
 from automix.experiments.common.cost import CostEstimate, estimate_cost
-from automix.experiments.common.progress import ProgressBar
+from automix.experiments.common.journal import Journal
 from automix.experiments.common.run_folder import RunFolder
 from automix.experiments.common.training_pool import (
-    OutcomeFile,
     SplitName,
     TrainingJob,
     TrainingOutcome,
-    TrainingPool,
+    train_all,
 )
 from automix.experiments.compare.schedule_specs import Entry, parse_entries
 from automix.experiments.config import CompareConfig
@@ -155,7 +154,7 @@ METRICS: Mapping[str, tuple[str, Direction]] = MappingProxyType(
 )
 """What is compared: name for people, and which way it is better, by name in a result."""
 
-_OUTCOMES_NAME = "outcomes.jsonl"
+_JOURNAL_NAME = "outcomes.jsonl"
 _PRINTED = ("calibrated_nll", "accuracy")
 
 
@@ -182,8 +181,8 @@ def compare(
     check_model(config.task, data.seen)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
-        if run.is_finished:
-            return run.read_result()
+        if (finished := run.result()) is not None:
+            return finished
         outcomes = _train_all(config, entries, run)
         result = {
             "kind": "compare",
@@ -194,8 +193,7 @@ def compare(
                 split: _rows(outcomes, split, seed=config.seed) for split in splits_of(config)
             },
         }
-        run.finish(result)
-        return result
+        return run.finish(result)
 
 
 def splits_of(config: CompareConfig) -> tuple[SplitName, ...]:
@@ -246,12 +244,8 @@ def _train_all(
         for index in range(config.num_seeds)
         for entry in entries
     ]
-    known = OutcomeFile(run.path / _OUTCOMES_NAME)
-    with (
-        TrainingPool(config.task, config.compute, with_test="test" in splits_of(config)) as pool,
-        ProgressBar("compare", len(jobs)) as bar,
-    ):
-        outcomes = known.run(jobs, pool.run, progress=bar)
+    journal = Journal(run.path / _JOURNAL_NAME)
+    outcomes = train_all(jobs, config.task, config.compute, journal=journal, title="compare")
     return {
         entry.name: outcomes[position :: len(entries)] for position, entry in enumerate(entries)
     }

@@ -13,9 +13,9 @@ from automix.data.splits import SearchData
 from automix.errors import ConfigError
 from automix.evaluation.statistics import Interval, intraclass_correlation, spearman
 from automix.experiments.common.cost import CostEstimate, estimate_cost
-from automix.experiments.common.progress import ProgressBar
+from automix.experiments.common.journal import Journal
 from automix.experiments.common.run_folder import RunFolder
-from automix.experiments.common.training_pool import OutcomeFile, TrainingJob, TrainingPool
+from automix.experiments.common.training_pool import TrainingJob, train_all
 from automix.experiments.compare.run import align, interval_text
 from automix.experiments.config import TransferConfig
 from automix.experiments.search.probe import Losses, losses_of, mixing_verdict
@@ -42,15 +42,14 @@ def transfer(config: TransferConfig, output: Path) -> dict[str, Any]:
     data = {name: _load(config, task) for name, task in tasks.items()}
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
-        if run.is_finished:
-            return run.read_result()
+        if (finished := run.result()) is not None:
+            return finished
         losses = {
             name: _train(config, task, data[name], run.path / f"{name}.jsonl")
             for name, task in tasks.items()
         }
         result = {"kind": "transfer"} | _findings(config, losses)
-        run.finish(result)
-        return result
+        return run.finish(result)
 
 
 def predict_cost(config: TransferConfig) -> dict[str, CostEstimate]:
@@ -105,12 +104,7 @@ def _train(config: TransferConfig, task: TaskConfig, data: SearchData, path: Pat
         for decision in decisions
         for index in range(config.num_seeds)
     ]
-    known = OutcomeFile(path)
-    with (
-        TrainingPool(task, config.compute, with_test=False) as pool,
-        ProgressBar(path.stem, len(jobs)) as bar,
-    ):
-        outcomes = known.run(jobs, pool.run, progress=bar)
+    outcomes = train_all(jobs, task, config.compute, journal=Journal(path), title=path.stem)
     losses = losses_of(outcomes, "selection", num_classes=data.num_classes)
     table = losses.reshape(len(decisions), config.num_seeds)
     return {decision.label(): row for decision, row in zip(decisions, table, strict=True)}

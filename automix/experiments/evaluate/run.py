@@ -13,8 +13,7 @@ from automix.data.sources.annotations import name_test_images, read_boxes, read_
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.corruptions.registry import Corruption, corrupt
 from automix.evaluation.inference import EvaluationImages
-from automix.experiments.common.progress import ProgressBar, format_seconds
-from automix.experiments.common.run_folder import RunFolder, read_json
+from automix.experiments.common.run_folder import ProgressBar, RunFolder, format_seconds, read_json
 from automix.experiments.common.saved_classifier import SavedClassifier, load_saved_classifier
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.subject import Json, Part, Subject, Unit, random_subset
@@ -57,8 +56,8 @@ def evaluate(config: EvaluateConfig, run: Path, output: Path) -> dict[str, Any]:
     subject, parts = prepare(config, run)
     with RunFolder(output, config) as folder:
         _claim(output, run, subject, config)
-        if folder.is_finished:
-            return folder.read_result()
+        if (finished := folder.result()) is not None:
+            return finished
         done = 0
         total = sum(part.passes for part in parts)
         measured: dict[str, Json] = {}
@@ -78,8 +77,7 @@ def evaluate(config: EvaluateConfig, run: Path, output: Path) -> dict[str, Any]:
                 measured[part.task.value] = part.combine(results)
                 folder.log(done, _numbers(measured[part.task.value], part.task.value))
         result = {"kind": "evaluation", **_facts(run, subject), **measured}
-        folder.finish(result)
-        return result
+        return folder.finish(result)
 
 
 def prepare(config: EvaluateConfig, run: Path) -> tuple[Subject, list[Part]]:

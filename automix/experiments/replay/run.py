@@ -23,8 +23,7 @@ from automix.data.splits import Dataset, SearchData, Split
 from automix.errors import CheckpointError, ConfigError, DivergedError
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.cost import CostEstimate, estimate_cost
-from automix.experiments.common.progress import ProgressBar, StopRequest
-from automix.experiments.common.run_folder import RunFolder, versions
+from automix.experiments.common.run_folder import ProgressBar, RunFolder, StopRequest, versions
 from automix.experiments.common.saved_classifier import ClassifierFacts, save_classifier
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
 from automix.operator_info import Operator
@@ -176,7 +175,7 @@ def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str
 
         def enter() -> dict[str, Any] | None:
             stack.enter_context(run)
-            return run.read_result() if run.is_finished else None
+            return run.result()
 
         # Files are written by rank 0 alone; the other processes get its result, or its error.
         if (finished := on_main(enter)) is not None:

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -25,11 +24,10 @@ from agents.ppo import (
 )
 from agents.searchers import RandomSearch, Searcher, TreeParzenSearch, train_population
 from automix.data.splits import SearchData
-from automix.experiments.common.progress import ProgressBar
-from automix.experiments.common.run_folder import RunFolder
+from automix.experiments.common.run_folder import ProgressBar, RunFolder
 from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome, TrainingPool
 from automix.experiments.config import SearchConfig
-from automix.files import load_checkpoint, save_checkpoint
+from automix.files import CheckpointFolder
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule, majority_schedule
 from envs.actions import ActionCodec
@@ -37,7 +35,7 @@ from envs.mixing_env import MixingEnv
 from envs.rewards import Potential
 from envs.vector import choose_kind, make_vec_env, stop_vec_env
 
-_CHECKPOINT_NAME = "checkpoint.bin"
+CHECKPOINTS_NAME = "checkpoints"
 _NUM_RECENT = 32
 
 
@@ -54,9 +52,10 @@ class LearningLog:
         """Read what is there, and drop what was logged after it."""
         self._run = run
         self._bar: ProgressBar | None = None
-        self._path: Path = run.path / _CHECKPOINT_NAME
-        state = load_checkpoint(self._path)
-        run.cut_metrics(state["metrics_size"] if state else 0)
+        self._checkpoints = CheckpointFolder(run.path / CHECKPOINTS_NAME, keep=2)
+        state = self._checkpoints.load_newest()
+        # Episodes and updates of the policy count their steps differently: nothing is hidden.
+        run.keep_metrics(state["metrics_lines"] if state else 0, next_step=None)
         self.episodes: list[Episode] = [
             Episode.from_dict(values) for values in (state["episodes"] if state else ())
         ]
@@ -102,14 +101,14 @@ class LearningLog:
     def save(self, agent: AgentState | None = None) -> None:
         """Save everything: between two rollouts, or batches of training runs."""
         self.agent = agent
-        save_checkpoint(
-            self._path,
+        self._checkpoints.save(
+            len(self.episodes),
             {
                 "episodes": [episode.to_dict() for episode in self.episodes],
                 "seconds": self.seconds,
                 "agent": agent,
                 "is_learned": self.is_learned,
-                "metrics_size": self._run.metrics_size,
+                "metrics_lines": self._run.metrics_lines,
             },
         )
 

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from automix.errors import ConfigError
 from automix.evaluation.statistics import Interval, intraclass_correlation, paired_difference
 from automix.experiments.common.cost import CostEstimate, estimate_cost
-from automix.experiments.common.progress import ProgressBar, format_seconds
-from automix.experiments.common.run_folder import RunFolder
+from automix.experiments.common.journal import Journal
+from automix.experiments.common.run_folder import RunFolder, format_seconds
 from automix.experiments.common.training_pool import (
-    OutcomeFile,
     SplitName,
     TrainingJob,
     TrainingOutcome,
-    TrainingPool,
+    train_all,
 )
 from automix.experiments.compare.run import align, interval_text
 from automix.experiments.config import ProbeConfig
@@ -62,7 +61,7 @@ def format_findings(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"warning: {warning}" for warning in result["warnings"])])
 
 
-_OUTCOMES_NAME = "outcomes.jsonl"
+_JOURNAL_NAME = "outcomes.jsonl"
 # Below this, less than a fifth of the variance of a training run is due to its schedule.
 _LOW_CORRELATION = 0.2
 Losses = Mapping[str, NDArray[np.float64]]
@@ -81,13 +80,12 @@ def probe(config: ProbeConfig, output: Path) -> dict[str, Any]:
     check_model(config.task, data)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
-        if run.is_finished:
-            return run.read_result()
-        outcomes = OutcomeFile(run.path / _OUTCOMES_NAME)
-        losses = _train(config, outcomes, num_classes=data.num_classes)
-        result = {"kind": "probe"} | _findings(config, losses, outcomes.seconds)
-        run.finish(result)
-        return result
+        if (finished := run.result()) is not None:
+            return finished
+        journal = Journal(run.path / _JOURNAL_NAME)
+        losses = _train(config, journal, num_classes=data.num_classes)
+        result = {"kind": "probe"} | _findings(config, losses, journal.seconds)
+        return run.finish(result)
 
 
 def predict_cost(config: ProbeConfig) -> CostEstimate:
@@ -166,7 +164,7 @@ def _schedules(config: ProbeConfig) -> list[tuple[Schedule, int]]:
     return schedules
 
 
-def _train(config: ProbeConfig, known: OutcomeFile, *, num_classes: int) -> NDArray[np.float64]:
+def _train(config: ProbeConfig, journal: Journal, *, num_classes: int) -> NDArray[np.float64]:
     """Return the loss of each training run of `_schedules`."""
     jobs = [
         TrainingJob(
@@ -176,11 +174,7 @@ def _train(config: ProbeConfig, known: OutcomeFile, *, num_classes: int) -> NDAr
         )
         for schedule, number in _schedules(config)
     ]
-    with (
-        TrainingPool(config.task, config.compute, with_test=False) as pool,
-        ProgressBar("probe", len(jobs)) as bar,
-    ):
-        outcomes = known.run(jobs, pool.run, progress=bar)
+    outcomes = train_all(jobs, config.task, config.compute, journal=journal, title="probe")
     return losses_of(outcomes, "reward", num_classes=num_classes)
 
 

@@ -10,13 +10,13 @@ import torch
 
 from automix.data.splits import SearchData
 from automix.experiments.common.cost import CostEstimate, estimate_cost
-from automix.experiments.common.progress import ProgressBar
-from automix.experiments.common.run_folder import RunFolder, versions
+from automix.experiments.common.journal import Journal
+from automix.experiments.common.run_folder import ProgressBar, RunFolder, versions
 from automix.experiments.common.training_pool import (
-    OutcomeFile,
     TrainingJob,
     TrainingOutcome,
     TrainingPool,
+    run_jobs,
 )
 from automix.experiments.config import SearchConfig
 from automix.experiments.search.learning import LearningLog, learn, num_greedy, plan_of
@@ -27,7 +27,7 @@ from automix.training.trainer import check_model, load_search_data
 SCHEDULE_NAME = "schedule.json"
 # What the searcher itself holds to be best, before anything is selected.
 PROPOSAL_NAME = "proposal.json"
-_OUTCOMES_NAME = "selection.jsonl"
+_JOURNAL_NAME = "selection.jsonl"
 
 
 def search(config: SearchConfig, output: Path) -> dict[str, Any]:
@@ -39,12 +39,12 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     data = _load(config)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
-        if run.is_finished:
-            return run.read_result()
+        if (finished := run.result()) is not None:
+            return finished
         log, proposals = learn(config, data, run)
         candidates = _candidates(config, proposals)
-        outcomes = OutcomeFile(run.path / _OUTCOMES_NAME)
-        standings = _select(config, candidates, outcomes)
+        journal = Journal(run.path / _JOURNAL_NAME)
+        standings = _select(config, candidates, journal)
         winner = standings[0].candidate
         for name, schedule, origin in (
             (PROPOSAL_NAME, proposals[0][1], f"{proposals[0][0]}, before selection"),
@@ -52,9 +52,8 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
         ):
             provenance = _provenance(config, data, origin)
             schedule.model_copy(update={"provenance": provenance}).save(output / name)
-        result = _result(config, log, standings, selection_seconds=outcomes.seconds)
-        run.finish(result)
-        return result
+        result = _result(config, log, standings, selection_seconds=journal.seconds)
+        return run.finish(result)
 
 
 def count_trainings(config: SearchConfig) -> dict[str, int]:
@@ -110,7 +109,7 @@ def _candidates(config: SearchConfig, proposals: Sequence[tuple[str, Schedule]])
 
 
 def _select(
-    config: SearchConfig, candidates: Sequence[Candidate], outcomes: OutcomeFile
+    config: SearchConfig, candidates: Sequence[Candidate], journal: Journal
 ) -> list[Standing]:
     total = planned_trainings(config.selection, num_candidates=len(candidates))
     with (
@@ -118,10 +117,10 @@ def _select(
         ProgressBar("selection", total) as bar,
     ):
 
-        def run_jobs(jobs: Sequence[TrainingJob]) -> list[TrainingOutcome]:
-            return outcomes.run(jobs, pool.run, progress=bar)
+        def run(jobs: Sequence[TrainingJob]) -> list[TrainingOutcome]:
+            return run_jobs(jobs, pool.run, journal, bar)
 
-        return select(candidates, config.selection, seed=config.seed, run=run_jobs)
+        return select(candidates, config.selection, seed=config.seed, run=run)
 
 
 def _provenance(config: SearchConfig, data: SearchData, origin: str) -> dict[str, str]:

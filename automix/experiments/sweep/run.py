@@ -9,8 +9,12 @@ from automix.configuration.base import did_you_mean
 from automix.configuration.command import Command, load
 from automix.errors import AutoMixError, ConfigError
 from automix.experiments.common.cost import CostEstimate
-from automix.experiments.common.progress import ProgressBar, format_seconds
-from automix.experiments.common.run_folder import ENVIRONMENT_NAME, describe_environment
+from automix.experiments.common.run_folder import (
+    ENVIRONMENT_NAME,
+    ProgressBar,
+    describe_environment,
+    format_seconds,
+)
 from automix.experiments.compare.run import align
 from automix.experiments.sweep.cell import CellState, is_busy, is_finished, read_error, run_cell
 from automix.experiments.sweep.scheduler import SweepOutcome, run_sweep

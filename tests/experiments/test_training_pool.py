@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.common.training_pool import OutcomeFile, TrainingJob, TrainingOutcome
+from automix.experiments.common.journal import Journal
+from automix.experiments.common.run_folder import ProgressBar
+from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome, run_jobs
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule
 from automix.training.metrics import EvalMetrics
@@ -30,14 +32,15 @@ class Pool:
             yield outcome(job.seed)
 
 
-class Count:
+class Count(ProgressBar):
     """Counts what was run and what was not."""
 
     def __init__(self) -> None:
+        super().__init__("test", 0, is_shown=False)
         self.run = self.skipped = 0
 
-    def advance(self) -> None:
-        self.run += 1
+    def advance(self, count: int = 1, *, note: str = "") -> None:
+        self.run += count
 
     def skip(self, count: int) -> None:
         self.skipped += count
@@ -54,7 +57,7 @@ def outcome(seed: int) -> TrainingOutcome:
 def run(path: Path, jobs: Sequence[TrainingJob], pool: Pool) -> tuple[list[str], int]:
     """Return what came back, as text because NaN does not equal NaN, and how much was counted."""
     count, before = Count(), len(pool.seeds)
-    outcomes = OutcomeFile(path).run(jobs, pool, progress=count)
+    outcomes = run_jobs(jobs, pool, Journal(path), count)
     assert count.run == len(pool.seeds) - before
     return [str(each) for each in outcomes], count.run + count.skipped
 
