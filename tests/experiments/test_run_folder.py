@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from automix.errors import CheckpointError
+from automix.experiments.common.config import ComputeConfig
 from automix.experiments.common.run_folder import (
     METRICS_NAME,
     RESULT_NAME,
@@ -14,7 +15,6 @@ from automix.experiments.common.run_folder import (
     RunFolder,
     format_seconds,
 )
-from automix.experiments.config import ComputeConfig
 
 
 @pytest.fixture
