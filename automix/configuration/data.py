@@ -1,4 +1,4 @@
-"""What to train on and how to split it; free of torch, so that help texts load fast."""
+"""Configuration of the data: source, splits, augmentation. Free of torch: help loads fast."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -9,20 +9,21 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from automix.configuration.base import Config
 
+# 4096 x 4096 x 3 bytes are 48 MiB per decoded image; a larger number is a slip of the keyboard.
 MAX_IMAGE_SIDE = 4096
-_DEFAULT_SHARE = 0.2
-
+_DEFAULT_FRACTION = 0.2
+_DEFAULT_FRACTION_OF_VAL = 0.5
 # torchvision's RandomResizedCrop.
 DEFAULT_CROP_RATIO = (3 / 4, 4 / 3)
 
 Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
-AreaShare = Annotated[float, Field(gt=0, le=1)]
+AreaFraction = Annotated[float, Field(gt=0, le=1)]
 AspectRatio = Annotated[float, Field(gt=0)]
 PartSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
 
 
 class DataSource(StrEnum):
-    """Where the images come from."""
+    """Source of the images."""
 
     DIGITS = "digits"
     FOLDER = "folder"
@@ -36,14 +37,14 @@ class DataSource(StrEnum):
 
 
 class PaddingMode(StrEnum):
-    """What a random crop sees beyond the border of the image."""
+    """Content of the padding of a random crop."""
 
     ZERO = "zero"
     REFLECT = "reflect"
 
 
 class Normalization(StrEnum):
-    """Which mean and standard deviation the images are normalized with."""
+    """Mean and standard deviation that images are normalized with."""
 
     TRAIN = "train"
     IMAGENET = "imagenet"
@@ -51,7 +52,7 @@ class Normalization(StrEnum):
 
 
 class Placement(StrEnum):
-    """Where the images are held while training."""
+    """Memory that holds the images during training."""
 
     AUTO = "auto"
     DEVICE = "device"
@@ -59,7 +60,7 @@ class Placement(StrEnum):
 
 
 class Loading(StrEnum):
-    """Whether training images are decoded once, or again and again while training."""
+    """Training images are decoded once, or for every batch."""
 
     AUTO = "auto"
     RESIDENT = "resident"
@@ -67,28 +68,30 @@ class Loading(StrEnum):
 
 
 class AugmentConfig(Config):
-    """Random changes of single training images, made before any mixing."""
+    """Augmentation of single training images, before any mixing."""
 
     crop_padding: int = Field(default=0, ge=0, le=MAX_IMAGE_SIDE)
-    """Pixels added on each side before a random crop back to the image size; 0 crops nothing.
+    """Padding in pixels on each side before a random crop back to the image size; 0: no crop.
     4 is usual for 32 x 32 photographs."""
 
     padding_mode: PaddingMode = PaddingMode.ZERO
-    """What fills the padding: zero (black) or reflect (the image mirrored at its border)."""
+    """Content of the padding: zero (black) or reflect (the image mirrored at its border)."""
 
-    resized_crop_scale: tuple[AreaShare, AreaShare] | None = Field(
+    resized_crop_scale: tuple[AreaFraction, AreaFraction] | None = Field(
         default=None, validate_default=True
     )
-    """Smallest and largest share of an image's area that a random crop keeps before it is scaled to
-    the image size; 0.08 and 1 are usual for ImageNet. Streamed images are cut from the file at full
-    resolution. Default: no such crop."""
+    """Random resized crop: smallest and largest fraction of the image's area that is kept and
+    scaled to the image size; 0.08 and 1 are usual for ImageNet. Streamed images are cropped from
+    the file at full resolution. Default: no such crop."""
 
     resized_crop_ratio: tuple[AspectRatio, AspectRatio] = DEFAULT_CROP_RATIO
-    """Smallest and largest width over height of that crop."""
+    """Smallest and largest aspect ratio (width over height) of the random resized crop."""
 
     horizontal_flip: bool = False
-    """Mirror each image left to right with probability 0.5; leave off for digits and text."""
+    """Flip each image left to right with probability 0.5; leave off for digits and text."""
 
+    # Validators see the fields declared above theirs. A setting that would have no effect is refused
+    # instead of ignored: it is a mistake, and it would make two equal runs look different.
     @field_validator("resized_crop_scale")
     @classmethod
     def _crops_once(
@@ -125,71 +128,72 @@ class DataConfig(Config):
     """Source, splits, augmentation and storage of the images."""
 
     source: DataSource = DataSource.DIGITS
-    """digits: the 1,797 scans of 8 x 8 pixels that come with scikit-learn. folder: your own images
-    as train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE. Any other name is a
-    torchvision dataset."""
+    """Dataset. digits: the 1,797 scans of 8 x 8 pixels that come with scikit-learn. folder: your
+    own images as train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE. Other names
+    are datasets of torchvision."""
 
     path: Path | None = Field(default=None, validate_default=True)
-    """folder: the folder that holds train/ and test/. torchvision datasets: the folder with their
-    files, laid out as torchvision does (default: inside the cache folder). digits: none."""
+    """folder: the folder that contains train/ and test/. torchvision datasets: their root folder in
+    torchvision's layout (default: inside the cache folder). digits: none."""
 
     download: bool = Field(default=False, validate_default=True)
-    """Allow downloading a torchvision dataset whose files are not there yet."""
+    """Download a torchvision dataset if its files are missing."""
 
     image_size: Side | tuple[Side, Side] | None = None
-    """Height and width in pixels (one number: square). Images are scaled to cover this size and cut
-    at the center. Default: the size they have, which must be the same for all."""
+    """Height and width in pixels (one number: square). Images are scaled to cover this size, then
+    center-cropped. Default: their own size, which must be the same for all."""
 
     labels_per_class: int | None = Field(default=None, ge=1)
-    """Training images kept per class, to study scarce labels. Default: all."""
+    """Number of training images per class, to study scarce labels. Default: all."""
 
     reward_size: PartSize | None = None
-    """Images per class for the reward of the search, cut from train/ (or val/ where it exists):
-    a share below 1 or a whole number; 0 for none, where nothing is searched.
-    Default: 0.2 of the training images; half of val/ where it exists."""
+    """Size of the reward split, held out from val/ if there is one, else from train/: a fraction
+    below 1 of each class, or a number of images per class. Searches need it; 0: none.
+    Default: 0.2 of the training images, or half of val/."""
 
     selection_size: PartSize | None = None
-    """Images per class for choosing among found schedules; cut, written and preset as
-    reward_size."""
+    """Size of the selection split, on which finished schedules are compared; same format and
+    default as reward_size."""
 
     test_size: Annotated[PartSize, Field(gt=0)] | None = None
-    """digits only, which have no test images of their own: images per class for the final test, a
-    share below 1 or a whole number. Default: 0.2."""
+    """digits only, which have no test images of their own: size of the test split, a fraction below
+    1 of each class, or a number of images per class. Default: 0.2."""
 
     split_seed: int = Field(default=0, ge=0)
-    """Seed of the assignment of images to splits; the seed of a training run does not change it."""
+    """Random seed of the splits; independent of the seed of a training run."""
 
     augment: AugmentConfig = AugmentConfig()
-    """Random crop and flip of training images."""
+    """Random crops and flips of training images."""
 
     normalization: Normalization = Normalization.TRAIN
-    """train: mean and standard deviation per channel of the training split. imagenet: the constants
-    that networks with ImageNet weights expect. none: values stay in [0, 1]."""
+    """Statistics for normalization. train: mean and standard deviation per channel of the training
+    split. imagenet: the constants that pretrained ImageNet models expect. none: values stay in
+    [0, 1]."""
 
     placement: Placement = Placement.AUTO
-    """Where images are held while training: device (beside the model), host (main memory), or auto:
-    on the device when they take at most half of its free memory."""
+    """Memory that holds the images during training: device (that of the model), host (main memory),
+    or auto: the device if they take at most half of its free memory."""
 
     loading: Loading = Field(default=Loading.AUTO, validate_default=True)
-    """folder only. resident: all images are decoded once, at image_size. streaming: training images
-    are decoded from their files for every batch by worker processes; reward, selection and test
-    images are decoded once. auto: streaming where image_size is given and all decoded images take
+    """folder only. resident: decode all images once, at image_size. streaming: decode training
+    images from their files for every batch, in worker processes; reward, selection and test images
+    are still decoded once. auto: streaming if image_size is set and all decoded images would take
     more than half of the main memory."""
 
     loader_workers: int | None = Field(default=None, ge=0, le=1024)
-    """Processes that decode streamed images; the images do not depend on it. 0: the process that
-    trains decodes them. Default: one per CPU core this training run may use."""
+    """Number of worker processes that decode streamed images; results do not depend on it. 0: the
+    training process decodes. Default: one per CPU core available to this training run."""
 
     evaluation_crop: float = Field(default=1.0, gt=0, le=1)
-    """Share of the shorter side that evaluation keeps of reward, selection and test images, with
-    loading streaming only; 0.875 (224 of 256 pixels) is usual with resized_crop_scale."""
+    """Center crop of reward, selection and test images: fraction of the shorter side that is kept;
+    with loading streaming only. 0.875 (224 of 256 pixels) is usual with resized_crop_scale."""
 
     cache: Path | None = None
     """Folder for decoded images and downloads. Default: the user's cache folder."""
 
     @property
     def target_size(self) -> tuple[int, int] | None:
-        """Return the wanted (height, width) in pixels; None keeps the size of the files."""
+        """Return the requested (height, width) in pixels; None keeps the size of the files."""
         if isinstance(self.image_size, int):
             return self.image_size, self.image_size
         return self.image_size
@@ -203,7 +207,8 @@ class DataConfig(Config):
 
     def part_sizes(self, *, has_val: bool) -> tuple[int | float, int | float]:
         """Return the sizes of (reward, selection), with defaults filled in."""
-        preset = 0.5 if has_val else _DEFAULT_SHARE
+        # val/ has no other use, so that the two divide it; train/ is mostly for training.
+        preset = _DEFAULT_FRACTION_OF_VAL if has_val else _DEFAULT_FRACTION
         return (
             preset if self.reward_size is None else self.reward_size,
             preset if self.selection_size is None else self.selection_size,
@@ -212,8 +217,9 @@ class DataConfig(Config):
     @property
     def test_part_size(self) -> int | float:
         """Return the size of a test split that is cut from the only images there are."""
-        return _DEFAULT_SHARE if self.test_size is None else self.test_size
+        return _DEFAULT_FRACTION if self.test_size is None else self.test_size
 
+    # info.data lacks a field that is itself wrong: then that is the message, and no other is added.
     @field_validator("path")
     @classmethod
     def _path_fits_source(cls, path: Path | None, info: ValidationInfo) -> Path | None:
@@ -265,10 +271,11 @@ class DataConfig(Config):
 
     @field_validator("reward_size", "selection_size", "test_size")
     @classmethod
-    def _share_or_count(cls, size: int | float | None) -> int | float | None:
+    def _fraction_or_count(cls, size: int | float | None) -> int | float | None:
+        # YAML reads 20.0 as a float; 1.0 is one image per class, not all of them.
         if isinstance(size, float) and size >= 1:
             if not size.is_integer():
-                raise ValueError(f"expected a share below 1 or a whole number, got {size}")
+                raise ValueError(f"expected a fraction below 1 or a whole number, got {size}")
             return int(size)
         return size
 

@@ -13,6 +13,8 @@ from automix.configuration.base import Config, shown
 from automix.configuration.data import DataConfig
 
 SMALL_CNN = "small_cnn"
+# Patterns of the families, because help and messages must not import torch to list models; names
+# of torchvision and timm are checked when the model is built.
 RESNET = re.compile(r"resnet(20|32|44|56|110)")
 PREACT_RESNET = re.compile(r"preact_resnet(18|34|50|101)")
 WIDE_RESNET = re.compile(r"wide_resnet(\d{2,3})_(\d{1,2})")
@@ -31,30 +33,30 @@ EXAMPLE_NAMES = (
     "wide_resnet28_10",
     "resnext29_4x24",
 )
-"""The names shown to a user; the patterns above accept the rest of each family."""
+"""Names listed in messages; the patterns above accept the rest of each family."""
 
 _EXPECTED = f"expected one of {', '.join(EXAMPLE_NAMES)}, torchvision/<name> or timm/<name>"
 
 
 class ModelConfig(Config):
-    """The classifier that is trained."""
+    """The classifier."""
 
     name: str = SMALL_CNN
-    """small_cnn; resnet20, 32, 44, 56 or 110; preact_resnet18, 34, 50 or 101;
+    """Architecture: small_cnn; resnet20, 32, 44, 56 or 110; preact_resnet18, 34, 50 or 101;
     wide_resnet<depth>_<widening>, as in wide_resnet16_8; resnext29_4x24 (depth, groups, channels);
     torchvision/<name>; timm/<name> (needs the extra timm)."""
 
     width: int | None = Field(default=None, ge=1, le=1024)
-    """Channels of the first stage, later stages are multiples of it; none: the family's own (16
-    for small_cnn and resnet, 64 for preact_resnet). Only for these three families."""
+    """Channels of the first stage; later stages are multiples of it. Only for small_cnn and resnet
+    (default: 16) and preact_resnet (default: 64)."""
 
     weights: Literal["pretrained"] | Path | None = None
-    """Initial weights: pretrained (those of torchvision or timm, downloaded unless cached), or a
-    safetensors or PyTorch file; the head is new if the classes are others. None: random."""
+    """Initial weights: pretrained (of torchvision or timm, downloaded unless cached), or a
+    safetensors or PyTorch file. The head is new if the number of classes differs. None: random."""
 
     @field_validator("name")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _name_exists(cls, name: str) -> str:
         patterns = (RESNET, PREACT_RESNET, WIDE_RESNET, RESNEXT, LIBRARY)
         if name == SMALL_CNN or any(pattern.fullmatch(name) for pattern in patterns):
             return name
@@ -65,6 +67,8 @@ class ModelConfig(Config):
     @field_validator("name")
     @classmethod
     def _possible_depth(cls, name: str) -> str:
+        # A block of n residual units per stage: depth = 6 n + 4 (arXiv:1605.07146), and 9 n + 2 with
+        # the three convolutions of a ResNeXt unit (arXiv:1611.05431).
         if (wide := WIDE_RESNET.fullmatch(name)) and not _is_depth(int(wide[1]), 4, 6):
             raise ValueError(f"expected a depth of 6 n + 4 (10, 16, 22, 28, 40), got {name!r}")
         if wide and int(wide[2]) == 0:
@@ -99,7 +103,7 @@ def _is_depth(depth: int, offset: int, multiple: int) -> bool:
 
 
 class SaliencyKind(StrEnum):
-    """Where a saliency map comes from."""
+    """Method that computes saliency maps."""
 
     INPUT_GRADIENT = "input_gradient"
     LAYER_GRADIENT = "layer_gradient"
@@ -108,7 +112,7 @@ class SaliencyKind(StrEnum):
 
 
 class Statistics(StrEnum):
-    """What the batch-norm layers normalize with during a saliency pass."""
+    """Statistics that batch norm uses during a saliency pass."""
 
     BATCH = "batch"
     """Layers in train mode use this batch's statistics, layers in eval mode the running ones."""
@@ -121,22 +125,25 @@ class SaliencyConfig(Config):
     """The saliency source of the operators that need one."""
 
     source: SaliencyKind = SaliencyKind.INPUT_GRADIENT
-    """input_gradient: the reference, about two thirds of a training step; layer_gradient: at a
-    named layer, cheaper the later the layer; reduced_gradient: of the shrunken image, cheaper with
-    the square of the scale; spectral_residual: from the image alone, almost free."""
+    """Saliency method. input_gradient: the reference, about two thirds of the time of a training
+    step. layer_gradient: gradient at a named layer, cheaper for later layers. reduced_gradient:
+    input gradient of the downscaled image, whose cost falls with the square of scale.
+    spectral_residual: from the image alone, almost free."""
 
     layer: str | None = Field(default=None, min_length=1)
-    """Module whose output the gradient is taken at, such as stage2; for layer_gradient only."""
+    """Module at whose output the gradient is taken, such as stage2; for layer_gradient only."""
 
     scale: float | None = Field(default=None, gt=0, lt=1)
-    """Side of the shrunken image, as a share; none: 0.5; for reduced_gradient only."""
+    """Side of the downscaled image as a fraction of the original; for reduced_gradient only.
+    Default: 0.5."""
 
     statistics: Statistics = Statistics.BATCH
-    """What batch norm normalizes with during the pass: batch (as in training) or running."""
+    """Batch-norm statistics during the saliency pass: batch (as in training) or running."""
 
     refresh_every: int = Field(default=1, ge=1, le=10_000)
-    """Steps from one saliency pass to the next. Above 1 every batch of images is held for so many
-    steps in a row and mixed anew in each, under every operator, so that its maps stay in use."""
+    """Optimizer steps per saliency pass. Above 1, every batch of images is kept for that many steps
+    in a row and mixed anew in each, under every operator, so that its saliency maps can be
+    reused."""
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> "SaliencyConfig":
@@ -157,7 +164,7 @@ class SaliencyConfig(Config):
         return self
 
 
-Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -165,71 +172,73 @@ class TrainerConfig(Config):
     """Length, optimizer, precision and averaging of one training run."""
 
     epochs: Annotated[int, Field(ge=1)] = 80
-    """Passes over the training split."""
+    """Number of passes over the training split."""
 
     batch_size: Annotated[int, Field(ge=1)] = 50
-    """Images per optimizer step, over all processes and micro-batches. Incomplete last batches are
-    dropped, unless the training split is smaller than one batch."""
+    """Images per optimizer step, summed over processes and micro-batches. The last, incomplete
+    batch of an epoch is dropped, unless the training split is smaller than one batch."""
 
     accumulation: Annotated[int, Field(ge=1)] = 1
-    """Micro-batches per optimizer step, one after the other, each mixed for itself: as many times
-    less memory. Must divide batch_size."""
+    """Gradient accumulation: micro-batches per optimizer step, each mixed on its own. Divides
+    memory by this number. Must divide batch_size."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd: with Nesterov momentum. adamw: Adam with decoupled weight decay; wants a
+    """sgd: SGD with Nesterov momentum. adamw: Adam with decoupled weight decay; needs a
     learning_rate of about 1e-3."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 0.2
-    """Largest learning rate of the training."""
+    """Maximum learning rate."""
 
     learning_rate_schedule: Literal["one_cycle", "cosine", "multi_step", "constant"] = "one_cycle"
-    """Learning rate as a function of progress: up and linearly down (one_cycle), down along a
-    cosine, down in steps at milestones (multi_step), or flat (constant)."""
+    """Learning rate schedule: linear warmup and linear decay (one_cycle), cosine decay (cosine),
+    drops at milestones (multi_step), or constant."""
 
     warmup: DecayRate | None = None
-    """Share of the training in which the learning rate rises linearly; not for constant.
+    """Fraction of the training run with linear warmup of the learning rate; not for constant.
     Default: 0.2 for one_cycle and cosine, 0 for multi_step."""
 
-    milestones: Annotated[tuple[Share, ...], Field(min_length=1)] | None = Field(
+    milestones: Annotated[tuple[Fraction, ...], Field(min_length=1)] | None = Field(
         default=None, validate_default=True
     )
-    """Shares of the training at which the learning rate drops, rising; for multi_step only."""
+    """Points of the training run, as increasing fractions of it, at which the learning rate drops;
+    for multi_step only."""
 
-    milestone_factor: Share | None = None
-    """What the learning rate is multiplied by at each milestone; for multi_step only.
+    milestone_factor: Fraction | None = None
+    """Factor that multiplies the learning rate at each milestone; for multi_step only.
     Default: 0.1."""
 
     momentum: DecayRate | None = None
     """Nesterov momentum; for sgd only. Default: 0.9."""
 
     betas: tuple[DecayRate, DecayRate] | None = None
-    """Decay per step of the running means of gradients and of their squares; for adamw only.
+    """Decay rates of the running means of the gradients and of their squares; for adamw only.
     Default: 0.9 and 0.999."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """sgd: L2 penalty on weights. adamw: share of the learning rate by which weights shrink per
-    step. Norms and biases are spared."""
+    """Weight decay: an L2 penalty with sgd, decoupled with adamw. Not applied to biases and
+    normalization layers."""
 
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    """Decay per step of the averaged weights that are evaluated; 0 evaluates the raw weights."""
+    """Decay per step of the exponential moving average of the weights, which is evaluated and
+    exported; 0: no averaging."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each target that is spread evenly over all classes."""
+    """Label smoothing: fraction of each target that is spread evenly over all classes."""
 
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
-    """Gradients are scaled down to this norm; null leaves them as they are."""
+    """Maximum norm of the gradient, which is clipped to it; null: no clipping."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the training passes. With bf16 and fp16 (autocast) weights, losses, saliency
-    and evaluation remain in 32 bits; fp16 scales the loss as needed."""
+    """Precision of the training passes. bf16 and fp16 use autocast: weights, losses, saliency and
+    evaluation stay in float32; fp16 adds dynamic loss scaling."""
 
     channels_last: bool = False
-    """Keep the channels of a pixel next to one another in memory: faster convolutions on most
-    accelerators, above all with bf16 and fp16."""
+    """Use the channels-last memory format: faster convolutions on most accelerators, above all with
+    bf16 and fp16."""
 
     compile: bool = False
-    """Compile the training passes with torch.compile: a minute or more at the start, faster
-    steps afterwards. Results differ in the last bits."""
+    """Compile the training passes with torch.compile: takes a minute or more at the start, steps
+    are faster afterwards. Results differ in the last bits."""
 
     def steps_per_epoch(self, num_images: int) -> int:
         """Return the optimizer steps of one pass over ``num_images`` training images."""
@@ -240,12 +249,13 @@ class TrainerConfig(Config):
         return self.epochs * self.steps_per_epoch(num_images)
 
     @property
-    def warmup_share(self) -> float:
-        """Share of the training in which the learning rate rises."""
+    def warmup_fraction(self) -> float:
+        """Fraction of the training run in which the learning rate rises."""
         if self.warmup is not None:
             return self.warmup
         return 0.2 if self.learning_rate_schedule in {"one_cycle", "cosine"} else 0.0
 
+    # Here and below, info.data lacks a field that is itself wrong: its own message is enough.
     @field_validator("accumulation")
     @classmethod
     def _divides_the_batch(cls, accumulation: int, info: ValidationInfo) -> int:
@@ -268,14 +278,14 @@ class TrainerConfig(Config):
     ) -> tuple[float, ...] | None:
         schedule = info.data.get("learning_rate_schedule")
         if schedule == "multi_step" and milestones is None:
-            raise ValueError("expected shares such as [0.5, 0.75], got none")
+            raise ValueError("expected fractions such as [0.5, 0.75], got none")
         if milestones is None or schedule is None:
             return milestones
         if schedule != "multi_step":
             raise ValueError(f"expected nothing for the schedule '{schedule}', got {milestones}")
-        shares = (info.data.get("warmup") or 0.0, *milestones)
-        if any(share >= following for share, following in itertools.pairwise(shares)):
-            raise ValueError(f"expected rising shares after the warmup, got {milestones}")
+        points = (info.data.get("warmup") or 0.0, *milestones)
+        if any(point >= following for point, following in itertools.pairwise(points)):
+            raise ValueError(f"expected increasing fractions after the warmup, got {milestones}")
         return milestones
 
     @field_validator("milestone_factor")
@@ -297,16 +307,16 @@ class TrainerConfig(Config):
 
 
 class TaskConfig(Config):
-    """What is trained, on which images, and how."""
+    """A training task: data, model, saliency and trainer."""
 
     data: DataConfig = Field(default_factory=DataConfig)
-    """Where the images come from and how they are split."""
+    """Source and splits of the images."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     """The classifier."""
 
     saliency: SaliencyConfig = Field(default_factory=SaliencyConfig)
-    """Where operators that need saliency get it from."""
+    """Saliency maps for the operators that need them."""
 
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     """Length, optimizer and averaging of one training run."""

@@ -19,7 +19,7 @@ _EMA_WARMUP_STEPS = 10
 
 def learning_rate_at(config: TrainerConfig, progress: float) -> float:
     """Return the learning rate at ``progress``, the share of the training done, in [0, 1]."""
-    warmup = config.warmup_share
+    warmup = config.warmup_fraction
     if progress < warmup:
         share = progress / warmup
         if config.learning_rate_schedule == "one_cycle":

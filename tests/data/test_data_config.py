@@ -1,4 +1,4 @@
-"""What a data configuration accepts, and what it says about the rest."""
+"""Values that a data configuration accepts, and messages about the rest."""
 
 import subprocess
 import sys
@@ -30,9 +30,9 @@ def test_yaml_and_back_is_the_identity(tmp_path: Path) -> None:
     assert DataConfig(image_size=16).target_size == (16, 16)
 
 
-def test_a_whole_number_is_a_count_and_a_fraction_a_share() -> None:
-    for given in (20, 20.0):
-        size = DataConfig.from_mapping({"reward_size": given}, source="here").reward_size
+def test_a_whole_number_is_a_count_and_a_decimal_a_fraction() -> None:
+    for value in (20, 20.0):
+        size = DataConfig.from_mapping({"reward_size": value}, source="here").reward_size
         assert size == 20
         assert isinstance(size, int)
     assert DataConfig(reward_size=0.25).reward_size == 0.25
@@ -58,7 +58,7 @@ def test_a_cache_folder_may_start_at_home(tmp_path: Path, monkeypatch: pytest.Mo
         ({"image_size": [32, 32, 3]}, "image_size"),
         ({"labels_per_class": 0}, "labels_per_class: expected greater than or equal to 1, got 0"),
         ({"reward_size": -1}, "reward_size"),
-        ({"reward_size": 2.5}, "expected a share below 1 or a whole number, got 2.5"),
+        ({"reward_size": 2.5}, "expected a fraction below 1 or a whole number, got 2.5"),
         ({"test_size": 0}, "test_size"),
         (
             {"source": "cifar10", "test_size": 10},

@@ -48,15 +48,15 @@ def test_learning_rate_rises_to_the_peak_and_falls_from_it(
     earlier, later = sorted((first, second))
     rise = learning_rate_at(config, later) - learning_rate_at(config, earlier)
     tolerance = 1e-12 * config.learning_rate
-    if later <= config.warmup_share:
+    if later <= config.warmup_fraction:
         assert rise >= -tolerance
-    elif earlier >= config.warmup_share:
+    elif earlier >= config.warmup_fraction:
         assert rise <= tolerance
 
 
 @given(CONFIGS)
 def test_the_peak_is_reached_at_the_end_of_the_warmup(config: TrainerConfig) -> None:
-    assert learning_rate_at(config, config.warmup_share) == pytest.approx(config.learning_rate)
+    assert learning_rate_at(config, config.warmup_fraction) == pytest.approx(config.learning_rate)
 
 
 @given(FALLING, st.floats(0, 0.99))

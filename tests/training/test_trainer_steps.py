@@ -190,15 +190,15 @@ def test_impossible_configurations_are_refused(field: str, value: object) -> Non
         ({"learning_rate_schedule": "constant", "warmup": 0.2}, "warmup: expected nothing for"),
         (
             {"learning_rate_schedule": "multi_step"},
-            r"milestones: expected shares such as \[0\.5, 0\.75\], got none",
+            r"milestones: expected fractions such as \[0\.5, 0\.75\], got none",
         ),
         (
             {"learning_rate_schedule": "multi_step", "milestones": [0.5, 0.4]},
-            "milestones: expected rising shares after the warmup, got",
+            "milestones: expected increasing fractions after the warmup, got",
         ),
         (
             {"learning_rate_schedule": "multi_step", "milestones": [0.5], "warmup": 0.5},
-            "milestones: expected rising shares after the warmup, got",
+            "milestones: expected increasing fractions after the warmup, got",
         ),
         ({"milestones": [0.5]}, "milestones: expected nothing for the schedule 'one_cycle', got"),
         (
