@@ -1,8 +1,8 @@
-"""The objective of Co-Mixup: which of m images each cell of m outputs shows.
+"""The objective of Co-Mixup (Kim et al. 2021, https://arxiv.org/abs/2102.03065).
 
 Cell q of output j holds a weight z_{j,q,k} for each input k: 1 for one input, or 1/2 for two.
 With S_k the pooled saliency of input k, of sum 1, n_j the sum of z_j over cells, b = beta/P^2,
-g = gamma/P^2 and c_k = -S_k - eta/P^2 log(share_k + 1e-8), where the shares are a Dirichlet draw:
+g = gamma/P^2 and c_k = -S_k - eta/P^2 log(d_k + 1e-8), where the d_k are a Dirichlet draw:
 
     U = sum_j sum_q sum_k c_k(q) z_{j,q,k}                              saliency shown, and prior
     V = b/2 sum_j sum_(q,q') |z_{j,q} - z_{j,q'}|^2                     smoothness, neighbors
@@ -11,8 +11,10 @@ g = gamma/P^2 and c_k = -S_k - eta/P^2 log(share_k + 1e-8), where the shares are
 h(v) is v above the threshold P^2 tau and 0 below it, or, with the soft threshold, what v exceeds
 it by. A = (1 - omega) I + omega m D / sum(D), D the L1 distances between the peaks of the maps.
 
-Shape suffixes: B batch, G groups, M images in a group (J as outputs, K as inputs), H rows,
-W columns, P grid side.
+V is submodular in the cells of an output, which is why the authors solve output by output with
+graph cuts; W couples the outputs: it is what makes them differ.
+
+Shape suffixes: G groups, M images in a group (J as outputs, K as inputs).
 """
 
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from automix.operators.sampling import pool_cells, unit_sum
 
+# Published; keeps the cost of an image that the prior excludes finite.
 _PRIOR_FLOOR = 1e-8
 
 
@@ -34,8 +37,8 @@ class CoMixupWeights:
         grid: P, cells along a side, 2 or more.
         beta: weight of smoothness, not negative.
         gamma: weight of the reuse of an input by several outputs, not negative.
-        tau: share of a whole image that the other outputs may use of an input, positive.
-        is_soft: whether only what exceeds that share is paid for.
+        tau: fraction of a whole image that the other outputs may use of an input, positive.
+        is_soft: whether only what exceeds that fraction is paid for.
         eta: weight of the prior over inputs, not negative.
         omega: weight of the distance between peaks, in [0, 1).
     """
@@ -61,18 +64,11 @@ class CoMixupWeights:
 
 
 class CoMixupProblem(NamedTuple):
-    """The objective of each group of a batch, as coefficients.
+    """The objective of each group of a batch, as coefficients."""
 
-    Attributes:
-        cost: (G, K, P, P) c, cost of showing input k in a cell.
-        affinity: (G, M, M) A.
-        size: (G,) int64, images in each group; the rest of M is padding.
-        weights: parameters.
-    """
-
-    cost: Tensor
-    affinity: Tensor
-    size: Tensor
+    cost: Tensor  # (G, K, P, P) c, cost of showing input k in a cell
+    affinity: Tensor  # (G, M, M) A
+    size: Tensor  # (G,) int64, images in each group; the rest of M is padding
     weights: CoMixupWeights
 
 
@@ -84,7 +80,7 @@ def comixup_problem(
     Args:
         saliency_GMHW: (G, M, H, W) float32 or float64, non-negative, any scale. A map that is
             zero or not finite counts as uniform.
-        prior_GM: (G, M) positive, Dirichlet shares up to a factor for each group.
+        prior_GM: (G, M) positive, a Dirichlet draw up to a factor for each group.
         size_G: (G,) int64, images in each group, which come first in it.
         weights: parameters of the objective.
     """
@@ -93,15 +89,18 @@ def comixup_problem(
     shown_BPP = unit_sum(pool_cells(maps_BHW, weights.grid))
     is_image_GM = torch.arange(members, device=size_G.device) < size_G.unsqueeze(1)
     weight_GM = prior_GM.to(shown_BPP.dtype) * is_image_GM
-    share_GM = weight_GM / weight_GM.sum(1, keepdim=True)
-    prior_GM = (share_GM + _PRIOR_FLOOR).log() * (weights.eta / weights.grid**2)
+    # Normalized here, because only now is it known which images form a group.
+    dirichlet_GM = weight_GM / weight_GM.sum(1, keepdim=True)
+    log_prior_GM = (dirichlet_GM + _PRIOR_FLOOR).log() * (weights.eta / weights.grid**2)
     shown_GMPP = shown_BPP.view(groups, members, weights.grid, weights.grid)
+    # Peaks of windows of one cell, which move by single pixels: A tells images apart whose salient
+    # parts are far from each other.
     window = height // weights.grid, width // weights.grid
     peak_GM2 = peaks(unit_sum(maps_BHW), window).view(groups, members, 2)
     distance_GMM = (peak_GM2.unsqueeze(2) - peak_GM2.unsqueeze(1)).abs().sum(3)
     distance_GMM = distance_GMM * (is_image_GM.unsqueeze(2) & is_image_GM.unsqueeze(1))
     return CoMixupProblem(
-        cost=-shown_GMPP - prior_GM[:, :, None, None],
+        cost=-shown_GMPP - log_prior_GM[:, :, None, None],
         affinity=_affinity(distance_GMM.to(shown_BPP.dtype), size_G, weights.omega),
         size=size_G,
         weights=weights,
@@ -109,17 +108,28 @@ def comixup_problem(
 
 
 def peaks(maps_BHW: Tensor, window: tuple[int, int]) -> Tensor:
-    """Return row and column of the window with the largest sum, (B, 2) int64.
-
-    Args:
-        maps_BHW: (B, H, W) finite.
-        window: rows and columns of the window, which moves by one pixel.
-    """
+    """Return row and column of the window (rows, columns) of largest sum, (B, 2) int64."""
     sums_BWH = _window_sums(maps_BHW, window[0]).transpose(1, 2)
     sums_BHW = _window_sums(sums_BWH, window[1]).transpose(1, 2)
     place_B = sums_BHW.flatten(1).argmax(1)
     columns = sums_BHW.shape[2]
     return torch.stack((place_B // columns, place_B % columns), 1)
+
+
+def _window_sums(maps_BHW: Tensor, length: int) -> Tensor:
+    """Return the sums of ``length`` rows that follow each other, (B, H - length + 1, W)."""
+    # Running sums: ten times as fast on a CPU as average pooling with stride 1.
+    running = torch.nn.functional.pad(maps_BHW.cumsum(1), (0, 0, 1, 0))
+    return running[:, length:] - running[:, :-length]
+
+
+def _affinity(distance_GMM: Tensor, size_G: Tensor, omega: float) -> Tensor:
+    total_G11 = distance_GMM.sum((1, 2), keepdim=True)
+    scale_G11 = omega * size_G.view(-1, 1, 1) / total_G11.where(total_G11 > 0, 1.0)
+    identity_MM = torch.eye(
+        distance_GMM.shape[1], dtype=distance_GMM.dtype, device=distance_GMM.device
+    )
+    return (1 - omega) * identity_MM + scale_G11 * distance_GMM
 
 
 def comixup_objective(z_GJPPK: Tensor, problem: CoMixupProblem) -> Tensor:
@@ -133,10 +143,12 @@ def comixup_objective(z_GJPPK: Tensor, problem: CoMixupProblem) -> Tensor:
     num_cells = weights.grid**2
     z = z_GJPPK.to(problem.cost.dtype)
     cost_G1PPK = problem.cost.permute(0, 2, 3, 1).unsqueeze(1)
+    # V counts each change once, of two inputs that differ: |z - z'|^2 / 2 is 1 for one-hot labels.
     jump_down = (z[:, :, 1:] - z[:, :, :-1]).square().sum((1, 2, 3, 4))
     jump_right = (z[:, :, :, 1:] - z[:, :, :, :-1]).square().sum((1, 2, 3, 4))
     used_GJK = z.sum((2, 3))
     others_GJK = used_GJK.sum(1, keepdim=True) - used_GJK
+    # W: what the other outputs use of input k, or of inputs like it, if it is above the threshold.
     reuse_GJK = (problem.affinity.unsqueeze(1) * others_GJK.unsqueeze(2)).sum(3)
     threshold = num_cells * weights.tau
     excess_GJK = (reuse_GJK - threshold).clamp_min(0)
@@ -148,21 +160,3 @@ def comixup_objective(z_GJPPK: Tensor, problem: CoMixupProblem) -> Tensor:
         (used_GJK * excess_GJK).sum((1, 2)) * (weights.gamma / num_cells),
     )
     return torch.stack(terms, 1)
-
-
-def _window_sums(maps_BHW: Tensor, length: int) -> Tensor:
-    """Return the sums of ``length`` rows that follow each other, (B, H - length + 1, W).
-
-    Running sums: ten times as fast on a CPU as average pooling with stride 1.
-    """
-    running = torch.nn.functional.pad(maps_BHW.cumsum(1), (0, 0, 1, 0))
-    return running[:, length:] - running[:, :-length]
-
-
-def _affinity(distance_GMM: Tensor, size_G: Tensor, omega: float) -> Tensor:
-    total_G11 = distance_GMM.sum((1, 2), keepdim=True)
-    scale_G11 = omega * size_G.view(-1, 1, 1) / total_G11.where(total_G11 > 0, 1.0)
-    identity_MM = torch.eye(
-        distance_GMM.shape[1], dtype=distance_GMM.dtype, device=distance_GMM.device
-    )
-    return (1 - omega) * identity_MM + scale_G11 * distance_GMM

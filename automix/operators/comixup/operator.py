@@ -1,7 +1,6 @@
 """Co-Mixup: the cells of a whole group of images are chosen jointly.
 
-Shape suffixes: B batch, C channels, H rows, W columns, G groups, M images in a group (J as
-outputs, K as inputs), P grid side, K classes in targets.
+Shape suffixes: G groups, M images in a group (J as outputs, K as inputs; K is classes in targets).
 """
 
 from typing import NamedTuple
@@ -95,22 +94,25 @@ def apply_comixup(
     saliency_BHW = required_saliency(saliency_BHW, images_BCHW).detach()
     batch, _, height, width = images_BCHW.shape
     rows_BK = soft_targets(targets, batch, num_classes)
+    # 1. Pose the problem of each group; 2. solve it: two inputs for each cell; 3. show half of
+    # each; 4. weigh labels by the pixels that were shown, whatever the solver aimed at.
     groups = _divide(batch, group, images_BCHW.device)
     problem = comixup_problem(
         saliency_BHW[groups.member], draws.prior[groups.member], groups.size, weights
     )
     order_GM = draws.order[groups.member]
     inputs_GJPP2 = solve_comixup(problem, order_GM, most_inputs=most_inputs)
+    # From the place in a group, whose members follow each other, to the number in the batch.
     image_GJPP2 = inputs_GJPP2 + groups.member[:, 0].view(-1, 1, 1, 1, 1)
     image_BPP2 = image_GJPP2.flatten(0, 1).index_select(0, groups.place)
     first, second = (enlarge_cells(image, (height, width)) for image in image_BPP2.unbind(3))
-    share_GJK = _shares(inputs_GJPP2, (height, width))
-    target_GJK = share_GJK @ rows_BK[groups.member].to(share_GJK.dtype)
+    area_GJK = _pixel_fractions(inputs_GJPP2, (height, width))
+    target_GJK = area_GJK @ rows_BK[groups.member].to(area_GJK.dtype)
     return MixedBatch(
         images=torch.lerp(_show(images_BCHW, first), _show(images_BCHW, second), 0.5),
         targets=target_GJK.flatten(0, 1).index_select(0, groups.place).to(torch.float32),
-        partner=_most_shown(share_GJK, groups),
-        lam=share_GJK.diagonal(dim1=1, dim2=2).flatten()[groups.place].to(torch.float32),
+        partner=_most_shown(area_GJK, groups),
+        lam=area_GJK.diagonal(dim1=1, dim2=2).flatten()[groups.place].to(torch.float32),
         mask=None,
         own_targets=targets,
         partner_targets=None,
@@ -118,17 +120,11 @@ def apply_comixup(
 
 
 class _Groups(NamedTuple):
-    """A batch in groups that follow each other.
+    """A batch in groups that follow each other."""
 
-    Attributes:
-        member: (G, M) image at each place; the padding at the end repeats some image.
-        size: (G,) images of each group.
-        place: (B,) place of each image in the flattened groups.
-    """
-
-    member: Tensor
-    size: Tensor
-    place: Tensor
+    member: Tensor  # (G, M) image at each place; the padding at the end repeats some image
+    size: Tensor  # (G,) images of each group
+    place: Tensor  # (B,) place of each image in the flattened groups
 
 
 def _divide(batch: int, most: int, device: torch.device) -> _Groups:
@@ -151,11 +147,7 @@ def _divide(batch: int, most: int, device: torch.device) -> _Groups:
 
 
 def _show(images_BCHW: Tensor, image_B1HW: Tensor) -> Tensor:
-    """Return for each pixel that of the image with this number, in the input's memory format.
-
-    One index into all pixels, in 32 bits where they do: on a CPU less than half the time of
-    ``gather`` along the batch, whose inner loop jumps from image to image.
-    """
+    """Return for each pixel that of the image with this number, in the input's memory format."""
     if is_channels_last(images_BCHW):
         shown_BHWC = _pick(images_BCHW.permute(0, 2, 3, 1), image_B1HW.permute(0, 2, 3, 1))
         return shown_BHWC.permute(0, 3, 1, 2)
@@ -164,6 +156,8 @@ def _show(images_BCHW: Tensor, image_B1HW: Tensor) -> Tensor:
 
 def _pick(images: Tensor, number: Tensor) -> Tensor:
     """Return each element from the image with its number, in a contiguous tensor."""
+    # One index into all pixels, in 32 bits where they suffice: on a CPU less than half the time of
+    # gather along the batch, whose inner loop jumps from image to image.
     size = images[0].numel()
     is_large = images.numel() >= 2**31
     element = torch.arange(
@@ -173,12 +167,10 @@ def _pick(images: Tensor, number: Tensor) -> Tensor:
     return images.flatten().index_select(0, index.flatten()).view(images.shape)
 
 
-def _shares(inputs_GJPP2: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the share of each input in the pixels of each output, (G, J, K) float64.
-
-    In float64, because neither autocast nor the settings for matrix products in float32 change
-    the products of the shares with the targets then.
-    """
+def _pixel_fractions(inputs_GJPP2: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the fraction of the pixels of each output that each input has, (G, J, K) float64."""
+    # In float64, because neither autocast nor the settings for matrix products in float32 change
+    # the products with the targets then.
     groups, members, grid = inputs_GJPP2.shape[:3]
     rows_P, columns_P = (_pixels_of_cells(length, grid, inputs_GJPP2.device) for length in size)
     area_PP1 = (rows_P.unsqueeze(1) * columns_P).unsqueeze(2)
@@ -195,9 +187,9 @@ def _pixels_of_cells(length: int, grid: int, device: torch.device) -> Tensor:
     return first[1:] - first[:-1]
 
 
-def _most_shown(share_GJK: Tensor, groups: _Groups) -> Tensor:
-    # The own image is chosen only where no other has a share.
-    own_JK = torch.eye(share_GJK.shape[1], dtype=torch.bool, device=share_GJK.device)
-    input_GJ = share_GJK.masked_fill(own_JK, 1e-9).argmax(2)
+def _most_shown(area_GJK: Tensor, groups: _Groups) -> Tensor:
+    # The own image is chosen only where no other is shown.
+    own_JK = torch.eye(area_GJK.shape[1], dtype=torch.bool, device=area_GJK.device)
+    input_GJ = area_GJK.masked_fill(own_JK, 1e-9).argmax(2)
     image_GJ = groups.member.gather(1, input_GJ)
     return image_GJ.flatten().index_select(0, groups.place)

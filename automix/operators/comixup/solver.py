@@ -1,4 +1,16 @@
-"""Which outputs of a group may show which inputs, so that the reuse term of Co-Mixup stays 0.
+"""Solver of the Co-Mixup objective: all groups at once, without a graph cut.
+
+The authors solve output by output: the reuse term W is linearized with the others fixed, a graph
+cut chooses the cells, and up to four sweeps follow: 20 x 4 cuts one after the other for a group of
+20. Here W is kept at 0 by capacities instead, which leaves a problem of assignment, in four steps:
+
+1. roles: which outputs may show which inputs, so that capacities for inputs keep W at 0;
+2. prices: a price for each input rises until its expected demand fits its capacity, at falling
+   temperature, with the smoothness V linearized around the expected neighbors;
+3. few inputs, if asked for: all but those that an output uses most are made dear;
+4. placement: cells take their best inputs in order of regret, as long as there is room.
+
+The result is compared with no mixing, and the better one is returned.
 
 With the published threshold of 0.83 images, W is 0 where an input is shown either
 
@@ -8,8 +20,6 @@ With the published threshold of 0.83 images, W is 0 where an input is shown eith
 16 cells of m outputs do not fit into 13 cells of m inputs, so the inputs with the flattest
 saliency are owned: by the output in the same place and by one other. An owner has to show what it
 owns in so many cells that the others find room in what is shared.
-
-Shape suffixes: G groups, M images in a group (J as outputs, K as inputs).
 
 Shape suffixes: G groups, M images in a group (J as outputs, K as inputs), P grid side, Q cells of
 a group (P * P * J). Inputs come first: softmax and minimum over the first dimension take a half
@@ -25,40 +35,79 @@ from torch.nn.functional import pad
 
 from automix.operators.comixup.energy import CoMixupProblem, comixup_objective
 
+_NUM_ITERATIONS = 12
+_NUM_ROUNDS = 4
+# All costs from here on are in units of the mean saliency of a cell.
+_TEMPERATURES = (0.32, 0.16)
+_OWN_BONUS = 0.1
+# Above any saliency, and above anything that is dear.
+_DEAR = 1e2
+_FORBIDDEN = 1e3
+# Below any saliency that matters.
+_TIE_STEP = 1e-6
+
+
+def solve_comixup(
+    problem: CoMixupProblem, order_GM: Tensor, *, most_inputs: int | None = None
+) -> Tensor:
+    """Return the two inputs that each cell of each output shows half and half.
+
+    Args:
+        problem: what `comixup_problem` returns.
+        order_GM: (G, M) random numbers, which decide the second outputs of owned inputs.
+        most_inputs: how many inputs an output may show, from 1; cells for which none of these has
+            room show another one all the same. None for the lowest objective.
+
+    Returns:
+        (G, J, P, P, 2) int64, the same input twice where a cell shows one. Padding shows itself.
+        The objective of no group is above that of no mixing.
+    """
+    roles = assign_roles(problem, order_GM)
+    cost = _anneal(roles, _costs(problem, roles), problem.weights.beta)
+    if most_inputs is not None:
+        cost = _without_rare_inputs(cost, most_inputs)
+    first, second = _place(roles, _within_ownership(roles, cost), problem.weights.beta)
+    mixed = torch.stack((first, second), 4).permute(0, 3, 1, 2, 4)
+    own_J = torch.arange(order_GM.shape[1], device=order_GM.device)
+    unmixed = own_J.view(1, -1, 1, 1, 1).expand_as(mixed)
+    change_G = _objective(mixed, problem) - _objective(unmixed, problem)
+    return torch.where((change_G < 0).view(-1, 1, 1, 1, 1), mixed, unmixed)
+
+
+def input_weights(inputs_GJPP2: Tensor, num_inputs: int) -> Tensor:
+    """Return the weight of each input in each cell, (G, J, P, P, K) float32 of 0, 1/2 and 1."""
+    weight = torch.zeros((*inputs_GJPP2.shape[:4], num_inputs), device=inputs_GJPP2.device)
+    halves = torch.full_like(inputs_GJPP2, 0.5, dtype=weight.dtype)
+    return weight.scatter_add(4, inputs_GJPP2, halves)
+
+
+def _objective(inputs_GJPP2: Tensor, problem: CoMixupProblem) -> Tensor:
+    members = problem.affinity.shape[1]
+    is_image_GM = torch.arange(members, device=problem.size.device) < problem.size.unsqueeze(1)
+    z = input_weights(inputs_GJPP2, members) * is_image_GM.view(-1, members, 1, 1, 1)
+    return comixup_objective(z, problem).sum(1)
+
 
 class Roles(NamedTuple):
-    """Who may show what.
+    """Assignment of inputs to the outputs that may show them."""
 
-    Attributes:
-        is_owned: (K, G, 1) bool, inputs for two outputs only; padding is owned by itself.
-        is_allowed: (K, G, J) bool.
-        is_owner: (G, J) bool, outputs that own an input.
-        capacity: (K, G, 1) cells of an input for all outputs together.
-        least_owned: (G,) cells of an owner that have to show what it owns.
-        most_owned: cells of an owner that may show it.
-    """
-
-    is_owned: Tensor
-    is_allowed: Tensor
-    is_owner: Tensor
-    capacity: Tensor
-    least_owned: Tensor
-    most_owned: int
+    is_owned: Tensor  # (K, G, 1) bool, inputs for two outputs only; padding is owned by itself
+    is_allowed: Tensor  # (K, G, J) bool
+    is_owner: Tensor  # (G, J) bool, outputs that own an input
+    capacity: Tensor  # (K, G, 1) cells of an input for all outputs together
+    least_owned: Tensor  # (G,) cells of an owner that have to show what it owns
+    most_owned: int  # cells of an owner that may show it
 
 
 def assign_roles(problem: CoMixupProblem, order_GM: Tensor) -> Roles:
-    """Return the roles in each group.
-
-    Args:
-        problem: the objective.
-        order_GM: (G, M) random numbers, which decide the second owners.
-    """
+    """Return the roles in each group; the random numbers ``order_GM`` decide the second owners."""
     weights = problem.weights
     num_cells = weights.grid**2
     slot_M = torch.arange(order_GM.shape[1], device=order_GM.device)
     is_image_GM = slot_M < problem.size.unsqueeze(1)
     capacity_GM = _shared_capacity(problem)
     room_GM = capacity_GM.floor().clamp_max(num_cells)
+    # Two outputs that own an input: each counts what the other uses, and omega's part of the rest.
     most_owned = math.floor(num_cells * min(1.0, max(0.0, weights.tau - 2 * weights.omega)))
     flat_rank_GM = rank((-problem.cost.amin((2, 3))).masked_fill(~is_image_GM, torch.inf))
     num_owned_G1 = _num_owned(problem, room_GM, most_owned)
@@ -70,6 +119,7 @@ def assign_roles(problem: CoMixupProblem, order_GM: Tensor) -> Roles:
     is_shared_GM = is_image_GM & ~is_owned_GM
     is_allowed_GKJ = is_held_GKJ | (is_shared_GM.unsqueeze(2) & is_image_GM.unsqueeze(1))
     is_allowed_GKJ = is_allowed_GKJ | (~is_image_GM.unsqueeze(2) & is_self_KJ)
+    # Cells of owners that shared inputs have room for, once all other outputs are served.
     num_owners_G = is_owner_GJ.sum(1)
     for_others_G = num_cells * (problem.size - num_owners_G)
     for_owners_G = (room_GM * is_shared_GM).sum(1) - for_others_G
@@ -122,57 +172,6 @@ def _second_owners(
     return (flat_rank_GM % num_free_G1).unsqueeze(2) == turn_GJ.unsqueeze(1)
 
 
-_NUM_ITERATIONS = 12
-_NUM_ROUNDS = 4
-_TEMPERATURES = (0.32, 0.16)
-_OWN_BONUS = 0.1
-"""These two are in units of the mean saliency of a cell, as are all costs in this module."""
-_DEAR = 1e2
-_FORBIDDEN = 1e3
-_TIE_STEP = 1e-6
-
-
-def solve_comixup(
-    problem: CoMixupProblem, order_GM: Tensor, *, most_inputs: int | None = None
-) -> Tensor:
-    """Return the two inputs that each cell of each output shows half and half.
-
-    Args:
-        problem: what `comixup_problem` returns.
-        order_GM: (G, M) random numbers, which decide the second outputs of owned inputs.
-        most_inputs: how many inputs an output may show, from 1; cells for which none of these has
-            room show another one all the same. None for the lowest objective.
-
-    Returns:
-        (G, J, P, P, 2) int64, the same input twice where a cell shows one. Padding shows itself.
-        The objective of no group is above that of no mixing.
-    """
-    roles = assign_roles(problem, order_GM)
-    cost = _anneal(roles, _costs(problem, roles), problem.weights.beta)
-    if most_inputs is not None:
-        cost = _without_rare_inputs(cost, most_inputs)
-    first, second = _place(roles, _within_ownership(roles, cost), problem.weights.beta)
-    mixed = torch.stack((first, second), 4).permute(0, 3, 1, 2, 4)
-    own_J = torch.arange(order_GM.shape[1], device=order_GM.device)
-    unmixed = own_J.view(1, -1, 1, 1, 1).expand_as(mixed)
-    change_G = _objective(mixed, problem) - _objective(unmixed, problem)
-    return torch.where((change_G < 0).view(-1, 1, 1, 1, 1), mixed, unmixed)
-
-
-def input_weights(inputs_GJPP2: Tensor, num_inputs: int) -> Tensor:
-    """Return the weight of each input in each cell, (G, J, P, P, K) float32 of 0, 1/2 and 1."""
-    weight = torch.zeros((*inputs_GJPP2.shape[:4], num_inputs), device=inputs_GJPP2.device)
-    halves = torch.full_like(inputs_GJPP2, 0.5, dtype=weight.dtype)
-    return weight.scatter_add(4, inputs_GJPP2, halves)
-
-
-def _objective(inputs_GJPP2: Tensor, problem: CoMixupProblem) -> Tensor:
-    members = problem.affinity.shape[1]
-    is_image_GM = torch.arange(members, device=problem.size.device) < problem.size.unsqueeze(1)
-    z = input_weights(inputs_GJPP2, members) * is_image_GM.view(-1, members, 1, 1, 1)
-    return comixup_objective(z, problem).sum(1)
-
-
 def _costs(problem: CoMixupProblem, roles: Roles) -> Tensor:
     """Return the cost of each input in each cell, (K, G, P, P, J), in mean saliencies of a cell."""
     groups, members = problem.affinity.shape[:2]
@@ -192,6 +191,9 @@ def _anneal(roles: Roles, cost: Tensor, beta: float) -> Tensor:
     price_KG1 = torch.zeros_like(roles.capacity)
     # All inputs alike: smoothness favors none at first.
     weight = torch.full_like(cost, 1 / cost.shape[0])
+    # Softmax weights are the demand at a temperature. A price changes by T log(demand / capacity):
+    # at the old weights of the others that is what scales the demand to the capacity, half a cell
+    # below it because whole cells are placed in the end. Inputs with room cost nothing.
     for iteration in range(_NUM_ITERATIONS):
         temperature = first * (last / first) ** (iteration / (_NUM_ITERATIONS - 1))
         total = _charged(cost, weight, price_KG1, beta)
@@ -203,6 +205,7 @@ def _anneal(roles: Roles, cost: Tensor, beta: float) -> Tensor:
 
 
 def _charged(cost: Tensor, weight: Tensor, price_KG1: Tensor, beta: float) -> Tensor:
+    """Return the costs with prices, less beta for each neighbor expected to show the same."""
     around = pad(weight, (0, 0, 1, 1, 1, 1))
     near = around[:, :, :-2, 1:-1] + around[:, :, 2:, 1:-1]
     near = near + around[:, :, 1:-1, :-2] + around[:, :, 1:-1, 2:]
@@ -252,16 +255,20 @@ def _place(roles: Roles, cost: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     weight_KGQ = torch.zeros_like(cost_KGQ)
     room_KG1 = roles.capacity
     for _ in range(_NUM_ROUNDS):
-        wanted_KGQ, regret_GQ = _two_best(cost_KGQ + _FORBIDDEN * (room_KG1 < 1), saving_GQ)
-        wanted_KGQ = wanted_KGQ * is_open_GQ
+        # 1. Every open cell asks for its best one or two inputs among those with room.
+        asked_KGQ, regret_GQ = _two_best(cost_KGQ + _FORBIDDEN * (room_KG1 < 1), saving_GQ)
+        asked_KGQ = asked_KGQ * is_open_GQ
+        # 2. In order of regret, an input serves cells until the sum of what they ask is its room.
         order_GQ = (_FORBIDDEN * (1 - is_open_GQ) - regret_GQ).argsort(1)
-        sorted_KGQ = wanted_KGQ.gather(2, order_GQ.expand_as(wanted_KGQ))
+        sorted_KGQ = asked_KGQ.gather(2, order_GQ.expand_as(asked_KGQ))
         lacking_KGQ = (sorted_KGQ.cumsum(2) - room_KG1).clamp_min(0) * sorted_KGQ
         is_served_GQ = (lacking_KGQ.amax(0) <= 0).to(cost.dtype)
         is_served_GQ = torch.zeros_like(is_served_GQ).scatter(1, order_GQ, is_served_GQ)
-        weight_KGQ = torch.addcmul(weight_KGQ, wanted_KGQ, is_served_GQ)
+        # 3. Served cells are closed, and what they took is no longer there.
+        weight_KGQ = torch.addcmul(weight_KGQ, asked_KGQ, is_served_GQ)
         is_open_GQ = is_open_GQ * (1 - is_served_GQ)
         room_KG1 = roles.capacity - weight_KGQ.sum(2, keepdim=True)
+    # From weights to numbers: the smallest and the largest input with weight are the two.
     last = cost.shape[0] - 1
     number_K11 = torch.arange(last + 1, device=cost.device, dtype=cost.dtype).view(-1, 1, 1)
     is_used_KGQ = weight_KGQ.ceil()
@@ -287,6 +294,7 @@ def _two_best(cost_KGQ: Tensor, saving_GQ: Tensor) -> tuple[Tensor, Tensor]:
         cost_KGQ: (K, G, Q) cost of showing one input.
         saving_GQ: (G, Q) twice what showing two half and half saves.
     """
+    # Showing both half and half costs half the regret and saves half of `saving_GQ` on borders.
     least_GQ = cost_KGQ.amin(0)
     is_best_KGQ = 1 - (cost_KGQ - least_GQ).sign()
     others_KGQ = torch.add(cost_KGQ, is_best_KGQ, alpha=2 * _FORBIDDEN)

@@ -1,4 +1,4 @@
-"""The objective of PuzzleMix: which of two images each cell of a grid shows.
+"""The objective of PuzzleMix (Kim et al. 2020, https://arxiv.org/abs/2009.06962).
 
 Each cell has a label z in {0, 1/(N-1), .., 1}, the weight of the own image (index 1 below; the
 partner is index 0). With beta_P = beta / (16 P), s the pooled saliency of an image, of sum 1, and
@@ -12,10 +12,11 @@ image a on the side of c and image b on the side of d:
                                 + (D10 + D01 - D11 - D00)/2 (z_c - z_d)^2 ]  data smoothness
     T4 = -eta/P^2 sum_c log( Binomial(N-1, lam)((N-1) z_c) + 1e-8 )         prior
 
-For z in {0, 1} the bracket of T3 is D_{z_c z_d} + (D10 + D01)/2.
+For z in {0, 1} the bracket of T3 is D_{z_c z_d} + (D10 + D01)/2: what is seen at the border, up to
+a constant.
 
-Shape suffixes: B batch, C channels, H rows, W columns, P grid side, N labels, E pooled positions
-along the image, K pooled positions along a cell. The batch comes last in what the solver reads.
+Shape suffixes: N labels, E pooled positions along the image, R borders between rows of cells. The
+batch comes last in what the solver reads: its reductions are then over whole rows of memory.
 """
 
 import math
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from automix.operators.sampling import pool_cells, unit_sum
 
+# Published; keeps the cost of an impossible label finite: 18.4 eta / P^2.
 _PRIOR_FLOOR = 1e-8
 
 
@@ -68,23 +70,14 @@ class PuzzleWeights:
 
 
 class PuzzleProblem(NamedTuple):
-    """The objective of every image of a batch, as coefficients.
+    """The objective of every image of a batch, as coefficients."""
 
-    Attributes:
-        saliency: (2, P, P, B) cost of z = 0 and of z = 1 in each cell, in T1.
-        border: (2, P, P, B) the same in T3.
-        vertical: (P-1, P, B) weight of (z - z')^2 in T3, cell and the cell below.
-        horizontal: (P, P-1, B) the same, cell and the cell to the right.
-        prior: (N, B) cost of each label in T4.
-        smoothness: beta_P, weight of (z - z')^2 in T2.
-    """
-
-    saliency: Tensor
-    border: Tensor
-    vertical: Tensor
-    horizontal: Tensor
-    prior: Tensor
-    smoothness: float
+    saliency: Tensor  # (2, P, P, B) cost of z = 0 and of z = 1 in each cell, in T1
+    border: Tensor  # (2, P, P, B) the same in T3
+    vertical: Tensor  # (P-1, P, B) weight of (z - z')^2 in T3, cell and the cell below
+    horizontal: Tensor  # (P, P-1, B) the same, cell and the cell to the right
+    prior: Tensor  # (N, B) cost of each label in T4
+    smoothness: float  # beta_P, weight of (z - z')^2 in T2
 
 
 def puzzle_problem(
@@ -96,20 +89,17 @@ def puzzle_problem(
 ) -> PuzzleProblem:
     """Return the objective of a batch, in the floating point type of the saliency.
 
-    Args:
-        images_BCHW: (B, C, H, W) floating point, normalized.
-        saliency_BHW: (B, H, W) float32 or float64, non-negative, any scale. A map that is zero
-            or not finite counts as uniform.
-        partner_B: (B,) int64.
-        lam_B: (B,) in [0, 1], prior weight of the own image.
-        weights: parameters of the objective.
+    The costs stay in floating point. The published ones are scaled by 1000 P^2 and cut to int32,
+    which overflows once a cell carries more than 8.4 % of the saliency at P = 16.
     """
     grid = weights.grid
     own_PPB = unit_sum(pool_cells(saliency_BHW, grid)).permute(1, 2, 0).contiguous()
+    # T1: z = 0 hides the own image, z = 1 the partner.
     saliency_2PPB = torch.stack((own_PPB, own_PPB.index_select(2, partner_B)))
     smoothness = weights.beta / (16 * grid)
     scale = smoothness * weights.gamma
     down, right = _border_differences(images_BCHW.to(own_PPB.dtype), partner_B, weights)
+    # T3, its linear part: a cell is first at its lower and right border, second at the others.
     border_2PPB = torch.zeros_like(saliency_2PPB)
     border_2PPB[:, :-1] += down.first(scale)
     border_2PPB[:, 1:] += down.second(scale)
@@ -151,6 +141,7 @@ def _border_differences(
 ) -> tuple[_Borders, _Borders]:
     """Return the differences across horizontal borders (cells above each other) and vertical."""
     batch, channels, height, width = images_BCHW.shape
+    # Positions along a cell that are compared: blocks of neigh_size pixels, at least one.
     along = max(1, min(height, width) // weights.grid // weights.neigh_size)
     side = weights.grid * along
     pooled_NEE = pool_cells(images_BCHW.flatten(0, 1), side) * weights.pixel_std
@@ -167,12 +158,14 @@ def _differences(own_CEEB: Tensor, partner_CEEB: Tensor, partner_B: Tensor, alon
     side, batch = own_CEEB.shape[1], own_CEEB.shape[3]
 
     def across(above_CEEB: Tensor, below_CEEB: Tensor) -> Tensor:
+        # The last row of positions of each cell against the first of the cell below.
         last_CREB = above_CEEB[:, along - 1 : side - 1 : along]
         first_CREB = below_CEEB[:, along::along]
         difference_REB = (last_CREB - first_CREB).abs_().mean(0)
         return difference_REB.reshape(-1, side // along, along, batch).mean(2)
 
     d11_RPB = across(own_CEEB, own_CEEB)
+    # Within the partner the differences are those of another image of the batch.
     return _Borders(
         d00=d11_RPB.index_select(2, partner_B),
         d01=across(partner_CEEB, own_CEEB),
@@ -183,6 +176,7 @@ def _differences(own_CEEB: Tensor, partner_CEEB: Tensor, partner_B: Tensor, alon
 
 def _prior(lam_B: Tensor, weights: PuzzleWeights) -> Tensor:
     """Return the cost of each label in one cell: (N, B)."""
+    # A cell of N labels is the count of N - 1 coin flips that show the own image with lam.
     trials = weights.num_labels - 1
     probability = [
         math.comb(trials, count) * lam_B**count * (1 - lam_B) ** (trials - count)

@@ -11,8 +11,7 @@ The bits cover the 61 nearest offsets, up to 4.2 cells away. A farther move woul
 hidden patch with no visible cell within that distance and with more than 18 t_eps / (T - 1)^2 of
 the saliency of its image, 6 % at T = 16; it is not made.
 
-Shape suffixes: B batch, C channels, H rows, W columns, T patches along a side, N patches (T * T),
-K offsets.
+Shape suffixes: T patches along a side, N patches (T * T), K offsets, M patches of a batch.
 """
 
 import torch
@@ -24,11 +23,11 @@ from automix.operators.sampling import enlarge_cells
 
 _REACH = 4
 _WINDOW = 2 * _REACH + 1
+# All offsets of squared distance 18 or less: complete for T = 4, and less than 63 bits.
 _NUM_OFFSETS = 61
-"""All offsets of squared distance 18 or less: complete for T = 4, and less than 63 bits."""
 _FLOAT32_BIAS = 127
+# The published code runs T rounds. All its recorded plans, T up to 16, have settled after 8.
 _MOST_ROUNDS = 8
-"""The published code runs T rounds. All its recorded plans, T up to 16, have settled after 8."""
 
 
 def transport_plan(saliency_BTT: Tensor, visible_BTT: Tensor, t_eps: float) -> Tensor:
@@ -53,6 +52,7 @@ def transport_plan(saliency_BTT: Tensor, visible_BTT: Tensor, t_eps: float) -> T
     nothing_BN = torch.full_like(open_BN, -1)
     best_BN = nothing_BN
     for _ in range(min(side, _MOST_ROUNDS)):
+        # Each patch asks: the lowest bit is the nearest visible cell that has not refused it.
         nearest_BN = open_BN & -open_BN
         # A power of two is exact in float32: what it is the power of is in the exponent.
         index_M = (nearest_BN.to(torch.float32).view(torch.int32) >> 23).flatten()
@@ -61,11 +61,57 @@ def transport_plan(saliency_BTT: Tensor, visible_BTT: Tensor, t_eps: float) -> T
         # The bits of a float that is not negative are in the order of its values, those of a
         # negative one are a negative number. The patch in the low digits breaks ties: first wins.
         bid_BN = torch.add(first_wins_N, gain_BN.view(torch.int32), alpha=num_patches)
+        # Each cell keeps the best bid; a patch that was refused will not ask there again.
         best_BN = nothing_BN.scatter_reduce(1, cell_BN, bid_BN, "amax")
         is_refused_BN = best_BN.gather(1, cell_BN) != bid_BN
         open_BN = open_BN ^ (nearest_BN * is_refused_BN)
+    # The low digits of the best bid say whose it is; a cell with no bid above 0 shows nothing.
     winner_BN = num_patches - 1 - best_BN % num_patches
     return winner_BN.where(best_BN >= 0, nothing_BN)
+
+
+def _offsets(side: int, t_eps: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the offsets from near to far, of equally far ones the first in row-major order.
+
+    Returns:
+        Offsets in row-major numbers and their costs, by the exponent of a float32: bit k is at
+        127 + k. Exponent 0 is that of a patch with no cell left to ask; it cannot afford any.
+        And the place among the offsets of each cell of the window, rows by columns.
+    """
+    # Computed on the device: a table from the host would make it wait.
+    number = torch.arange(_WINDOW * _WINDOW, device=device)
+    down, right = number // _WINDOW - _REACH, number % _WINDOW - _REACH
+    order = ((down**2 + right**2) * _WINDOW**2 + number).argsort()
+    nearest_K = order[:_NUM_OFFSETS]
+    offset_K = (down * side + right).index_select(0, nearest_K)
+    distance_K = (down**2 + right**2).index_select(0, nearest_K)
+    cost_K = distance_K * (t_eps / max(1, side - 1) ** 2)
+    place = order.argsort().view(_WINDOW, _WINDOW)
+    bias = (_FLOAT32_BIAS, 0)
+    return pad(offset_K, bias), pad(cost_K, bias, value=float("inf")), place
+
+
+def _visible_bits(visible_BTT: Tensor, place: Tensor) -> Tensor:
+    """Return the visible cells around each patch, (B, N) int64, as bits in order of distance."""
+    # A row of the window is a number of 9 bits: cut out of the row of the image, which is a number
+    # of T + 8 bits. A table of 512 entries for each row of the window sends them to their places.
+    batch, side, _ = visible_BTT.shape
+    device = visible_BTT.device
+    column = torch.arange(side + 2 * _REACH, device=device)
+    padded = pad(
+        visible_BTT.transpose(0, 1).to(torch.int64), (_REACH, _REACH, 0, 0, _REACH, _REACH)
+    )
+    rows = (padded << column).sum(2)
+    pattern = (rows.unsqueeze(2) >> column[:side]) & (2**_WINDOW - 1)  # (T + 8, B, T)
+    pattern = pattern.to(torch.int32)
+    is_set = torch.arange(2**_WINDOW, device=device) >> column[:_WINDOW].unsqueeze(1) & 1
+    value = torch.ones_like(place) << place.clamp_max(_NUM_OFFSETS)
+    value = value.where(place < _NUM_OFFSETS, 0)
+    table = (value.unsqueeze(2) * is_set).sum(1)  # (9, 512)
+    bits = table[0].index_select(0, pattern[:side].flatten())
+    for row in range(1, _WINDOW):
+        bits = bits | table[row].index_select(0, pattern[row : row + side].flatten())
+    return bits.view(side, batch, side).transpose(0, 1).reshape(batch, side * side)
 
 
 def move_patches(images_BCHW: Tensor, source_BN: Tensor) -> Tensor:
@@ -126,49 +172,3 @@ def _inside_cell(length: int, side: int, device: torch.device) -> Tensor:
 
 def _first_pixel(cell: Tensor, length: int, side: int) -> Tensor:
     return (cell * length + side - 1) // side
-
-
-def _offsets(side: int, t_eps: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the offsets from near to far, of equally far ones the first in row-major order.
-
-    They are computed on the device: a table from the host would make it wait.
-
-    Returns:
-        Offsets in row-major numbers and their costs, by the exponent of a float32: bit k is at
-        127 + k. Exponent 0 is that of a patch with no cell left to ask; it cannot afford any.
-        And the place among the offsets of each cell of the window, rows by columns.
-    """
-    number = torch.arange(_WINDOW * _WINDOW, device=device)
-    down, right = number // _WINDOW - _REACH, number % _WINDOW - _REACH
-    order = ((down**2 + right**2) * _WINDOW**2 + number).argsort()
-    nearest_K = order[:_NUM_OFFSETS]
-    offset_K = (down * side + right).index_select(0, nearest_K)
-    distance_K = (down**2 + right**2).index_select(0, nearest_K)
-    cost_K = distance_K * (t_eps / max(1, side - 1) ** 2)
-    place = order.argsort().view(_WINDOW, _WINDOW)
-    bias = (_FLOAT32_BIAS, 0)
-    return pad(offset_K, bias), pad(cost_K, bias, value=float("inf")), place
-
-
-def _visible_bits(visible_BTT: Tensor, place: Tensor) -> Tensor:
-    """Return the visible cells around each patch, (B, N) int64, as bits in order of distance.
-
-    A row of the window is a number of 9 bits; a table of 512 entries sends them to their places.
-    """
-    batch, side, _ = visible_BTT.shape
-    device = visible_BTT.device
-    column = torch.arange(side + 2 * _REACH, device=device)
-    padded = pad(
-        visible_BTT.transpose(0, 1).to(torch.int64), (_REACH, _REACH, 0, 0, _REACH, _REACH)
-    )
-    rows = (padded << column).sum(2)
-    pattern = (rows.unsqueeze(2) >> column[:side]) & (2**_WINDOW - 1)  # (T + 8, B, T)
-    pattern = pattern.to(torch.int32)
-    is_set = torch.arange(2**_WINDOW, device=device) >> column[:_WINDOW].unsqueeze(1) & 1
-    value = torch.ones_like(place) << place.clamp_max(_NUM_OFFSETS)
-    value = value.where(place < _NUM_OFFSETS, 0)
-    table = (value.unsqueeze(2) * is_set).sum(1)  # (9, 512)
-    bits = table[0].index_select(0, pattern[:side].flatten())
-    for row in range(1, _WINDOW):
-        bits = bits | table[row].index_select(0, pattern[row : row + side].flatten())
-    return bits.view(side, batch, side).transpose(0, 1).reshape(batch, side * side)
