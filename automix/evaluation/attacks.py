@@ -43,7 +43,7 @@ class PixelModel(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgdSettings:
-    """How far and how long projected gradient descent searches (https://arxiv.org/abs/1706.06083).
+    """Distance and length of projected gradient descent (https://arxiv.org/abs/1706.06083).
 
     Attributes:
         epsilon: largest change of a pixel value, of values in [0, 1].
@@ -72,14 +72,7 @@ class PgdSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackCounts:
-    """How many images are classified correctly with and without attack.
-
-    Attributes:
-        num_images: how many were attacked.
-        clean: correct on the images as they are.
-        fgsm: correct on images that one step of size epsilon moved.
-        pgd: correct on whatever PGD found, so that no restart managed to have them misclassified.
-    """
+    """Numbers of images classified correctly as they are, and after each attack."""
 
     num_images: int
     clean: int
@@ -90,15 +83,11 @@ class AttackCounts:
 def fgsm(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, *, epsilon: float) -> Tensor:
     """Return images moved by ``epsilon`` along the sign of the loss gradient.
 
-    See https://arxiv.org/abs/1412.6572. The model is left as it was. Where the label's logit leads
-    by more than about 87, the loss has no gradient in float32, and the image does not move.
-
-    Args:
-        model: takes float images in [0, 1].
-        images_BCHW: floating in [0, 1].
-        labels_B: (B,) integer class numbers.
-        epsilon: largest change of a pixel value.
+    See https://arxiv.org/abs/1412.6572. The model, which takes float images in [0, 1], is left as
+    it was. Where the label's logit leads by more than about 87, the loss has no gradient in
+    float32, and the image does not move.
     """
+    # x' = clip(x + epsilon sign(d loss / d x), 0, 1).
     with without_trace(model, device=images_BCHW.device, statistics=Statistics.RUNNING):
         signs = _loss_gradient(model, images_BCHW, labels_B).sign()
     return (images_BCHW + epsilon * signs).clamp(0, 1)
@@ -133,6 +122,7 @@ def pgd(
     if indices is None:
         indices = torch.arange(len(images_BCHW), device=images_BCHW.device)
     random = SampleRandom(seed=seed, indices=indices)
+    # The allowed box of each pixel: within epsilon of the image and within [0, 1].
     low = (images_BCHW - settings.epsilon).clamp(min=0)
     high = (images_BCHW + settings.epsilon).clamp(max=1)
     with without_trace(model, device=images_BCHW.device, statistics=Statistics.RUNNING):
@@ -141,8 +131,11 @@ def pgd(
             start = random.uniform(f"start {restart}", images_BCHW.shape[1:])
             moved = low + start.to(low.dtype) * (high - low)
             for _ in range(settings.num_steps):
+                # Ascent on the loss, projected back into the box by the clamp.
                 signs = _loss_gradient(model, moved, labels_B).sign()
                 moved = torch.clamp(moved + settings.step_size * signs, low, high)
+            # Keep the strongest restart of each image by its margin, not by the loss: a restart
+            # that is misclassified beats every one that is not.
             margin = _margin(model, moved, labels_B)
             is_stronger = margin > best_margin
             best = torch.where(is_stronger.view(-1, 1, 1, 1), moved, best)
@@ -155,11 +148,7 @@ def count_survivors(
 ) -> AttackCounts:
     """Attack every image by FGSM and PGD, a batch at a time, and count correct predictions.
 
-    Args:
-        model: takes float images in [0, 1] on the device of the batches.
-        images: the images; a random start belongs to the number of an image.
-        settings: of PGD; FGSM has the same epsilon.
-        seed: names the random starts.
+    FGSM has the epsilon of ``settings``; the random starts of PGD belong to the number of an image.
     """
     correct = torch.zeros(3, dtype=torch.int64, device=images.device)
     for batch in images.batches():
@@ -194,14 +183,13 @@ def _loss_gradient(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> T
 def _margin(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
     """Return by how much the best wrong logit exceeds that of the label; above 0 is an error."""
     logits_BK = model(images_BCHW).float()
-    own_B1 = logits_BK.gather(1, labels_B[:, None])
+    label_logit_B1 = logits_BK.gather(1, labels_B[:, None])
     others_BK = logits_BK.scatter(1, labels_B[:, None], -torch.inf)
-    margin_B: Tensor = others_BK.amax(dim=1) - own_B1[:, 0]
+    margin_B: Tensor = others_BK.amax(dim=1) - label_logit_B1[:, 0]
     return margin_B
 
 
 _MODULE = "pyautoattack"
-_STANDARD_TARGETS = 9
 # The targeted DLR loss looks at the four largest logits.
 _FEWEST_CLASSES = 4
 
@@ -228,22 +216,17 @@ def check_autoattack(num_classes: int) -> None:
 def survivors_of_autoattack(
     model: nn.Module, images: EvaluationImages, *, epsilon: float, num_classes: int, seed: int
 ) -> int:
-    """Return how many images AutoAttack's standard version fails to have misclassified.
+    """Return the number of images that survive AutoAttack's standard version.
 
-    It aims at 9 wrong classes, or at all where there are fewer. The global generators are put back.
-
-    Args:
-        model: takes float images in [0, 1] on the device of the batches; in evaluation mode.
-        images: the images.
-        epsilon: largest change of a pixel value, of values in [0, 1].
-        num_classes: length of the logits.
-        seed: names the draws.
+    See https://arxiv.org/abs/2003.01690: four attacks without parameters to tune, the targeted ones
+    at 9 wrong classes, or at all where there are fewer. The model is in evaluation mode.
     """
     check_autoattack(num_classes)
     from pyautoattack import AutoAttack  # noqa: PLC0415 - an extra
 
-    targets = min(_STANDARD_TARGETS, num_classes - 1)
+    targets = min(9, num_classes - 1)
     survivors = 0
+    # The package draws from the global generators; they are put back afterwards.
     indexed = [] if images.device.type == "cpu" else [images.device]
     with torch.random.fork_rng(devices=indexed, device_type=images.device.type):
         for number, batch in enumerate(images.batches()):
@@ -252,7 +235,7 @@ def survivors_of_autoattack(
                 device=images.device,
                 eps=epsilon,
                 norm="Linf",
-                # It goes through time.time() where it is 0, and must fit into 32 bits.
+                # The package takes the time for a seed of 0, and needs 32 bits.
                 seed=1 + derived_seed(seed, Stream.EVALUATION, step=number) % (2**31 - 1),
                 version="standard",
             )

@@ -1,8 +1,10 @@
-"""How good are predicted probabilities: likelihood, Brier score, temperature, calibration error.
+"""Scores of predicted probabilities: likelihood, Brier score, temperature, calibration error.
 
-Everything stays on the device of the logits, without a host synchronization: results are 0-d
-tensors. Labels are hard class numbers; soft targets are refused, because most formulas accept
-them silently and mean something else.
+All functions take (N, K) finite logits of any floating type, half precision being widened to
+float32, and (N,) integer class numbers in [0, K). They raise TypeError for soft targets, which
+most formulas accept silently and which would mean something else, and ValueError for shapes that
+do not fit, no image, or ``num_bins`` below 1. Everything stays on the device of the logits without
+a host synchronization: results are 0-d tensors, float64 for float64 logits and float32 otherwise.
 
 Shape suffixes: N images, K classes, M bins.
 """
@@ -32,7 +34,7 @@ class ReliabilityBins:
 
     Attributes:
         count: (M,) number of images in each bin, in the dtype of the confidences.
-        accuracy: (M,) share of correct predictions in [0, 1]; 0 where a bin is empty.
+        accuracy: (M,) fraction of correct predictions in [0, 1]; 0 where a bin is empty.
         confidence: (M,) mean confidence in [0, 1]; 0 where a bin is empty.
     """
 
@@ -42,42 +44,33 @@ class ReliabilityBins:
 
     def error(self) -> Tensor:
         """Return the gaps between accuracy and confidence, weighted by the images per bin."""
+        # ECE = sum_m n_m / N |acc_m - conf_m| (Guo et al. 2017, equation 3).
         gaps = (self.accuracy - self.confidence).abs()
         return (gaps * self.count).sum() / self.count.sum()
 
 
 def nll(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
-    """Return the mean negative log likelihood in nats.
-
-    Args:
-        logits_NK: (N, K) finite, any floating type; half precision is widened to float32.
-        labels_N: (N,) integer class numbers in [0, K).
-
-    Raises:
-        TypeError: the labels are soft targets.
-        ValueError: the shapes do not fit, or there is no image.
-    """
+    """Return the mean negative log likelihood in nats."""
     logits_NK = _checked(logits_NK, labels_N)
     return F.cross_entropy(logits_NK, labels_N.long())
 
 
 def accuracy(logits_NK: Tensor, labels_N: Tensor, *, k: int = 1) -> Tensor:
-    """Return the share of images whose label is among the ``k`` largest logits, in [0, 1].
+    """Return the fraction of images whose label is among the ``k`` largest logits, in [0, 1].
 
     Of equal logits those of the lower class numbers come first, as in `torch.argmax`; a label
     whose logit is not a number is never among them.
 
     Raises:
-        TypeError: the labels are soft targets.
-        ValueError: the shapes do not fit, there is no image, or ``k`` is not in [1, K].
+        ValueError: ``k`` is not in [1, K], besides what all functions here raise.
     """
     logits_NK = _checked(logits_NK, labels_N)
     if not 1 <= k <= logits_NK.shape[1]:
         raise ValueError(f"k: expected 1 to {logits_NK.shape[1]} (the classes), got {k}")
-    # Which of several equal logits `topk` returns is not defined, so ranks are counted.
-    own_N1 = logits_NK.gather(1, labels_N.long()[:, None])
+    # `topk` does not define which of several equal logits it returns, so ranks are counted.
+    label_logit_N1 = logits_NK.gather(1, labels_N.long()[:, None])
     is_ahead = torch.arange(logits_NK.shape[1], device=logits_NK.device) < labels_N[:, None]
-    precedes_NK = ~(logits_NK <= own_N1) | ((logits_NK == own_N1) & is_ahead)
+    precedes_NK = ~(logits_NK <= label_logit_N1) | ((logits_NK == label_logit_N1) & is_ahead)
     return (precedes_NK.sum(dim=1) < k).to(logits_NK.dtype).mean()
 
 
@@ -85,10 +78,6 @@ def brier(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
     """Return the mean squared distance of the probabilities to the one-hot label, in [0, 2].
 
     The sum runs over all classes, as in Brier's paper; some libraries halve it for two classes.
-
-    Raises:
-        TypeError: the labels are soft targets.
-        ValueError: the shapes do not fit, or there is no image.
     """
     logits_NK = _checked(logits_NK, labels_N)
     probabilities_NK = logits_NK.softmax(dim=1)
@@ -100,21 +89,11 @@ def brier(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
 def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
     """Return the temperature T whose ``logits / T`` have the smallest negative log likelihood.
 
-    The likelihood is convex in 1 / T, so its derivative has one sign change; it is found by
-    Newton's method in log T within a bracket that shrinks, for a fixed number of iterations. The
+    The negative log likelihood is convex in 1 / T, so its derivative has one sign change; Newton's
+    method in log T finds it within a shrinking bracket, in a fixed number of iterations. The
     temperature stays in [``MIN_TEMPERATURE``, ``MAX_TEMPERATURE``]. Where every temperature fits
-    equally well (each row of logits is constant) the result is 1.
-
-    Args:
-        logits_NK: (N, K) finite, any floating type.
-        labels_N: (N,) integer class numbers in [0, K).
-
-    Returns:
-        0-d tensor, float64 for float64 logits and float32 otherwise.
-
-    Raises:
-        TypeError: the labels are soft targets.
-        ValueError: the shapes do not fit, or there is no image.
+    equally well (each row of logits is constant) the result is 1. See Guo et al. 2017,
+    https://arxiv.org/abs/1706.04599.
     """
     logits_NK = _checked(logits_NK, labels_N).detach()
     # Relative to the label's logit the slope is a mean of p * margin: no cancellation.
@@ -130,14 +109,18 @@ def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
         # After convergence the sign of the slope is noise and may send the search away again.
         best_log_scale = torch.where(slope.abs() < best_slope, log_scale, best_log_scale)
         best_slope = torch.fmin(slope.abs(), best_slope)
+        # The bracket: the slope is negative below the optimum and positive above it.
         low = torch.where(slope < 0, log_scale, low)
         high = torch.where(slope > 0, log_scale, high)
+        # Newton's step for the root of the slope in x = log s: d slope / dx = s * curvature.
         newton = -slope / (scale * curvature)
         is_safe = (
             (log_scale + newton >= low)
             & (log_scale + newton <= high)
             & (newton.abs() <= 0.5 * before_last.abs())
         )
+        # Otherwise bisect. Half of the step before last bounds the number of iterations, as in
+        # Dekker's and Brent's methods.
         before_last = step
         step = torch.where(is_safe, newton, 0.5 * (low + high) - log_scale)
         log_scale = log_scale + step
@@ -147,12 +130,7 @@ def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
 def reliability(
     logits_NK: Tensor, labels_N: Tensor, *, num_bins: int = NUM_BINS
 ) -> ReliabilityBins:
-    """Sort predictions into ``num_bins`` bins of equal width, each open below: (low, high].
-
-    Raises:
-        TypeError: the labels are soft targets.
-        ValueError: the shapes do not fit, there is no image, or ``num_bins`` is below 1.
-    """
+    """Sort predictions into ``num_bins`` bins of equal width, each open below: (low, high]."""
     confidence_N, correct_N = _top_predictions(logits_NK, labels_N, num_bins)
     inner_edges = torch.arange(
         1, num_bins, dtype=confidence_N.dtype, device=confidence_N.device
@@ -162,14 +140,7 @@ def reliability(
 
 
 def ece(logits_NK: Tensor, labels_N: Tensor, *, num_bins: int = NUM_BINS) -> Tensor:
-    """Return the expected calibration error of the predicted class, equal-width bins, in [0, 1].
-
-    See https://arxiv.org/abs/1706.04599.
-
-    Raises:
-        TypeError: the labels are soft targets.
-        ValueError: the shapes do not fit, there is no image, or ``num_bins`` is below 1.
-    """
+    """Return the expected calibration error of the predicted class, equal-width bins, in [0, 1]."""
     return reliability(logits_NK, labels_N, num_bins=num_bins).error()
 
 
@@ -178,12 +149,9 @@ def adaptive_ece(logits_NK: Tensor, labels_N: Tensor, *, num_bins: int = NUM_BIN
 
     See https://arxiv.org/abs/2002.09437. Equal confidences share a bin, so that the result does
     not depend on the order of the images; the bins are then less equal.
-
-    Raises:
-        TypeError: the labels are soft targets.
-        ValueError: the shapes do not fit, there is no image, or ``num_bins`` is below 1.
     """
     confidence_N, correct_N = _top_predictions(logits_NK, labels_N, num_bins)
+    # The rank of the first of equal confidences, scaled to bins.
     ascending_N = confidence_N.sort().values
     rank_N = torch.searchsorted(ascending_N, confidence_N)
     bins_N = rank_N * num_bins // confidence_N.shape[0]
@@ -207,6 +175,8 @@ def _checked(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
 
 def _slope_and_curvature(margins_NK: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Return the first two derivatives of the mean NLL with respect to the scale 1 / T."""
+    # With margins d_k = z_k - z_label and p = softmax(s d): NLL = log sum_k exp(s d_k), whose
+    # derivatives are the mean and the variance of d under p.
     probabilities_NK = (margins_NK * scale).softmax(dim=1)
     mean_N = (probabilities_NK * margins_NK).sum(dim=1, keepdim=True)
     variance_N = (probabilities_NK * (margins_NK - mean_N).square()).sum(dim=1)

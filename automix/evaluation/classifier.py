@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from automix.evaluation.calibration import (
-    ReliabilityBins,
     accuracy,
     adaptive_ece,
     brier,
@@ -24,7 +23,7 @@ _TOP = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityDiagram:
-    """`ReliabilityBins` as numbers on the host: one entry for each bin of confidence."""
+    """Numbers of `ReliabilityBins` on the host: one entry for each bin of confidence."""
 
     count: tuple[float, ...]
     accuracy: tuple[float, ...]
@@ -33,7 +32,7 @@ class ReliabilityDiagram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbabilityScores:
-    """How good the predicted probabilities are.
+    """Scores of the predicted probabilities.
 
     Attributes:
         nll: mean negative log likelihood in nats.
@@ -55,13 +54,12 @@ class GroupAccuracy:
     """Accuracy of each group of images, such as each class.
 
     Attributes:
-        values: share of correct predictions per group in [0, 1]; None for a group without images.
+        values: fraction of correct predictions per group; None for a group without images.
         counts: images per group.
         macro: mean over the groups with images.
-        standard_deviation: spread between the groups with images (of the population: divided by
-            their number).
+        standard_deviation: between the groups with images, divided by their number.
         worst: smallest value.
-        worst_group: number of the group with the smallest value; the first of several.
+        worst_group: number of the first group with that value.
     """
 
     values: tuple[float | None, ...]
@@ -74,13 +72,13 @@ class GroupAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierReport:
-    """What a classifier is worth on a split that it never saw.
+    """Results of a classifier on a split that it never saw.
 
     Attributes:
         num_images: size of the split.
         num_validation_images: images that the temperature was fitted on.
-        top1: share of images whose label has the largest logit, in [0, 1].
-        top5: share of images whose label is among the five largest; None with at most 5 classes.
+        top1: fraction of images whose label has the largest logit, in [0, 1].
+        top5: fraction of images whose label is among the five largest; None with at most 5 classes.
         temperature: fitted on validation images, for likelihood.
         as_trained: scores of the probabilities as the network gives them.
         rescaled: scores after division of the logits by the temperature.
@@ -123,7 +121,7 @@ def report_classifier(
             f"validation_logits: expected {logits_NK.shape[1]} classes as in logits, "
             f"got shape {tuple(validation_logits.shape)}"
         )
-    # Read once; in float64 shares such as 0.388 stay what they are.
+    # Read once; in float64 fractions such as 0.388 stay what they are.
     logits_NK, labels_N = logits_NK.cpu().double(), labels_N.cpu()
     validation_logits, validation_labels = validation_logits.cpu().double(), validation_labels.cpu()
     num_classes = logits_NK.shape[1]
@@ -147,6 +145,8 @@ def score_probabilities(logits_NK: Tensor, labels_N: Tensor) -> ProbabilityScore
         TypeError: the labels are soft targets.
         ValueError: the shapes do not fit, or there is no image.
     """
+    bins = reliability(logits_NK, labels_N)
+    rows = torch.stack((bins.count, bins.accuracy, bins.confidence)).tolist()
     metrics = (nll, brier, ece, adaptive_ece)
     scores = torch.stack([metric(logits_NK, labels_N) for metric in metrics]).tolist()
     return ProbabilityScores(
@@ -154,7 +154,9 @@ def score_probabilities(logits_NK: Tensor, labels_N: Tensor) -> ProbabilityScore
         brier=scores[1],
         ece=scores[2],
         adaptive_ece=scores[3],
-        diagram=_on_host(reliability(logits_NK, labels_N)),
+        diagram=ReliabilityDiagram(
+            count=tuple(rows[0]), accuracy=tuple(rows[1]), confidence=tuple(rows[2])
+        ),
     )
 
 
@@ -179,7 +181,8 @@ def group_accuracy(
             f"got {tuple(labels_N.shape)} and {tuple(groups.shape)}"
         )
     is_correct_N = (logits_NK.argmax(dim=1) == labels_N).to(torch.int64)
-    # Counts of integers are exact on every device.
+    # Counts of integers are exact on every device: right and wrong predictions of group g are
+    # counted at 2 g + 1 and 2 g.
     counts_G = torch.bincount(groups, minlength=num_groups)
     correct_G = torch.bincount(2 * groups + is_correct_N, minlength=2 * num_groups)[1::2]
     counts: list[int] = counts_G.tolist()
@@ -187,20 +190,13 @@ def group_accuracy(
     values = tuple(
         hits / count if count else None for hits, count in zip(correct, counts, strict=True)
     )
-    known = torch.tensor([value for value in values if value is not None], dtype=torch.float64)
-    worst = known.min().item()
+    present = torch.tensor([value for value in values if value is not None], dtype=torch.float64)
+    worst = present.min().item()
     return GroupAccuracy(
         values=values,
         counts=tuple(counts),
-        macro=known.mean().item(),
-        standard_deviation=known.std(correction=0).item(),
+        macro=present.mean().item(),
+        standard_deviation=present.std(correction=0).item(),
         worst=worst,
         worst_group=values.index(worst),
-    )
-
-
-def _on_host(bins: ReliabilityBins) -> ReliabilityDiagram:
-    rows = torch.stack((bins.count, bins.accuracy, bins.confidence)).tolist()
-    return ReliabilityDiagram(
-        count=tuple(rows[0]), accuracy=tuple(rows[1]), confidence=tuple(rows[2])
     )

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a sample, not to a batch.
+"""Counter-based random numbers that belong to a sample, not to a batch.
 
 Number j of sample i is a hash of (seed, name, i, j). An image therefore meets the same noise alone,
 in any batch and on any device, and nothing has to be drawn in order.
@@ -31,26 +31,26 @@ class SampleRandom:
 
     def uniform(self, name: str, shape: tuple[int, ...] = ()) -> Tensor:
         """Return (N, *shape) float32 uniform in (0, 1), on the device of the indices."""
-        key = derived_seed(self.seed, Stream.CORRUPTION, step=_number_of(name))
+        # The bytes of a short name are a number of its own.
+        number = int.from_bytes(name.encode(), "little")
+        key = derived_seed(self.seed, Stream.CORRUPTION, step=number)
+        # Two rounds: one key per sample, then one number per value of the sample.
         sample_keys_N = _mix(self.indices * _signed(_STEP) + key)
         num_values = torch.Size(shape).numel()
         counters = torch.arange(1, num_values + 1, device=self.indices.device)
         bits = _mix(sample_keys_N[:, None] + counters * _signed(_STEP))
+        # The upper bits are the best mixed; half a step up keeps 0 and 1 out.
         fractions = _shift_right(bits, 64 - _NUM_BITS).float().add_(0.5).mul_(0.5**_NUM_BITS)
         return fractions.view(len(self.indices), *shape)
 
     def normal(self, name: str, shape: tuple[int, ...] = ()) -> Tensor:
         """Return (N, *shape) float32 standard normal values, at most 5.3 in size."""
+        # Phi^-1(u) = sqrt(2) erfinv(2 u - 1).
         return torch.erfinv(self.uniform(name, shape).mul_(2).sub_(1)).mul_(2**0.5)
 
     def integers(self, name: str, shape: tuple[int, ...], *, high: int) -> Tensor:
         """Return (N, *shape) int64 in [0, ``high``), for ``high`` far below 2^23."""
         return (self.uniform(name, shape) * high).long()
-
-
-def _number_of(name: str) -> int:
-    """Return a different number for each short name."""
-    return int.from_bytes(name.encode(), "little")
 
 
 def _mix(values: Tensor) -> Tensor:

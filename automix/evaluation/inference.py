@@ -1,4 +1,4 @@
-"""Running a trained classifier over many images.
+"""Predictions of a trained classifier on many images, a batch at a time.
 
 Shape suffixes: N images, B batch, C channels, H rows, W columns, K classes.
 """
@@ -34,7 +34,7 @@ Change = Callable[[ImageBatch], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationImages:
-    """Labeled images that are looked at a batch at a time.
+    """Labeled images that are read a batch at a time.
 
     Attributes:
         images: (N, C, H, W) uint8; may be a file mapped into memory.
@@ -105,13 +105,11 @@ def count_correct(
     *,
     change: Change = lambda batch: batch.images,
 ) -> int:
-    """Return how many images are classified correctly once ``change`` was made to them.
-
-    Only a batch at a time is changed. Logits that are not numbers are never correct.
-    """
+    """Return how many images are classified correctly after ``change``, made batch by batch."""
     correct = 0
     for batch in images.batches():
         logits_BK = predict(change(batch))
         hits = logits_BK.argmax(dim=1) == batch.labels.to(logits_BK.device)
+        # The argmax of NaN is some class: a prediction that is not a number is never correct.
         correct += int((hits & logits_BK.isfinite().all(dim=1)).sum())
     return correct

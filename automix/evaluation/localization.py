@@ -22,8 +22,6 @@ IOU_LEVELS = (0.3, 0.5, 0.7)
 
 NUM_THRESHOLDS = 100
 
-_FLAT = 1e-5
-
 Floats = NDArray[np.float64]
 Boxes = NDArray[np.float64] | NDArray[np.int64]
 
@@ -31,7 +29,7 @@ Boxes = NDArray[np.float64] | NDArray[np.int64]
 def class_activation_maps(
     model: nn.Module, images_BCHW: Tensor, classes_B: Tensor, *, layer: nn.Module
 ) -> Tensor:
-    """Return where each image speaks for a class, as maps from 0 to 1 at the size of the images.
+    """Return the evidence for a class at each pixel, as maps from 0 to 1 of the images' size.
 
     The channels of ``layer`` are weighted by the mean gradient of the class's logit. Where the
     layer is followed by global average pooling and one linear map, that is CAM
@@ -51,32 +49,35 @@ def class_activation_maps(
     Raises:
         ValueError: the layer does not run, or its output is not four-dimensional.
     """
-    kept: list[Tensor] = []
+    outputs: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        kept.append(output.detach().requires_grad_())
-        # What follows may work in place, which a leaf does not allow.
-        return kept[0].clone()
+    def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # The layer's output becomes a leaf, so the gradient ends here. The layers after it may
+        # work in place, which a leaf does not allow.
+        outputs.append(output.detach().requires_grad_())
+        return outputs[0].clone()
 
-    handle = layer.register_forward_hook(keep)
+    handle = layer.register_forward_hook(cut)
     try:
         with without_trace(model, device=images_BCHW.device, statistics=Statistics.RUNNING):
             logits_BK = model(images_BCHW)
-            if len(kept) != 1 or kept[0].ndim != 4:
+            if len(outputs) != 1 or outputs[0].ndim != 4:
                 raise ValueError(
                     "layer: expected a module that runs once and returns (B, C, h, w), "
-                    f"got outputs {[tuple(output.shape) for output in kept]}"
+                    f"got outputs {[tuple(output.shape) for output in outputs]}"
                 )
+            # The images of a batch do not interact, so one backward pass serves all of them.
             score = logits_BK.gather(1, classes_B[:, None]).sum()
-            gradient = torch.autograd.grad(score, kept[0])[0]
+            gradient = torch.autograd.grad(score, outputs[0])[0]
     finally:
         handle.remove()
+    # Grad-CAM: alpha_c = mean over positions of d y / d A_c, and the map is sum_c alpha_c A_c.
     weights = gradient.float().mean(dim=(2, 3), keepdim=True)
-    maps = (weights * kept[0].detach().float()).sum(dim=1, keepdim=True)
+    maps = (weights * outputs[0].detach().float()).sum(dim=1, keepdim=True)
     maps = F.interpolate(maps, size=images_BCHW.shape[-2:], mode="bicubic")[:, 0]
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     # A map that is constant but for rounding has nothing to show.
-    is_flat = high - low <= _FLAT * torch.maximum(high.abs(), low.abs())
+    is_flat = high - low <= 1e-5 * torch.maximum(high.abs(), low.abs())
     return torch.where(is_flat, torch.zeros_like(maps), (maps - low) / (high - low))
 
 
@@ -140,12 +141,12 @@ def best_overlaps(
 
 
 def localization_accuracy(overlaps_NT: Floats, *, is_right: NDArray[np.bool_]) -> Floats:
-    """Return the share of images localized, at each threshold of the map and level of overlap.
+    """Return the fraction of images localized, at each threshold of the map and level of overlap.
 
     Args:
         overlaps_NT: from `best_overlaps`.
-        is_right: (N,) images that may count; True for all where the class is taken as known, else
-            whether the predicted class is the label.
+        is_right: (N,) images that may count: whether the predicted class is the label, or True
+            for all to measure localization alone.
 
     Returns:
         (T, 3): one row per threshold, one column for each of `IOU_LEVELS`.
@@ -171,23 +172,20 @@ def last_feature_layer(model: nn.Module, images_BCHW: Tensor) -> str | None:
     """Return the name of the last module that gives a map of features, None if there is none.
 
     What follows it must be pooled: a network that turns its map into a row of tokens, such as a
-    vision transformer, has none. The model is left as it was.
-
-    Args:
-        model: takes ``images_BCHW``.
-        images_BCHW: one image is enough.
+    vision transformer, has none. One image is enough; the model is left as it was.
     """
+    # Record every module's output in the order of the forward pass.
     order: list[tuple[str, int, bool]] = []
     names = {module: name for name, module in model.named_modules() if name}
     runs = Counter[str]()
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
         if isinstance(output, Tensor):
             runs[names[module]] += 1
-            has_place = output.ndim == 4 and output.shape[-2:] != (1, 1)
-            order.append((names[module], output.ndim, has_place))
+            has_positions = output.ndim == 4 and output.shape[-2:] != (1, 1)
+            order.append((names[module], output.ndim, has_positions))
 
-    handles = [module.register_forward_hook(note) for module in names]
+    handles = [module.register_forward_hook(record) for module in names]
     try:
         with (
             torch.no_grad(),
@@ -197,9 +195,11 @@ def last_feature_layer(model: nn.Module, images_BCHW: Tensor) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
+    # The last map that is made by a module that runs once; a row of tokens (three dimensions) after
+    # it takes its positions away.
     last = None
-    for name, num_dimensions, has_place in order:
-        if has_place and runs[name] == 1:
+    for name, num_dimensions, has_positions in order:
+        if has_positions and runs[name] == 1:
             last = name
         elif num_dimensions == 3:
             last = None

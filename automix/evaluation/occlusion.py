@@ -1,6 +1,9 @@
 """Accuracy while more and more of the image, or of its object, is hidden.
 
-What is hidden at one fraction is hidden at every larger one.
+What is hidden at one fraction is hidden at every larger one. All functions take uint8 images,
+``fraction`` in [0, 1], a ``fill`` value per channel in [0, 1] (papers use the mean), and raise
+ValueError for values out of range. ``indices``, (N,) int64, are the numbers of the images in their
+dataset, 0 to N - 1 by default: draws belong to them, not to the batch.
 
 Shape suffixes: N images, C channels, H rows, W columns, K classes, P patches.
 """
@@ -27,8 +30,8 @@ class OcclusionCurve:
 
     Attributes:
         num_images: how many images each accuracy is of.
-        fractions: hidden shares, in [0, 1].
-        accuracies: share of correct predictions at each, in [0, 1].
+        fractions: hidden, in [0, 1].
+        accuracies: fraction of correct predictions at each, in [0, 1].
     """
 
     num_images: int
@@ -47,24 +50,15 @@ def occlude_patches(
 ) -> Tensor:
     """Return images with a random ``fraction`` of the patches of a grid filled.
 
-    Papers use patches of 16 pixels for 224-pixel images, and the mean as the fill (0 after
-    normalization). Patches at the right and lower border may be cut.
-
-    Args:
-        images_NCHW: uint8.
-        fraction: share of the patches to hide, rounded to whole patches, in [0, 1].
-        patch_size: side of a patch in pixels.
-        fill: value per channel, in [0, 1].
-        seed: names the order in which each image's patches are hidden.
-        indices: (N,) int64 number of each image in its dataset; 0 to N - 1 by default.
-
-    Raises:
-        ValueError: a value is out of range.
+    "Random PatchDrop" of https://arxiv.org/abs/2105.10497, with patches of 16 pixels for 224-pixel
+    images. The fraction is rounded to whole patches; those at the right and lower border may be
+    cut. ``seed`` names the order in which each image's patches are hidden.
     """
     _check(images_NCHW, fraction, fill)
     rows, columns = _grid(images_NCHW, patch_size)
     if indices is None:
         indices = torch.arange(len(images_NCHW), device=images_NCHW.device)
+    # One order per image, of which the first patches are hidden: larger fractions hide more of it.
     random = SampleRandom(seed=seed, indices=indices)
     order_NP = random.uniform("patches", (rows * columns,)).argsort(dim=1, stable=True)
     return _with_patches_filled(images_NCHW, order_NP, fraction, patch_size, fill)
@@ -81,17 +75,8 @@ def occlude_salient_patches(
     """Return images with the most salient ``fraction`` of the patches of a grid filled.
 
     "Salient PatchDrop" of https://arxiv.org/abs/2105.10497: what a saliency map takes for the
-    object goes first. Equally salient patches go from the upper left to the lower right.
-
-    Args:
-        images_NCHW: uint8.
-        fraction: share of the patches to hide, rounded to whole patches, in [0, 1].
-        patch_size: side of a patch in pixels.
-        fill: value per channel, in [0, 1].
-        saliency_NHW: not negative; a patch counts by its mean.
-
-    Raises:
-        ValueError: a value is out of range, or there is not one map per image.
+    object goes first. A patch counts by the mean of the map, which is not negative. Equally salient
+    patches go from the upper left to the lower right.
     """
     _check(images_NCHW, fraction, fill)
     _grid(images_NCHW, patch_size)
@@ -119,18 +104,8 @@ def occlude_objects(
 ) -> Tensor:
     """Return images with a random rectangle of ``fraction`` of the object's box filled.
 
-    The rectangle has the shape of the box.
-
-    Args:
-        images_NCHW: uint8.
-        fraction: share of the area of the box, in [0, 1].
-        boxes: (N, 4) left, top, right and lower edge in pixels; the last two are exclusive.
-        fill: value per channel, in [0, 1].
-        seed: names the place of the rectangle in each image.
-        indices: (N,) int64 number of each image in its dataset; 0 to N - 1 by default.
-
-    Raises:
-        ValueError: a value is out of range, or there is not one box per image.
+    The rectangle has the shape of the box, and ``seed`` names its place. Boxes are (N, 4): left,
+    top, right and lower edge in pixels, the last two exclusive.
     """
     _check(images_NCHW, fraction, fill)
     if boxes.shape != (len(images_NCHW), 4):
@@ -141,6 +116,7 @@ def occlude_objects(
         indices = torch.arange(len(images_NCHW), device=device)
     random = SampleRandom(seed=seed, indices=indices)
     low_N2, high_N2 = boxes[:, :2].to(device).float(), boxes[:, 2:].to(device).float()
+    # Both sides scale by the root of the fraction of the area.
     size_N2 = (high_N2 - low_N2) * fraction**0.5
     start_N2 = low_N2 + random.uniform("place", (2,)) * (high_N2 - low_N2 - size_N2)
     (left, top), (right, bottom) = start_N2.T, (start_N2 + size_N2).T
@@ -198,6 +174,7 @@ def _with_patches_filled(
     """Fill the first ``fraction`` of the patches in ``order_NP``, numbered row by row."""
     height, width = images_NCHW.shape[-2:]
     rows, columns = _grid(images_NCHW, patch_size)
+    # The inverse of a permutation is the rank of each patch.
     is_hidden_NP = order_NP.argsort(dim=1) < round(fraction * rows * columns)
     is_hidden = is_hidden_NP.view(len(images_NCHW), 1, rows, columns)
     is_hidden = is_hidden.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)

@@ -13,8 +13,8 @@ NUM_PERMUTATIONS = 10_000
 def holm(p_values: ArrayLike) -> Floats:
     """Return p-values corrected for their number, in the order given (Holm 1979, step-down).
 
-    Refusing every hypothesis whose corrected value is at most alpha keeps the probability of any
-    wrong refusal at alpha, whatever the dependence between the comparisons.
+    Rejecting every hypothesis whose corrected value is at most alpha keeps the probability of any
+    false rejection at alpha, whatever the dependence between the comparisons.
 
     Args:
         p_values: (num_comparisons,) in [0, 1].
@@ -25,6 +25,8 @@ def holm(p_values: ArrayLike) -> Floats:
     values = np.asarray(p_values, dtype=np.float64)
     if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"p_values: expected numbers from 0 to 1 in one row, got {p_values!r}")
+    # The k-th smallest of m values is multiplied by m - k + 1, and none may fall below a smaller
+    # one: a hypothesis is rejected only if all with smaller values are.
     order = np.argsort(values, kind="stable")
     factors = np.arange(len(values), 0, -1)
     corrected = np.empty_like(values)
@@ -37,23 +39,32 @@ def paired_p_value(
 ) -> float:
     """Return the two-sided p-value that paired runs differ in the mean, by flipping signs.
 
-    Exact when all 2^n sign patterns are at most ``num_permutations``; otherwise patterns are drawn
-    and the pattern seen counts as one of them, so the value is never 0.
+    Under the null hypothesis each difference is as likely as its negative. Exact when all 2^n sign
+    patterns are at most ``num_permutations``; otherwise patterns are drawn and the observed one
+    counts as one of them, so the value is never 0.
 
     Args:
         a: (num_runs,) finite.
         b: (num_runs,) finite; row i used the same seed as row i of ``a``.
-        num_permutations: largest number of sign patterns looked at.
+        num_permutations: largest number of sign patterns.
         seed: seed of the drawn patterns.
 
     Raises:
         ValueError: the arrays are not one row of at least two finite values of equal number.
     """
-    first, second = _two_rows(a, b)
+    first, second = (np.asarray(values, dtype=np.float64) for values in (a, b))
+    if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
+        raise ValueError(
+            "a, b: expected two rows of equal length with at least 2 values, "
+            f"got shapes {first.shape} and {second.shape}"
+        )
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("a, b: expected finite values, got some that are not")
 
     def mean_difference(x: Floats, y: Floats, axis: int) -> Floats:
         return np.asarray((x - y).mean(axis=axis))
 
+    # "samples" swaps the two values of a pair, which flips the sign of their difference.
     result = stats.permutation_test(
         (first, second),
         mean_difference,
@@ -63,15 +74,3 @@ def paired_p_value(
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)
-
-
-def _two_rows(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
-    first, second = (np.asarray(values, dtype=np.float64) for values in (a, b))
-    if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
-        raise ValueError(
-            "a, b: expected two rows of equal length with at least 2 values, "
-            f"got shapes {first.shape} and {second.shape}"
-        )
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ValueError("a, b: expected finite values, got some that are not")
-    return first, second

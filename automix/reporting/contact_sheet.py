@@ -25,7 +25,7 @@ from automix.files import write_bytes, write_text
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.types import MixedBatch
 from automix.reporting.html import render
-from automix.reporting.palette import LIGHT, OPERATOR_NAMES, OWN_COLOR, PARTNER_COLOR
+from automix.reporting.palette import LIGHT, OWN_COLOR, PARTNER_COLOR
 from automix.schedule import Decision
 
 Pixels = NDArray[np.uint8]
@@ -131,7 +131,7 @@ def contact_sheet(
     value = f"{decision.strength:g}"
     return ContactSheet(
         name=decision.operator.value,
-        title=OPERATOR_NAMES[decision.operator] + (f" {value}" if has_strength else ""),
+        title=OPERATOR_FACTS[decision.operator].label + (f" {value}" if has_strength else ""),
         note=facts.summary,
         strength=f"strength {value}: {facts.strength.meaning}" if has_strength else "",
         rows=tuple(

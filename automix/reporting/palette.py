@@ -1,17 +1,12 @@
-"""One color per operator, one set of inks per theme: the same in every picture and page.
+"""Inks of the themes and of the two parents; the choice of the colors of `OPERATOR_FACTS`.
 
-Seven colors are those of Okabe and Ito (https://jfly.uni-koeln.de/color/); the other five were
+Seven of these are from Okabe and Ito (https://jfly.uni-koeln.de/color/); the other five were
 chosen to keep, in OKLab under the protanopia and deuteranopia of Machado et al. (2009), the
 smallest distance of any two at that of Okabe and Ito's own set (0.076). Families lean to a range
 of hues: random ones blue to green, saliency-maximal ones red to yellow, sampled ones purple.
 """
 
 from dataclasses import dataclass
-
-from automix.operator_info import OPERATOR_FACTS
-
-OPERATOR_COLORS = {operator: facts.color for operator, facts in OPERATOR_FACTS.items()}
-OPERATOR_NAMES = {operator: facts.label for operator, facts in OPERATOR_FACTS.items()}
 
 OWN_COLOR = "#0072b2"
 """Color of the first parent, the image of the batch itself (`lam`)."""

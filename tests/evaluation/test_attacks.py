@@ -56,8 +56,8 @@ def test_attacks_on_a_linear_model_are_the_analytic_optimum(epsilon: float) -> N
     optimum = (images + epsilon * direction).clamp(0, 1)
     torch.testing.assert_close(fgsm(model, images, labels, epsilon=epsilon), optimum)
     settings = PgdSettings(epsilon=epsilon, step_size=epsilon / 4, num_steps=20, num_restarts=2)
-    found = pgd(model, images, labels, settings=settings, seed=0)
-    torch.testing.assert_close(found, optimum)
+    result = pgd(model, images, labels, settings=settings, seed=0)
+    torch.testing.assert_close(result, optimum)
     assert not torch.equal(optimum, images + epsilon * direction)
 
 
@@ -151,7 +151,7 @@ def test_counts_agree_with_attacks_by_hand_whatever_the_batches() -> None:
     assert counts.pgd == (model(many_steps).argmax(1) == labels).sum()
     assert max(counts.pgd, counts.fgsm) < counts.clean
     for parts in ((0, 25, 60), (0, 1, 31, 60)):
-        found = [
+        result = [
             count_survivors(
                 model,
                 dataclasses.replace(whole.part(start, stop), batch_size=11),
@@ -160,8 +160,8 @@ def test_counts_agree_with_attacks_by_hand_whatever_the_batches() -> None:
             )
             for start, stop in itertools.pairwise(parts)
         ]
-        assert sum(part.pgd for part in found) == counts.pgd
-        assert sum(part.fgsm for part in found) == counts.fgsm
+        assert sum(part.pgd for part in result) == counts.pgd
+        assert sum(part.fgsm for part in result) == counts.fgsm
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 3])

@@ -42,7 +42,7 @@ def test_it_beats_a_linear_model_exactly_where_the_optimum_does() -> None:
     labels: Tensor = model(pixels.float() / 255).argmax(1)
     epsilon = 4 / 255
     state = torch.get_rng_state()
-    found = survivors_of_autoattack(
+    result = survivors_of_autoattack(
         model, EvaluationImages.whole(pixels, labels), epsilon=epsilon, num_classes=5, seed=0
     )
     assert torch.equal(torch.get_rng_state(), state)
@@ -53,7 +53,7 @@ def test_it_beats_a_linear_model_exactly_where_the_optimum_does() -> None:
         direction = (weights[other] - weights[labels]).sign().view(images.shape)
         moved = (images + epsilon * direction).clamp(0, 1)
         logits = model(moved).detach()
-        own = logits.gather(1, labels[:, None])[:, 0]
-        robust &= (logits[:, other] <= own) | (labels == other)
+        by_hand = logits.gather(1, labels[:, None])[:, 0]
+        robust &= (logits[:, other] <= by_hand) | (labels == other)
     assert 0 < robust.sum() < 40
-    assert found == int(robust.sum())
+    assert result == int(robust.sum())

@@ -68,7 +68,7 @@ def scipy_log_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def slope_root(logits: Tensor, labels: Tensor) -> float:
-    """Where likelihoods are nearly flat, minimizers of the value are exact to 1e-4 only."""
+    """Root of the slope: minimizers of nearly flat likelihoods are exact to 1e-4 only."""
     wide = logits.double()
     margins = (wide - wide.gather(1, labels[:, None])).numpy()
 

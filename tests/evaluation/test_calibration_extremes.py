@@ -73,9 +73,9 @@ def test_one_image() -> None:
 @pytest.mark.parametrize("scale", [1e3, 1e6, 1e30])
 def test_huge_logits_are_certain_and_scores_stay_finite(scale: float) -> None:
     logits, labels = random_logits(200, 6, scale), torch.arange(200) % 6
-    share_wrong = 1 - accuracy(logits, labels).item()
-    assert ece(logits, labels).item() == pytest.approx(share_wrong, abs=2e-3)
-    assert brier(logits, labels).item() == pytest.approx(2 * share_wrong, abs=5e-3)
+    fraction_wrong = 1 - accuracy(logits, labels).item()
+    assert ece(logits, labels).item() == pytest.approx(fraction_wrong, abs=2e-3)
+    assert brier(logits, labels).item() == pytest.approx(2 * fraction_wrong, abs=5e-3)
     assert math.isfinite(nll(logits, labels).item())
     assert 0.01 * 0.999 <= fit_temperature(logits, labels).item() <= 100 * 1.001
     assert reliability(logits, labels).count.sum() == 200

@@ -89,22 +89,22 @@ def test_report_becomes_json_and_top_five_needs_more_than_five_classes() -> None
 
 def test_class_accuracy_agrees_with_scikit_learn() -> None:
     logits, labels = predictions(2, 400)
-    found = group_accuracy(logits, labels, groups=labels, num_groups=8)
+    result = group_accuracy(logits, labels, groups=labels, num_groups=8)
     table = confusion_matrix(labels, logits.argmax(1))
     expected = table.diagonal() / table.sum(1)
-    np.testing.assert_allclose(np.array(found.values, dtype=float), expected)
-    assert found.counts == tuple(table.sum(1))
-    assert found.macro == pytest.approx(balanced_accuracy_score(labels, logits.argmax(1)))
-    assert found.standard_deviation == pytest.approx(expected.std())
-    assert (found.worst, found.worst_group) == (expected.min(), expected.argmin())
+    np.testing.assert_allclose(np.array(result.values, dtype=float), expected)
+    assert result.counts == tuple(table.sum(1))
+    assert result.macro == pytest.approx(balanced_accuracy_score(labels, logits.argmax(1)))
+    assert result.standard_deviation == pytest.approx(expected.std())
+    assert (result.worst, result.worst_group) == (expected.min(), expected.argmin())
 
 
 def test_groups_without_images_are_left_out() -> None:
     logits = torch.tensor([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0]])
     labels, groups = torch.tensor([0, 1, 1]), torch.tensor([3, 1, 3])
-    found = group_accuracy(logits, labels, groups=groups, num_groups=5)
-    assert found.values == (None, 0.0, None, 1.0, None)
-    assert (found.macro, found.standard_deviation, found.worst_group) == (0.5, 0.5, 1)
+    result = group_accuracy(logits, labels, groups=groups, num_groups=5)
+    assert result.values == (None, 0.0, None, 1.0, None)
+    assert (result.macro, result.standard_deviation, result.worst_group) == (0.5, 0.5, 1)
 
 
 def test_mismatched_predictions_are_refused() -> None:

@@ -22,12 +22,12 @@ def make_random(indices: list[int], seed: int = 3) -> SampleRandom:
 def test_numbers_are_splitmix_of_seed_name_sample_and_counter() -> None:
     step = 0x9E3779B97F4A7C15
     key = derived_seed(3, Stream.CORRUPTION, step=int.from_bytes(b"noise", "little"))
-    found = make_random([0, 7]).uniform("noise", (5,))
+    result = make_random([0, 7]).uniform("noise", (5,))
     for row, index in enumerate((0, 7)):
         sample_key = slow_mix((index * step + key) & MASK)
         for column in range(5):
             bits = slow_mix((sample_key + (column + 1) * step) & MASK)
-            assert found[row, column].item() == ((bits >> 41) + 0.5) / 2**23
+            assert result[row, column].item() == ((bits >> 41) + 0.5) / 2**23
 
 
 def test_a_sample_meets_the_same_numbers_in_any_batch() -> None:

@@ -45,23 +45,23 @@ def images(num_images: int = 5) -> torch.Tensor:
 def test_maps_are_cam_where_pooling_and_one_linear_map_follow() -> None:
     model = Pooled().eval()
     classes = torch.tensor([0, 1, 2, 3, 1])
-    found = class_activation_maps(model, images(), classes, layer=model.activation)
+    result = class_activation_maps(model, images(), classes, layer=model.activation)
     with torch.no_grad():
         active = model.activation(model.features(images()))
         cam = torch.einsum("bc,bchw->bhw", model.head.weight[classes], active)
         large = F.interpolate(cam[:, None], size=(15, 19), mode="bicubic")[:, 0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-    torch.testing.assert_close(found, (large - low) / (high - low), atol=1e-5, rtol=1e-4)
-    assert found.shape == (5, 15, 19)
+    torch.testing.assert_close(result, (large - low) / (high - low), atol=1e-5, rtol=1e-4)
+    assert result.shape == (5, 15, 19)
 
 
 def test_maps_leave_the_model_as_it_was_even_before_an_in_place_layer() -> None:
     model = Pooled().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = class_activation_maps(
+    result = class_activation_maps(
         model, images(), torch.zeros(5, dtype=torch.int64), layer=model.features
     )
-    assert found.isfinite().all()
+    assert result.isfinite().all()
     assert model.features.training
     assert not model.features._forward_hooks
     for name, tensor in model.state_dict().items():
@@ -72,8 +72,8 @@ def test_maps_leave_the_model_as_it_was_even_before_an_in_place_layer() -> None:
 def test_a_constant_map_becomes_zero() -> None:
     model = Pooled().eval()
     blank = torch.zeros(2, 3, 15, 19)
-    found = class_activation_maps(model, blank, torch.tensor([0, 1]), layer=model.activation)
-    assert (found == 0).all()
+    result = class_activation_maps(model, blank, torch.tensor([0, 1]), layer=model.activation)
+    assert (result == 0).all()
 
 
 def test_a_layer_that_does_not_run_or_has_no_map_is_refused() -> None:
@@ -108,9 +108,9 @@ def slow_boxes(is_on: NDArray[np.bool_]) -> set[tuple[int, int, int, int]]:
 def test_boxes_agree_with_flood_fill(threshold: float) -> None:
     maps = np.random.default_rng(0).random((6, 13, 17))
     for image in maps:
-        found = boxes_of(image, threshold)
-        assert found.shape == (len(found), 4)
-        assert {tuple(box) for box in found.tolist()} == slow_boxes(image > threshold)
+        result = boxes_of(image, threshold)
+        assert result.shape == (len(result), 4)
+        assert {tuple(box) for box in result.tolist()} == slow_boxes(image > threshold)
 
 
 def test_overlaps_agree_with_torchvision_and_disjoint_boxes_have_none() -> None:
@@ -181,8 +181,8 @@ def published_max_box_acc_v2(
         for step in range(num_thresholds):
             hits = 0
             for image, true in zip(maps, boxes, strict=True):
-                found = slow_boxes(image > step / num_thresholds)
-                pairs = [(f, t) for f in found for t in true.tolist()]
+                result = slow_boxes(image > step / num_thresholds)
+                pairs = [(f, t) for f in result for t in true.tolist()]
                 hits += any(slow_overlap(f, t, image.shape) >= level for f, t in pairs)
             per_threshold.append(hits / len(maps))
         per_level.append(max(per_threshold))
@@ -208,9 +208,9 @@ def test_max_box_accuracy_agrees_with_loops_over_pixels() -> None:
         # Bright where the first object is, but for its upper row.
         image[top + 1 : bottom, left:right] += 0.6
     overlaps = best_overlaps(maps, boxes, num_thresholds=12)
-    found = max_box_accuracy(localization_accuracy(overlaps, is_right=np.ones(5, dtype=bool)))
-    assert found == pytest.approx(published_max_box_acc_v2(maps, boxes, 12))
-    assert 0 < found < 1
+    result = max_box_accuracy(localization_accuracy(overlaps, is_right=np.ones(5, dtype=bool)))
+    assert result == pytest.approx(published_max_box_acc_v2(maps, boxes, 12))
+    assert 0 < result < 1
 
 
 class Tokens(nn.Module):

@@ -34,9 +34,9 @@ def test_whole_patches_are_hidden_and_their_number_is_the_fraction() -> None:
     for fraction in (0, 0.25, 0.5, 1):
         result = occlude_patches(images, fraction, patch_size=4, fill=FILL, seed=0)
         patches = hidden_pixels(images, result).unfold(1, 4, 4).unfold(2, 4, 4)
-        share = patches.float().mean((3, 4))
-        assert set(share.flatten().tolist()) <= {0.0, 1.0}
-        assert (share.sum((1, 2)) == round(24 * fraction)).all()
+        hidden = patches.float().mean((3, 4))
+        assert set(hidden.flatten().tolist()) <= {0.0, 1.0}
+        assert (hidden.sum((1, 2)) == round(24 * fraction)).all()
     assert torch.equal(images, plain(5, 16, 24))
 
 
@@ -61,7 +61,7 @@ def test_border_patches_are_cut() -> None:
     assert hidden_pixels(images, result).all()
 
 
-def test_objects_are_hidden_by_a_nested_rectangle_of_the_share() -> None:
+def test_objects_are_hidden_by_a_nested_rectangle_of_the_fraction() -> None:
     images = plain(20, 40, 60)
     boxes = torch.tensor([[10, 5, 50, 35]]).repeat(20, 1)
     last = torch.zeros(20, 40, 60, dtype=torch.bool)
@@ -70,8 +70,8 @@ def test_objects_are_hidden_by_a_nested_rectangle_of_the_share() -> None:
         now = hidden_pixels(images, result)
         assert (last <= now).all()
         assert now[:, :5].sum() + now[:, 35:].sum() + now[:, :, :10].sum() == 0
-        share = now.float().sum((1, 2)) / 1200
-        assert (share - fraction).abs().max() < 0.06
+        hidden = now.float().sum((1, 2)) / 1200
+        assert (hidden - fraction).abs().max() < 0.06
         last = now
     whole = occlude_objects(images, 1, boxes=boxes, fill=FILL, seed=0)
     assert (hidden_pixels(images, whole).sum((1, 2)) == 1200).all()

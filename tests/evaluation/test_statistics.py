@@ -159,8 +159,8 @@ def test_coverage_of_the_paired_difference(statistic: Statistic, kind: str, num_
     b = generator.standard_normal(shape)
     noise = generator.exponential(size=shape) if kind == "skewed" else generator.normal(1, 2, shape)
     intervals = [
-        paired_difference(ours, theirs, num_bootstrap=400, seed=index, statistic=statistic)
-        for index, (ours, theirs) in enumerate(zip(b + noise, b, strict=True))
+        paired_difference(ours, other, num_bootstrap=400, seed=index, statistic=statistic)
+        for index, (ours, other) in enumerate(zip(b + noise, b, strict=True))
     ]
     assert 0.93 <= covered(intervals, 1.0) <= 0.97
 
@@ -236,13 +236,13 @@ def test_intraclass_correlation_of_noiseless_schedules_is_one() -> None:
     assert (interval.low, interval.estimate, interval.high) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
-def test_coverage_of_the_intraclass_correlation(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.8])
+def test_coverage_of_the_intraclass_correlation(fraction: float) -> None:
     generator = np.random.default_rng(8)
-    schedules = np.sqrt(share) * generator.standard_normal((NUM_EXPERIMENTS, 10, 1))
-    tables = schedules + np.sqrt(1 - share) * generator.standard_normal((NUM_EXPERIMENTS, 10, 4))
+    schedules = np.sqrt(fraction) * generator.standard_normal((NUM_EXPERIMENTS, 10, 1))
+    tables = schedules + np.sqrt(1 - fraction) * generator.standard_normal((NUM_EXPERIMENTS, 10, 4))
     intervals = [intraclass_correlation(table) for table in tables]
-    assert 0.93 <= covered(intervals, share) <= 0.97
+    assert 0.93 <= covered(intervals, fraction) <= 0.97
 
 
 def test_rank_correlation_agrees_with_scipy_with_ties() -> None:

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from automix.operator_info import Operator
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.reporting.palette import (
     LIGHT,
-    OPERATOR_COLORS,
-    OPERATOR_NAMES,
     OWN_COLOR,
     PARTNER_COLOR,
     Theme,
@@ -67,15 +65,14 @@ def oklab(color: str, vision: Floats) -> Floats:
 
 
 def test_every_operator_has_one_color_and_one_name() -> None:
-    assert set(OPERATOR_COLORS) == set(Operator) == set(OPERATOR_NAMES)
-    assert len(set(OPERATOR_COLORS.values())) == len(Operator)
-    assert len(set(OPERATOR_NAMES.values())) == len(Operator)
-    assert all(re.fullmatch("#[0-9a-f]{6}", color) for color in OPERATOR_COLORS.values())
+    colors = {facts.color for facts in OPERATOR_FACTS.values()}
+    assert len(colors) == len({facts.label for facts in OPERATOR_FACTS.values()}) == len(Operator)
+    assert all(re.fullmatch("#[0-9a-f]{6}", color) for color in colors)
 
 
 @pytest.mark.parametrize("vision", VISION)
 def test_any_two_operators_differ_for_every_vision(vision: str) -> None:
-    seen = {key: oklab(color, VISION[vision]) for key, color in OPERATOR_COLORS.items()}
+    seen = {key: oklab(facts.color, VISION[vision]) for key, facts in OPERATOR_FACTS.items()}
     distances = {
         pair: float(np.linalg.norm(seen[pair[0]] - seen[pair[1]]))
         for pair in itertools.combinations(Operator, 2)
@@ -98,7 +95,7 @@ def test_contrast_of_black_and_white() -> None:
 
 @pytest.mark.parametrize("operator", Operator)
 def test_names_are_readable_on_their_colors(operator: Operator) -> None:
-    color = OPERATOR_COLORS[operator]
+    color = OPERATOR_FACTS[operator].color
     # 4.5 is WCAG's level AA for text.
     assert contrast_ratio(ink_on(color), color) > 4.5
 

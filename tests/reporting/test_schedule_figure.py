@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from automix.operator_info import Operator
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.reporting.canvas import NARROW, WIDE
 from automix.reporting.figures.schedule import (
     SchedulePanel,
@@ -16,7 +16,6 @@ from automix.reporting.figures.schedule import (
     relative_strength,
     schedule_figure,
 )
-from automix.reporting.palette import OPERATOR_COLORS, OPERATOR_NAMES
 from automix.schedule import Decision, Schedule
 from tests.reporting.examples import CROWDED, LEARNED, schedule_of
 
@@ -80,7 +79,7 @@ def test_areas_have_the_colors_of_their_operators() -> None:
     patches = [patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
     assert len(patches) == len(Operator)
     for patch in patches:
-        color = OPERATOR_COLORS[Operator(str(patch.get_label()))]
+        color = OPERATOR_FACTS[Operator(str(patch.get_label()))].color
         assert to_hex(patch.get_facecolor()) == color
 
 
@@ -92,7 +91,7 @@ def test_every_drawn_operator_is_named_once(schedule: Schedule, width: float) ->
     names = [text.get_text() for text in axes.texts]
     if legend := axes.get_legend():
         names += [text.get_text() for text in legend.get_texts()]
-    expected = {OPERATOR_NAMES[operator] for operator in expected_areas(schedule)}
+    expected = {OPERATOR_FACTS[operator].label for operator in expected_areas(schedule)}
     assert sorted(names) == sorted(expected)
 
 

@@ -40,6 +40,7 @@ def shot_noise(images_BCHW: Tensor, random: SampleRandom, photons: float) -> Ten
     cumulative = torch.special.gammaincc(counts + 1, levels[:, None])
     table = (cumulative * (_UNIT - 1)).long()
     offsets = torch.arange(_NUM_LEVELS)[:, None] * _UNIT
+    # One sorted table for all levels: an offset per level keeps each in a range of its own.
     sorted_table = (table + offsets).flatten().to(images_BCHW.device)
     level = (images_BCHW * (_NUM_LEVELS - 1)).round().long()
     draws = (random.uniform("noise", images_BCHW.shape[1:]).double() * (_UNIT - 1)).long()
@@ -47,11 +48,11 @@ def shot_noise(images_BCHW: Tensor, random: SampleRandom, photons: float) -> Ten
     return (positions - level * len(counts)).to(images_BCHW.dtype) / photons
 
 
-def impulse_noise(images_BCHW: Tensor, random: SampleRandom, share: float) -> Tensor:
-    """Replace a ``share`` of all values by 0 or 1, with equal probability."""
+def impulse_noise(images_BCHW: Tensor, random: SampleRandom, fraction: float) -> Tensor:
+    """Replace a ``fraction`` of all values by 0 or 1, with equal probability."""
     draws = random.uniform("noise", images_BCHW.shape[1:])
-    salted = torch.where(draws < share / 2, 1.0, images_BCHW)
-    return torch.where(draws > 1 - share / 2, 0.0, salted)
+    salted = torch.where(draws < fraction / 2, 1.0, images_BCHW)
+    return torch.where(draws > 1 - fraction / 2, 0.0, salted)
 
 
 _BLOCK = 8
@@ -94,6 +95,7 @@ def jpeg_compression(images_BCHW: Tensor, random: SampleRandom, quality: int) ->
         return _through_blocks(levels - 128, _LUMINANCE, quality).add(128).clamp(0, 255) / 255
     matrix = levels.new_tensor(_TO_YCC)
     center = levels.new_tensor([0.0, 128.0, 128.0]).view(1, -1, 1, 1)
+    # Color differences at half the resolution (4:2:0), luma at the full one.
     ycc = (torch.einsum("dc,bchw->bdhw", matrix, levels) + center).round()
     luma = _through_blocks(ycc[:, :1] - 128, _LUMINANCE, quality) + 128
     color = _half_resolution(ycc[:, 1:])
@@ -137,6 +139,7 @@ def _through_blocks(
     height, width = values_BCHW.shape[-2:]
     padded = F.pad(values_BCHW, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
     batch, channels, full_height, full_width = padded.shape
+    # (B, C, rows of blocks, columns of blocks, 8, 8), then T X T^t, round, and back.
     blocks = padded.view(
         batch, channels, full_height // _BLOCK, _BLOCK, full_width // _BLOCK, _BLOCK
     ).transpose(3, 4)
@@ -157,6 +160,7 @@ def _cosine_transform(like: Tensor) -> Tensor:
 
 def _scaled_table(table: tuple[tuple[int, ...], ...], quality: int, like: Tensor) -> Tensor:
     """Return the quantization steps of a quality by libjpeg's rule."""
+    # 100% is the table of the standard, at quality 50.
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     steps = (torch.tensor(table) * percent + 50) // 100
     return steps.clamp(1, 255).to(like)
@@ -172,13 +176,13 @@ def contrast(images_BCHW: Tensor, random: SampleRandom, factor: float) -> Tensor
 def elastic_transform(
     images_BCHW: Tensor, random: SampleRandom, amount: float, sigma: float, jitter: float
 ) -> Tensor:
-    """Distort by a random affine map and a smooth random field.
+    """Distort by a random affine map and a smooth random field (Simard et al. 2003).
 
     Args:
         images_BCHW: in [0, 1]; mirrored outside.
         random: draws the map and the field.
-        amount: uniform displacements of at most this many pixels are smoothed ...
-        sigma: ... by a Gaussian of this width.
+        amount: largest displacement of the field, in pixels, before it is smoothed.
+        sigma: width of the Gaussian that smooths it.
         jitter: three points at a third of the image around its center move by at most this many
             pixels in each direction, and the plane with them.
     """
@@ -190,7 +194,8 @@ def elastic_transform(
     rows = torch.arange(height, device=images_BCHW.device).view(1, -1, 1)
     columns = torch.arange(width, device=images_BCHW.device).view(1, 1, -1)
     arm = max(1, min(height, width) // 3)
-    # Coordinates in which the three points are (1, 1), (1, -1) and (-1, -1).
+    # An affine map by three moving points, in coordinates in which they are (1, 1), (1, -1) and
+    # (-1, -1): the three weights are 1 at one point each and 0 at the others.
     v = (rows - height // 2) / arm
     u = (columns - width // 2) / arm
     weights = (1 + u) / 2, (v - u) / 2, (1 - v) / 2

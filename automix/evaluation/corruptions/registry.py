@@ -5,10 +5,10 @@ Shape suffixes: N images, C channels, H rows, W columns.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from automix.errors import DataError
-from automix.evaluation.corruptions import blur_weather as blur
-from automix.evaluation.corruptions import blur_weather as weather
-from automix.evaluation.corruptions import noise_digital as digital
-from automix.evaluation.corruptions import noise_digital as jpeg
-from automix.evaluation.corruptions import noise_digital as noise
+from automix.evaluation.corruptions import blur_weather, noise_digital
 from automix.evaluation.counter_random import SampleRandom
 from automix.random_streams import Stream, derived_seed
 
@@ -49,88 +45,79 @@ class Corruption(StrEnum):
     JPEG_COMPRESSION = "jpeg_compression"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorruptionSpec:
-    """How a corruption is made.
-
-    Attributes:
-        apply: takes float images in [0, 1], the draws, and the parameters of a severity.
-        parameters: of severities 1 to 5.
-    """
+class CorruptionSpec(NamedTuple):
+    """A function of float images in [0, 1], draws and parameters; its parameters by severity."""
 
     apply: Callable[..., Tensor]
     parameters: tuple[tuple[float, ...], ...]
 
 
-# Parameters are the published ones (https://arxiv.org/abs/1903.12261, the authors' script for
-# CIFAR) for noise, zoom blur, fog, brightness, contrast, pixelate and JPEG. The others are ours:
-# the published severities of glass blur, frost and the elastic transform are not ordered by
-# distance from the clean image, nor are those of defocus blur on images of more than 32 pixels;
-# 3 and 4 of motion blur are the same, and snow varies in seven ways at once.
+def _spec(apply: Callable[..., Tensor], *parameters: tuple[float, ...]) -> CorruptionSpec:
+    return CorruptionSpec(apply, parameters)
+
+
+# Parameters are the published ones (Hendrycks and Dietterich 2019, https://arxiv.org/abs/1903.12261,
+# the authors' script for CIFAR) for noise, zoom blur, fog, brightness, contrast, pixelate and JPEG.
+# The others are ours: the published severities of glass blur, frost and the elastic transform are
+# not ordered by distance from the clean image, nor are those of defocus blur on images of more than
+# 32 pixels; 3 and 4 of motion blur are the same, and snow varies in seven ways at once.
 CORRUPTIONS: Mapping[Corruption, CorruptionSpec] = MappingProxyType(
     {
-        Corruption.GAUSSIAN_NOISE: CorruptionSpec(
-            apply=noise.gaussian_noise, parameters=((0.04,), (0.06,), (0.08,), (0.09,), (0.1,))
+        Corruption.GAUSSIAN_NOISE: _spec(
+            noise_digital.gaussian_noise, (0.04,), (0.06,), (0.08,), (0.09,), (0.1,)
         ),
-        Corruption.SHOT_NOISE: CorruptionSpec(
-            apply=noise.shot_noise, parameters=((500,), (250,), (100,), (75,), (50,))
+        Corruption.SHOT_NOISE: _spec(
+            noise_digital.shot_noise, (500,), (250,), (100,), (75,), (50,)
         ),
-        Corruption.IMPULSE_NOISE: CorruptionSpec(
-            apply=noise.impulse_noise, parameters=((0.01,), (0.02,), (0.03,), (0.05,), (0.07,))
+        Corruption.IMPULSE_NOISE: _spec(
+            noise_digital.impulse_noise, (0.01,), (0.02,), (0.03,), (0.05,), (0.07,)
         ),
-        Corruption.DEFOCUS_BLUR: CorruptionSpec(
-            apply=blur.defocus_blur,
-            parameters=((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.5), (1.5, 0.5)),
+        Corruption.DEFOCUS_BLUR: _spec(
+            blur_weather.defocus_blur, (0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.5), (1.5, 0.5)
         ),
-        Corruption.GLASS_BLUR: CorruptionSpec(
-            apply=blur.glass_blur,
-            parameters=((0.4, 0.4, 1), (0.4, 0.7, 1), (0.4, 1, 1), (0.4, 0.8, 2), (0.4, 1, 2)),
+        Corruption.GLASS_BLUR: _spec(
+            blur_weather.glass_blur,
+            *((0.4, 0.4, 1), (0.4, 0.7, 1), (0.4, 1, 1), (0.4, 0.8, 2), (0.4, 1, 2)),
         ),
-        Corruption.MOTION_BLUR: CorruptionSpec(
-            apply=blur.motion_blur, parameters=((1,), (1.5,), (2,), (2.25,), (2.5,))
+        Corruption.MOTION_BLUR: _spec(
+            blur_weather.motion_blur, (1,), (1.5,), (2,), (2.25,), (2.5,)
         ),
-        Corruption.ZOOM_BLUR: CorruptionSpec(
-            apply=blur.zoom_blur, parameters=((1.05,), (1.1,), (1.15,), (1.2,), (1.25,))
+        Corruption.ZOOM_BLUR: _spec(
+            blur_weather.zoom_blur, (1.05,), (1.1,), (1.15,), (1.2,), (1.25,)
         ),
-        Corruption.SNOW: CorruptionSpec(
-            apply=weather.snow,
-            parameters=(
-                (0.1, 0.6, 3, 0.95),
-                (0.1, 0.5, 4, 0.9),
-                (0.15, 0.55, 4, 0.9),
-                (0.25, 0.6, 6, 0.85),
-                (0.3, 0.65, 12, 0.8),
-            ),
+        Corruption.SNOW: _spec(
+            blur_weather.snow,
+            (0.1, 0.6, 3, 0.95),
+            (0.1, 0.5, 4, 0.9),
+            (0.15, 0.55, 4, 0.9),
+            (0.25, 0.6, 6, 0.85),
+            (0.3, 0.65, 12, 0.8),
         ),
-        Corruption.FROST: CorruptionSpec(
-            apply=weather.frost,
-            parameters=((1, 0.2), (1, 0.3), (0.95, 0.4), (0.9, 0.5), (0.85, 0.6)),
+        Corruption.FROST: _spec(
+            blur_weather.frost, (1, 0.2), (1, 0.3), (0.95, 0.4), (0.9, 0.5), (0.85, 0.6)
         ),
-        Corruption.FOG: CorruptionSpec(
-            apply=weather.fog,
-            parameters=((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+        Corruption.FOG: _spec(
+            blur_weather.fog, (0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)
         ),
-        Corruption.BRIGHTNESS: CorruptionSpec(
-            apply=weather.brightness, parameters=((0.05,), (0.1,), (0.15,), (0.2,), (0.3,))
+        Corruption.BRIGHTNESS: _spec(
+            blur_weather.brightness, (0.05,), (0.1,), (0.15,), (0.2,), (0.3,)
         ),
-        Corruption.CONTRAST: CorruptionSpec(
-            apply=digital.contrast, parameters=((0.75,), (0.5,), (0.4,), (0.3,), (0.15,))
+        Corruption.CONTRAST: _spec(
+            noise_digital.contrast, (0.75,), (0.5,), (0.4,), (0.3,), (0.15,)
         ),
-        Corruption.ELASTIC_TRANSFORM: CorruptionSpec(
-            apply=digital.elastic_transform,
-            parameters=(
-                (0.8, 1.9, 0.8),
-                (1.6, 1.6, 1.0),
-                (2.4, 1.3, 1.2),
-                (3.2, 1.3, 1.4),
-                (3.2, 1.0, 1.6),
-            ),
+        Corruption.ELASTIC_TRANSFORM: _spec(
+            noise_digital.elastic_transform,
+            (0.8, 1.9, 0.8),
+            (1.6, 1.6, 1.0),
+            (2.4, 1.3, 1.2),
+            (3.2, 1.3, 1.4),
+            (3.2, 1.0, 1.6),
         ),
-        Corruption.PIXELATE: CorruptionSpec(
-            apply=digital.pixelate, parameters=((0.95,), (0.9,), (0.85,), (0.75,), (0.65,))
+        Corruption.PIXELATE: _spec(
+            noise_digital.pixelate, (0.95,), (0.9,), (0.85,), (0.75,), (0.65,)
         ),
-        Corruption.JPEG_COMPRESSION: CorruptionSpec(
-            apply=jpeg.jpeg_compression, parameters=((80,), (65,), (58,), (50,), (40,))
+        Corruption.JPEG_COMPRESSION: _spec(
+            noise_digital.jpeg_compression, (80,), (65,), (58,), (50,), (40,)
         ),
     }
 )
@@ -179,86 +166,61 @@ def corrupt(
             f"indices: expected one for each of {len(images_NCHW)} images, "
             f"got shape {tuple(indices.shape)}"
         )
+    is_stored = images_NCHW.dtype == torch.uint8
     spec = CORRUPTIONS[corruption]
     parameters = spec.parameters[severity - 1]
     draws_seed = derived_seed(seed, Stream.CORRUPTION, rank=list(Corruption).index(corruption))
+    # In parts, so that the memory of a corruption does not grow with the dataset.
     result = torch.empty_like(images_NCHW)
     for start in range(0, len(images_NCHW), _IMAGES_AT_ONCE):
         part = slice(start, start + _IMAGES_AT_ONCE)
         random = SampleRandom(seed=draws_seed, indices=indices[part])
-        values = spec.apply(_as_unit(images_NCHW[part]), random, *parameters).clamp(0, 1)
-        result[part] = _as_bytes(values) if images_NCHW.dtype == torch.uint8 else values
+        images = images_NCHW[part].float()
+        images = images / 255 if is_stored else images
+        values = spec.apply(images, random, *parameters).clamp(0, 1)
+        # Means of bytes often lie half-way between two. The nudge makes them all round up; without
+        # it the last bit of a float, which depends on the size of the batch, would decide.
+        result[part] = values.mul(255).add(1e-3).round() if is_stored else values
     return result
-
-
-def _as_unit(images_BCHW: Tensor) -> Tensor:
-    """Return float32 images in [0, 1]."""
-    images = images_BCHW.float()
-    return images / 255 if images_BCHW.dtype == torch.uint8 else images
-
-
-def _as_bytes(images_BCHW: Tensor) -> Tensor:
-    """Return images in [0, 1] as whole numbers from 0 to 255."""
-    # Means of bytes often lie half-way between two. The nudge makes them all round up; without it
-    # the last bit of a float, which depends on the size of the batch, would decide.
-    return images_BCHW.mul(255).add(1e-3).round()
 
 
 _LABELS = "labels.npy"
 _BYTES_AT_ONCE = 1 << 20
 
-# MD5 sums of the files in the archives, as torch-uncertainty checks them (MIT license,
-# https://github.com/torch-uncertainty/torch-uncertainty).
+# MD5 sums of the files of CIFAR-10-C and CIFAR-100-C, as checked by torch-uncertainty (MIT
+# license, https://github.com/torch-uncertainty/torch-uncertainty).
+_SUMS = """
+gaussian_noise    ecaf8b9a2399ffeda7680934c33405fd ecc4d366eac432bdf25c024086f5e97d
+shot_noise        3a7239bb118894f013d9bf1984be7f11 b0a1fa6e1e465a747c1b204b1914048a
+impulse_noise     2090e01c83519ec51427e65116af6b1a 3b3c210ddfa0b5cb918ff4537a429fef
+defocus_blur      7d1322666342a0702b1957e92f6254bc d923e3d9c585a27f0956e2f2ad832564
+glass_blur        7361fb4019269e02dbf6925f083e8629 0bf384f38e5ccbf8dd479d9059b913e1
+motion_blur       fffa5f852ff7ad299cfe8a7643f090f4 732a7e2e54152ff97c742d4c388c5516
+zoom_blur         6ea8e63f1c5cdee1517533840641641b 0204613400c034a81c4830d5df81cb82
+snow              bb238de8555123da9c282dea23bd6e55 0237be164583af146b7b144e73b43465
+frost             31f6ab3bce1d9934abfb0cc13656f141 3a39c6823bdfaa0bf8b12fe7004b8117
+fog               7b397314b5670f825465fbcd1f6e9ccd 4efc7ebd5e82b028bdbe13048e3ea564
+brightness        0a81ef75e0b523c3383219c330a85d48 f22d7195aecd6abb541e27fca230c171
+contrast          3c8262171c51307f916c30a3308235a8 322bb385f1d05154ee197ca16535f71e
+elastic_transform 9421657c6cd452429cf6ce96cc412b5f a0792bd6581f6810878be71acedfc65a
+pixelate          0f14f7e2db14288304e1de10df16832f 96c00c60f144539e14cffb02ddbd0640
+jpeg_compression  2b9cc4c864e0193bb64db8d7728f8187 c851b7f1324e1d2ffddeb76920576d11
+labels            c439b113295ed5254878798ffe28fd54 bb4026e9ce52996b95f439544568cdb2
+"""
+_SUMS_BY_FILE = {name: sums for name, *sums in map(str.split, _SUMS.split("\n")[1:-1])}
 PUBLISHED_SUMS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "CIFAR-10-C": MappingProxyType(
-            {
-                "gaussian_noise": "ecaf8b9a2399ffeda7680934c33405fd",
-                "shot_noise": "3a7239bb118894f013d9bf1984be7f11",
-                "impulse_noise": "2090e01c83519ec51427e65116af6b1a",
-                "defocus_blur": "7d1322666342a0702b1957e92f6254bc",
-                "glass_blur": "7361fb4019269e02dbf6925f083e8629",
-                "motion_blur": "fffa5f852ff7ad299cfe8a7643f090f4",
-                "zoom_blur": "6ea8e63f1c5cdee1517533840641641b",
-                "snow": "bb238de8555123da9c282dea23bd6e55",
-                "frost": "31f6ab3bce1d9934abfb0cc13656f141",
-                "fog": "7b397314b5670f825465fbcd1f6e9ccd",
-                "brightness": "0a81ef75e0b523c3383219c330a85d48",
-                "contrast": "3c8262171c51307f916c30a3308235a8",
-                "elastic_transform": "9421657c6cd452429cf6ce96cc412b5f",
-                "pixelate": "0f14f7e2db14288304e1de10df16832f",
-                "jpeg_compression": "2b9cc4c864e0193bb64db8d7728f8187",
-                "labels": "c439b113295ed5254878798ffe28fd54",
-            }
-        ),
-        "CIFAR-100-C": MappingProxyType(
-            {
-                "gaussian_noise": "ecc4d366eac432bdf25c024086f5e97d",
-                "shot_noise": "b0a1fa6e1e465a747c1b204b1914048a",
-                "impulse_noise": "3b3c210ddfa0b5cb918ff4537a429fef",
-                "defocus_blur": "d923e3d9c585a27f0956e2f2ad832564",
-                "glass_blur": "0bf384f38e5ccbf8dd479d9059b913e1",
-                "motion_blur": "732a7e2e54152ff97c742d4c388c5516",
-                "zoom_blur": "0204613400c034a81c4830d5df81cb82",
-                "snow": "0237be164583af146b7b144e73b43465",
-                "frost": "3a39c6823bdfaa0bf8b12fe7004b8117",
-                "fog": "4efc7ebd5e82b028bdbe13048e3ea564",
-                "brightness": "f22d7195aecd6abb541e27fca230c171",
-                "contrast": "322bb385f1d05154ee197ca16535f71e",
-                "elastic_transform": "a0792bd6581f6810878be71acedfc65a",
-                "pixelate": "96c00c60f144539e14cffb02ddbd0640",
-                "jpeg_compression": "c851b7f1324e1d2ffddeb76920576d11",
-                "labels": "bb4026e9ce52996b95f439544568cdb2",
-            }
-        ),
+        archive: MappingProxyType({name: sums[index] for name, sums in _SUMS_BY_FILE.items()})
+        for index, archive in enumerate(("CIFAR-10-C", "CIFAR-100-C"))
     }
 )
+"""MD5 sum of each file by archive."""
 
 
 def verify_published(
     folder: Path, *, sums: Mapping[str, Mapping[str, str]] = PUBLISHED_SUMS
 ) -> str:
-    """Read every array and labels once, and return which published archive they are of.
+    """Read every array and the labels once, and return the name of their published archive.
 
     Args:
         folder: holds the arrays under their published names.
@@ -267,19 +229,20 @@ def verify_published(
     Raises:
         DataError: a file is missing or is not that of the archive the labels are of.
     """
-    found = _md5(folder / _LABELS)
-    names = [name for name, files in sums.items() if files["labels"] == found]
+    # The labels of the two archives differ, so they say which sums the arrays must have.
+    digest = _md5(folder / _LABELS)
+    names = [name for name, files in sums.items() if files["labels"] == digest]
     if not names:
         raise DataError(
             f"{folder / _LABELS}: expected the published file of {' or '.join(sums)}, "
-            f"got another (MD5 {found})"
+            f"got another (MD5 {digest})"
         )
     for corruption in Corruption:
         path = folder / f"{corruption.value}.npy"
-        if (found := _md5(path)) != (wanted := sums[names[0]][corruption.value]):
+        if (digest := _md5(path)) != (expected := sums[names[0]][corruption.value]):
             raise DataError(
-                f"{path}: expected the published file of {names[0]} (MD5 {wanted}), "
-                f"got another (MD5 {found})"
+                f"{path}: expected the published file of {names[0]} (MD5 {expected}), "
+                f"got another (MD5 {digest})"
             )
     return names[0]
 
@@ -327,6 +290,7 @@ def read_published(folder: Path, corruption: Corruption, severity: int) -> tuple
             f"{labels_path}: expected one integer for each of {len(images)} images, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
+    # A file holds the test set five times, in order of severity.
     num_images = len(images) // len(SEVERITIES)
     part = slice((severity - 1) * num_images, severity * num_images)
     images_NCHW = torch.from_numpy(np.array(images[part])).permute(0, 3, 1, 2).contiguous()

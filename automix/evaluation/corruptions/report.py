@@ -21,7 +21,7 @@ from automix.evaluation.inference import (
 
 
 class CorruptionSource(StrEnum):
-    """Where corrupted images come from; errors from different sources do not compare."""
+    """Origin of corrupted images; errors from different sources do not compare."""
 
     OWN = "own implementation"
     PUBLISHED = "published arrays"
@@ -29,7 +29,7 @@ class CorruptionSource(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptionErrors:
-    """Share of wrong predictions under one corruption.
+    """Fraction of wrong predictions under one corruption.
 
     Attributes:
         num_images: images at each severity.
@@ -42,7 +42,7 @@ class CorruptionErrors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptionReport:
-    """Share of wrong predictions under every corruption.
+    """Fraction of wrong predictions under every corruption.
 
     Attributes:
         source: where the corrupted images come from.
@@ -62,14 +62,7 @@ class CorruptionReport:
 def own_corruption_errors(
     predict: Predictor, images: EvaluationImages, corruption: Corruption, *, seed: int
 ) -> CorruptionErrors:
-    """Corrupt the images at each severity, a batch at a time, and count wrong predictions.
-
-    Args:
-        predict: the classifier, with its preparation of stored images.
-        images: clean test images.
-        corruption: which one.
-        seed: names the draws of the corruption.
-    """
+    """Corrupt clean images at each severity, a batch at a time, and count wrong predictions."""
     errors = []
     for severity in SEVERITIES:
 
@@ -110,13 +103,13 @@ def report_corruptions(
     Raises:
         ValueError: a corruption is missing, or they are not of as many images each.
     """
-    counts = {found.num_images for found in errors.values()}
+    counts = {result.num_images for result in errors.values()}
     if set(errors) != set(Corruption) or len(counts) != 1:
         raise ValueError(
             f"errors: expected all {len(Corruption)} corruptions of the same number of images, "
             f"got {len(errors)} of {sorted(counts)} images"
         )
-    values = [value for found in errors.values() for value in found.errors]
+    values = [value for result in errors.values() for value in result.errors]
     return CorruptionReport(
         source=source,
         num_images=counts.pop(),

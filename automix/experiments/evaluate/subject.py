@@ -12,7 +12,7 @@ from torch import Tensor
 from automix.data.sources.annotations import Floats, ImageBoxes, ImageGroups
 from automix.errors import DivergedError
 from automix.evaluation.inference import EvaluationImages
-from automix.evaluation.statistics import share_interval
+from automix.evaluation.statistics import proportion_interval
 from automix.experiments.common.saved_classifier import SavedClassifier
 from automix.experiments.evaluate.config import EvaluationTask
 from automix.random_streams import Stream, stream_generator
@@ -128,7 +128,7 @@ def finite_logits(classifier: SavedClassifier, images: EvaluationImages) -> Tens
 
 def share_of(count: float, total: int) -> list[float]:
     """Return the ends of a 95% interval of a share of ``total`` images."""
-    interval = share_interval(count / total, total)
+    interval = proportion_interval(count / total, total)
     return [interval.low, interval.high]
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from automix.evaluation.statistics import Interval
-from automix.operator_info import Operator
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.reporting.canvas import (
     SMALL_POINTS,
     TEXT_POINTS,
@@ -23,7 +23,7 @@ from automix.reporting.canvas import (
     write_beside,
 )
 from automix.reporting.figures.placement import beside_points
-from automix.reporting.palette import LIGHT, OPERATOR_COLORS, Theme
+from automix.reporting.palette import LIGHT, Theme
 from automix.reporting.tables import (
     Column,
     Direction,
@@ -146,7 +146,7 @@ def _draw_interval(
 
 
 def _draw_estimate(axes: Axes, x: float, y: float, operator: Operator | None, theme: Theme) -> None:
-    color = theme.surface if operator is None else OPERATOR_COLORS[operator]
+    color = theme.surface if operator is None else OPERATOR_FACTS[operator].color
     style: dict[str, Any] = {"color": color, "markeredgecolor": theme.ink, "markersize": 7}
     axes.plot([x], [y], marker="o", linewidth=0, zorder=3, **style)
 

@@ -29,7 +29,7 @@ from automix.reporting.canvas import (
     text_width,
 )
 from automix.reporting.figures.placement import place_in_area
-from automix.reporting.palette import LIGHT, OPERATOR_COLORS, OPERATOR_NAMES, Theme, ink_on
+from automix.reporting.palette import LIGHT, Theme, ink_on
 from automix.reporting.tables import Column, Table
 from automix.schedule import Decision, Schedule
 
@@ -111,7 +111,7 @@ def _draw_stack(
         fraction = data.fractions[list(Operator).index(operator)]
         if not fraction.any():
             continue
-        color, name = OPERATOR_COLORS[operator], OPERATOR_NAMES[operator]
+        color, name = OPERATOR_FACTS[operator].color, OPERATOR_FACTS[operator].label
         axes.stairs(
             stack + fraction,
             data.edges,
@@ -248,7 +248,8 @@ def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: T
             continue
         # The outline keeps pale operators visible on a pale page.
         axes.hlines(height, start, end, color=theme.muted, linewidth=4.5)
-        axes.hlines(height, start, end, color=OPERATOR_COLORS[decision.operator], linewidth=3.5)
+        color = OPERATOR_FACTS[decision.operator].color
+        axes.hlines(height, start, end, color=color, linewidth=3.5)
         value = f"{decision.strength:g}"
         if (end - start) * points > text_width(value, SMALL_POINTS) + 2:
             axes.text(
@@ -306,7 +307,7 @@ def schedule_table(schedule: Schedule, *, name: str, title: str, caption: str = 
         rows.append(
             (
                 100 * segment.start,
-                OPERATOR_NAMES[decision.operator if is_mixing else Operator.NONE],
+                OPERATOR_FACTS[decision.operator if is_mixing else Operator.NONE].label,
                 decision.strength if is_mixing else None,
                 100 * decision.probability if is_mixing else 0,
             )

@@ -51,8 +51,8 @@ def write_arrays(folder: Path, num_images: int = 4) -> Tensor:
 
 def test_published_arrays_are_read_by_severity(tmp_path: Path) -> None:
     labels = write_arrays(tmp_path)
-    images, found = read_published(tmp_path, Corruption.SHOT_NOISE, 4)
-    assert torch.equal(found, labels)
+    images, stored_labels = read_published(tmp_path, Corruption.SHOT_NOISE, 4)
+    assert torch.equal(stored_labels, labels)
     assert (images.shape, images.dtype) == ((4, 3, 6, 7), torch.uint8)
     assert images.is_contiguous()
     assert images[:, :, 1, 1].tolist() == [[1, 4, 200 * label] for label in labels.tolist()]
@@ -71,11 +71,11 @@ def test_published_report_counts_errors_per_cell(tmp_path: Path) -> None:
         answer = torch.where(is_frost & (severity == 5), 1, answer)
         return F.one_hot(answer, 2).float()
 
-    found = {
+    errors = {
         corruption: published_corruption_errors(predict, tmp_path, corruption, batch_size=3)
         for corruption in Corruption
     }
-    report = report_corruptions(found, CorruptionSource.PUBLISHED)
+    report = report_corruptions(errors, CorruptionSource.PUBLISHED)
     assert report.source is CorruptionSource.PUBLISHED
     assert report.num_images == 4
     assert report.errors[Corruption.FOG] == (1, 1, 1, 1, 1)
@@ -87,11 +87,11 @@ def test_own_report_corrupts_with_the_seed_whatever_the_batches() -> None:
     stored = make_photos(30)
     labels = predict_brightness(stored).argmax(1)
     images = EvaluationImages.whole(stored, labels)
-    found = {
+    errors = {
         corruption: own_corruption_errors(predict_brightness, images, corruption, seed=9)
         for corruption in Corruption
     }
-    report = report_corruptions(found, CorruptionSource.OWN)
+    report = report_corruptions(errors, CorruptionSource.OWN)
     assert report.source is CorruptionSource.OWN
     for corruption in (Corruption.BRIGHTNESS, Corruption.SNOW):
         for severity in SEVERITIES:
@@ -100,7 +100,7 @@ def test_own_report_corrupts_with_the_seed_whatever_the_batches() -> None:
             assert report.errors[corruption][severity - 1] == pytest.approx(wrong)
     small = dataclasses.replace(images, batch_size=7)
     again = own_corruption_errors(predict_brightness, small, Corruption.SNOW, seed=9)
-    assert again == found[Corruption.SNOW]
+    assert again == errors[Corruption.SNOW]
     assert report.errors[Corruption.BRIGHTNESS][4] > report.errors[Corruption.CONTRAST][4]
     content = json.loads(json.dumps(dataclasses.asdict(report)))
     assert len(content["errors"]) == 15
@@ -129,15 +129,15 @@ def test_a_part_of_the_images_meets_the_same_corruption_as_in_the_whole() -> Non
 
 def test_a_report_needs_every_corruption_of_as_many_images() -> None:
     whole = CorruptionErrors(num_images=4, errors=(0.0,) * 5)
-    found = dict.fromkeys(Corruption, whole)
+    errors = dict.fromkeys(Corruption, whole)
     with pytest.raises(ValueError, match=r"expected all 15 corruptions .* got 15 of \[3, 4\]"):
         report_corruptions(
-            found | {Corruption.FOG: dataclasses.replace(whole, num_images=3)},
+            errors | {Corruption.FOG: dataclasses.replace(whole, num_images=3)},
             CorruptionSource.OWN,
         )
-    del found[Corruption.FOG]
+    del errors[Corruption.FOG]
     with pytest.raises(ValueError, match="expected all 15 corruptions"):
-        report_corruptions(found, CorruptionSource.OWN)
+        report_corruptions(errors, CorruptionSource.OWN)
 
 
 def test_published_files_are_checked_against_their_sums(tmp_path: Path) -> None:

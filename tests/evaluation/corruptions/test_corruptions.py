@@ -11,11 +11,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from automix.evaluation.corruptions import blur_weather as blur
-from automix.evaluation.corruptions import blur_weather as weather
-from automix.evaluation.corruptions import noise_digital as digital
-from automix.evaluation.corruptions import noise_digital as jpeg
-from automix.evaluation.corruptions import noise_digital as noise
+from automix.evaluation.corruptions import blur_weather, noise_digital
 from automix.evaluation.corruptions.registry import CORRUPTIONS, SEVERITIES, Corruption, corrupt
 from automix.evaluation.counter_random import SampleRandom
 from tests.evaluation.photos import make_photos
@@ -113,11 +109,11 @@ def test_any_size_and_number_of_channels(
 def test_floats_stay_in_range_and_agree_with_bytes(corruption: Corruption) -> None:
     images = make_photos(6)
     for dtype in (torch.float32, torch.float16):
-        found = corrupt(images.to(dtype) / 255, corruption, 4, seed=2)
-        assert found.dtype == dtype
-        assert found.isfinite().all()
-        assert found.min() >= 0
-        assert found.max() <= 1
+        result = corrupt(images.to(dtype) / 255, corruption, 4, seed=2)
+        assert result.dtype == dtype
+        assert result.isfinite().all()
+        assert result.min() >= 0
+        assert result.max() <= 1
     exact = corrupt(images.float() / 255, corruption, 4, seed=2)
     rounded = corrupt(images, corruption, 4, seed=2)
     assert (exact * 255 - rounded).abs().max() < 0.51
@@ -135,17 +131,17 @@ def test_shot_noise_is_the_inverse_poisson_distribution() -> None:
     levels = torch.arange(256).float().div(255).view(1, 1, 16, 16).expand(20, 1, 16, 16)
     random = random_for(20)
     for photons in (500, 50):
-        found = noise.shot_noise(levels, random, photons) * photons
+        result = noise_digital.shot_noise(levels, random, photons) * photons
         uniform = random.uniform("noise", (1, 16, 16)).double().numpy()
         expected = stats.poisson.ppf(uniform, levels.double().numpy() * photons)
         # Probabilities are kept to 2^-31, and uniforms to 2^-23.
-        assert (np.abs(found.numpy() - expected) > 1e-3).mean() < 1e-3
-    assert (noise.shot_noise(torch.zeros(1, 1, 9, 9), random_for(1), 50) == 0).all()
+        assert (np.abs(result.numpy() - expected) > 1e-3).mean() < 1e-3
+    assert (noise_digital.shot_noise(torch.zeros(1, 1, 9, 9), random_for(1), 50) == 0).all()
 
 
 def test_impulses_are_black_and_white_in_equal_shares() -> None:
     images = torch.full((50, 3, 32, 32), 0.5)
-    result = noise.impulse_noise(images, random_for(50), 0.07)
+    result = noise_digital.impulse_noise(images, random_for(50), 0.07)
     counts = Counter(result.flatten().tolist())
     total = images.numel()
     assert set(counts) == {0.0, 0.5, 1.0}
@@ -156,7 +152,7 @@ def test_impulses_are_black_and_white_in_equal_shares() -> None:
 def test_disk_blur_spreads_a_point_over_the_disk() -> None:
     images = torch.zeros(1, 1, 21, 21)
     images[0, 0, 10, 10] = 1
-    result = blur.defocus_blur(images, random_for(1), 4.0, 0.01)[0, 0]
+    result = blur_weather.defocus_blur(images, random_for(1), 4.0, 0.01)[0, 0]
     offsets = torch.arange(21) - 10.0
     distance = (offsets.square() + offsets[:, None].square()).sqrt()
     area = torch.pi * 4.0**2
@@ -169,7 +165,7 @@ def test_motion_blur_smears_along_its_angle_and_keeps_the_sum() -> None:
     images = torch.zeros(40, 1, 33, 33)
     images[:, 0, 16, 16] = 1
     angles = torch.linspace(-3, 3, 40)
-    result = blur.directional_blur(images, angles, sigma=2.5)
+    result = blur_weather.directional_blur(images, angles, sigma=2.5)
     torch.testing.assert_close(result.sum((1, 2, 3)), torch.ones(40))
     offsets = torch.arange(33) - 16.0
     down = (result.sum(3)[:, 0] * offsets).sum(1)
@@ -180,17 +176,17 @@ def test_motion_blur_smears_along_its_angle_and_keeps_the_sum() -> None:
 
 def test_glass_blur_moves_values_by_at_most_one_pixel() -> None:
     columns = torch.arange(32.0).expand(2, 1, 32, 32) / 31
-    result = blur.glass_blur(columns, random_for(2), 0.05, 1.0, 1)
+    result = blur_weather.glass_blur(columns, random_for(2), 0.05, 1.0, 1)
     moved = ((result - columns) * 31).round()
     assert set(moved.flatten().tolist()) == {-1.0, 0.0, 1.0}
-    untouched = blur.glass_blur(columns, random_for(2), 0.05, 0.0, 2)
+    untouched = blur_weather.glass_blur(columns, random_for(2), 0.05, 0.0, 2)
     assert torch.equal(untouched, columns)
 
 
 def test_brightness_adds_to_the_value_of_hsv() -> None:
     images = make_photos(1, height=8, width=8).float() / 255
     images[0, :, 0, 0] = 0
-    result = weather.brightness(images, random_for(1), 0.2)[0]
+    result = blur_weather.brightness(images, random_for(1), 0.2)[0]
     for row, column in np.ndindex(8, 8):
         hue, saturation, value = colorsys.rgb_to_hsv(*images[0, :, row, column].tolist())
         expected = colorsys.hsv_to_rgb(hue, saturation, min(value + 0.2, 1))
@@ -199,28 +195,28 @@ def test_brightness_adds_to_the_value_of_hsv() -> None:
 
 def test_contrast_keeps_the_mean_and_scales_the_deviation() -> None:
     images = make_photos(3).float() / 255
-    result = digital.contrast(images, random_for(3), 0.4)
+    result = noise_digital.contrast(images, random_for(3), 0.4)
     torch.testing.assert_close(result.mean((2, 3)), images.mean((2, 3)))
     torch.testing.assert_close(result.std((2, 3)), 0.4 * images.std((2, 3)))
 
 
 def test_pixelation_makes_blocks_of_the_mean() -> None:
     images = make_photos(2).float() / 255
-    result = digital.pixelate(images, random_for(2), 0.5)
+    result = noise_digital.pixelate(images, random_for(2), 0.5)
     blocks = torch.nn.functional.avg_pool2d(images, 2)
     torch.testing.assert_close(result, blocks.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
 def test_elastic_transform_without_displacement_changes_nothing() -> None:
     images = make_photos(2, height=20, width=33).float() / 255
-    result = digital.elastic_transform(images, random_for(2), 0.0, 1.0, 0.0)
+    result = noise_digital.elastic_transform(images, random_for(2), 0.0, 1.0, 0.0)
     torch.testing.assert_close(result, images, atol=1e-5, rtol=0)
 
 
 def test_elastic_jitter_moves_the_three_points_by_the_draws() -> None:
     rows = torch.arange(32.0).view(1, 1, 32, 1).expand(1, 1, 32, 32) / 31
     random = random_for(1)
-    moved = digital.elastic_transform(rows, random, 0.0, 1.0, 2.0)[0, 0] * 31
+    moved = noise_digital.elastic_transform(rows, random, 0.0, 1.0, 2.0)[0, 0] * 31
     draws = (2 * random.uniform("corners", (3, 2)) - 1)[0] * 2
     for (row, column), draw in zip(((26, 26), (26, 6), (6, 6)), draws, strict=True):
         assert moved[row, column].item() == pytest.approx(row + draw[0].item(), abs=1e-3)
@@ -230,7 +226,7 @@ def test_elastic_jitter_moves_the_three_points_by_the_draws() -> None:
 def test_plasma_spans_zero_to_one_and_is_rougher_with_less_decay(height: int, width: int) -> None:
     roughness = []
     for decay in (3, 1.75, 1.2):
-        maps = weather.plasma(random_for(20), "fog", height, width, decay=decay)
+        maps = blur_weather.plasma(random_for(20), "fog", height, width, decay=decay)
         assert maps.shape == (20, 1, height, width)
         assert maps.min() >= 0
         assert maps.max() <= 1
@@ -245,9 +241,9 @@ def test_plasma_spans_zero_to_one_and_is_rougher_with_less_decay(height: int, wi
 )
 def test_jpeg_agrees_with_libjpeg(quality: int, height: int, width: int, channels: int) -> None:
     images = make_photos(8, height=height, width=width, channels=channels, seed=4)
-    found = jpeg.jpeg_compression(images.float() / 255, random_for(8), quality) * 255
+    result = noise_digital.jpeg_compression(images.float() / 255, random_for(8), quality) * 255
     decoded = torch.stack([through_libjpeg(image, quality) for image in images])
-    difference = (found - decoded).abs()
+    difference = (result - decoded).abs()
     loss = (images - decoded).abs()
     # Where a coefficient is half-way between two steps, fixed and floating point may differ.
     assert difference.mean() < 0.08 * loss.mean() + 0.25

@@ -23,7 +23,7 @@ def noise(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("sigma", [0.4, 1.7, 9.0])
 def test_gaussian_blur_agrees_with_scipy(boundary: Boundary, sigma: float) -> None:
     images = noise(2, 3, 13, 20)
-    found = gaussian_blur(images, sigma, boundary=boundary, truncate=3)
+    result = gaussian_blur(images, sigma, boundary=boundary, truncate=3)
     expected = ndimage.gaussian_filter(
         images.numpy(),
         sigma,
@@ -31,7 +31,7 @@ def test_gaussian_blur_agrees_with_scipy(boundary: Boundary, sigma: float) -> No
         truncate=3,
         axes=(2, 3),
     )
-    torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result, torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
 def test_a_gaussian_without_width_changes_nothing() -> None:
@@ -57,10 +57,10 @@ def test_bilinear_sampling_agrees_with_scipy() -> None:
     generator = np.random.default_rng(1)
     images = noise(2, 1, 8, 11)
     rows, columns = generator.uniform(-6, 14, (2, 2, 8, 11)).astype(np.float32)
-    found = sample_bilinearly(images, torch.from_numpy(rows), torch.from_numpy(columns))
-    for image, row, column, result in zip(images, rows, columns, found, strict=True):
+    result = sample_bilinearly(images, torch.from_numpy(rows), torch.from_numpy(columns))
+    for image, row, column, sampled in zip(images, rows, columns, result, strict=True):
         expected = ndimage.map_coordinates(image[0].numpy(), (row, column), order=1, mode="mirror")
-        np.testing.assert_allclose(result[0], expected, atol=1e-5)
+        np.testing.assert_allclose(sampled[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.13, 2.0])
