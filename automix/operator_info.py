@@ -37,6 +37,25 @@ class Family(StrEnum):
     SALIENCY_SAMPLED = "saliency_sampled"
 
 
+class SaliencyKind(StrEnum):
+    """Method that computes saliency maps."""
+
+    INPUT_GRADIENT = "input_gradient"
+    LAYER_GRADIENT = "layer_gradient"
+    REDUCED_GRADIENT = "reduced_gradient"
+    SPECTRAL_RESIDUAL = "spectral_residual"
+
+
+class Statistics(StrEnum):
+    """Statistics that batch norm uses during a saliency pass."""
+
+    BATCH = "batch"
+    """Layers in train mode use this batch's statistics, layers in eval mode the running ones."""
+
+    RUNNING = "running"
+    """All layers use their running statistics, as in eval mode."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrengthFacts:
     """The one knob of an operator."""

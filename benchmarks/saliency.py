@@ -10,6 +10,7 @@ photographs (train/CLASS/*, test/CLASS/*) it is trained on the 8x8 digits.
 """
 
 import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Mapping
@@ -21,12 +22,13 @@ import torch
 import tyro
 
 from automix.configuration.data import AugmentConfig, DataConfig, DataSource
-from automix.configuration.task import ModelConfig, Statistics
+from automix.configuration.task import ModelConfig, SaliencyConfig
 from automix.data.batches import BatchPreparer
 from automix.data.load import load_data
 from automix.models.build import build_model
-from automix.saliency.gradient import InputGradient, LayerGradient, ReducedGradient
-from automix.saliency.sources import SaliencySource, SpectralResidual
+from automix.operator_info import SaliencyKind, Statistics
+from automix.saliency.gradient import input_gradient, layer_gradient, reduced_gradient
+from automix.saliency.sources import SaliencySource, build_source
 from benchmarks.measure import Call, median_seconds
 from benchmarks.saliency_agreement import (
     GRIDS,
@@ -155,14 +157,18 @@ def trained(options: Options) -> tuple[Training, float]:
 def all_sources(layers: tuple[str, ...]) -> dict[str, SaliencySource]:
     """Return every source by the name it has in the table."""
     sources: dict[str, SaliencySource] = {
-        "input_gradient": InputGradient(),
-        "input_gradient, running statistics": InputGradient(statistics=Statistics.RUNNING),
+        "input_gradient": input_gradient,
+        "input_gradient, running statistics": functools.partial(
+            input_gradient, statistics=Statistics.RUNNING
+        ),
     }
     for layer in layers:
-        sources[f"layer_gradient, {layer}"] = LayerGradient(layer=layer)
+        sources[f"layer_gradient, {layer}"] = functools.partial(layer_gradient, layer=layer)
     for scale in (0.75, 0.5):
-        sources[f"reduced_gradient, scale {scale}"] = ReducedGradient(scale=scale)
-    return sources | {"spectral_residual": SpectralResidual()}
+        name = f"reduced_gradient, scale {scale}"
+        sources[name] = functools.partial(reduced_gradient, scale=scale)
+    spectral = build_source(SaliencyConfig(source=SaliencyKind.SPECTRAL_RESIDUAL))
+    return sources | {"spectral_residual": spectral}
 
 
 def cost_and_agreement(

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from automix.data.batches import BatchPreparer
 from automix.data.splits import Split
 from automix.operators.mixup_cutmix import apply_mixup, draw_mixup
 from automix.operators.types import BatchShape
-from automix.saliency.gradient import agreement, input_gradient
+from automix.saliency.gradient import input_gradient
 from automix.saliency.sources import SaliencySource
 from automix.training.metrics import soft_cross_entropy
 
@@ -167,6 +168,29 @@ def agreement_of_old_maps(training: Training, *, ages: Sequence[int]) -> dict[in
 def generator_of(seed: int) -> Generator:
     """Return a CPU generator."""
     return torch.Generator().manual_seed(seed)
+
+
+def agreement(maps_BHW: Tensor, reference_BHW: Tensor, *, grid: int = 8) -> Tensor:
+    """Return the fraction of the reference's most salient cells that are among the map's.
+
+    Both maps are averaged over ``grid`` x ``grid`` cells; compared are the top quarter of each.
+    Unrelated maps agree to 0.25 on average.
+
+    Args:
+        maps_BHW: a source's maps.
+        reference_BHW: the maps to compare with, usually the input gradient's.
+        grid: cells per side, at least 2.
+
+    Returns:
+        (B,) float32 in [0, 1].
+    """
+    num_top = grid * grid // 4
+    tops = []
+    for maps in (maps_BHW, reference_BHW):
+        cells = F.adaptive_avg_pool2d(maps[:, None].float(), grid).flatten(1)
+        top = cells.topk(num_top, dim=1).indices
+        tops.append(torch.zeros_like(cells).scatter_(1, top, 1.0))
+    return (tops[0] * tops[1]).sum(dim=1) / num_top
 
 
 def _overlaps(maps_BHW: Tensor, reference_BHW: Tensor) -> Tensor:

@@ -13,16 +13,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from automix.configuration.data import AugmentConfig, DataConfig
-from automix.configuration.task import (
-    ModelConfig,
-    SaliencyConfig,
-    SaliencyKind,
-    TaskConfig,
-    TrainerConfig,
-)
+from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig, TrainerConfig
 from automix.data.splits import ChannelStatistics, SearchData, Split
 from automix.models.build import build_model
-from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.operator_info import OPERATOR_FACTS, Operator, SaliencyKind
 from automix.random_streams import Stream, stream_generator
 from automix.schedule import Decision
 from automix.training.optimizer import make_optimizer

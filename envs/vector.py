@@ -171,7 +171,7 @@ def _in_subprocesses(task: TaskConfig, config: EnvironmentConfig, seeds: list[in
 
     return SubprocVecEnv(
         [maker(seed) for seed in seeds],
-        start_method=start_method(task, module=__name__),
+        start_method=start_method(__name__),
     )
 
 

@@ -3,7 +3,6 @@
 import difflib
 import itertools
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from automix.configuration.base import Config, shown
 from automix.configuration.data import DataConfig
+from automix.operator_info import SaliencyKind, Statistics
 
 SMALL_CNN = "small_cnn"
 # Patterns of the families, because help and messages must not import torch to list models; names
@@ -100,25 +100,6 @@ class ModelConfig(Config):
 
 def _is_depth(depth: int, offset: int, multiple: int) -> bool:
     return depth > offset and (depth - offset) % multiple == 0
-
-
-class SaliencyKind(StrEnum):
-    """Method that computes saliency maps."""
-
-    INPUT_GRADIENT = "input_gradient"
-    LAYER_GRADIENT = "layer_gradient"
-    REDUCED_GRADIENT = "reduced_gradient"
-    SPECTRAL_RESIDUAL = "spectral_residual"
-
-
-class Statistics(StrEnum):
-    """Statistics that batch norm uses during a saliency pass."""
-
-    BATCH = "batch"
-    """Layers in train mode use this batch's statistics, layers in eval mode the running ones."""
-
-    RUNNING = "running"
-    """All layers use their running statistics, as in eval mode."""
 
 
 class SaliencyConfig(Config):

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from automix.configuration.task import Statistics
 from automix.errors import MissingExtraError
 from automix.evaluation.counter_random import SampleRandom
 from automix.evaluation.inference import EvaluationImages
+from automix.operator_info import Statistics
 from automix.random_streams import Stream, derived_seed
 from automix.saliency.gradient import without_trace
 

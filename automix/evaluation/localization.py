@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from automix.configuration.task import Statistics
+from automix.operator_info import Statistics
 from automix.saliency.gradient import without_trace
 
 IOU_LEVELS = (0.3, 0.5, 0.7)

@@ -12,7 +12,7 @@ from automix.mixing import StepKey, is_mixed, mix_step
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.mixup_cutmix import apply_none, draw_none
 from automix.operators.types import BatchShape, MixedBatch
-from automix.saliency.gradient import InputGradient
+from automix.saliency.gradient import input_gradient
 from automix.saliency.sources import SaliencySource
 from automix.schedule import Schedule
 from automix.training.metrics import smooth_labels
@@ -82,7 +82,7 @@ class ScheduledMix:
         self._schedule = schedule
         self._total_steps = total_steps
         self._model = model
-        self._saliency = saliency or InputGradient()
+        self._saliency = saliency or input_gradient
         self._label_smoothing = label_smoothing
         self._key = seed, rank
         self._previous: MixedBatch | None = None

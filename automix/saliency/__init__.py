@@ -1,1 +1,1 @@
-"""Where the class evidence of an image lies: saliency maps from several sources."""
+"""Saliency maps: from gradients, from the image alone, and kept over steps."""

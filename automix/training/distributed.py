@@ -17,8 +17,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from automix.configuration.data import DataSource
-from automix.configuration.task import TaskConfig
 from automix.errors import ConfigError, OtherProcessError
 from automix.worker_processes import end_with_parent
 
@@ -95,8 +93,8 @@ def highest_of_processes(*values: int) -> list[int]:
         return list(values)
     tensor = torch.tensor(values)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    found: list[int] = tensor.tolist()
-    return found
+    highest: list[int] = tensor.tolist()
+    return highest
 
 
 def copy_from_main_(tensors: Sequence[Tensor]) -> None:
@@ -183,22 +181,17 @@ def join_parts(part: Tensor, count: int) -> Tensor:
     return rows
 
 
-def start_method(task: TaskConfig, *, module: str) -> Literal["forkserver", "spawn"]:
-    """Return how worker processes are started; never plain fork, which an accelerator forbids.
+def start_method(module: str) -> Literal["forkserver", "spawn"]:
+    """Return how worker processes that run the code of ``module`` are started.
 
-    A worker that imports torch and scikit-learn by itself takes about six seconds. The fork
-    server, which all systems but Windows have, imports them once for all workers.
-
-    Args:
-        task: what the workers train.
-        module: name of the module whose code they run.
+    Never by plain fork, which an accelerator forbids. A worker that imports torch and
+    scikit-learn by itself takes about six seconds; the fork server, which all systems but Windows
+    have, imports them once for all workers.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
     # The first optimizer step imports `torch._dynamo`, which takes as long as torch itself.
     modules = [module, "automix.training.trainer", "torch._dynamo"]
-    if task.data.source is DataSource.DIGITS:
-        modules.append("automix.data.load")
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     return "forkserver"
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automix.configuration.task import Statistics
-from automix.operator_info import Operator
+from automix.operator_info import Operator, Statistics
 from automix.operators.types import MixedBatch
 from automix.saliency.gradient import raw_module, without_trace
 from automix.schedule import Decision

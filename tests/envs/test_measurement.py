@@ -16,7 +16,7 @@ from automix.mixing import StepKey, mix_step
 from automix.models.build import build_model
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.random_streams import Stream, derived_seed, stream_generator
-from automix.saliency.gradient import InputGradient
+from automix.saliency.gradient import input_gradient
 from envs.measurement import MixedProbe, fixed_sample, middle_decision
 from envs.rlmix.similarity import batch_similarity, gradient_cells, image_similarity
 from tests.envs.conftest import ACTIONS, MakeEnv
@@ -39,7 +39,7 @@ def probe_of(data: SearchData, operators: tuple[Operator, ...] = ALL) -> MixedPr
     batch = fixed_sample(data.train, 12)
     images = BatchPreparer(data.statistics, AugmentConfig()).evaluation(batch.images)
     return MixedProbe(
-        images, batch.labels, num_classes=10, operators=operators, saliency=InputGradient()
+        images, batch.labels, num_classes=10, operators=operators, saliency=input_gradient
     )
 
 
@@ -74,7 +74,7 @@ def test_losses_are_those_of_the_mixed_batches(smoke_data: SearchData) -> None:
             key=StepKey(seed=derived_seed(0, Stream.PROBE), step=0),
             num_classes=10,
             model=model,
-            saliency=InputGradient(),
+            saliency=input_gradient,
         )
         loss = F.cross_entropy(model(mixed.images), mixed.targets)
         assert found[operator] == pytest.approx(float(loss), rel=1e-4)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automix.configuration.task import Statistics
 from automix.models.networks import GlobalAveragePool
+from automix.operator_info import Statistics
 from automix.saliency.gradient import input_gradient
 from automix.saliency.sources import spectral_residual
 
@@ -59,7 +59,7 @@ def test_input_gradient(shared_folder: Path, name: str) -> None:
     arrays = read(shared_folder, name)
     maps = input_gradient(network(arrays), arrays["x"], arrays["y"])
     for side in (4, 8):
-        expected = arrays[f"pooled_normalized_{side}"]
+        expected = arrays[f"pooled_normalised_{side}"]
         torch.testing.assert_close(pooled(maps, side), expected, atol=1e-5, rtol=0)
     expected = arrays["saliency"] / arrays["saliency"].sum(dim=(1, 2), keepdim=True)
     tolerance = 1e-4 * expected.mean().item()
@@ -69,10 +69,10 @@ def test_input_gradient(shared_folder: Path, name: str) -> None:
 def test_input_gradient_with_running_statistics(shared_folder: Path) -> None:
     arrays = read(shared_folder, "gradient_saliency_bn_32x32")
     maps = input_gradient(network(arrays), arrays["x"], arrays["y"], statistics=Statistics.RUNNING)
-    expected = arrays["pooled_normalized_8_eval"]
+    expected = arrays["pooled_normalised_8_eval"]
     torch.testing.assert_close(pooled(maps, 8), expected, atol=1e-5, rtol=0)
     # The two kinds of statistics do give different maps here.
-    assert (pooled(maps, 8) - arrays["pooled_normalized_8"]).abs().max() > 1e-3
+    assert (pooled(maps, 8) - arrays["pooled_normalised_8"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["spectral_residual_32x32", "spectral_residual_24x40"])

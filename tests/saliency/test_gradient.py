@@ -3,9 +3,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automix.configuration.task import ModelConfig
+from automix.configuration.task import ModelConfig, SaliencyConfig
 from automix.models.build import build_model
-from automix.saliency.gradient import InputGradient, input_gradient
+from automix.saliency.gradient import input_gradient
+from automix.saliency.sources import build_source
 
 
 def model_and_batch(batch_size: int = 5) -> tuple[nn.Module, Tensor, Tensor]:
@@ -48,11 +49,10 @@ def test_indices_and_one_hot_rows_give_the_same_map() -> None:
     )
 
 
-def test_source_is_the_function() -> None:
+def test_it_is_the_source_by_default() -> None:
     model, images, targets = model_and_batch()
-    assert torch.equal(
-        InputGradient()(model, images, targets), input_gradient(model, images, targets)
-    )
+    source = build_source(SaliencyConfig())
+    assert torch.equal(source(model, images, targets), input_gradient(model, images, targets))
 
 
 def test_a_constant_model_and_nan_images_give_uniform_maps() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.configuration.task import Statistics
+from automix.operator_info import Statistics
 from automix.saliency.gradient import input_gradient, raw_module, without_trace
 
 CPU = torch.device("cpu")

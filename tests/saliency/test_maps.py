@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from automix.saliency.gradient import agreement, gradient_magnitude, normalized, resized
+from automix.saliency.gradient import gradient_magnitude, normalized, resized
+from benchmarks.saliency_agreement import agreement
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e37])

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automix.configuration.task import ModelConfig, SaliencyConfig, SaliencyKind
+from automix.configuration.task import ModelConfig, SaliencyConfig
 from automix.models.build import build_model
+from automix.operator_info import SaliencyKind
 from automix.saliency.gradient import input_gradient, layer_gradient, normalized, reduced_gradient
 from automix.saliency.sources import CachedSource, build_source, spectral_residual
 

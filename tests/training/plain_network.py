@@ -10,7 +10,7 @@ from automix.configuration.task import TrainerConfig
 from automix.data.batches import BatchLayout, BatchPreparer, ResidentBatches
 from automix.data.splits import SearchData
 from automix.models.build import initialize_
-from automix.saliency.gradient import InputGradient
+from automix.saliency.gradient import input_gradient
 from automix.training.distributed import current_world
 from automix.training.step import TrainingStep
 from automix.training.trainer import ClassifierTrainer, load_search_data
@@ -60,7 +60,7 @@ def plain_trainer(
     training_step = TrainingStep(
         plain_network(dropout=dropout),
         ResidentBatches(resident(train), preparer, layout),
-        saliency=InputGradient(),
+        saliency=input_gradient,
         config=config,
         refresh_every=refresh_every,
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from automix.configuration.task import TrainerConfig
 from automix.data.batches import BatchKey, BatchLayout, TrainingBatch
-from automix.saliency.sources import SpectralResidual
+from automix.saliency.gradient import input_gradient
 from automix.training.optimizer import learning_rate_at
 from automix.training.step import TrainingStep
 from tests.equality import assert_same
@@ -49,7 +49,7 @@ def step_of(model: nn.Module, config: TrainerConfig) -> TrainingStep:
     batches = NoBatches()
     batches.layout = dataclasses.replace(batches.layout, accumulation=config.accumulation)
     config = config.model_copy(update={"epochs": STEPS})
-    return TrainingStep(model, batches, saliency=SpectralResidual(), config=config)
+    return TrainingStep(model, batches, saliency=input_gradient, config=config)
 
 
 def trained(config: TrainerConfig) -> tuple[nn.Module, TrainingStep]:

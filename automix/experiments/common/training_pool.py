@@ -82,7 +82,7 @@ class TrainingPool:
             return
         self._executor = ProcessPoolExecutor(
             max_workers=compute.workers,
-            mp_context=multiprocessing.get_context(start_method(task, module=__name__)),
+            mp_context=multiprocessing.get_context(start_method(__name__)),
             initializer=_start_worker,
             initargs=(task, compute.threads, with_test),
         )
