@@ -1,4 +1,4 @@
-"""What is timed: our operators, torchvision v2, timm, and functions named by the user."""
+"""Functions to time: our operators, torchvision v2, timm, and functions named by the user."""
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping

@@ -128,9 +128,9 @@ def contenders(
     batch: Batch, options: Options, generator: torch.Generator
 ) -> tuple[dict[str, Call], dict[str, float]]:
     """Return the functions to time, and the multiples that some of them must keep."""
-    known = [*all_variants(), PAIRING]
-    if unknown := sorted(set(options.only) - set(known)):
-        raise ValueError(f"only: expected names among {', '.join(known)}; got {unknown[0]!r}")
+    names = [*all_variants(), PAIRING]
+    if unknown := sorted(set(options.only) - set(names)):
+        raise ValueError(f"only: expected names among {', '.join(names)}; got {unknown[0]!r}")
     calls: dict[str, Call] = {FLOOR: floor(batch)}
     limits: dict[str, float] = {}
     for name, variant in all_variants().items():

@@ -131,8 +131,8 @@ def test_the_hash_of_decisions_ignores_provenance_and_nothing_else() -> None:
     decision = Decision(operator=Operator.MIXUP, strength=0.2)
     other = Decision(operator=Operator.MIXUP, strength=0.3)
     schedule = even_schedule([decision, other])
-    known = schedule.model_copy(update={"provenance": {"seed": "3"}})
-    assert known.decision_hash() == schedule.decision_hash()
+    names = schedule.model_copy(update={"provenance": {"seed": "3"}})
+    assert names.decision_hash() == schedule.decision_hash()
     moved = Schedule(
         segments=(
             Segment(start=0, decision=decision),
@@ -140,7 +140,7 @@ def test_the_hash_of_decisions_ignores_provenance_and_nothing_else() -> None:
         )
     )
     different = [moved, even_schedule([other, decision]), even_schedule([decision])]
-    assert len({each.decision_hash() for each in [schedule, *different]}) == 4
+    assert len({segment.decision_hash() for segment in [schedule, *different]}) == 4
     assert decisions_hash([decision, other]) != decisions_hash([other, decision])
     assert decisions_hash([decision]) != decisions_hash([decision, decision])
 

@@ -41,7 +41,7 @@ def starts(schedule: Schedule) -> list[float]:
 
 
 def shares(schedule: Schedule) -> dict[Decision, Fraction]:
-    """Return the exact share of the training of each decision."""
+    """Return the exact fraction of the training of each decision."""
     total: Counter[Decision] = Counter()
     ends = [*starts(schedule)[1:], 1.0]
     for segment, end in zip(schedule.segments, ends, strict=True):
@@ -99,8 +99,8 @@ def test_shuffling_any_schedule_keeps_shares(schedule: Schedule, seed: int) -> N
     shuffled = shuffled_in_time(schedule, seed=seed)
     before, after = shares(schedule), shares(shuffled)
     assert set(after) <= set(before)
-    for decision, share in before.items():
-        assert abs(after.get(decision, 0) - share) <= len(schedule.segments) * 2**-52
+    for decision, fraction in before.items():
+        assert abs(after.get(decision, 0) - fraction) <= len(schedule.segments) * 2**-52
 
 
 @settings(deadline=None)
@@ -122,7 +122,7 @@ def test_matching_marginals_keeps_shares_and_drops_what_goes_together() -> None:
         )
     )
     drawn = [marginal_matched(schedule, seed=seed) for seed in range(1600)]
-    is_mixup = np.array([[s.decision == MIXUP for s in each.segments] for each in drawn])
+    is_mixup = np.array([[s.decision == MIXUP for s in segment.segments] for segment in drawn])
     # Binomial(1600, 1/4): 400 +- 87 is five standard deviations; 1600/16 both: 100 +- 49.
     assert all(313 < count < 487 for count in is_mixup.sum(axis=0))
     for first, second in ((0, 1), (1, 2), (0, 2)):
@@ -178,20 +178,20 @@ def test_mix_then_off() -> None:
     schedule = mix_then_off(MIXUP)
     assert [(s.start, s.decision) for s in schedule.segments] == [(0, MIXUP), (0.75, NONE)]
     assert mix_then_off(MIXUP, off_from=0.5).segments[1].start == 0.5
-    for share in (0, 1, -0.1, 1.5):
+    for fraction in (0, 1, -0.1, 1.5):
         with pytest.raises(ValueError, match=r"increase|greater than|less than"):
-            mix_then_off(MIXUP, off_from=share)
+            mix_then_off(MIXUP, off_from=fraction)
 
 
 def test_the_constants_are_every_operator_at_every_level() -> None:
-    found = constant_decisions(tuple(Operator))
-    assert len(set(found)) == len(found)
-    assert {(d.operator, d.strength) for d in found} == {
+    result = constant_decisions(tuple(Operator))
+    assert len(set(result)) == len(result)
+    assert {(d.operator, d.strength) for d in result} == {
         (operator, level)
         for operator, facts in OPERATOR_FACTS.items()
         for level in facts.strength.levels
     }
-    assert all(decision.probability == 1 for decision in found)
+    assert all(decision.probability == 1 for decision in result)
 
 
 def test_global_generators_are_left_alone() -> None:

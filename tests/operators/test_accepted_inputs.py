@@ -1,4 +1,4 @@
-"""What every registered operator accepts, and how it refuses the rest."""
+"""Every registered operator accepts the same inputs and refuses the rest alike."""
 
 import pytest
 import torch

@@ -75,8 +75,8 @@ def objective(inputs: Tensor, problem: CoMixupProblem) -> Tensor:
 def unmixed(problem: CoMixupProblem) -> Tensor:
     groups, members = problem.affinity.shape[:2]
     grid = problem.weights.grid
-    own = torch.arange(members).view(1, -1, 1, 1, 1)
-    return own.expand(groups, members, grid, grid, 2)
+    first = torch.arange(members).view(1, -1, 1, 1, 1)
+    return first.expand(groups, members, grid, grid, 2)
 
 
 def images_in_outputs(inputs: Tensor) -> float:
@@ -177,8 +177,8 @@ def test_two_inputs_against_all_masks() -> None:
 
 def test_peaks_are_those_of_a_slow_search() -> None:
     maps = random_saliency(Scenario(4, size=(9, 12)))
-    found = peaks(maps, (3, 4))
-    for image, place in zip(maps, found.tolist(), strict=True):
+    result = peaks(maps, (3, 4))
+    for image, place in zip(maps, result.tolist(), strict=True):
         sums = {
             (y, x): float(image[y : y + 3, x : x + 4].sum()) for y in range(7) for x in range(9)
         }

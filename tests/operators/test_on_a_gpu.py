@@ -78,10 +78,10 @@ def test_the_result_is_that_of_a_cpu(operator: Operator) -> None:
     spec = OPERATORS[operator]
     images, saliency = random_images(SCENARIO), random_saliency(SCENARIO)
     targets, draws = classes(SCENARIO).remainder(NUM_CLASSES), draw(operator, images)
-    given = images, targets, draws, saliency
+    inputs = images, targets, draws, saliency
     expected, mixed = (
         spec.apply(*batch[:3], num_classes=NUM_CLASSES, saliency_BHW=batch[3])
-        for batch in (given, on_gpu(given))
+        for batch in (inputs, on_gpu(inputs))
     )
     # Sums in another order may tip single cells of a choice.
     is_close = torch.isclose(mixed.images.cpu(), expected.images, atol=1e-4).float()

@@ -1,4 +1,4 @@
-"""What must hold of every registered operator, on every kind of batch."""
+"""Properties of every registered operator, on every kind of batch."""
 
 import inspect
 import random
@@ -41,13 +41,13 @@ every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 
 def tensors_of(*values: object) -> list[Tensor]:
     """Return all tensors in values and the sequences among them."""
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, tuple):
-            found += tensors_of(*value)
-    return found
+            tensors += tensors_of(*value)
+    return tensors
 
 
 def fields_of(mixed: MixedBatch) -> list[Tensor | None]:
@@ -110,9 +110,7 @@ def test_rows_of_targets_sum_to_one(operator: Operator, scenario: Scenario) -> N
 @pytest.mark.parametrize("operator", LABELS_ARE_PIXEL_SHARES)
 @every_scenario
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_labels_have_the_share_of_the_pixels(
-    operator: Operator, scenario: Scenario, seed: int
-) -> None:
+def test_labels_follow_the_pixels(operator: Operator, scenario: Scenario, seed: int) -> None:
     images = constant_images(scenario)
     mixed = apply(operator, scenario, images, draw(operator, images, seed))
     values = torch.arange(NUM_CLASSES) / 16
@@ -129,8 +127,8 @@ def test_nothing_is_modified(operator: Operator) -> None:
     images, targets = random_images(scenario), classes(scenario)
     saliency, previous = random_saliency(scenario), previous_batch(scenario)
     draws = draw(operator, images)
-    given = tensors_of(images, targets, saliency, draws, previous.images, previous.targets)
-    before = [(tensor.clone(), tensor._version) for tensor in given]
+    inputs = tensors_of(images, targets, saliency, draws, previous.images, previous.targets)
+    before = [(tensor.clone(), tensor._version) for tensor in inputs]
     mixed = spec.apply(
         images,
         targets,
@@ -140,7 +138,7 @@ def test_nothing_is_modified(operator: Operator) -> None:
         previous=previous,
     )
     assert mixed.images.shape == images.shape
-    for tensor, (copy, version) in zip(given, before, strict=True):
+    for tensor, (copy, version) in zip(inputs, before, strict=True):
         assert torch.equal(tensor, copy)
         assert tensor._version == version
 

@@ -3,19 +3,25 @@ import dataclasses
 import pytest
 import torch
 
-from automix.operators.recursivemix import (
-    RecursiveMixDraws,
-    apply_recursivemix,
-    draw_recursivemix,
-)
+from automix.operator_info import Operator
+from automix.operators.recursivemix import RecursiveMixDraws, apply_recursivemix, draw_recursivemix
 from automix.operators.types import BatchShape, MixedBatch
 from tests.operators.cases import (
     NUM_CLASSES,
     Scenario,
     classes,
+    previous_batch,
     random_images,
     seeded,
     shape_of,
+)
+from tests.operators.references import (
+    array,
+    assert_agree,
+    every_scenario,
+    every_seed,
+    mixed_by,
+    resized,
 )
 
 
@@ -81,3 +87,15 @@ def test_draws_for_another_batch_are_refused() -> None:
     draws = draw_recursivemix(BatchShape(3, 32, 32), strength=0.5, generator=seeded(0))
     with pytest.raises(ValueError, match="draws: expected parameters for 4 images, got 3"):
         apply_recursivemix(random_images(Scenario(4)), torch.zeros(4).long(), draws, num_classes=2)
+
+
+@every_scenario
+@every_seed
+def test_agrees_with_loops(scenario: Scenario, seed: int) -> None:
+    images, draws, mixed = mixed_by(Operator.RECURSIVEMIX, scenario, seed)
+    shown = array(previous_batch(scenario).images)
+    expected = [
+        resized(first, before, box, is_bilinear=False)
+        for first, before, box in zip(array(images), shown, draws.box, strict=True)
+    ]
+    assert_agree(mixed, expected)

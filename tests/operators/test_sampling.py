@@ -1,4 +1,8 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.stats
 import torch
 
@@ -6,9 +10,22 @@ from automix.operators.mixup_cutmix import draw_cutmix
 from automix.operators.recursivemix import draw_recursivemix
 from automix.operators.registry import OPERATORS
 from automix.operators.resizemix import draw_resizemix
-from automix.operators.sampling import draw_beta, draw_gamma, draw_index, draw_partner, draw_uniform
+from automix.operators.sampling import (
+    BoxRule,
+    box_lam,
+    centered_box,
+    draw_beta,
+    draw_gamma,
+    draw_index,
+    draw_partner,
+    draw_uniform,
+    enlarge_cells,
+    pool_cells,
+)
 from automix.operators.types import BatchShape
 from tests.operators.cases import seeded
+from tests.operators.published import published_case
+from tests.operators.references import enlarged, pooled
 
 MANY = 20_000
 
@@ -28,11 +45,11 @@ def test_beta_has_its_distribution(alpha: float) -> None:
     # Most of Beta(0.01, 0.01) rounds to 0 or 1, where a test of a continuous distribution fails.
     between = (lam > 1e-6) & (lam < 1 - 1e-6)
     cdf = scipy.stats.beta(alpha, alpha).cdf
-    share = float(cdf(1 - 1e-6) - cdf(1e-6))
-    deviation = (share * (1 - share) / MANY) ** 0.5
-    assert abs(float(between.double().mean()) - share) <= 4 * deviation + 1e-9
+    fraction = float(cdf(1 - 1e-6) - cdf(1e-6))
+    deviation = (fraction * (1 - fraction) / MANY) ** 0.5
+    assert abs(float(between.double().mean()) - fraction) <= 4 * deviation + 1e-9
     # The probability integral transform of what is between is uniform.
-    uniform = (cdf(lam[between].double().numpy()) - cdf(1e-6)) / share
+    uniform = (cdf(lam[between].double().numpy()) - cdf(1e-6)) / fraction
     assert scipy.stats.kstest(uniform, "uniform").pvalue > 1e-3
 
 
@@ -134,3 +151,45 @@ def test_refused_strengths(draw: object, strength: float) -> None:
     assert callable(draw)
     with pytest.raises(ValueError, match="strength: expected above"):
         draw(BatchShape(2, 8, 8), strength=strength, generator=seeded(0))
+
+
+SIZES = [(8, 8), (9, 14), (17, 5)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("grid", range(1, 6))
+def test_pooling_and_enlarging_agree_with_loops(size: tuple[int, int], grid: int) -> None:
+    maps = torch.rand((3, *size), generator=seeded(grid))
+    cells = pool_cells(maps, grid)
+    for index in range(3):
+        expected = pooled(maps[index].double().numpy(), grid)
+        np.testing.assert_allclose(cells[index], expected, rtol=1e-5)
+        np.testing.assert_array_equal(
+            enlarge_cells(cells, size)[index, 0], enlarged(cells[index].numpy(), *size)
+        )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pooling_undoes_enlarging(size: tuple[int, int]) -> None:
+    cells = torch.rand((2, 5, 5), generator=seeded(0))
+    torch.testing.assert_close(pool_cells(enlarge_cells(cells, size)[:, 0], 5), cells)
+
+
+@pytest.mark.parametrize("grid", [0, 6])
+def test_a_grid_finer_than_the_image_is_refused(grid: int) -> None:
+    message = f"grid: expected 1 to 5 cells along a side for images of 5 x 7, got {grid}"
+    with pytest.raises(ValueError, match=message):
+        pool_cells(torch.ones(1, 5, 7), grid)
+
+
+@pytest.mark.parametrize("rule", ["clovaai", "timm", "torchvision"])
+def test_boxes_and_their_area(shared_folder: Path, rule: BoxRule) -> None:
+    case = published_case(shared_folder, "cutmix_boxes")
+    side = (1 - case["lam_drawn"].float()).sqrt()
+    for height, width in {(rows, columns) for rows, columns in case["size"].tolist()}:
+        rows = (case["size"] == torch.tensor([height, width])).all(1)
+        box = centered_box(side[rows], case["cy"][rows], case["cx"][rows], (height, width), rule)
+        assert torch.equal(box, case[f"box_{rule}"][rows])
+        torch.testing.assert_close(
+            box_lam(box, (height, width)), case[f"lam_{rule}"][rows].float(), atol=1e-6, rtol=0
+        )

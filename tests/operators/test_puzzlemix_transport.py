@@ -92,15 +92,15 @@ def test_recorded_plans(shared_folder: Path, name: str, parent: str, num_labels:
 @pytest.mark.parametrize("num_labels", [2, 3])
 def test_recorded_images(shared_folder: Path, name: str, num_labels: int) -> None:
     case = published_case(shared_folder, name)
-    own, partner = case["x"], case["x"][case["perm"]]
+    first, partner = case["x"], case["x"][case["perm"]]
     weight = enlarge_cells(case[f"z_n{num_labels}"], (32, 32))
-    still = weight * own + (1 - weight) * partner
+    still = weight * first + (1 - weight) * partner
     assert torch.equal(still, case[f"x_mixed_n{num_labels}"])
-    own, partner = (
+    first, partner = (
         move_patches(images, case[f"src_{parent}_n{num_labels}"])
-        for images, parent in zip((own, partner), PARENTS, strict=True)
+        for images, parent in zip((first, partner), PARENTS, strict=True)
     )
-    moved = weight * own + (1 - weight) * partner
+    moved = weight * first + (1 - weight) * partner
     assert torch.equal(moved, case[f"x_mixed_n{num_labels}_transport"])
 
 
@@ -110,13 +110,13 @@ def test_plans_follow_the_published_rule(side: int, t_eps: float) -> None:
     worth, visible = random_parents(side, seed=side)
     plan = transport_plan(worth, visible, t_eps)
     costs = []
-    for each in (
+    for entry in (
         plan,
         torch.tensor(
             [by_the_published_rule(*image, t_eps) for image in zip(worth, visible, strict=True)]
         ),
     ):
-        costs.append(transport_cost(each, worth, visible, t_eps))
+        costs.append(transport_cost(entry, worth, visible, t_eps))
     assert plan[visible.flatten(1)].min() >= 0
     torch.testing.assert_close(*costs, atol=1e-5, rtol=0)
 
@@ -138,7 +138,7 @@ def test_each_patch_is_used_at_most_once_and_each_visible_cell_filled(
         used = sources[sources >= 0]
         assert len(set(used.tolist())) == used.numel()
     stay = torch.arange(side * side).expand_as(plan)
-    cost, cost_of_staying = (transport_cost(each, worth, visible, t_eps) for each in (plan, stay))
+    cost, cost_of_staying = (transport_cost(entry, worth, visible, t_eps) for entry in (plan, stay))
     assert (cost <= cost_of_staying + 1e-6).all()
 
 

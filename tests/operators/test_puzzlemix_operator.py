@@ -82,10 +82,10 @@ def test_patches_of_both_parents_are_moved(t_size: int | None, side: int) -> Non
     assert mixed.mask is not None
     worth = unit_sum(pool_cells(maps, side))
     mask = pool_cells(mixed.mask.squeeze(1), side)
-    own = move_patches(images, transport_plan(worth, mask < 1, 0.05))
+    first = move_patches(images, transport_plan(worth, mask < 1, 0.05))
     partner_plan = transport_plan(worth[draws.partner], mask > 0, 0.05)
     partner = move_patches(images[draws.partner], partner_plan)
-    expected = (1 - mixed.mask) * own + mixed.mask * partner
+    expected = (1 - mixed.mask) * first + mixed.mask * partner
     torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=0)
     still = mixed_by(SCENARIO, images, draws, transport=False)
     assert torch.equal(mixed.targets, still.targets)
@@ -95,7 +95,7 @@ def test_patches_of_both_parents_are_moved(t_size: int | None, side: int) -> Non
 @every_grid
 @with_and_without_transport
 @pytest.mark.parametrize("size", [(32, 32), (24, 40), (13, 17)])
-def test_labels_have_the_share_of_the_pixels(
+def test_labels_follow_the_pixels(
     weights: PuzzleWeights, transport: bool, size: tuple[int, int]
 ) -> None:
     scenario = Scenario(5, size=size)

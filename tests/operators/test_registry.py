@@ -1,3 +1,7 @@
+"""The table of operators, and the call that draws and applies."""
+
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -61,6 +65,15 @@ def test_saliencymix_with_one_box_for_the_batch() -> None:
     per_image, per_batch = masks
     assert torch.equal(per_batch, per_image[:1].expand_as(per_batch))
     assert not torch.equal(per_image, per_batch)
+
+
+@pytest.mark.parametrize("operator", ALL)
+def test_every_operator_is_tested_by_name(operator: Operator) -> None:
+    function = OPERATORS[operator].function
+    name = function.__module__.removeprefix("automix.operators.").replace(".", "_")
+    text = (Path(__file__).parent / f"test_{name}.py").read_text(encoding="utf-8")
+    if operator is not Operator.NONE:
+        assert f"{function.__name__}(" in text or f"Operator.{operator.name}" in text
 
 
 @pytest.mark.parametrize("operator", ALL)

@@ -51,11 +51,11 @@ def test_a_class_outside_the_range_is_not_ignored() -> None:
 
 
 def test_rows_are_weighed_exactly_at_the_ends() -> None:
-    own, partner = torch.rand((2, 4, 5), generator=torch.Generator().manual_seed(0))
+    first, partner = torch.rand((2, 4, 5), generator=torch.Generator().manual_seed(0))
     lam = torch.tensor([1.0, 0.0, 0.5, 0.25])
-    mixed = mix_rows(own, partner, lam)
-    assert torch.equal(mixed[0], own[0])
+    mixed = mix_rows(first, partner, lam)
+    assert torch.equal(mixed[0], first[0])
     assert torch.equal(mixed[1], partner[1])
     torch.testing.assert_close(
-        mixed[2:], lam[2:, None] * own[2:] + (1 - lam[2:, None]) * partner[2:]
+        mixed[2:], lam[2:, None] * first[2:] + (1 - lam[2:, None]) * partner[2:]
     )

@@ -64,9 +64,9 @@ def test_recorded_images_and_targets(
     )
     assert torch.equal(mixed.images, case["x_mixed"])
     torch.testing.assert_close(mixed.targets, case["target"], atol=1e-6, rtol=0)
-    share = z.sum((1, 2)) / 16
-    assert torch.equal(mixed.lam, share.diagonal())
-    others = share - torch.diag(share.diagonal())
+    fraction = z.sum((1, 2)) / 16
+    assert torch.equal(mixed.lam, fraction.diagonal())
+    others = fraction - torch.diag(fraction.diagonal())
     rows = torch.arange(members)
     assert torch.equal(others[rows, mixed.partner], others.amax(1))
 
