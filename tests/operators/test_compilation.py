@@ -56,7 +56,10 @@ def num_graphs(operator: Operator, scenarios: list[Scenario], **options: Any) ->
     for step, scenario in enumerate(scenarios):
         images = random_images(scenario, step)
         draws = draw(operator, images, step)
-        inputs = {"num_classes": NUM_CLASSES, "saliency_BHW": random_saliency(scenario)}
+        inputs: dict[str, Any] = {
+            "num_classes": NUM_CLASSES,
+            "saliency_BHW": random_saliency(scenario),
+        }
         mixed = compiled(images, classes(scenario), draws, previous=previous, **inputs, **options)
     if not spec.facts.needs_previous:
         expected = spec.apply(images, classes(scenario), draws, **inputs, **options)
