@@ -19,7 +19,7 @@ from types import CodeType, FrameType
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("automix", "envs", "agents")
-STEP = ("automix/training/step.py", "train_step")
+STEP = ("automix/training/step.py", "__call__")
 _PREFIXES = tuple(f"{ROOT / name}/" for name in PACKAGES)
 
 
@@ -38,7 +38,7 @@ class CalledCode:
         code = frame.f_code
         if event != "call" or code in self.stacks or not code.co_filename.startswith(_PREFIXES):
             return
-        stack = [each.f_code for each in _ancestors(frame)]
+        stack = [caller.f_code for caller in _ancestors(frame)]
         # What runs at import (tables, class bodies, decorators) is not part of the command.
         if code.co_name != "<module>" and not any(_is_import(ancestor) for ancestor in stack):
             self.stacks[code] = stack[::-1]
@@ -55,7 +55,7 @@ class CalledCode:
         """Return the frames from `main` down to a function, of any library, or an empty list."""
         for code, stack in self.stacks.items():
             if code.co_filename.endswith(file) and code.co_name == function:
-                names = [f"{Path(each.co_filename).name}:{each.co_qualname}" for each in stack]
+                names = [f"{Path(item.co_filename).name}:{item.co_qualname}" for item in stack]
                 return names[names.index("main.py:main") :]
         return []
 
