@@ -96,7 +96,7 @@ def test_the_targets_that_a_document_names_are_there() -> None:
 
 
 def test_contributing_is_a_page() -> None:
-    assert len(read("CONTRIBUTING.md").splitlines()) <= 60
+    assert len(read("CONTRIBUTING.md").splitlines()) <= 85
 
 
 def test_the_changelog_knows_this_version() -> None:
