@@ -4,7 +4,40 @@ import pytest
 import torch
 from torch import Tensor
 
-from automix.operators.blend import mix_rows, soft_targets
+from automix.operators.blend import blend, mix_rows, paste, resize_into_box, soft_targets, take
+from tests.operators.cases import Scenario, as_laid_out, random_images, seeded
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_copies_keep_the_layout(layout: str) -> None:
+    images = random_images(Scenario(3, size=(5, 7), layout=layout))
+    index = torch.tensor([2, 0, 2, 1])
+    copies = take(images, index)
+    assert torch.equal(copies, images[index])
+    assert copies.stride() == as_laid_out(images[index], layout).stride()
+    copies.zero_()
+    assert images.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pasting_is_blending_with_whole_weights(dtype: torch.dtype) -> None:
+    images = random_images(Scenario(3, size=(5, 7), dtype=dtype))
+    partner, before = images.flip(0), images.clone()
+    mask = (torch.rand((3, 1, 5, 7), generator=seeded(0)) > 0.5).float()
+    expected = torch.where(mask > 0, partner, images)
+    assert torch.equal(blend(images, partner.clone(), mask), expected)
+    assert torch.equal(paste(images, partner.clone(), mask), expected)
+    assert torch.equal(paste(images.clone().requires_grad_(), partner, mask), expected)
+    assert torch.equal(images, before)
+
+
+def test_a_box_shows_the_whole_source() -> None:
+    source = torch.arange(16.0).view(1, 1, 4, 4)
+    box = torch.tensor([[1, 3, 0, 2], [2, 2, 0, 4]])  # the second is empty
+    resized = resize_into_box(source, torch.tensor([0, 0]), box, (5, 6))
+    assert resized.shape == (2, 1, 5, 6)
+    assert resized[0, 0, 1:3, 0:2].tolist() == [[0, 2], [8, 10]]
+    assert resized.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])

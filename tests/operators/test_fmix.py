@@ -7,21 +7,12 @@ import torch
 
 from automix.operator_info import Operator
 from automix.operators.fmix import FMixDraws, apply_fmix, low_frequency_images
+from tests.operators import references as ref
 from tests.operators.cases import Scenario
 from tests.operators.published import assert_same, assert_same_mask, published_case
-from tests.operators.references import (
-    Array,
-    array,
-    assert_agree,
-    by_mask,
-    every_scenario,
-    every_seed,
-    mixed_by,
-    pairs,
-)
 
 
-def fmix_mask(noise: Array, lam: float, coin: float, height: int, width: int) -> Array:
+def fmix_mask(noise: ref.Array, lam: float, coin: float, height: int, width: int) -> ref.Array:
     spectrum = np.zeros((height, width // 2 + 1), dtype=np.complex128)
     for v in range(height):
         for k in range(width // 2 + 1):
@@ -36,16 +27,16 @@ def fmix_mask(noise: Array, lam: float, coin: float, height: int, width: int) ->
     return mask.reshape(height, width)
 
 
-@every_scenario
-@every_seed
+@ref.every_scenario
+@ref.every_seed
 def test_agrees_with_loops(scenario: Scenario, seed: int) -> None:
-    images, draws, mixed = mixed_by(Operator.FMIX, scenario, seed)
+    images, draws, mixed = ref.mixed_by(Operator.FMIX, scenario, seed)
     expected = []
-    for index, (first, partner) in enumerate(pairs(images, mixed)):
+    for index, (first, partner) in enumerate(ref.pairs(images, mixed)):
         lam, coin = float(draws.lam[index]), float(draws.coin[index])
-        mask = fmix_mask(array(draws.noise[index]), lam, coin, *scenario.size)
-        expected.append(by_mask(first, partner, mask))
-    assert_agree(mixed, expected)
+        mask = fmix_mask(ref.array(draws.noise[index]), lam, coin, *scenario.size)
+        expected.append(ref.by_mask(first, partner, mask))
+    ref.assert_agree(mixed, expected)
 
 
 @pytest.mark.parametrize("name", ["fmix_24x40", "fmix_32x32"])

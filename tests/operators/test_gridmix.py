@@ -5,20 +5,12 @@ import numpy as np
 
 from automix.operator_info import Operator
 from automix.operators.gridmix import GridMixDraws, apply_gridmix
+from tests.operators import references as ref
 from tests.operators.cases import Scenario
 from tests.operators.published import assert_same, assert_same_mask, for_each_image, published_case
-from tests.operators.references import (
-    Array,
-    assert_agree,
-    by_mask,
-    every_scenario,
-    every_seed,
-    mixed_by,
-    pairs,
-)
 
 
-def gridmix_mask(draws: dict[str, float], height: int, width: int) -> Array:
+def gridmix_mask(draws: dict[str, float], height: int, width: int) -> ref.Array:
     area = int(height * width * draws["cut_area"])
     region_w = int(math.sqrt(area / draws["cut_aspect"]))
     region_h = min(int(region_w * draws["cut_aspect"]), height)
@@ -37,16 +29,16 @@ def gridmix_mask(draws: dict[str, float], height: int, width: int) -> Array:
     return mask
 
 
-@every_scenario
-@every_seed
+@ref.every_scenario
+@ref.every_seed
 def test_agrees_with_loops(scenario: Scenario, seed: int) -> None:
-    images, draws, mixed = mixed_by(Operator.GRIDMIX, scenario, seed)
+    images, draws, mixed = ref.mixed_by(Operator.GRIDMIX, scenario, seed)
     expected = []
-    for index, (first, partner) in enumerate(pairs(images, mixed)):
+    for index, (first, partner) in enumerate(ref.pairs(images, mixed)):
         numbers = {name: float(values[index]) for name, values in draws._asdict().items()}
         mask = gridmix_mask(numbers, *scenario.size)
-        expected.append(by_mask(first, partner, mask))
-    assert_agree(mixed, expected)
+        expected.append(ref.by_mask(first, partner, mask))
+    ref.assert_agree(mixed, expected)
 
 
 def test_agrees_with_published_code(shared_folder: Path) -> None:

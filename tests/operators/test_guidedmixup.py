@@ -14,6 +14,7 @@ from automix.operators.guidedmixup import (
     greedy_partner,
 )
 from automix.operators.sampling import unit_sum
+from tests.operators import references as ref
 from tests.operators.cases import (
     NUM_CLASSES,
     Scenario,
@@ -24,18 +25,9 @@ from tests.operators.cases import (
     shape_of,
 )
 from tests.operators.published import assert_same, assert_same_mask, published_case
-from tests.operators.references import (
-    Array,
-    array,
-    assert_agree,
-    by_mask,
-    every_scenario,
-    every_seed,
-    pairs,
-)
 
 
-def slow_blur(saliency: Array) -> Array:
+def slow_blur(saliency: ref.Array) -> ref.Array:
     """Return the 7 x 7 Gaussian of sigma 3, mirrored at the border without the edge."""
     height, width = saliency.shape
     kernel = np.exp(-0.5 * (np.arange(-3, 4) / 3) ** 2)
@@ -56,19 +48,19 @@ def mirrored(position: int, length: int) -> int:
     return position if position < length else 2 * (length - 1) - position
 
 
-def guidedmixup_mask(first: Array, partner: Array) -> Array:
+def guidedmixup_mask(first: ref.Array, partner: ref.Array) -> ref.Array:
     first, second = slow_blur(first), slow_blur(partner)
     first, second = first / first.sum(), second / second.sum()
     return np.asarray(second / (first + second))
 
 
-def slow_cycle(maps: Array) -> list[int]:
+def slow_cycle(maps: ref.Array) -> list[int]:
     count = len(maps)
     distance = [[float(((a - b) ** 2).sum()) for b in maps] for a in maps]
-    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
-    if not pairs:
+    couples = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    if not couples:
         return [0]
-    first, current = max(pairs, key=lambda pair: distance[pair[0]][pair[1]])
+    first, current = max(couples, key=lambda pair: distance[pair[0]][pair[1]])
     partner = [0] * count
     partner[first] = current
     unused = set(range(count)) - {first, current}
@@ -81,8 +73,8 @@ def slow_cycle(maps: Array) -> list[int]:
     return partner
 
 
-@every_scenario
-@every_seed
+@ref.every_scenario
+@ref.every_seed
 @pytest.mark.parametrize("pairing", ["greedy", "random"])
 def test_agrees_with_loops(scenario: Scenario, seed: int, pairing: Any) -> None:
     images, saliency = random_images(scenario, seed), random_saliency(scenario, seed)
@@ -92,22 +84,22 @@ def test_agrees_with_loops(scenario: Scenario, seed: int, pairing: Any) -> None:
     mixed = apply_guidedmixup(
         images, classes(scenario), draws, num_classes=NUM_CLASSES, saliency_BHW=saliency
     )
-    maps = array(saliency)
+    maps = ref.array(saliency)
     expected = []
-    for index, (first, partner) in enumerate(pairs(images, mixed)):
+    for index, (first, partner) in enumerate(ref.pairs(images, mixed)):
         mask = guidedmixup_mask(maps[index], maps[int(mixed.partner[index])])
-        expected.append(by_mask(first, partner, mask))
-    assert_agree(mixed, expected)
+        expected.append(ref.by_mask(first, partner, mask))
+    ref.assert_agree(mixed, expected)
     if pairing == "greedy":
         blurred = np.stack([slow_blur(one) / slow_blur(one).sum() for one in maps])
         assert mixed.partner.tolist() == slow_cycle(blurred)
 
 
 @pytest.mark.parametrize("batch", range(1, 10))
-@every_seed
+@ref.every_seed
 def test_greedy_pairing_agrees_with_loops(batch: int, seed: int) -> None:
     maps = random_saliency(Scenario(batch, size=(6, 5)), seed)
-    assert greedy_partner(maps).tolist() == slow_cycle(array(maps))
+    assert greedy_partner(maps).tolist() == slow_cycle(ref.array(maps))
 
 
 @pytest.mark.parametrize("name", ["guidedmixup_24x40", "guidedmixup_32x32"])

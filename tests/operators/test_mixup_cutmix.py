@@ -7,6 +7,7 @@ import torch
 from automix.operator_info import Operator
 from automix.operators.mixup_cutmix import CutMixDraws, MixupDraws, apply_cutmix, apply_mixup
 from automix.operators.sampling import BoxRule, centered_box
+from tests.operators import references as ref
 from tests.operators.cases import Scenario
 from tests.operators.published import (
     assert_same,
@@ -15,35 +16,26 @@ from tests.operators.published import (
     partner_of,
     published_case,
 )
-from tests.operators.references import (
-    assert_agree,
-    box_mask,
-    by_mask,
-    every_scenario,
-    every_seed,
-    mixed_by,
-    pairs,
-)
 
 
-@every_scenario
-@every_seed
+@ref.every_scenario
+@ref.every_seed
 def test_mixup_agrees_with_loops(scenario: Scenario, seed: int) -> None:
-    images, draws, mixed = mixed_by(Operator.MIXUP, scenario, seed)
+    images, draws, mixed = ref.mixed_by(Operator.MIXUP, scenario, seed)
     expected = []
-    for (first, partner), lam in zip(pairs(images, mixed), draws.lam.tolist(), strict=True):
-        expected.append(by_mask(first, partner, np.full(scenario.size, 1 - lam)))
-    assert_agree(mixed, expected)
+    for (first, partner), lam in zip(ref.pairs(images, mixed), draws.lam.tolist(), strict=True):
+        expected.append(ref.by_mask(first, partner, np.full(scenario.size, 1 - lam)))
+    ref.assert_agree(mixed, expected)
 
 
-@every_scenario
-@every_seed
+@ref.every_scenario
+@ref.every_seed
 def test_cutmix_agrees_with_loops(scenario: Scenario, seed: int) -> None:
-    images, draws, mixed = mixed_by(Operator.CUTMIX, scenario, seed)
+    images, draws, mixed = ref.mixed_by(Operator.CUTMIX, scenario, seed)
     expected = []
-    for (first, partner), box in zip(pairs(images, mixed), draws.box, strict=True):
-        expected.append(by_mask(first, partner, box_mask(box, *scenario.size)))
-    assert_agree(mixed, expected)
+    for (first, partner), box in zip(ref.pairs(images, mixed), draws.box, strict=True):
+        expected.append(ref.by_mask(first, partner, ref.box_mask(box, *scenario.size)))
+    ref.assert_agree(mixed, expected)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 from automix.operator_info import Operator
 from automix.operators.recursivemix import RecursiveMixDraws, apply_recursivemix, draw_recursivemix
 from automix.operators.types import BatchShape, MixedBatch
+from tests.operators import references as ref
 from tests.operators.cases import (
     NUM_CLASSES,
     Scenario,
@@ -14,14 +15,6 @@ from tests.operators.cases import (
     random_images,
     seeded,
     shape_of,
-)
-from tests.operators.references import (
-    array,
-    assert_agree,
-    every_scenario,
-    every_seed,
-    mixed_by,
-    resized,
 )
 
 
@@ -89,13 +82,13 @@ def test_draws_for_another_batch_are_refused() -> None:
         apply_recursivemix(random_images(Scenario(4)), torch.zeros(4).long(), draws, num_classes=2)
 
 
-@every_scenario
-@every_seed
+@ref.every_scenario
+@ref.every_seed
 def test_agrees_with_loops(scenario: Scenario, seed: int) -> None:
-    images, draws, mixed = mixed_by(Operator.RECURSIVEMIX, scenario, seed)
-    shown = array(previous_batch(scenario).images)
+    images, draws, mixed = ref.mixed_by(Operator.RECURSIVEMIX, scenario, seed)
+    shown = ref.array(previous_batch(scenario).images)
     expected = [
-        resized(first, before, box, is_bilinear=False)
-        for first, before, box in zip(array(images), shown, draws.box, strict=True)
+        ref.resized(first, before, box, is_bilinear=False)
+        for first, before, box in zip(ref.array(images), shown, draws.box, strict=True)
     ]
-    assert_agree(mixed, expected)
+    ref.assert_agree(mixed, expected)

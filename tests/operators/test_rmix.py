@@ -6,6 +6,7 @@ import torch
 
 from automix.operators.rmix import RMixDraws, apply_rmix, draw_rmix
 from automix.operators.sampling import enlarge_cells
+from tests.operators import references as ref
 from tests.operators.cases import (
     NUM_CLASSES,
     Scenario,
@@ -16,26 +17,15 @@ from tests.operators.cases import (
     shape_of,
 )
 from tests.operators.published import assert_same, assert_same_mask, for_each_image, published_case
-from tests.operators.references import (
-    Array,
-    array,
-    assert_agree,
-    by_mask,
-    enlarged,
-    every_scenario,
-    every_seed,
-    pairs,
-    pooled,
-)
 
 
 def rmix_mask(
-    first: Array,
-    partner: Array,
+    first: ref.Array,
+    partner: ref.Array,
     percentiles: tuple[float, float],
     lam: float,
     shape: tuple[int, int],
-) -> Array:
+) -> ref.Array:
     grid = len(first)
     salient = first >= np.quantile(first, percentiles[0])
     other = partner >= np.quantile(partner, percentiles[1])
@@ -44,11 +34,11 @@ def rmix_mask(
         for c in range(grid):
             both_or_none = salient[r, c] == other[r, c]
             cells[r, c] = 1 - lam if both_or_none else float(other[r, c])
-    return enlarged(cells, *shape)
+    return ref.enlarged(cells, *shape)
 
 
-@every_scenario
-@every_seed
+@ref.every_scenario
+@ref.every_seed
 @pytest.mark.parametrize("grid", [1, 2, 4, 5])
 def test_agrees_with_loops(scenario: Scenario, seed: int, grid: int) -> None:
     images, saliency = random_images(scenario, seed), random_saliency(scenario, seed)
@@ -61,15 +51,15 @@ def test_agrees_with_loops(scenario: Scenario, seed: int, grid: int) -> None:
         saliency_BHW=saliency,
         grid=grid,
     )
-    cells = [pooled(own_map, grid) for own_map in array(saliency)]
+    cells = [ref.pooled(own_map, grid) for own_map in ref.array(saliency)]
     expected = []
-    for index, (first, partner) in enumerate(pairs(images, mixed)):
+    for index, (first, partner) in enumerate(ref.pairs(images, mixed)):
         other = int(mixed.partner[index])
         percentiles = (float(draws.percentile[index]), float(draws.percentile[other]))
         lam = float(draws.lam[index])
         mask = rmix_mask(cells[index], cells[other], percentiles, lam, scenario.size)
-        expected.append(by_mask(first, partner, mask))
-    assert_agree(mixed, expected)
+        expected.append(ref.by_mask(first, partner, mask))
+    ref.assert_agree(mixed, expected)
 
 
 @pytest.mark.parametrize("grid", [4, 8])

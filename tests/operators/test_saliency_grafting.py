@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from automix.operators.saliency_grafting import apply_saliency_grafting, draw_saliency_grafting
+from tests.operators import references as ref
 from tests.operators.cases import (
     NUM_CLASSES,
     Scenario,
@@ -13,22 +14,11 @@ from tests.operators.cases import (
     seeded,
     shape_of,
 )
-from tests.operators.references import (
-    Array,
-    array,
-    assert_agree,
-    by_mask,
-    enlarged,
-    every_scenario,
-    every_seed,
-    pairs,
-    pooled,
-)
 
 
 def grafting(
-    first: Array, partner: Array, uniform: Array, temperature: float
-) -> tuple[Array, float]:
+    first: ref.Array, partner: ref.Array, uniform: ref.Array, temperature: float
+) -> tuple[ref.Array, float]:
     """Return the cells of the partner, and `lam`, for pooled maps."""
     heat = np.exp(partner / partner.max() / temperature)
     probability = np.minimum(heat / heat.mean(), 1)
@@ -42,8 +32,8 @@ def grafting(
     return cells, of_own / (of_own + of_partner)
 
 
-@every_scenario
-@every_seed
+@ref.every_scenario
+@ref.every_seed
 @pytest.mark.parametrize("temperature", [0.01, 0.2, 1.0, 10.0])
 def test_agrees_with_loops(scenario: Scenario, seed: int, temperature: float) -> None:
     images, saliency = random_images(scenario, seed), random_saliency(scenario, seed)
@@ -53,15 +43,15 @@ def test_agrees_with_loops(scenario: Scenario, seed: int, temperature: float) ->
     mixed = apply_saliency_grafting(
         images, classes(scenario), draws, num_classes=NUM_CLASSES, saliency_BHW=saliency
     )
-    cells = [pooled(own_map, 3) for own_map in array(saliency)]
+    cells = [ref.pooled(own_map, 3) for own_map in ref.array(saliency)]
     expected = []
-    for index, (first, partner) in enumerate(pairs(images, mixed)):
+    for index, (first, partner) in enumerate(ref.pairs(images, mixed)):
         grafted, lam = grafting(
             cells[index],
             cells[int(mixed.partner[index])],
-            array(draws.uniform[index]),
+            ref.array(draws.uniform[index]),
             temperature,
         )
-        image, _ = by_mask(first, partner, enlarged(grafted, *scenario.size))
+        image, _ = ref.by_mask(first, partner, ref.enlarged(grafted, *scenario.size))
         expected.append((image, lam))
-    assert_agree(mixed, expected)
+    ref.assert_agree(mixed, expected)

@@ -6,17 +6,9 @@ import torch
 
 from automix.operator_info import Operator
 from automix.operators.saliencymix import SaliencyMixDraws, apply_saliencymix
+from tests.operators import references as ref
 from tests.operators.cases import Scenario, random_saliency
 from tests.operators.published import assert_same, assert_same_mask, for_each_image, published_case
-from tests.operators.references import (
-    assert_agree,
-    box_mask,
-    by_mask,
-    every_scenario,
-    every_seed,
-    mixed_by,
-    pairs,
-)
 
 
 def clovaai_box(lam: float, row: int, column: int, height: int, width: int) -> tuple[int, ...]:
@@ -29,17 +21,17 @@ def clovaai_box(lam: float, row: int, column: int, height: int, width: int) -> t
     )
 
 
-@every_scenario
-@every_seed
+@ref.every_scenario
+@ref.every_seed
 def test_agrees_with_loops(scenario: Scenario, seed: int) -> None:
-    images, draws, mixed = mixed_by(Operator.SALIENCYMIX, scenario, seed)
+    images, draws, mixed = ref.mixed_by(Operator.SALIENCYMIX, scenario, seed)
     saliency = random_saliency(scenario)[mixed.partner]
     expected = []
-    for index, (first, partner) in enumerate(pairs(images, mixed)):
+    for index, (first, partner) in enumerate(ref.pairs(images, mixed)):
         row, column = divmod(int(saliency[index].argmax()), scenario.size[1])
         box = clovaai_box(float(draws.lam[index]), row, column, *scenario.size)
-        expected.append(by_mask(first, partner, box_mask(box, *scenario.size)))
-    assert_agree(mixed, expected)
+        expected.append(ref.by_mask(first, partner, ref.box_mask(box, *scenario.size)))
+    ref.assert_agree(mixed, expected)
 
 
 @pytest.mark.parametrize("name", ["saliencymix_24x40", "saliencymix_32x32"])
