@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from automix.configuration.base import did_you_mean
-from automix.errors import ConfigError
+from automix.data.sources.annotations import Floats
+from automix.errors import ConfigError, DivergedError
 from automix.evaluation.attacks import (
     PgdSettings,
     check_autoattack,
@@ -45,33 +46,38 @@ from automix.evaluation.occlusion import (
     occlusion_curve,
 )
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
-from automix.experiments.evaluate.subject import (
+from automix.experiments.common.saved_classifier import SavedClassifier
+from automix.experiments.evaluate.plan import (
     GRADIENT_PASSES,
+    EvaluationInput,
     Json,
-    Part,
-    Subject,
-    Unit,
+    TaskPlan,
+    WorkUnit,
     as_json,
-    boxed_images,
     chunks,
-    finite_logits,
     one_unit,
     random_subset,
-    share_of,
 )
+from automix.evaluation.statistics import share_interval
 from automix.saliency.sources import spectral_residual
 
+# A patch is 1/14 of the shorter side, as 16 of 224 pixels.
 _PATCHES_PER_SIDE = 14
+# Images of CIFAR-10-C and CIFAR-100-C per corruption and severity.
 _PUBLISHED_IMAGES = 10_000
+# Of tasks that take gradients: what an interruption loses is at most a unit.
+_IMAGES_PER_UNIT = 250
+# 100 steps of APGD, then 9 x 100 of its targeted version and of FAB, 5,000 queries of Square.
+_AUTOATTACK_PASSES = 13_000
 
 
-def classification_part(subject: Subject, config: EvaluateConfig) -> Part:
+def plan_classification(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     """Return accuracy, probabilities, classes and groups.
 
     Raises:
         ConfigError: there is no split to fit the temperature on.
     """
-    classifier, images = subject.classifier, subject.images
+    classifier, images = source.classifier, source.images
     split = classifier.data.seen.selection
     if not len(split):
         raise ConfigError(
@@ -93,21 +99,23 @@ def classification_part(subject: Subject, config: EvaluateConfig) -> Part:
             validation_labels=validation.labels,
         )
         content = as_json(report)
-        content["top1_interval"] = share_of(report.top1 * len(images), len(images))
+        content["top1_interval"] = interval_of_count(report.top1 * len(images), len(images))
         content["class_names"] = list(classifier.data.class_names)
-        if subject.groups is not None:
-            names = subject.groups.names
-            groups_N = torch.tensor(subject.groups.numbers)[images.indices]
-            found = group_accuracy(logits_NK, images.labels, groups=groups_N, num_groups=len(names))
-            content["groups"] = as_json(found) | {"names": list(names)}
+        if source.groups is not None:
+            names = source.groups.names
+            groups_N = torch.tensor(source.groups.numbers)[images.indices]
+            accuracies = group_accuracy(
+                logits_NK, images.labels, groups=groups_N, num_groups=len(names)
+            )
+            content["groups"] = as_json(accuracies) | {"names": list(names)}
         return content
 
     return one_unit(EvaluationTask.CLASSIFICATION, len(images) + len(validation), run)
 
 
-def corruptions_part(subject: Subject, config: EvaluateConfig) -> Part:
+def plan_corruptions(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     """Return the errors under every corruption, one unit for each."""
-    predict, images = subject.classifier.predict, subject.images
+    predict, images = source.classifier.predict, source.images
     folder = config.corruptions.published
 
     def run(corruption: Corruption) -> Json:
@@ -123,18 +131,18 @@ def corruptions_part(subject: Subject, config: EvaluateConfig) -> Part:
             for corruption, row in zip(Corruption, results, strict=True)
         }
         source = CorruptionSource.OWN if folder is None else CorruptionSource.PUBLISHED
-        return as_json(report_corruptions(errors, source)) | {"archive": subject.published}
+        return as_json(report_corruptions(errors, source)) | {"archive": source.published}
 
     num_images = len(images) if folder is None else _PUBLISHED_IMAGES
     units = tuple(
-        Unit(
+        WorkUnit(
             name=corruption.value,
             passes=len(SEVERITIES) * num_images,
             run=functools.partial(run, corruption),
         )
         for corruption in Corruption
     )
-    return Part(
+    return TaskPlan(
         task=EvaluationTask.CORRUPTIONS,
         units=units,
         combine=combine,
@@ -142,9 +150,9 @@ def corruptions_part(subject: Subject, config: EvaluateConfig) -> Part:
     )
 
 
-def patch_occlusion_part(subject: Subject, config: EvaluateConfig) -> Part:
+def plan_patch_occlusion(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     """Return the accuracy while random patches are hidden."""
-    size, fill = patch_size(subject, config), subject.classifier.data.statistics.mean
+    size, fill = patch_size(source, config), source.classifier.data.statistics.mean
 
     def occlude(batch: ImageBatch, fraction: float) -> Tensor:
         return occlude_patches(
@@ -157,15 +165,15 @@ def patch_occlusion_part(subject: Subject, config: EvaluateConfig) -> Part:
         )
 
     task = EvaluationTask.PATCH_OCCLUSION
-    return _occlusion_part(task, subject, subject.images, occlude, {"patch_size": size})
+    return _plan_occlusion(task, source, source.images, occlude, {"patch_size": size})
 
 
-def object_occlusion_part(subject: Subject, config: EvaluateConfig) -> Part:
+def plan_object_occlusion(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     """Return the accuracy while the object is hidden, by its box or by saliency."""
-    task, fill = EvaluationTask.OBJECT_OCCLUSION, subject.classifier.data.statistics.mean
+    task, fill = EvaluationTask.OBJECT_OCCLUSION, source.classifier.data.statistics.mean
     if config.object_source == "boxes":
-        return _box_occlusion_part(subject, config)
-    size = patch_size(subject, config)
+        return _plan_box_occlusion(source, config)
+    size = patch_size(source, config)
 
     def occlude(batch: ImageBatch, fraction: float) -> Tensor:
         saliency_BHW = spectral_residual(batch.images.float() / 255)
@@ -174,14 +182,14 @@ def object_occlusion_part(subject: Subject, config: EvaluateConfig) -> Part:
         )
 
     facts: Json = {"patch_size": size, "object_from": "saliency (spectral residual)"}
-    return _occlusion_part(task, subject, subject.images, occlude, facts)
+    return _plan_occlusion(task, source, source.images, occlude, facts)
 
 
-def patch_size(subject: Subject, config: EvaluateConfig) -> int:
+def patch_size(source: EvaluationInput, config: EvaluateConfig) -> int:
     """Return the side of a patch in pixels."""
     if config.occlusion.patch_size is not None:
         return config.occlusion.patch_size
-    return max(1, round(min(subject.images.images.shape[-2:]) / _PATCHES_PER_SIDE))
+    return max(1, round(min(source.images.images.shape[-2:]) / _PATCHES_PER_SIDE))
 
 
 def published_archive(config: EvaluateConfig) -> str | None:
@@ -196,13 +204,14 @@ def published_archive(config: EvaluateConfig) -> str | None:
     return verify_published(folder)
 
 
-def _box_occlusion_part(subject: Subject, config: EvaluateConfig) -> Part:
-    fill = subject.classifier.data.statistics.mean
-    images, boxes = boxed_images(subject)
-    sizes = [(own[:, 2:] - own[:, :2]).prod(axis=1) for own in boxes]
+def _plan_box_occlusion(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
+    fill = source.classifier.data.statistics.mean
+    images, boxes = boxed_images(source)
+    # Boxes are left, top, right and bottom: the second half less the first is their size.
+    areas = [(boxes_M4[:, 2:] - boxes_M4[:, :2]).prod(axis=1) for boxes_M4 in boxes]
     largest = {
-        index: torch.from_numpy(own[size.argmax()])
-        for index, own, size in zip(images.indices.tolist(), boxes, sizes, strict=True)
+        index: torch.from_numpy(boxes_M4[areas_M.argmax()])
+        for index, boxes_M4, areas_M in zip(images.indices.tolist(), boxes, areas, strict=True)
     }
 
     def occlude(batch: ImageBatch, fraction: float) -> Tensor:
@@ -217,29 +226,24 @@ def _box_occlusion_part(subject: Subject, config: EvaluateConfig) -> Part:
         )
 
     facts: Json = {"object_from": "boxes (the largest of each image)"}
-    return _occlusion_part(EvaluationTask.OBJECT_OCCLUSION, subject, images, occlude, facts)
+    return _plan_occlusion(EvaluationTask.OBJECT_OCCLUSION, source, images, occlude, facts)
 
 
-def _occlusion_part(
+def _plan_occlusion(
     task: EvaluationTask,
-    subject: Subject,
+    source: EvaluationInput,
     images: EvaluationImages,
     occlude: Occluder,
     facts: Json,
-) -> Part:
+) -> TaskPlan:
     def run() -> Json:
-        curve = as_json(occlusion_curve(subject.classifier.predict, occlude, images))
-        return curve | {"fill": list(subject.classifier.data.statistics.mean)} | facts
+        curve = as_json(occlusion_curve(source.classifier.predict, occlude, images))
+        return curve | {"fill": list(source.classifier.data.statistics.mean)} | facts
 
     return one_unit(task, len(FRACTIONS) * len(images), run)
 
 
-_IMAGES_PER_UNIT = 250
-# 100 steps of APGD, then 9 x 100 of its targeted version and of FAB, 5,000 queries of Square.
-_AUTOATTACK_PASSES = 13_000
-
-
-def attacks_part(subject: Subject, config: EvaluateConfig) -> Part:
+def plan_attacks(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     """Return the accuracy under FGSM, PGD and perhaps AutoAttack.
 
     Raises:
@@ -253,8 +257,8 @@ def attacks_part(subject: Subject, config: EvaluateConfig) -> Part:
         num_steps=options.steps,
         num_restarts=options.restarts,
     )
-    images = random_subset(subject.images, options.images, seed=config.seed)
-    num_classes = subject.classifier.data.num_classes
+    images = random_subset(source.images, options.images, seed=config.seed)
+    num_classes = source.classifier.data.num_classes
     names = ["clean", "fgsm", "pgd"]
     if options.autoattack:
         names.append("autoattack")
@@ -264,46 +268,47 @@ def attacks_part(subject: Subject, config: EvaluateConfig) -> Part:
             raise ConfigError(str(error)) from None
 
     def run(chunk: EvaluationImages) -> Json:
-        model = subject.classifier.in_pixels()
-        found = as_json(count_survivors(model, chunk, settings=settings, seed=config.seed))
+        model = source.classifier.in_pixels()
+        survivors = as_json(count_survivors(model, chunk, settings=settings, seed=config.seed))
         if options.autoattack:
-            found["autoattack"] = survivors_of_autoattack(
+            survivors["autoattack"] = survivors_of_autoattack(
                 model, chunk, epsilon=settings.epsilon, num_classes=num_classes, seed=config.seed
             )
-        return found
+        return survivors
 
     def combine(results: Sequence[Json]) -> Json:
         total = sum(row["num_images"] for row in results)
         counts = {name: sum(row[name] for row in results) for name in names}
-        shares = {name: count / total for name, count in counts.items()}
-        intervals = {f"{name}_interval": share_of(count, total) for name, count in counts.items()}
-        return {"num_images": total, "settings": as_json(settings), **shares, **intervals}
+        accuracies = {name: count / total for name, count in counts.items()}
+        intervals = {f"{name}_interval": interval_of_count(count, total) for name, count in counts.items()}
+        return {"num_images": total, "settings": as_json(settings), **accuracies, **intervals}
 
+    # A gradient for FGSM and for every step of PGD from every start; the rest only counts.
     steps = 1 + settings.num_steps * settings.num_restarts
     passes = GRADIENT_PASSES * steps + settings.num_restarts + 4
     passes += _AUTOATTACK_PASSES if options.autoattack else 0
-    return Part(
+    return TaskPlan(
         task=EvaluationTask.ATTACKS,
         units=tuple(
-            Unit(name=name, passes=passes * len(chunk), run=functools.partial(run, chunk))
+            WorkUnit(name=name, passes=passes * len(chunk), run=functools.partial(run, chunk))
             for name, chunk in chunks(images, _IMAGES_PER_UNIT)
         ),
         combine=combine,
     )
 
 
-def localization_part(subject: Subject, config: EvaluateConfig) -> Part:
+def plan_localization(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     """Return MaxBoxAccV2 of class activation maps on the images that have boxes.
 
     Raises:
         ConfigError: the network has no layer of that name, or no map of features.
     """
-    images, boxes = boxed_images(subject)
-    layer = _layer(subject, config)
+    images, boxes = boxed_images(source)
+    layer = _layer(source, config)
     offsets = {index: position for position, index in enumerate(images.indices.tolist())}
 
     def run(chunk: EvaluationImages) -> Json:
-        maps, is_right = _maps(subject, chunk, layer)
+        maps, is_right = _maps(source, chunk, layer)
         start = offsets[int(chunk.indices[0])]
         overlaps = best_overlaps(maps, boxes[start : start + len(chunk)])
         # Every other image chooses the threshold for the rest, and the reverse.
@@ -319,13 +324,13 @@ def localization_part(subject: Subject, config: EvaluateConfig) -> Part:
     def combine(results: Sequence[Json]) -> Json:
         return _localization(results) | {
             "layer": layer,
-            "num_outside": subject.boxes.num_outside if subject.boxes else 0,
+            "num_outside": source.boxes.num_outside if source.boxes else 0,
         }
 
-    return Part(
+    return TaskPlan(
         task=EvaluationTask.LOCALIZATION,
         units=tuple(
-            Unit(
+            WorkUnit(
                 name=name,
                 passes=(GRADIENT_PASSES + 1) * len(chunk),
                 run=functools.partial(run, chunk),
@@ -336,40 +341,40 @@ def localization_part(subject: Subject, config: EvaluateConfig) -> Part:
     )
 
 
-def _layer(subject: Subject, config: EvaluateConfig) -> str:
-    model = subject.classifier.model
+def _layer(source: EvaluationInput, config: EvaluateConfig) -> str:
+    model = source.classifier.model
     names = [name for name, _ in model.named_modules() if name]
-    if (wanted := config.localization.layer) is not None:
-        if wanted not in names:
+    if (layer := config.localization.layer) is not None:
+        if layer not in names:
             raise ConfigError(
                 f"localization.layer: expected a module of the network, such as "
-                f"{', '.join(names[:6])}, got {wanted!r}{did_you_mean(wanted, names)}"
+                f"{', '.join(names[:6])}, got {layer!r}{did_you_mean(layer, names)}"
             )
-        return wanted
-    found = last_feature_layer(model, subject.classifier.prepare(subject.images.images[:1]))
-    if found is None:
+        return layer
+    last = last_feature_layer(model, source.classifier.prepare(source.images.images[:1]))
+    if last is None:
         raise ConfigError(
             "localization.layer: expected a network whose last features are a map that is "
             "pooled, got one without; name a layer that gives (B, C, H, W)"
         )
-    return found
+    return last
 
 
 def _maps(
-    subject: Subject, chunk: EvaluationImages, layer: str
+    source: EvaluationInput, chunk: EvaluationImages, layer: str
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the maps of the images' own classes, and whether each is the class predicted."""
-    model = subject.classifier.model
+    model = source.classifier.model
     module = model.get_submodule(layer)
     maps, right = [], []
     for batch in chunk.batches():
-        images = subject.classifier.prepare(batch.images)
+        images = source.classifier.prepare(batch.images)
         try:
-            found = class_activation_maps(model, images, batch.labels, layer=module)
+            maps_BHW = class_activation_maps(model, images, batch.labels, layer=module)
         except ValueError as error:
             raise ConfigError(f"localization.{error}") from None
-        maps.append(found.cpu())
-        answers = subject.classifier.predict(batch.images).argmax(dim=1)
+        maps.append(maps_BHW.cpu())
+        answers = source.classifier.predict(batch.images).argmax(dim=1)
         right.append((answers == batch.labels).cpu())
     return torch.cat(maps).double().numpy(), torch.cat(right).numpy()
 
@@ -402,3 +407,34 @@ def _localization(results: Sequence[Json]) -> Json:
             ]
             content[f"{name}_cross_fitted"] = sum(crossed) / total
     return content
+
+
+def boxed_images(source: EvaluationInput) -> tuple[EvaluationImages, tuple[Floats, ...]]:
+    """Return the images that have boxes, and the boxes of each."""
+    assert source.boxes is not None
+    boxes_by_index = dict(zip(source.boxes.positions, source.boxes.boxes, strict=True))
+    indices = source.images.indices.tolist()
+    positions = [position for position, index in enumerate(indices) if index in boxes_by_index]
+    boxes = tuple(boxes_by_index[indices[position]] for position in positions)
+    return source.images.subset(torch.tensor(positions, dtype=torch.int64)), boxes
+
+
+def finite_logits(classifier: SavedClassifier, images: EvaluationImages) -> Tensor:
+    """Return (N, K) logits on the host.
+
+    Raises:
+        DivergedError: some are not finite.
+    """
+    logits_NK = torch.cat([classifier.predict(batch.images).cpu() for batch in images.batches()])
+    num_bad = int((~logits_NK.isfinite().all(dim=1)).sum())
+    if num_bad:
+        raise DivergedError(
+            f"classifier: expected finite logits, got others for {num_bad} of {len(images)} images"
+        )
+    return logits_NK
+
+
+def interval_of_count(count: float, total: int) -> list[float]:
+    """Return the ends of a 95% Wilson interval of a fraction of ``total`` images."""
+    interval = share_interval(count / total, total)
+    return [interval.low, interval.high]
