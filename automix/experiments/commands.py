@@ -183,7 +183,7 @@ def _evaluate(command: Command, arguments: "Arguments") -> Iterator[str]:
         return
     with resumable(output, command.name, str(folder), str(output / "config.yaml")):
         result = experiment.evaluate(config, folder, output)
-    yield experiment.summary(result)
+    yield experiment.summarize_evaluation(result)
     yield f"result: {output / command.artifact}"
 
 

@@ -11,12 +11,12 @@ import torch
 from automix.errors import CheckpointError, ConfigError, DataError, DivergedError
 from automix.evaluation.corruptions.registry import Corruption
 from automix.experiments.common.config import ReplayConfig
+from automix.experiments.common.journal import Journal
 from automix.experiments.common.saved_classifier import load_saved_classifier
 from automix.experiments.evaluate import run as experiment
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalizationConfig
-from automix.experiments.evaluate.run import evaluate, predict_cost, summary
+from automix.experiments.evaluate.run import evaluate, predict_cost, summarize_evaluation
 from automix.experiments.replay.run import ScheduleSource, replay
-from automix.files import write_json
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule
 from envs.smoke import SMOKE_TASK
@@ -33,17 +33,17 @@ def test_every_task_is_in_the_result_and_agrees_with_the_replay(
 ) -> None:
     result, trained_result = read(evaluated), read(trained)
     assert [name for name in result if name in set(EvaluationTask)] == list(EvaluationTask)
-    found = result["classification"]
+    scores = result["classification"]
     test = trained_result["test"]
-    assert found["top1"] == pytest.approx(test["accuracy"])
-    assert found["as_trained"]["nll"] == pytest.approx(test["nll"], rel=1e-5)
-    assert result["num_images"] == found["num_images"] == test["num_images"]
+    assert scores["top1"] == pytest.approx(test["accuracy"])
+    assert scores["as_trained"]["nll"] == pytest.approx(test["nll"], rel=1e-5)
+    assert result["num_images"] == scores["num_images"] == test["num_images"]
     # The temperature is that of the validation images, not of the test images.
     selection = trained_result["selection"]
-    assert found["temperature"] == pytest.approx(selection["temperature"], rel=1e-3)
-    assert found["temperature"] != pytest.approx(test["temperature"], rel=1e-3)
-    assert found["top1_interval"][0] < found["top1"] < found["top1_interval"][1]
-    assert sum(found["classes"]["counts"]) == found["num_images"]
+    assert scores["temperature"] == pytest.approx(selection["temperature"], rel=1e-3)
+    assert scores["temperature"] != pytest.approx(test["temperature"], rel=1e-3)
+    assert scores["top1_interval"][0] < scores["top1"] < scores["top1_interval"][1]
+    assert sum(scores["classes"]["counts"]) == scores["num_images"]
     clean = 1 - result["corruptions"]["errors"]["brightness"][0]
     assert set(result["corruptions"]["errors"]) == {value.value for value in Corruption}
     assert 0 <= clean <= 1
@@ -51,7 +51,7 @@ def test_every_task_is_in_the_result_and_agrees_with_the_replay(
     for name in ("patch_occlusion", "object_occlusion"):
         curve = result[name]
         assert len(curve["fractions"]) == len(curve["accuracies"])
-    assert result["patch_occlusion"]["accuracies"][0] == pytest.approx(found["top1"])
+    assert result["patch_occlusion"]["accuracies"][0] == pytest.approx(scores["top1"])
     assert result["object_occlusion"]["object_from"].startswith("boxes")
     assert result["object_occlusion"]["num_images"] == 9
     attacks = result["attacks"]
@@ -70,37 +70,38 @@ def test_a_finished_unit_is_not_run_again(
 ) -> None:
     config = QUICK.model_copy(update={"tasks": tuple(list(EvaluationTask)[:3])})
     output = tmp_path / "evaluation"
-    written: list[str] = []
-    whole = write_json
+    finished: list[str] = []
+    add = Journal.add
 
-    def stop_at_fog(path: Path, content: Any) -> None:
-        written.append(path.name)
-        if path.name == "fog.json":
+    def stop_at_fog(self: Journal, key: str, result: dict[str, Any]) -> None:
+        if key == "corruptions/fog":
             raise KeyboardInterrupt
-        whole(path, content)
+        finished.append(key)
+        add(self, key, result)
 
     with monkeypatch.context() as patched:
-        patched.setattr(experiment, "write_json", stop_at_fog)
+        patched.setattr(Journal, "add", stop_at_fog)
         with pytest.raises(KeyboardInterrupt):
             evaluate(config, trained, output)
     assert not (output / "result.json").exists()
-    assert written[-2:] == ["frost.json", "fog.json"]
-    before = len(written)
+    assert finished[0] == "classification/classification"
+    assert finished[-1] == "corruptions/frost"
+    before = len(finished)
 
-    def note(path: Path, content: Any) -> None:
-        written.append(path.name)
-        whole(path, content)
+    def note(self: Journal, key: str, result: dict[str, Any]) -> None:
+        finished.append(key)
+        add(self, key, result)
 
-    monkeypatch.setattr(experiment, "write_json", note)
+    monkeypatch.setattr(Journal, "add", note)
     result = evaluate(config, trained, output)
-    assert written[before : before + 2] == ["subject.json", "fog.json"]
-    assert "frost.json" not in written[before:]
+    assert finished[before] == "corruptions/fog"
+    assert len(finished) == len(set(finished))
     uninterrupted = read(evaluated)
     for task in config.chosen_tasks:
         assert result[task.value] == uninterrupted[task.value]
-    size = len(written)
+    size = len(finished)
     assert evaluate(config, trained, output) == result
-    assert written[size:] == ["subject.json"]
+    assert len(finished) == size
 
 
 def test_batches_and_order_of_work_do_not_change_the_result(
@@ -132,11 +133,11 @@ def test_groups_of_a_file(trained: Path, tmp_path: Path) -> None:
     rows = "".join(f"{number},{'snow' if number < 5 else 'grass'}\n" for number in range(20))
     path.write_text("image,group\n" + rows)
     config = EvaluateConfig(tasks=(EvaluationTask.CLASSIFICATION,), groups=path)
-    found = evaluate(config, trained, tmp_path / "evaluation")["classification"]
-    assert found["groups"]["names"] == ["grass", "snow"]
-    assert found["groups"]["counts"] == [15, 5]
-    weighted = np.average(found["groups"]["values"], weights=[15, 5])
-    assert weighted == pytest.approx(found["top1"])
+    scores = evaluate(config, trained, tmp_path / "evaluation")["classification"]
+    assert scores["groups"]["names"] == ["grass", "snow"]
+    assert scores["groups"]["counts"] == [15, 5]
+    weighted = np.average(scores["groups"]["values"], weights=[15, 5])
+    assert weighted == pytest.approx(scores["top1"])
 
 
 def test_progress_goes_to_the_metrics(evaluated: Path) -> None:
@@ -149,7 +150,7 @@ def test_progress_goes_to_the_metrics(evaluated: Path) -> None:
 
 
 def test_the_summary_says_where_corruptions_come_from(evaluated: Path) -> None:
-    text = summary(read(evaluated))
+    text = summarize_evaluation(read(evaluated))
     assert "unnormalized mean corruption error" in text
     assert "own implementation" in text
     assert len(text.splitlines()) == len(EvaluationTask)

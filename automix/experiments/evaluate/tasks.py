@@ -45,8 +45,9 @@ from automix.evaluation.occlusion import (
     occlude_salient_patches,
     occlusion_curve,
 )
-from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
+from automix.evaluation.statistics import share_interval
 from automix.experiments.common.saved_classifier import SavedClassifier
+from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.plan import (
     GRADIENT_PASSES,
     EvaluationInput,
@@ -58,7 +59,6 @@ from automix.experiments.evaluate.plan import (
     one_unit,
     random_subset,
 )
-from automix.evaluation.statistics import share_interval
 from automix.saliency.sources import spectral_residual
 
 # A patch is 1/14 of the shorter side, as 16 of 224 pixels.
@@ -130,8 +130,8 @@ def plan_corruptions(source: EvaluationInput, config: EvaluateConfig) -> TaskPla
             corruption: CorruptionErrors(num_images=row["num_images"], errors=tuple(row["errors"]))
             for corruption, row in zip(Corruption, results, strict=True)
         }
-        source = CorruptionSource.OWN if folder is None else CorruptionSource.PUBLISHED
-        return as_json(report_corruptions(errors, source)) | {"archive": source.published}
+        origin = CorruptionSource.OWN if folder is None else CorruptionSource.PUBLISHED
+        return as_json(report_corruptions(errors, origin)) | {"archive": source.published}
 
     num_images = len(images) if folder is None else _PUBLISHED_IMAGES
     units = tuple(
@@ -280,7 +280,9 @@ def plan_attacks(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
         total = sum(row["num_images"] for row in results)
         counts = {name: sum(row[name] for row in results) for name in names}
         accuracies = {name: count / total for name, count in counts.items()}
-        intervals = {f"{name}_interval": interval_of_count(count, total) for name, count in counts.items()}
+        intervals = {
+            f"{name}_interval": interval_of_count(count, total) for name, count in counts.items()
+        }
         return {"num_images": total, "settings": as_json(settings), **accuracies, **intervals}
 
     # A gradient for FGSM and for every step of PGD from every start; the rest only counts.

@@ -13,7 +13,7 @@ from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.run_folder import RESULT_NAME
 from automix.experiments.common.saved_classifier import weights_hash
 from automix.experiments.config import CardConfig, SearchConfig
-from automix.experiments.evaluate.run import summary
+from automix.experiments.evaluate.run import summarize_evaluation
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.files import write_text
 from automix.operator_info import Operator
@@ -210,7 +210,11 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
     config: ReplayConfig = run.config(ReplayConfig)
     result, data = run.result, config.task.data
     test = result["test"]
-    lines = [line for evaluation in evaluations for line in summary(evaluation.result).splitlines()]
+    lines = [
+        line
+        for evaluation in evaluations
+        for line in summarize_evaluation(evaluation.result).splitlines()
+    ]
     labels = "all" if data.labels_per_class is None else data.labels_per_class
     parts = [
         f"# {_escaped(name)}",
