@@ -45,7 +45,7 @@ from automix.evaluation.occlusion import (
     occlude_salient_patches,
     occlusion_curve,
 )
-from automix.evaluation.statistics import share_interval
+from automix.evaluation.statistics import proportion_interval
 from automix.experiments.common.saved_classifier import SavedClassifier
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.plan import (
@@ -438,5 +438,5 @@ def finite_logits(classifier: SavedClassifier, images: EvaluationImages) -> Tens
 
 def interval_of_count(count: float, total: int) -> list[float]:
     """Return the ends of a 95% Wilson interval of a fraction of ``total`` images."""
-    interval = share_interval(count / total, total)
+    interval = proportion_interval(count / total, total)
     return [interval.low, interval.high]
