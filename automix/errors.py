@@ -1,8 +1,8 @@
-"""What a user can cause. The command line prints one line for each and exits with code 2."""
+"""Errors that a user can cause: the command line prints one line and exits with code 2."""
 
 
 class AutoMixError(Exception):
-    """A fault in what the user gave; the text is one line, "where: expected ..., got ..."."""
+    """A fault in the input of the user; the text is one line, "where: expected ..., got ..."."""
 
 
 class ConfigError(AutoMixError):

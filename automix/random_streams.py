@@ -17,7 +17,7 @@ _WITHOUT_INDEXED_GENERATORS = ("cpu", "mps")
 
 
 class Stream(StrEnum):
-    """What a draw is for; draws of different streams are independent."""
+    """Purpose of a draw; draws of different streams are independent."""
 
     # The values are hashed into every seed: another spelling draws other numbers.
     INITIALIZATION = "initialisation"

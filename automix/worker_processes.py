@@ -1,4 +1,4 @@
-"""What every process that works for another one does."""
+"""Worker processes, which end with their parent."""
 
 import multiprocessing
 import os

@@ -25,7 +25,7 @@ class ObservationGroup(StrEnum):
     """Features of the observation that are switched together."""
 
     PROGRESS = "progress"
-    """Share of the training done, as a number and in stages; learning rate."""
+    """Fraction of the training run completed, as a number and in stages; learning rate."""
 
     LOSSES = "losses"
     """Losses and accuracies on the reward split and on unmixed training images; the training loss
@@ -38,8 +38,8 @@ class ObservationGroup(StrEnum):
     """Change of the two losses over the last segment."""
 
     PROBE = "probe"
-    """Loss on a small batch of training images mixed by each operator at its middle strength: what
-    each operator would ask of the network now."""
+    """Loss on a small batch of training images mixed by each operator at its middle strength: the
+    current difficulty of each operator."""
 
     LAST_DECISION = "last_decision"
     """Operator, strength and probability of the last segment."""
@@ -73,7 +73,7 @@ class EnvironmentConfig(Config):
     """The decision process that wraps one training run of a classifier."""
 
     num_segments: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Decisions per episode; each holds for an equal share of the training."""
+    """Decisions per episode; each holds for an equal part of the training run."""
 
     operators: Annotated[tuple[Operator, ...], Field(min_length=1)] = (
         Operator.NONE,
@@ -85,35 +85,36 @@ class EnvironmentConfig(Config):
     """Operators the policy chooses between."""
 
     num_strengths: Annotated[int, Field(ge=1, le=3)] = 3
-    """How many of each operator's levels, from weak to strong, the policy chooses between."""
+    """Number of levels of each operator, from weak to strong, that the policy chooses between."""
 
     probabilities: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5, 1.0)
-    """Shares of mixed batches the policy chooses between. Each in (0, 1]; rising."""
+    """Mixing probabilities (fractions of mixed batches) that the policy chooses between. Each in
+    (0, 1]; rising."""
 
     potential: PotentialName = Field(default="calibrated_nll", description=_POTENTIAL_HELP)
 
     potential_weights: PotentialWeights = Field(default_factory=PotentialWeights)
-    """The weighted sum; with potential weighted only."""
+    """Weights of the sum; with potential weighted only."""
 
     observation: Annotated[tuple[ObservationGroup, ...], Field(min_length=1)] = tuple(
         ObservationGroup
     )
-    """Groups of features that the policy sees: progress, losses, gap, slopes, probe,
+    """Groups of features that the policy observes: progress, losses, gap, slopes, probe,
     last_decision."""
 
     probe_images: Annotated[int, Field(ge=1)] = 500
-    """At most this many training images, unmixed, tell the generalization gap."""
+    """Largest number of unmixed training images on which the generalization gap is measured."""
 
     probe_batch: Annotated[int, Field(ge=2, le=4096)] = 32
-    """At most this many training images, mixed, tell what each operator asks of the network."""
+    """Largest number of training images on which the loss under each operator is measured."""
 
     snapshot_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of episodes that go on from a snapshot of an earlier episode, taken after a segment
-    drawn at random: the agent sees late training more often, at less cost."""
+    """Fraction of episodes that start from a snapshot of an earlier episode, taken after a random
+    segment: the agent sees late stages of training more often, at less cost."""
 
     snapshot_capacity: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Snapshots that each environment keeps, of its last episodes; one is the weights, their
-    average and the optimizer's state."""
+    """Snapshots of recent episodes that each environment keeps; a snapshot is the weights, their
+    average and the state of the optimizer."""
 
     @field_validator("operators")
     @classmethod
@@ -126,8 +127,10 @@ class EnvironmentConfig(Config):
     @field_validator("probabilities")
     @classmethod
     def _probabilities_rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 < share <= 1 for share in value) or list(value) != sorted(set(value)):
-            raise ValueError(f"expected rising shares in (0, 1], got {list(value)}")
+        if any(not 0 < probability <= 1 for probability in value) or list(value) != sorted(
+            set(value)
+        ):
+            raise ValueError(f"expected rising probabilities in (0, 1], got {list(value)}")
         return value
 
     @field_validator("observation")

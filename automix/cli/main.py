@@ -32,14 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     one line says what was expected. 130: interrupted; one line says how to resume. 141: the reader
     of the output, such as ``head``, is gone.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal or file that cannot show a frame of the help or a name gets "?" for it.
         sys.stdout.reconfigure(errors="replace")
     try:
-        command, rest = _command_of(words)
+        command, rest = _command_of(argv)
         if command is None or command.handler is None:
-            print(_general_help(words))
+            print(_general_help(argv))
         else:
             check_siblings()
             _show_own_logs()
@@ -70,25 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _command_of(words: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
+def _command_of(argv: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
     """Return the command that the first words name, and the rest; None for the general help.
 
     Raises:
         ConfigError: there is none of that name.
     """
-    if not words or words[0] in (*_HELP, "--version"):
-        return None, words
+    if not argv or argv[0] in (*_HELP, "--version"):
+        return None, argv
     # Two words first: `automix ablate list` is a command, and `automix ablate` another.
     for length in (2, 1):
-        command = COMMANDS.get(" ".join(words[:length]))
+        command = COMMANDS.get(" ".join(argv[:length]))
         if command is None or not (command.handler or command.summary):
             continue
-        rest = words[length:]
+        rest = argv[length:]
         if command.handler is None and rest and rest[0] not in _HELP:
             names = [name.split()[1] for name in COMMANDS if name.startswith(f"{command.name} ")]
             raise _unknown(f"automix {command.name}", rest[0], names)
         return command, rest
-    raise _unknown("automix", words[0], [c.name for c in COMMANDS.values() if c.summary])
+    raise _unknown("automix", argv[0], [c.name for c in COMMANDS.values() if c.summary])
 
 
 def _unknown(where: str, word: str, names: Sequence[str]) -> ConfigError:
@@ -97,12 +97,12 @@ def _unknown(where: str, word: str, names: Sequence[str]) -> ConfigError:
     return ConfigError(f"{where}: expected one of {', '.join(names)}, got {word!r}{hint}")
 
 
-def _general_help(words: Sequence[str]) -> str:
+def _general_help(argv: Sequence[str]) -> str:
     """Return the version, the list of commands, or that of a group of commands."""
-    if words and words[0] == "--version":
+    if argv and argv[0] == "--version":
         return f"automix {automix.__version__}"
-    if words and words[0] not in _HELP:
-        members = [c for c in COMMANDS.values() if c.name.startswith(f"{words[0]} ")]
+    if argv and argv[0] not in _HELP:
+        members = [c for c in COMMANDS.values() if c.name.startswith(f"{argv[0]} ")]
         usages = "\n       ".join(f"{member.usage} [OPTIONS]" for member in members)
         return f"usage: {usages}\n\nEach explains its words and fields with --help."
     listed = [command for command in COMMANDS.values() if command.summary]

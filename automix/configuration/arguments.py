@@ -45,13 +45,13 @@ class Arguments:
     """The parsed arguments of a command.
 
     Attributes:
-        words: the required words.
+        positionals: the required positional arguments.
         config: of ``command.config``: file, flags and defaults together.
         flags: of ``command.flags``.
         flag_names: names of the flags that were typed, sorted.
     """
 
-    words: tuple[str, ...]
+    positionals: tuple[str, ...]
     config: Any
     flags: Any
     flag_names: tuple[str, ...]
@@ -61,16 +61,16 @@ def read_arguments(command: Command, argv: Sequence[str]) -> Arguments:
     """Parse and validate the arguments of a command.
 
     Raises:
-        ConfigError: words are missing or too many, or a value in the file or a flag does not fit.
+        ConfigError: arguments are missing or too many, or a value of the file or a flag is wrong.
         SystemExit: help was asked for and printed; code 0.
     """
     if any(word in _HELP for word in argv):
         _print_help(command, [word for word in argv if word not in _HELP])
     config, flags = load(command.config), load(command.flags)
     typed = read_words(argv, every_field(command), command=f"automix {command.name}")
-    words, file = _split(typed, command)
+    positionals, file = _split(typed, command)
     return Arguments(
-        words=words,
+        positionals=positionals,
         config=_config(config, typed, file),
         flags=_validated(flags, _fields(typed.values, flags), typed, file=None),
         flag_names=tuple(sorted(map(flag_name, typed.paths))),
@@ -87,9 +87,9 @@ def every_field(command: Command) -> type[BaseModel]:
 
 
 def _split(typed: "TypedWords", command: Command) -> tuple[tuple[str, ...], Path | None]:
-    """Return the required words and the configuration file, if any."""
+    """Return the positional arguments and the configuration file, if any."""
     flag = next((name for name in command.instead if typed.values.get(name) is not None), None)
-    num_words = 0 if flag else len(command.words)
+    num_words = 0 if flag else len(command.positionals)
     takes_file = command.instead[flag] if flag else command.takes_file
     if not num_words <= len(typed.files) <= num_words + takes_file:
         expected = command.usage.removeprefix(f"automix {command.name} ")
@@ -97,7 +97,7 @@ def _split(typed: "TypedWords", command: Command) -> tuple[tuple[str, ...], Path
             expected = f"{f'[{CONFIG_WORD}]' if takes_file else 'no word'} with {flag_name([flag])}"
         elif command.instead:
             others = " or ".join(flag_name([name]) for name in command.instead)
-            expected += f" (or {others} and no {', '.join(command.words)})"
+            expected += f" (or {others} and no {', '.join(command.positionals)})"
         got = " ".join(typed.files) or "nothing"
         raise ConfigError(f"automix {command.name}: expected {expected}, got {got}")
     rest = typed.files[num_words:]
@@ -108,7 +108,7 @@ def _config(model: type[ConfigType], typed: "TypedWords", file: Path | None) -> 
     """Put defaults, file, files of sections and flags together: the later wins."""
     values: object = {} if file is None else read_values(file, model)
     if not isinstance(values, dict):
-        # Says so in the same words as everywhere.
+        # Says so in the same terms as everywhere.
         return model.from_mapping(values, source=str(file))
     # A section within a section comes after it.
     for path, name in sorted(typed.sections.items(), key=lambda item: len(item[0])):
@@ -308,7 +308,7 @@ def _print_help(command: Command, argv: Sequence[str]) -> None:
     except ConfigError:
         # Help is most needed by those who do not have it right yet.
         default = model()
-    explained = dict(command.words)
+    explained = dict(command.positionals)
     if command.takes_file:
         explained[CONFIG_WORD] = _CONFIG_HELP
     lines = [

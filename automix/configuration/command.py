@@ -18,7 +18,7 @@ def load(reference: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What a command takes, does and prints; functions and classes are named as ``module:name``.
+    """Arguments, code and output of a command; functions and classes are named ``module:name``.
 
     Attributes:
         name: the word or words after ``automix``.
@@ -28,9 +28,9 @@ class Command:
             of commands, such as ``schedule``, and for experiments that only sweeps run.
         config: fields that a file or flags may set.
         flags: fields that only flags may set.
-        words: description of each required word, by name.
-        takes_file: whether a configuration file may follow the words.
-        instead: flags that replace the words, and whether a file may follow even so.
+        positionals: description of each required argument, by name.
+        takes_file: whether a configuration file may follow them.
+        instead: flags that replace them, and whether a file may follow even so.
         run: runs or resumes the experiment: ``(config, output)`` to its result.
         predict_cost: measures a few steps: ``config`` to a `CostEstimate`, or several by name.
         summarize: ``result`` to the text that is printed.
@@ -48,7 +48,7 @@ class Command:
     handler: Callable[["Command", Any], Iterator[str]] | None = None
     config: str = _NO_FIELDS
     flags: str = _NO_FIELDS
-    words: Mapping[str, str] = field(default_factory=dict)
+    positionals: Mapping[str, str] = field(default_factory=dict)
     takes_file: bool = False
     instead: Mapping[str, bool] = field(default_factory=dict)
     run: str = ""
@@ -61,6 +61,6 @@ class Command:
 
     @property
     def usage(self) -> str:
-        """Return the command and its words, such as ``automix search [CONFIG.yaml]``."""
+        """Return the command and its arguments, such as ``automix search [CONFIG.yaml]``."""
         optional = [f"[{CONFIG_WORD}]"] if self.takes_file else []
-        return " ".join(["automix", self.name, *self.words, *optional])
+        return " ".join(["automix", self.name, *self.positionals, *optional])

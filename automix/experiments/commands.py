@@ -155,7 +155,7 @@ def _replay_of(arguments: "Arguments") -> tuple["ReplayConfig", "ReplaySource", 
     elif resumed is not None:
         source = ScheduleSource.of_run(resumed)
     else:
-        source = ScheduleSource(Schedule.load(Path(arguments.words[0])))
+        source = ScheduleSource(Schedule.load(Path(arguments.positionals[0])))
     if resumed is not None:
         return ReplayConfig.from_yaml(resumed / "config.yaml"), source, resumed
     (followed,) = source.identity.values()
@@ -174,7 +174,7 @@ def _launcher() -> str:
 
 
 def _evaluate(command: Command, arguments: "Arguments") -> Iterator[str]:
-    config, folder = arguments.config, Path(arguments.words[0])
+    config, folder = arguments.config, Path(arguments.positionals[0])
     output = _checked(arguments.flags.output or folder / f"evaluation-{config.content_hash()}")
     from automix.experiments.evaluate import run as experiment
 
@@ -188,7 +188,7 @@ def _evaluate(command: Command, arguments: "Arguments") -> Iterator[str]:
 
 
 def _write_card(_: Command, arguments: "Arguments") -> Iterator[str]:
-    folder, flags = Path(arguments.words[0]), arguments.flags
+    folder, flags = Path(arguments.positionals[0]), arguments.flags
     from automix.experiments.report.card import CARD_NAME, write_card
 
     output = flags.output or folder / CARD_NAME
@@ -199,19 +199,19 @@ def _write_card(_: Command, arguments: "Arguments") -> Iterator[str]:
 def _write_report(_: Command, arguments: "Arguments") -> Iterator[str]:
     from automix.experiments.report.run import write_report
 
-    yield f"report: {write_report(Path(arguments.words[0]))}"
+    yield f"report: {write_report(Path(arguments.positionals[0]))}"
 
 
 def _show(_: Command, arguments: "Arguments") -> Iterator[str]:
     from automix.experiments.show import show
 
-    yield from map(str, show(Path(arguments.words[0]), arguments.config))
+    yield from map(str, show(Path(arguments.positionals[0]), arguments.config))
 
 
 def _show_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
     from automix.experiments.compare.schedule_specs import describe, plot
 
-    file, picture = Path(arguments.words[0]), arguments.flags.plot
+    file, picture = Path(arguments.positionals[0]), arguments.flags.plot
     text = describe(file)
     # Nothing is printed when the drawing fails.
     yield text if picture is None else f"{text}\nplot: {plot(file, picture)}"
@@ -220,7 +220,7 @@ def _show_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
 def _make_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
     from automix.experiments.compare.schedule_specs import make
 
-    description, file = arguments.words
+    description, file = arguments.positionals
     yield f"schedule: {make(description, Path(file))}"
 
 
@@ -230,7 +230,7 @@ def _print_config(_: Command, arguments: "Arguments") -> Iterator[str]:
 
 def _run_sweep(command: Command, arguments: "Arguments") -> Iterator[str]:
     flags = arguments.flags
-    sweep = _load_sweep(arguments.words[0], flags.output)
+    sweep = _load_sweep(arguments.positionals[0], flags.output)
     from automix.experiments.sweep import run as experiment
 
     if flags.dry_run:
@@ -252,7 +252,7 @@ def _run_sweep(command: Command, arguments: "Arguments") -> Iterator[str]:
 
 
 def _run_cell(command: Command, arguments: "Arguments") -> Iterator[str]:
-    beginning, file = arguments.words
+    beginning, file = arguments.positionals
     sweep = _load_sweep(file, arguments.flags.output)
     from automix.experiments.sweep.run import run_one
 
@@ -262,14 +262,14 @@ def _run_cell(command: Command, arguments: "Arguments") -> Iterator[str]:
 
 
 def _list_cells(_: Command, arguments: "Arguments") -> Iterator[str]:
-    sweep = _load_sweep(arguments.words[0], arguments.flags.output)
+    sweep = _load_sweep(arguments.positionals[0], arguments.flags.output)
     from automix.experiments.sweep.run import list_cells
 
     yield list_cells(sweep)
 
 
 def _write_table(_: Command, arguments: "Arguments") -> Iterator[str]:
-    yield from _sweep_table(_load_sweep(arguments.words[0], arguments.flags.output))
+    yield from _sweep_table(_load_sweep(arguments.positionals[0], arguments.flags.output))
 
 
 def _sweep_table(sweep: "Sweep") -> Iterator[str]:
@@ -321,7 +321,7 @@ _ENTRIES = (
         handler=_replay,
         config=f"{_COMMON}:ReplayConfig",
         flags=f"{_COMMON}:ReplayFlags",
-        words={_SCHEDULE: "schedule to follow, such as a search writes"},
+        positionals={_SCHEDULE: "schedule to follow, such as a search writes"},
         takes_file=True,
         instead={"policy": True, "resume": False},
         cell_config=f"{_CONFIG}:ReplayOfConfig",
@@ -373,14 +373,14 @@ _ENTRIES = (
         "of a sweep have commands of their own: automix ablate list, run-cell and table.",
         handler=_run_sweep,
         flags=f"{_CONFIG}:SweepFlags",
-        words=_SWEEP,
+        positionals=_SWEEP,
     ),
     Command(
         name="ablate run-cell",
         description="Run one cell of a sweep in this process: for schedulers.",
         handler=_run_cell,
         flags=f"{_CONFIG}:SweepFolderFlags",
-        words={
+        positionals={
             "CELL": "beginning of its identifier or of the hash in it, or @3 for the third cell",
             **_SWEEP,
         },
@@ -390,14 +390,14 @@ _ENTRIES = (
         description="Print identifier, state and settings of each cell of a sweep.",
         handler=_list_cells,
         flags=f"{_CONFIG}:SweepFolderFlags",
-        words=_SWEEP,
+        positionals=_SWEEP,
     ),
     Command(
         name="ablate table",
         description="Write and print the table of the finished cells of a sweep.",
         handler=_write_table,
         flags=f"{_CONFIG}:SweepFolderFlags",
-        words=_SWEEP,
+        positionals=_SWEEP,
     ),
     Command(
         name="evaluate",
@@ -405,7 +405,7 @@ _ENTRIES = (
         handler=_evaluate,
         config="automix.experiments.evaluate.config:EvaluateConfig",
         flags="automix.experiments.evaluate.config:EvaluateFlags",
-        words={"RUN": "folder of a finished replay"},
+        positionals={"RUN": "folder of a finished replay"},
         takes_file=True,
     ),
     Command(
@@ -414,7 +414,7 @@ _ENTRIES = (
         handler=_write_card,
         config=f"{_CONFIG}:CardConfig",
         flags=f"{_CONFIG}:CardFlags",
-        words={"RUN": "folder of a finished replay or search"},
+        positionals={"RUN": "folder of a finished replay or search"},
     ),
     Command(
         name="probe",
@@ -443,14 +443,14 @@ _ENTRIES = (
         summary="write one HTML page about the runs in a folder",
         description="Write FOLDER/report.html, one self-contained page about the runs in a folder.",
         handler=_write_report,
-        words={"FOLDER": "folder of a run, or of several"},
+        positionals={"FOLDER": "folder of a run, or of several"},
     ),
     Command(
         name="show",
         summary="contact sheets of each operator on your own images",
         handler=_show,
         config=f"{_CONFIG}:ShowConfig",
-        words={"FOLDER": "folder of images, searched at any depth"},
+        positionals={"FOLDER": "folder of images, searched at any depth"},
     ),
     Command(name="schedule", summary="show, plot or make a schedule file"),
     Command(
@@ -458,15 +458,15 @@ _ENTRIES = (
         description="Print a schedule file, and draw it on request.",
         handler=_show_schedule,
         flags=f"{_CONFIG}:PlotFlags",
-        words={_SCHEDULE: "schedule to show"},
+        positionals={_SCHEDULE: "schedule to show"},
     ),
     Command(
         name="schedule make",
         description="Write a schedule file from a description.",
         handler=_make_schedule,
-        words={
-            "DESCRIPTION": "none, constant:OPERATOR[:STRENGTH[:SHARE]], ramp:OPERATOR (strong to "
-            "weak), mix_then_off:OPERATOR, random, shuffled:SCHEDULE.json, or "
+        positionals={
+            "DESCRIPTION": "none, constant:OPERATOR[:STRENGTH[:PROBABILITY]], ramp:OPERATOR "
+            "(strong to weak), mix_then_off:OPERATOR, random, shuffled:SCHEDULE.json, or "
             "marginal_matched:SCHEDULE.json",
             _SCHEDULE: "file to write",
         },

@@ -17,51 +17,52 @@ _ONLY_THE_END = ("random_search", "additive", "tpe")
 
 
 class SelectionConfig(Config):
-    """How the schedule that is written is chosen, by retraining with fresh seeds.
+    """Selection of the schedule that is written, by retraining candidates with fresh seeds.
 
     Successive halving: every candidate is trained with the seeds of a round and compared, on a
-    split that neither training nor reward saw; the better half goes on to the next round.
+    split that neither training nor reward used; the better half advances to the next round.
     """
 
     learned_candidates: Annotated[int, Field(ge=1)] = 12
-    """How many schedules of the search take part: what the searcher proposes (with PPO: greedy
-    episodes of its policy, the best of an additive fit to all episodes), then the search's own best
-    episodes. Every operator at every strength, held constant, takes part as well."""
+    """Number of candidates from the search: proposals of the searcher (with PPO: greedy episodes of
+    its policy, and the best schedule of an additive fit to all episodes), then the best episodes of
+    the search. Every operator held constant, at each of its strengths, is a candidate as well."""
 
     first_seeds: Annotated[int, Field(ge=1)] = 4
-    """Trainings per candidate in the first round; each later round doubles them."""
+    """Training runs per candidate in the first round; doubled in each later round."""
 
     rounds: Annotated[int, Field(ge=1)] = 4
-    """Rounds; after each but the last, the worse half leaves."""
+    """Rounds of successive halving; the worse half is dropped after each but the last."""
 
 
 class SearchConfig(Config):
     """Learn a schedule: many short training runs, then selection against the constants."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Names everything that is drawn in the search."""
+    """Random seed of the search."""
 
     task: TaskConfig = Field(default_factory=TaskConfig)
-    """What is trained, on which images, and how."""
+    """Dataset, model and training recipe."""
 
     environment: EnvironmentConfig = Field(default_factory=EnvironmentConfig)
-    """What the agent decides and what it is rewarded for."""
+    """Actions, observations and reward of the agent."""
 
     searcher: SearcherName = "ppo"
-    """Who proposes schedules: PPO; `random_search`, the best of random schedules; `additive`, the
-    best schedule of an additive fit to random ones; `pbt`, population-based training with
-    populations of agent.episodes_per_rollout; `tpe`, Optuna's estimator (extra `optuna`). All take
-    agent.episodes training runs, agent.episodes_per_rollout between two looks at what came of them;
-    what else is said of the agent holds for PPO. Selection is the same."""
+    """Algorithm that proposes schedules: `ppo`; `random_search`, the best of random schedules;
+    `additive`, the best schedule under an additive model fitted to random ones; `pbt`,
+    population-based training with populations of agent.episodes_per_rollout; `tpe`, Optuna's TPE
+    sampler (extra `optuna`). All of them spend agent.episodes training runs, in rounds of
+    agent.episodes_per_rollout; the other agent fields apply to PPO only. Selection is the same for
+    all."""
 
     agent: AgentConfig = Field(default_factory=AgentConfig)
-    """How the agent learns."""
+    """Hyperparameters of the agent."""
 
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
-    """How the written schedule is chosen."""
+    """Selection of the schedule that is written."""
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
-    """Where training runs run."""
+    """Processes and threads of training runs."""
 
     @model_validator(mode="after")
     def _potential_of_a_classifier(self) -> Self:
@@ -77,29 +78,31 @@ class CompareConfig(Config):
     """Train several schedules with paired seeds and compare them."""
 
     schedules: Annotated[tuple[str, ...], Field(min_length=1)] = ("none", "constants", "random")
-    """What is compared: paths of schedule files, or `none`, `constant:OPERATOR[:STRENGTH[:SHARE]]`,
-    `constants` (every operator and strength), `random` (a new one per seed), `shuffled:FILE` (the
-    segments of a file in random order), `marginal_matched:FILE` (each segment drawn independently,
-    with the shares of a file's decisions), `ramp:OPERATOR` (strong to weak),
-    `mix_then_off:OPERATOR`. Differences are taken to the first."""
+    """Schedules to compare: paths of schedule files, or `none`,
+    `constant:OPERATOR[:STRENGTH[:PROBABILITY]]`, `constants` (every operator at every strength),
+    `random` (a new schedule per seed), `shuffled:FILE` (the segments of a file in random order),
+    `marginal_matched:FILE` (each segment drawn independently, with the frequencies of the decisions
+    in a file), `ramp:OPERATOR` (strong to weak), `mix_then_off:OPERATOR`. Differences are relative
+    to the first one."""
 
     num_seeds: Annotated[int, Field(ge=2)] = 20
-    """Trainings per schedule; training number i has the same seed for every schedule."""
+    """Training runs per schedule. Seeds are paired: run number i has the same seed for every
+    schedule."""
 
     seed: Annotated[int, Field(ge=0)] = 1_000
-    """Names the training seeds."""
+    """Random seed from which the seeds of the training runs are derived."""
 
     split: Literal["selection", "test", "both"] = "test"
-    """Where classifiers are compared; both splits cost one set of training runs."""
+    """Split on which classifiers are compared; both splits cost one set of training runs."""
 
     task: TaskConfig = Field(default_factory=TaskConfig)
-    """What is trained, on which images, and how."""
+    """Dataset, model and training recipe."""
 
     environment: EnvironmentConfig = Field(default_factory=EnvironmentConfig)
-    """The decisions that `random` and `constants` choose from."""
+    """Decisions that `random` and `constants` choose from."""
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
-    """Where training runs run."""
+    """Processes and threads of training runs."""
 
 
 class ShowConfig(Config):
@@ -112,11 +115,11 @@ class ShowConfig(Config):
     """Pairs of images per sheet."""
 
     size: Annotated[int, Field(ge=8, le=512)] | None = None
-    """Height and width images are scaled to and mixed at, in pixels; none: as they are, that is the
-    shortest side among them, from 8 up to 128."""
+    """Height and width in pixels to which images are scaled before they are mixed. None: the
+    shortest side among the images, clipped to 8 to 128."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Names the choice of images and all draws."""
+    """Random seed of the choice of images and of the mixing."""
 
     output: Path = Path("sheets")
     """Folder for the sheets."""
@@ -134,7 +137,7 @@ class ReplayOfConfig(ReplayConfig):
 
 
 class OutcomeConfig(Config):
-    """How what a search found is compared, on training runs it has not seen."""
+    """Comparison of the schedule that a search found, on fresh training runs."""
 
     schedules: Annotated[tuple[str, ...], Field(min_length=1)] = (
         LEARNED,
@@ -142,27 +145,27 @@ class OutcomeConfig(Config):
         "none",
         f"shuffled:{LEARNED}",
     )
-    """What is compared, as in `automix compare`. `learned` is what the search wrote,
-    `best_constant` the constant operator that its selection preferred; both can stand where a file
-    can (`shuffled:learned`)."""
+    """Schedules to compare, as in `automix compare`. `learned` is the schedule that the search
+    wrote, `best_constant` the constant operator that its selection ranked first; both can replace a
+    file (`shuffled:learned`)."""
 
     num_seeds: Annotated[int, Field(ge=2)] = 10
-    """Trainings per schedule. Their seeds come from the seed of the search: searches with equal
-    seeds are compared on equal training runs."""
+    """Training runs per schedule. Their seeds are derived from the seed of the search: searches
+    with equal seeds are compared on equal training runs."""
 
     split: Literal["selection", "test", "both"] = "both"
-    """Where classifiers are compared."""
+    """Splits on which classifiers are compared."""
 
     task: TaskConfig | None = None
-    """What is trained to compare; null: what the search trained. Set it where the search works on
-    something smaller."""
+    """Task on which the schedules are compared. Null: the task of the search. Set it when the
+    search uses a smaller proxy."""
 
 
 class SearchAndCompareConfig(SearchConfig):
     """Learn a schedule, then train with it and with others on fresh paired seeds."""
 
     outcome: OutcomeConfig = Field(default_factory=OutcomeConfig)
-    """How the schedule is compared."""
+    """Comparison of the learned schedule with others."""
 
 
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\r\n]+$")]
@@ -172,28 +175,28 @@ class CardConfig(Config):
     """Write a model card for the classifier of a replay or the policy of a search."""
 
     name: Line | None = None
-    """Name of the model. Null: that of the folder of the run."""
+    """Name of the model. Null: the name of the folder of the run."""
 
     license: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")] = "unknown"
-    """Identifier of its license as the Hub lists them, such as mit, apache-2.0 or cc-by-4.0; other
-    needs license_name and license_link. It is yours to choose: unknown is a placeholder, and the
-    card says so."""
+    """License identifier as on the Hub, such as mit, apache-2.0 or cc-by-4.0; other requires
+    license_name and license_link. The choice is yours: unknown is a placeholder, and the card says
+    so."""
 
     license_name: Line | None = None
     """Name of a license that the Hub has no identifier for."""
 
     license_link: Line | None = None
-    """Where that license is: an address, or LICENSE for a file beside the card."""
+    """Link to that license: a URL, or LICENSE for a file beside the card."""
 
     @model_validator(mode="after")
     def _other_licenses_are_named(self) -> "CardConfig":
-        given = (self.license_name, self.license_link)
-        if self.license == "other" and None in given:
+        details = (self.license_name, self.license_link)
+        if self.license == "other" and None in details:
             raise ValueError(
                 "expected license_name and license_link with the license 'other', got "
-                + ("none of both" if given == (None, None) else "one of both")
+                + ("none of both" if details == (None, None) else "one of both")
             )
-        if self.license != "other" and given != (None, None):
+        if self.license != "other" and details != (None, None):
             raise ValueError(
                 "expected no license_name and license_link but with the license 'other', "
                 f"got the license {self.license!r}"
@@ -208,35 +211,36 @@ class ProbeConfig(SearchConfig):
     """
 
     num_seeds: Annotated[int, Field(ge=2)] = 6
-    """Trainings per constant operator; training number i has the same seed for each."""
+    """Training runs per constant operator. Seeds are paired: run number i has the same seed for
+    each operator."""
 
     every_strength: bool = False
-    """Train every operator at each of its strengths instead of the middle one."""
+    """Train every operator at each of its strengths instead of the middle one only."""
 
     random_schedules: Annotated[int, Field(ge=2)] = 24
-    """Trainings with random schedules, a new one each: where a search begins."""
+    """Training runs with random schedules, a new schedule each: the starting point of a search."""
 
 
 class TransferConfig(Config):
     """Compare the ranking of constant operators on a cheap task and on the one that counts."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Names the training seeds."""
+    """Random seed from which the seeds of the training runs are derived."""
 
     proxy: TaskConfig = Field(default_factory=TaskConfig)
-    """What a search would train."""
+    """Cheap task, on which a search would train."""
 
     target: TaskConfig = Field(default_factory=TaskConfig)
-    """What its schedule is for."""
+    """Task for which its schedule is meant."""
 
     environment: EnvironmentConfig = Field(default_factory=EnvironmentConfig)
-    """The operators; each is held constant at each of its strengths."""
+    """Operators to rank; each is held constant at each of its strengths."""
 
     num_seeds: Annotated[int, Field(ge=2)] = 4
-    """Trainings per constant and task."""
+    """Training runs per constant operator and task."""
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
-    """Where training runs run."""
+    """Processes and threads of training runs."""
 
 
 class CardFlags(Config):
@@ -246,33 +250,33 @@ class CardFlags(Config):
     """File of the card. Default: README.md in the folder of the run, where the Hub looks for it."""
 
     overwrite: bool = False
-    """Replace an existing file that differs."""
+    """Overwrite an existing file that differs."""
 
 
 class PlotFlags(Config):
     """Flags of `automix schedule show`."""
 
     plot: Path | None = None
-    """PNG file to draw the schedule to. Default: no drawing."""
+    """PNG file to which the schedule is plotted. Default: no plot."""
 
 
 class SweepFolderFlags(Config):
     """Flags of the commands about parts of a sweep."""
 
     output: Path | None = None
-    """Folder of the sweep; by default one in runs/ that is named after its file. Finished cells in
-    it are left alone, interrupted ones resumed."""
+    """Folder of the sweep. Default: a folder in runs/ named after its file. Finished cells in it
+    are left alone, interrupted ones resumed."""
 
 
 class SweepFlags(SweepFolderFlags):
     """Flags of `automix ablate`."""
 
     workers: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Cells that run at the same time. The processes of each are set by its own compute section."""
+    """Cells that run in parallel. The processes of each cell are set in its compute section."""
 
     devices: tuple[str, ...] = ()
-    """Values of CUDA_VISIBLE_DEVICES: each process gets one, and no more processes run than there
-    are values. If empty, processes see all devices."""
+    """Values of CUDA_VISIBLE_DEVICES, one per process; no more processes run than there are values.
+    If empty, every process sees all devices."""
 
     dry_run: bool = False
-    """Print the cells, their states and their predicted cost, and stop."""
+    """Print the cells, their states and their predicted cost, and exit."""

@@ -42,13 +42,13 @@ WORDS = [
     ),
     BadInput(
         name="words: resume another folder",
-        words="replay --resume photos",
+        argv="replay --resume photos",
         files={"photos": None},
         message="photos: expected the folder of a replay, got one without a schedule and a policy",
     ),
     BadInput(
         name="words: resume a run without its configuration",
-        words="replay --resume run",
+        argv="replay --resume run",
         files={"run/schedule.json": GOOD_SCHEDULE},
         message="run/config.yaml: expected a readable file, got: no such file or directory",
     ),
@@ -64,38 +64,38 @@ WORDS = [
     ),
     BadInput(
         name="words: a policy without the environment it was learned in",
-        words="replay --policy alone/policy",
+        argv="replay --policy alone/policy",
         files={"alone/policy/policy.json": "{}"},
         message="alone/config.yaml: expected a readable file, got: no such file or directory",
     ),
     BadInput(
         name="words: a policy that is damaged",
-        words="replay --policy run",
+        argv="replay --policy run",
         files={"run/policy/policy.json": "{", "run/config.yaml": "seed: 1"},
         message="run/policy/policy.json: expected JSON, got text that does not parse",
     ),
     BadInput(
         name="words: the best of no validation",
-        words="replay good.json --weights best --validations 0",
+        argv="replay good.json --weights best --validations 0",
         files={"good.json": GOOD_SCHEDULE},
         message="command line: expected validations of at least 1 with weights best, got 0",
     ),
     BadInput(
         name="words: the best on no image",
-        words="replay good.json --weights best --task.data.selection-size 0",
+        argv="replay good.json --weights best --task.data.selection-size 0",
         files={"good.json": GOOD_SCHEDULE},
         message="weights: expected last without a selection split (task.data.selection-size 0), "
         "got best",
     ),
     BadInput(
         name="words: no checkpoint at all",
-        words="replay good.json --checkpoints.keep 0",
+        argv="replay good.json --checkpoints.keep 0",
         files={"good.json": GOOD_SCHEDULE},
         message="--checkpoints.keep: expected greater than or equal to 1, got 0",
     ),
     BadInput(
         name="words: a batch that cannot be accumulated",
-        words="replay good.json --task.trainer.accumulation 3",
+        argv="replay good.json --task.trainer.accumulation 3",
         files={"good.json": GOOD_SCHEDULE},
         message="--task.trainer.accumulation: expected a divisor of batch_size 50, got 3",
     ),
@@ -127,7 +127,7 @@ WORDS = [
     ),
     BadInput(
         name="words: resume a run of version 0.1",
-        words="replay --resume run",
+        argv="replay --resume run",
         files={
             "run/schedule.json": GOOD_SCHEDULE,
             "run/config.yaml": "task: {trainer: {peak_learning_rate: 0.1}}",
@@ -143,7 +143,7 @@ WORDS = [
     ),
     BadInput(
         name="words: evaluate a search",
-        words="evaluate run",
+        argv="evaluate run",
         files={"run/result.json": '{"kind": "search"}'},
         message="run: expected the run of a replay, which has a classifier, got one of 'search'",
     ),
@@ -161,7 +161,7 @@ WORDS = [
     ),
     BadInput(
         name="words: a card of a comparison",
-        words="card run",
+        argv="card run",
         files={"run/result.json": '{"kind": "compare"}', "run/environment.json": "{}"},
         message="run: expected the run of a replay, which has a classifier, or of a search, which "
         "has a policy, got one of 'compare'",
@@ -181,7 +181,7 @@ WORDS = [
     bad_words("show no folder", "show nowhere", "nowhere: expected a folder of images, got none"),
     BadInput(
         name="words: show an unknown operator",
-        words="show images --operators blur",
+        argv="show images --operators blur",
         files={"images": None},
         message="--operators: expected 'none', 'mixup',... or 'recursivemix', got 'blur'",
     ),
@@ -235,7 +235,7 @@ WORDS = [
     bad_words(
         "compare with too many numbers",
         "compare --schedules constant:mixup:1:1:1",
-        "schedules: expected OPERATOR[:STRENGTH[:SHARE]], got 'mixup:1:1:1'",
+        "schedules: expected OPERATOR[:STRENGTH[:PROBABILITY]], got 'mixup:1:1:1'",
     ),
     bad_words(
         "compare with nothing to ramp",
@@ -254,14 +254,14 @@ WORDS = [
     ),
     BadInput(
         name="words: train a network that cannot take the images",
-        words="replay good.json --task.model.name torchvision/alexnet",
+        argv="replay good.json --task.model.name torchvision/alexnet",
         files={"good.json": GOOD_SCHEDULE},
         message="task.model.name: expected a classifier that trains on batches of 2 images of "
         "1 x 8 x 8, got 'torchvision/alexnet': Given input size...",
     ),
     BadInput(
         name="words: train a network on batches of one",
-        words="search --task.model.name torchvision/resnet18 --task.trainer.batch-size 1",
+        argv="search --task.model.name torchvision/resnet18 --task.trainer.batch-size 1",
         message="task.model.name: expected a classifier that trains on batches of 1 images of "
         "1 x 8 x 8, got 'torchvision/resnet18': Expected more than 1 value per channel...",
     ),
@@ -285,31 +285,31 @@ WORDS = [
 OUTPUTS = [
     BadInput(
         name="output: a file",
-        words="search --output taken",
+        argv="search --output taken",
         files={"taken": "mine"},
         message="--output: expected a folder, got the file taken",
     ),
     BadInput(
         name="output: below a file",
-        words="replay good.json --output taken/run",
+        argv="replay good.json --output taken/run",
         files={"taken": "mine", "good.json": GOOD_SCHEDULE},
         message="taken/run: expected a folder that can be written, got: not a directory",
     ),
     BadInput(
         name="output: another run",
-        words="replay good.json --output run",
+        argv="replay good.json --output run",
         files={"run/config.yaml": "seed: 5", "good.json": GOOD_SCHEDULE},
         message="run: expected an empty folder or a run of the same configuration,...",
     ),
     BadInput(
         name="output: a schedule over a folder",
-        words="schedule make none taken",
+        argv="schedule make none taken",
         files={"taken": None},
         message="taken: expected a place that can be read and written, got: is a directory",
     ),
     BadInput(
         name="output: a plot that is no picture",
-        words="schedule show good.json --plot plot.doc",
+        argv="schedule show good.json --plot plot.doc",
         files={"good.json": GOOD_SCHEDULE},
         message="plot.doc: expected a file name that ends in .png, got another",
     ),

@@ -11,7 +11,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def bad_config(name: str, content: str | bytes, message: str) -> BadInput:
     return BadInput(
         name=f"config: {name}",
-        words="search bad.yaml",
+        argv="search bad.yaml",
         files={"bad.yaml": content},
         message=f"bad.yaml{message}",
     )
@@ -197,7 +197,7 @@ CONFIGS = [
     bad_config("too large", "# " + "x" * 100_000, ": expected at most 100000 bytes, got more"),
     BadInput(
         name="config: a folder",
-        words="search bad.yaml",
+        argv="search bad.yaml",
         files={"bad.yaml": None},
         message="bad.yaml: expected a readable file, got: is a directory",
     ),
@@ -208,44 +208,44 @@ CONFIGS = [
     ),
     BadInput(
         name="config: a device that never ends",
-        words="search endless.yaml",
+        argv="search endless.yaml",
         prepare=lambda folder: (folder / "endless.yaml").symlink_to("/dev/zero"),
         message="endless.yaml: expected at most 100000 bytes, got more",
     ),
     BadInput(
         name="config: file and flags together",
-        words="search good.yaml --task.model.width 8",
+        argv="search good.yaml --task.model.width 8",
         files={"good.yaml": "task: {model: {name: wide_resnet16_8}}"},
         message="good.yaml and flags: task.model: expected no width with 'wide_resnet16_8', got 8",
     ),
     BadInput(
         name="config: a flag on top of a good file",
-        words="search good.yaml --agent.episodes 0",
+        argv="search good.yaml --agent.episodes 0",
         files={"good.yaml": "seed: 1"},
         message="--agent.episodes: expected greater than or equal to 1, got 0",
     ),
     BadInput(
         name="config: a flag in a section that is none",
-        words="search bad.yaml --agent.episodes 8",
+        argv="search bad.yaml --agent.episodes 8",
         files={"bad.yaml": "agent: 3"},
         message="bad.yaml and flags: agent: expected a mapping of keys to values, got 3",
     ),
     BadInput(
         name="config: a section in a file that does not fit",
-        words="search good.yaml",
+        argv="search good.yaml",
         files={"good.yaml": "agent: parts/agent.yaml", "parts/agent.yaml": "episode: 3"},
         message="parts/agent.yaml: episode: expected one of episodes,... "
         "(did you mean 'episodes'?)",
     ),
     BadInput(
         name="config: a section in a file that is not there",
-        words="search good.yaml",
+        argv="search good.yaml",
         files={"good.yaml": "task: {trainer: trainer.yaml}"},
         message="trainer.yaml: expected a readable file, got: no such file or directory",
     ),
     BadInput(
         name="config: a section that names itself",
-        words="search good.yaml --agent good.yaml",
+        argv="search good.yaml --agent good.yaml",
         files={"good.yaml": "agent: good.yaml"},
         message="good.yaml: agent: expected one of episodes,... got the unknown key 'agent'...",
     ),

@@ -4,7 +4,7 @@ from tests.cli.mistake import BadInput
 
 
 def bad_flag(name: str, flags: str, message: str) -> BadInput:
-    return BadInput(name=f"flag: {name}", words=f"search {flags}", message=message)
+    return BadInput(name=f"flag: {name}", argv=f"search {flags}", message=message)
 
 
 FLAGS = [

@@ -37,7 +37,7 @@ def without(*prefixes: str) -> dict[str, str | bytes | None]:
 def bad_data(name: str, files: Mapping[str, str | bytes | None], message: str) -> BadInput:
     return BadInput(
         name=f"data: {name}",
-        words="search --task.data.source folder --task.data.path images",
+        argv="search --task.data.source folder --task.data.path images",
         files=files,
         message=message,
     )

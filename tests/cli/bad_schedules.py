@@ -9,7 +9,7 @@ from tests.cli.mistake import BadInput, bad_words
 def bad_schedule(name: str, content: str | bytes, message: str) -> BadInput:
     return BadInput(
         name=f"schedule: {name}",
-        words="replay bad.json",
+        argv="replay bad.json",
         files={"bad.json": content},
         message=f"bad.json{message}",
     )
@@ -32,7 +32,7 @@ SCHEDULES = [
     ),
     BadInput(
         name="schedule: a folder",
-        words="replay bad.json",
+        argv="replay bad.json",
         files={"bad.json": None},
         message="bad.json: expected a readable file, got: is a directory",
     ),

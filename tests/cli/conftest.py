@@ -43,9 +43,9 @@ def _log_levels() -> Iterator[None]:
 def run_command(folder: Path, _log_levels: None, capsys: pytest.CaptureFixture[str]) -> RunCommand:
     """Run ``automix`` in this process."""
 
-    def run(*words: str) -> Outcome:
+    def run(*argv: str) -> Outcome:
         assert folder == Path.cwd()
-        code = main(words)
+        code = main(argv)
         captured = capsys.readouterr()
         return Outcome(code=code, out=captured.out, err=captured.err)
 

@@ -18,11 +18,11 @@ class BadInput:
     """
 
     name: str
-    words: str
+    argv: str
     message: str
     files: Mapping[str, str | bytes | None] = field(default_factory=dict)
     prepare: Callable[[Path], None] | None = None
 
 
-def bad_words(name: str, words: str, message: str) -> BadInput:
-    return BadInput(name=f"words: {name}", words=words, message=message)
+def bad_words(name: str, argv: str, message: str) -> BadInput:
+    return BadInput(name=f"words: {name}", argv=argv, message=message)

@@ -33,7 +33,7 @@ def end(process: subprocess.Popen[str]) -> str:
     return out
 
 
-def test_a_killed_sweep_goes_on_in_two_processes_that_share_it(tmp_path: Path) -> None:
+def test_a_killed_sweep_resumes_in_two_processes_at_once(tmp_path: Path) -> None:
     path, folder = write_sweep(tmp_path / "sweep.yaml", TINY_TASK, seeds=3, variants=WIDE), tmp_path
     killed = start(path, folder / "a", workers=1)
     wait_until_finished(folder / "a", 2)
@@ -129,7 +129,7 @@ def test_a_schedule_file_with_other_content_is_another_cell(
 
 
 @pytest.mark.parametrize(
-    ("text", "words", "message"),
+    ("text", "argv", "message"),
     [
         ("experiment: serach", (), "experiment: expected one of search, replay, .* mean 'search'"),
         ("experiment: search\ngrid: {sed: [1]}", (), r"cell \(sed=1\): sed: expected"),
@@ -149,12 +149,12 @@ def test_a_schedule_file_with_other_content_is_another_cell(
 def test_a_mistake_is_one_line_and_nothing_is_written(
     run_command: RunCommand,
     text: str,
-    words: tuple[str, ...],
+    argv: tuple[str, ...],
     message: str,
 ) -> None:
     Path("sweep.yaml").write_text(text)
     before = listing(Path.cwd())
-    outcome = run_command("ablate", "sweep.yaml", *words)
+    outcome = run_command("ablate", "sweep.yaml", *argv)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1
     assert re.search(message, outcome.err), outcome.err

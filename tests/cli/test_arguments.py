@@ -38,8 +38,8 @@ def test_flags_come_before_the_file_and_the_file_before_defaults(folder: Path) -
     Path("mine.yaml").write_text(
         "seed: 1\nagent: {episodes: 48, learning_rate: 1e-3}\ntask: {trainer: {epochs: 5}}\n"
     )
-    words = ["mine.yaml", "--agent.episodes", "64", "--task.trainer.batch-size", "10"]
-    arguments = read_arguments(SEARCH, [*words, "--output", "here", "--dry-run"])
+    argv = ["mine.yaml", "--agent.episodes", "64", "--task.trainer.batch-size", "10"]
+    arguments = read_arguments(SEARCH, [*argv, "--output", "here", "--dry-run"])
     config, defaults = arguments.config, SearchConfig()
     assert config.seed == 1
     assert config.agent.episodes == 64
@@ -55,8 +55,8 @@ def test_a_section_may_come_from_a_file(folder: Path) -> None:
     Path("parts").mkdir()
     Path("parts/agent.yaml").write_text("learning_rate: 0.5\nn_epochs: 8\nwarm_start: null\n")
     Path("mine.yaml").write_text("agent: {episodes: 48, learning_rate: 1e-3, clip_range: 0.1}\n")
-    words = ["mine.yaml", "--agent", "parts/agent.yaml", "--agent.n-epochs", "4"]
-    agent = read_arguments(SEARCH, words).config.agent
+    argv = ["mine.yaml", "--agent", "parts/agent.yaml", "--agent.n-epochs", "4"]
+    agent = read_arguments(SEARCH, argv).config.agent
     assert agent == AgentConfig(
         episodes=48, learning_rate=0.5, clip_range=0.1, n_epochs=4, warm_start=None
     )
@@ -68,8 +68,8 @@ def test_a_section_may_come_from_a_file(folder: Path) -> None:
 def test_sections_within_sections_come_after_them(folder: Path) -> None:
     Path("trainer.yaml").write_text("epochs: 7\n")
     Path("task.yaml").write_text("trainer: {epochs: 5, batch_size: 9}\n")
-    words = ["--task.trainer", "trainer.yaml", "--task", "task.yaml"]
-    trainer = read_arguments(SEARCH, words).config.task.trainer
+    argv = ["--task.trainer", "trainer.yaml", "--task", "task.yaml"]
+    trainer = read_arguments(SEARCH, argv).config.task.trainer
     assert (trainer.epochs, trainer.batch_size) == (7, 9)
 
 
@@ -90,7 +90,7 @@ def test_a_flag_may_complete_a_file(folder: Path) -> None:
 def test_words_and_file_are_told_apart(folder: Path) -> None:
     Path("mine.yaml").write_text("seed: 4\n")
     arguments = read_arguments(REPLAY, ["schedule.json", "mine.yaml"])
-    assert arguments.words == ("schedule.json",)
+    assert arguments.positionals == ("schedule.json",)
     assert arguments.config == ReplayConfig(seed=4)
     assert read_arguments(REPLAY, ["schedule.json"]).config == ReplayConfig()
 
@@ -122,7 +122,7 @@ VALUES = ["1", "0", "-1", "0.5", "1e-3", "1e999", "nan", "null", "true", "none",
 
 @settings(deadline=None, max_examples=100)
 @given(
-    words=st.lists(
+    argv=st.lists(
         st.sampled_from(FLAGS)
         | st.sampled_from(VALUES)
         | st.tuples(st.sampled_from(FLAGS), st.sampled_from(VALUES)).map("=".join)
@@ -130,11 +130,11 @@ VALUES = ["1", "0", "-1", "0.5", "1e-3", "1e999", "nan", "null", "true", "none",
         max_size=6,
     )
 )
-def test_any_words_are_accepted_or_refused_in_one_line(words: list[str]) -> None:
-    if {"-h", "--help"} & set(words):
+def test_any_words_are_accepted_or_refused_in_one_line(argv: list[str]) -> None:
+    if {"-h", "--help"} & set(argv):
         return
     try:
-        arguments = read_arguments(SEARCH, [word for word in words if not word.endswith(".yaml")])
+        arguments = read_arguments(SEARCH, [word for word in argv if not word.endswith(".yaml")])
     except ConfigError as error:
         message = str(error)
         assert "expected" in message

@@ -42,7 +42,7 @@ def test_a_mistake_is_one_line(
 ) -> None:
     _prepare(folder, bad)
     before = listing(folder)
-    outcome = run_command(*bad.words.split())
+    outcome = run_command(*bad.argv.split())
     assert outcome.code == 2, outcome.err
     assert outcome.out == ""
     assert re.fullmatch(_pattern(bad.message) + "\n", outcome.err), outcome.err

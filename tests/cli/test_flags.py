@@ -8,15 +8,15 @@ from automix.experiments.config import SearchConfig
 
 
 class Everything(RunFlags, SearchConfig):
-    """What `automix search` takes."""
+    """All fields of `automix search`."""
 
 
-def values(*words: str) -> dict[str, object]:
-    return read_words(words, Everything, command="automix search").values
+def values(*argv: str) -> dict[str, object]:
+    return read_words(argv, Everything, command="automix search").values
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("argv", "expected"),
     [
         (["--seed", "3"], {"seed": 3}),
         (["--seed=3"], {"seed": 3}),
@@ -55,18 +55,18 @@ def values(*words: str) -> dict[str, object]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_flag_is_a_key_of_the_file(words: list[str], expected: dict[str, object]) -> None:
-    assert values(*words) == expected
+def test_a_flag_is_a_key_of_the_file(argv: list[str], expected: dict[str, object]) -> None:
+    assert values(*argv) == expected
 
 
 def test_files_may_stand_before_between_and_after_flags() -> None:
-    words = read_words(
+    argv = read_words(
         ["one.yaml", "--seed", "1", "two.yaml", "--dry-run", "three.yaml"],
         Everything,
         command="automix search",
     )
-    assert words.files == ("one.yaml", "two.yaml", "three.yaml")
-    assert words.paths == {("seed",), ("dry_run",)}
+    assert argv.files == ("one.yaml", "two.yaml", "three.yaml")
+    assert argv.paths == {("seed",), ("dry_run",)}
 
 
 def test_the_flag_of_a_field() -> None:

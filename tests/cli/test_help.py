@@ -28,13 +28,13 @@ def test_help_explains_every_word_and_field(command: Command, run_command: RunCo
     assert (outcome.code, outcome.err) == (0, "")
     text = without_frames(outcome.out)
     assert text.startswith(f"usage: {command.usage}")
-    for word, explanation in command.words.items():
+    for word, explanation in command.positionals.items():
         assert f"{word}: {explanation}." in text
     for path, field in leaves(every_field(command)):
         assert field.description, path
         # A truth value has two names: "--dry-run, --no-dry-run".
-        _, found, after = re.split(f" ({flag_name(path)}),? ", text, maxsplit=1)
-        assert found
+        _, flag, after = re.split(f" ({flag_name(path)}),? ", text, maxsplit=1)
+        assert flag
         assert field.description in after
 
 
@@ -42,15 +42,15 @@ def test_help_explains_every_word_and_field(command: Command, run_command: RunCo
 def test_a_group_lists_its_commands(group: str, run_command: RunCommand) -> None:
     usages = [command.usage for command in ON_COMMAND_LINE if command.name.startswith(f"{group} ")]
     assert len(usages) > 1
-    for words in ([group], [group, "--help"]):
-        outcome = run_command(*words)
+    for argv in ([group], [group, "--help"]):
+        outcome = run_command(*argv)
         assert outcome.code == 0
         assert all(usage in outcome.out for usage in usages)
 
 
 def test_help_lists_every_command(run_command: RunCommand) -> None:
-    for words in ([], ["-h"], ["--help"]):
-        outcome = run_command(*words)
+    for argv in ([], ["-h"], ["--help"]):
+        outcome = run_command(*argv)
         assert (outcome.code, outcome.err) == (0, "")
         assert all(f"  {command.name.split()[0]} " in outcome.out for command in ON_COMMAND_LINE)
         assert all(command.summary in outcome.out for command in COMMANDS.values())
@@ -72,16 +72,16 @@ def test_help_shows_what_a_file_says(folder: Path, run_command: RunCommand) -> N
 
 
 def test_help_is_there_for_those_who_have_it_wrong(run_command: RunCommand) -> None:
-    for words in (["nowhere.yaml"], ["--sed", "1"], ["--task.data.source", "folder"]):
-        outcome = run_command("search", *words, "--help")
+    for argv in (["nowhere.yaml"], ["--sed", "1"], ["--task.data.source", "folder"]):
+        outcome = run_command("search", *argv, "--help")
         assert (outcome.code, outcome.err) == (0, "")
         assert "--task.trainer.epochs" in outcome.out
 
 
-def imported_by(*words: str) -> set[str]:
+def imported_by(*argv: str) -> set[str]:
     """Return the modules that a command imports, in a process of its own."""
     result = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "automix", *words],
+        [sys.executable, "-X", "importtime", "-m", "automix", *argv],
         capture_output=True, text=True, check=True, cwd=ROOT,
     )  # fmt: skip
     return {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
@@ -100,11 +100,11 @@ def test_the_help_of_a_command_does_not_load_torch() -> None:
 
 
 def test_help_is_instant() -> None:
-    def seconds(*words: str) -> float:
+    def seconds(*argv: str) -> float:
         started = time.perf_counter()
-        subprocess.run([sys.executable, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, *argv], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         return time.perf_counter() - started
 
-    # The best of three, and without what Python itself takes to start: other work may be going on.
+    # The best of three, and without what Python itself takes to start: the machine may be busy.
     taken = min(seconds("-m", "automix", "--help") for _ in range(3))
     assert taken - min(seconds("-c", "pass") for _ in range(3)) < 0.5

@@ -57,7 +57,7 @@ def begin(monkeypatch: pytest.MonkeyPatch, experiment: object, name: str, stop: 
 
 @pytest.mark.parametrize("stop", [interrupt, terminate])
 @pytest.mark.parametrize(
-    ("experiment", "words", "command"),
+    ("experiment", "argv", "command"),
     [
         (search, [], "search 'my run/config.yaml' --output 'my run'"),
         (replay, ["s.json"], "replay --resume 'my run'"),
@@ -67,7 +67,7 @@ def begin(monkeypatch: pytest.MonkeyPatch, experiment: object, name: str, stop: 
 )
 def test_an_interrupted_command_says_how_to_continue(
     experiment: object,
-    words: list[str],
+    argv: list[str],
     command: str,
     stop: Stop,
     run_command: RunCommand,
@@ -76,7 +76,7 @@ def test_an_interrupted_command_says_how_to_continue(
     constant_schedule(Decision(operator=Operator.MIXUP)).save(Path("s.json"))
     name = command.split(maxsplit=1)[0]
     begin(monkeypatch, experiment, name, stop)
-    outcome = run_command(name, *words, "--output", "my run")
+    outcome = run_command(name, *argv, "--output", "my run")
     assert outcome.code == 130
     assert outcome.err == f"interrupted; continue with: automix {command}\n"
 
@@ -86,7 +86,7 @@ def test_the_command_that_continues_is_one_that_runs(
 ) -> None:
     begin(monkeypatch, search, "search", interrupt)
     outcome = run_command("search", "--output", "run")
-    words = outcome.err.removeprefix("interrupted; continue with: automix ").split()
+    argv = outcome.err.removeprefix("interrupted; continue with: automix ").split()
     seen = []
 
     def note(config: experiment_config.SearchConfig, folder: Path) -> dict[str, object]:
@@ -96,7 +96,7 @@ def test_the_command_that_continues_is_one_that_runs(
         return {"selected": "mixup 1", "cost": cost | seconds}
 
     monkeypatch.setattr(search, "search", note)
-    assert run_command(*words).code == 0
+    assert run_command(*argv).code == 0
     assert seen == [(experiment_config.SearchConfig(), Path("run"))]
 
 
@@ -150,8 +150,8 @@ def test_a_worker_that_died_is_one_line(
 
 
 def test_system_errors_without_a_number_keep_their_text() -> None:
-    wanted = "automix: expected a place that can be read and written, got: "
-    assert os_error_line(OSError("image file is truncated")) == wanted + "image file is truncated"
+    start = "automix: expected a place that can be read and written, got: "
+    assert os_error_line(OSError("image file is truncated")) == start + "image file is truncated"
 
 
 def test_mistakes_in_the_program_keep_their_traceback(

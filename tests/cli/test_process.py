@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "80"}
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "automix", *words],
+        [sys.executable, "-m", "automix", *argv],
         capture_output=True, text=True, check=False, cwd=folder, env=ENVIRONMENT,
     )  # fmt: skip
 
@@ -70,4 +70,4 @@ def test_an_output_that_cannot_draw_frames_gets_the_help(tmp_path: Path) -> None
         env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert (result.returncode, result.stderr) == (0, b"")
-    assert b"PNG file to draw the schedule to." in result.stdout
+    assert b"PNG file to which the schedule is plotted." in result.stdout

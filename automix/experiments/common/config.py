@@ -10,56 +10,57 @@ from automix.configuration.task import TaskConfig
 
 
 class ComputeConfig(Config):
-    """Where training runs are computed. On a CPU, threads decide the last bits: they split sums."""
+    """Processes and threads of training runs. On a CPU, sums are split among the threads."""
 
     workers: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Processes that train at the same time outside the search, where it does not matter for the
-    result."""
+    """Training runs in parallel, one process each, outside the search. The results do not depend on
+    it."""
 
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """CPU threads of each training run."""
+    """CPU threads per training run. The last bits of the results depend on it."""
 
 
 class CheckpointConfig(Config):
-    """What is kept of a training run while it runs.
+    """Checkpoints of a training run.
 
-    One checkpoint is written at its end, and one when it is stopped, whatever is set here.
+    One is written at its end, and one when it is interrupted, whatever is set here.
     """
 
     every_minutes: Annotated[float, Field(gt=0)] | None = 10.0
-    """Minutes between two checkpoints; null: none by time."""
+    """Minutes between checkpoints; null: no checkpoints by time."""
 
     every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Optimizer steps between two checkpoints; null: none by steps."""
+    """Optimizer steps between checkpoints; null: no checkpoints by steps."""
 
     keep: Annotated[int, Field(ge=1)] = 2
-    """How many checkpoints are kept, the newest ones. With 2 or more, a damaged one can be passed
-    over. The best on the selection split is kept besides."""
+    """Number of most recent checkpoints to keep. With 2 or more, a damaged one can be skipped. The
+    best one on the selection split is kept in addition."""
 
 
 class ReplayConfig(Config):
     """Train one classifier with a schedule and evaluate it."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Names the initialization, the order of the images and all draws."""
+    """Random seed of the training run: initialization, order of the images, augmentation and
+    mixing."""
 
     task: TaskConfig = Field(default_factory=TaskConfig)
-    """What is trained, on which images, and how. Any length, model and dataset will do: a
-    schedule counts in shares of a training run."""
+    """Dataset, model and training recipe. Any length, model and dataset will do: a schedule is
+    stated in fractions of a training run."""
 
     validations: Annotated[int, Field(ge=0)] = 10
-    """How often the training is evaluated on the selection split, at equal distances, the last time
-    at its end. Without a selection split (task.data.selection-size 0), never."""
+    """Number of evaluations on the selection split, evenly spaced, the last one at the end of the
+    training run. None without a selection split (task.data.selection-size 0)."""
 
     weights: Literal["last", "best"] = "last"
-    """Which weights are exported and evaluated on the test split: those at the end of the training,
-    or those of the lowest calibrated NLL among the validations."""
+    """Weights that are exported and evaluated on the test split: the last ones, or the best ones,
+    those with the lowest calibrated NLL among the validations."""
 
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    """What is kept of the training while it runs."""
+    """Checkpoints during the training run."""
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
-    """Where the training runs."""
+    """Threads of the training run."""
 
     @model_validator(mode="after")
     def _the_best_is_of_some(self) -> Self:
@@ -72,21 +73,21 @@ class RunFlags(Config):
     """Flags of commands that write a run folder."""
 
     output: Path | None = None
-    """Folder of the run; by default one in runs/ that is named after the configuration. An
-    interrupted run in it is resumed, a finished one is left alone."""
+    """Folder of the run. Default: a folder in runs/ named after the configuration. An interrupted
+    run in it is resumed, a finished one is left alone."""
 
     dry_run: bool = False
-    """Print what would be trained and about how long it would take, and stop."""
+    """Print the training runs and the predicted time, and exit."""
 
 
 class ReplayFlags(RunFlags):
     """Flags of `automix replay`."""
 
     policy: Path | None = None
-    """Instead of a schedule: the folder of a search, whose policy then decides before every segment
-    by what it observes of this training run. The reward split that it observes is not trained on.
+    """Instead of a schedule: folder of a search, whose policy then decides before every segment,
+    from what it observes of this training run. The reward split that it observes is not trained on.
     Its decisions are written to schedule.json."""
 
     resume: Path | None = None
-    """Instead of everything else: the folder of an interrupted replay, which is resumed bit for
-    bit, on as many processes as it was started with."""
+    """Instead of everything else: folder of an interrupted replay, which is resumed bit for bit,
+    with as many processes as it was started with."""

@@ -39,7 +39,7 @@ _NAMES = (
     "ramp",
     "mix_then_off",
 )
-_KINDS = "a schedule file, none, constants, random, constant:OPERATOR[:STRENGTH[:SHARE]], "
+_KINDS = "a schedule file, none, constants, random, constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
 _KINDS += "shuffled:FILE, marginal_matched:FILE, ramp:OPERATOR or mix_then_off:OPERATOR"
 
 
@@ -225,7 +225,7 @@ def _mixing(name: str) -> Operator:
 def _decision(text: str) -> Decision:
     name, *numbers = text.split(":")
     if len(numbers) > 2:
-        raise ConfigError(f"schedules: expected OPERATOR[:STRENGTH[:SHARE]], got {text!r}")
+        raise ConfigError(f"schedules: expected OPERATOR[:STRENGTH[:PROBABILITY]], got {text!r}")
     values = dict(zip(("strength", "probability"), map(scalar_of, numbers), strict=False))
     return Decision.from_mapping(
         {"operator": _operator(name), **values}, source=f"schedules: constant:{text}"

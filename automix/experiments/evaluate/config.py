@@ -10,7 +10,7 @@ from automix.configuration.base import Config
 
 
 class EvaluationTask(StrEnum):
-    """What can be measured of a trained classifier."""
+    """An evaluation of a trained classifier."""
 
     CLASSIFICATION = "classification"
     """Accuracy, probabilities before and after temperature scaling, classes and groups."""
@@ -27,8 +27,9 @@ class CorruptionsConfig(Config):
 
     published: Path | None = None
     """Folder with the published arrays (fog.npy, ..., labels.npy of CIFAR-10-C or CIFAR-100-C),
-    checked against their published sums. Null: the test images, corrupted by our own seeded
-    implementations, whose errors do not compare with those of the published arrays."""
+    verified against their published checksums. Null: the test images under our own seeded
+    implementations of the corruptions, whose errors are not comparable with those on the published
+    arrays."""
 
 
 class OcclusionConfig(Config):
@@ -38,83 +39,87 @@ class OcclusionConfig(Config):
     """Side of a patch in pixels. Null: 1/14 of the shorter side, as 16 of 224 pixels."""
 
     object_from: Literal["boxes", "saliency"] | None = None
-    """What object occlusion takes for the object: boxes (a rectangle in the largest box of each
-    image that has one) or saliency (the most salient patches of the image's spectral residual
-    first; the classifier has no part in it). Null: boxes where a file of them is given."""
+    """Definition of the object in object occlusion: boxes (a rectangle in the largest box of each
+    image that has one) or saliency (the most salient patches first, by the spectral residual of the
+    image, independent of the classifier). Null: boxes where a file of boxes is given, else
+    saliency."""
 
 
 class AttacksConfig(Config):
     """Accuracy under attacks in the maximum norm, in pixel space."""
 
     epsilon_levels: Annotated[float, Field(ge=0, le=255)] = 8.0
-    """Largest change of a pixel value, of 255 levels: 8 is the field's 8/255."""
+    """Largest change of a pixel value, in levels of 255: 8 is the usual 8/255."""
 
     step_levels: Annotated[float, Field(gt=0, le=255)] = 2.0
-    """Change in one step of PGD, of 255 levels."""
+    """Step size of PGD, in levels of 255."""
 
     steps: Annotated[int, Field(ge=1)] = 20
     """Steps of PGD."""
 
     restarts: Annotated[int, Field(ge=1)] = 3
-    """Random starts of PGD; an image counts as robust if none of them succeeds."""
+    """Random restarts of PGD; an image counts as robust if none of them succeeds."""
 
     images: Annotated[int, Field(ge=1)] | None = 1_000
-    """Test images that are attacked, drawn at random once; null: all. PGD costs about
-    3 x steps x restarts passes per image."""
+    """Size of the random subset of the test images that is attacked; null: all. PGD costs about 3 x
+    steps x restarts forward passes per image."""
 
     autoattack: bool = False
-    """Run AutoAttack's standard version as well (https://arxiv.org/abs/2003.01690); needs the
-    extra autoattack, and about 100 times the time of PGD."""
+    """Run the standard version of AutoAttack as well (https://arxiv.org/abs/2003.01690); requires
+    the extra autoattack, and takes about 100 times as long as PGD."""
 
 
 class LocalizationConfig(Config):
     """Boxes read off class activation maps, against true boxes."""
 
     layer: str | None = Field(default=None, min_length=1)
-    """Module whose output the maps are taken at, such as stage3. Null: the last one that gives a
-    map of features."""
+    """Module at whose output the maps are computed, such as stage3. Null: the last one whose output
+    is a feature map."""
 
 
 class EvaluateConfig(Config):
     """Evaluate the trained classifier of a replay run on the test split."""
 
     tasks: tuple[EvaluationTask, ...] = ()
-    """What is measured: classification, corruptions, patch_occlusion, object_occlusion, attacks,
-    localization. If empty, all but localization, and that too where a file of boxes is given."""
+    """Evaluations to run: classification, corruptions, patch_occlusion, object_occlusion, attacks,
+    localization. If empty, all but localization, and that as well where a file of boxes is
+    given."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Names the draws of corruptions, occlusions, attacks and of subsets of the images."""
+    """Random seed of corruptions, occlusions, attacks and subsets of the images."""
 
     images: Annotated[int, Field(ge=1)] | None = None
-    """Test images that are evaluated, drawn at random once; null: all."""
+    """Size of the random subset of the test images that is evaluated; null: all."""
 
     boxes: Path | None = None
-    """CSV or JSON file with the boxes of objects in test images, see docs/evaluation.md."""
+    """CSV or JSON file with the bounding boxes of objects in test images, see
+    docs/evaluation.md."""
 
     groups: Path | None = None
-    """CSV or JSON file with a group for each test image (image,group), for the accuracy of each
-    and of the worst group. Null: the groups are the classes."""
+    """CSV or JSON file with a group for each test image (image,group), for per-group and
+    worst-group accuracy. Null: the groups are the classes."""
 
     data_path: Path | None = None
-    """Where the data are now, if they have moved since the training. Null: as the run has it."""
+    """Folder of the dataset, if it has moved since the training run. Null: the one in the
+    configuration of the run."""
 
     corruptions: CorruptionsConfig = Field(default_factory=CorruptionsConfig)
-    """Which corrupted images."""
+    """Corrupted images."""
 
     occlusion: OcclusionConfig = Field(default_factory=OcclusionConfig)
-    """What is hidden."""
+    """Occluded patches and objects."""
 
     attacks: AttacksConfig = Field(default_factory=AttacksConfig)
-    """How far and how long attacks search."""
+    """Strength and length of the attacks."""
 
     localization: LocalizationConfig = Field(default_factory=LocalizationConfig)
-    """Where the maps come from."""
+    """Class activation maps."""
 
     batch_size: Annotated[int, Field(ge=1)] = 500
-    """Images at a time; memory and speed depend on it, results do not."""
+    """Images per batch; memory and speed depend on it, results do not."""
 
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """CPU threads. Sums are split among them, so the last bits of a result depend on it."""
+    """CPU threads. The last bits of the results depend on it."""
 
     @property
     def chosen_tasks(self) -> tuple[EvaluationTask, ...]:
@@ -169,8 +174,8 @@ class EvaluateFlags(Config):
     """Flags of `automix evaluate`."""
 
     output: Path | None = None
-    """Folder of the evaluation; by default one in RUN that is named after the configuration. Parts
-    that are finished in it are not run again."""
+    """Folder of the evaluation. Default: a folder in RUN named after the configuration. Finished
+    parts in it are not run again."""
 
     dry_run: bool = False
-    """Print what would be measured and about how long it would take, and stop."""
+    """Print the evaluations and the predicted time, and exit."""
