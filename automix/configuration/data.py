@@ -90,8 +90,8 @@ class AugmentConfig(Config):
     horizontal_flip: bool = False
     """Flip each image left to right with probability 0.5; leave off for digits and text."""
 
-    # Validators see the fields declared above theirs. A setting that would have no effect is refused
-    # instead of ignored: it is a mistake, and it would make two equal runs look different.
+    # Validators see the fields declared above theirs. A setting without effect is refused, not
+    # ignored: it is a mistake, and it would make two equal runs look different.
     @field_validator("resized_crop_scale")
     @classmethod
     def _crops_once(

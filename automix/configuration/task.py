@@ -67,8 +67,8 @@ class ModelConfig(Config):
     @field_validator("name")
     @classmethod
     def _possible_depth(cls, name: str) -> str:
-        # A block of n residual units per stage: depth = 6 n + 4 (arXiv:1605.07146), and 9 n + 2 with
-        # the three convolutions of a ResNeXt unit (arXiv:1611.05431).
+        # n residual units per stage: depth 6 n + 4 (arXiv:1605.07146), and 9 n + 2 with the three
+        # convolutions of a ResNeXt unit (arXiv:1611.05431).
         if (wide := WIDE_RESNET.fullmatch(name)) and not _is_depth(int(wide[1]), 4, 6):
             raise ValueError(f"expected a depth of 6 n + 4 (10, 16, 22, 28, 40), got {name!r}")
         if wide and int(wide[2]) == 0:

@@ -67,7 +67,7 @@ def test_every_name_in_the_table_can_be_imported() -> None:
 def test_help_shows_what_a_file_says(folder: Path, run_command: RunCommand) -> None:
     Path("mine.yaml").write_text("task: {trainer: {epochs: 123}}")
     text = without_frames(run_command("search", "mine.yaml", "--seed", "45", "--help").out)
-    assert "Passes over the training split. (default: 123)" in text
+    assert "Number of passes over the training split. (default: 123)" in text
     assert "(default: 45)" in text
 
 
