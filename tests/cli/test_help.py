@@ -1,9 +1,9 @@
 """Help is complete and instant."""
 
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -101,10 +101,12 @@ def test_the_help_of_a_command_does_not_load_torch() -> None:
 
 def test_help_is_instant() -> None:
     def seconds(*argv: str) -> float:
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *argv], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # The best of three, and without what Python itself takes to start: the machine may be busy.
-    taken = min(seconds("-m", "automix", "--help") for _ in range(3))
-    assert taken - min(seconds("-c", "pass") for _ in range(3)) < 0.5
+    # The best of three, in CPU time because the machine may be busy, and without what Python itself
+    # takes to start: about 0.06 s where bytecode is cached.
+    used = min(seconds("-m", "automix", "--help") for _ in range(3))
+    assert used - min(seconds("-c", "pass") for _ in range(3)) < 0.3
