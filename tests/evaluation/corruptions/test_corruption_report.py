@@ -84,7 +84,7 @@ def test_published_report_counts_errors_per_cell(tmp_path: Path) -> None:
 
 
 def test_own_report_corrupts_with_the_seed_whatever_the_batches() -> None:
-    stored = make_photos(30)
+    stored = make_photos(12)
     labels = predict_brightness(stored).argmax(1)
     images = EvaluationImages.whole(stored, labels)
     errors = {
@@ -98,7 +98,7 @@ def test_own_report_corrupts_with_the_seed_whatever_the_batches() -> None:
             corrupted = corrupt(stored, corruption, severity, seed=9)
             wrong = (predict_brightness(corrupted).argmax(1) != labels).double().mean().item()
             assert report.errors[corruption][severity - 1] == pytest.approx(wrong)
-    small = dataclasses.replace(images, batch_size=7)
+    small = dataclasses.replace(images, batch_size=5)
     again = own_corruption_errors(predict_brightness, small, Corruption.SNOW, seed=9)
     assert again == errors[Corruption.SNOW]
     assert report.errors[Corruption.BRIGHTNESS][4] > report.errors[Corruption.CONTRAST][4]
