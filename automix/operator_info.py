@@ -90,6 +90,7 @@ class OperatorFacts:
     """Whether it takes the mixed batch of the step before."""
 
 
+# Mixup is published with 0.2 on ImageNet and 1 on CIFAR, Manifold Mixup with 2.
 _ALPHA = StrengthFacts(
     low=0.01,
     high=10.0,
@@ -97,6 +98,7 @@ _ALPHA = StrengthFacts(
     default=1.0,
     meaning="alpha of Beta(alpha, alpha); larger mixes more evenly",
 )
+# For operators without a knob: one level, so that a policy has nothing to choose.
 _FIXED = StrengthFacts(low=0.0, high=0.0, levels=(0.0,), default=0.0, meaning="no effect: always 0")
 
 OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
@@ -128,6 +130,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             label="ResizeMix",
             color="#009e73",
             family=Family.RANDOM,
+            # Sides are uniform from 0.1, so the largest has to be above that.
             strength=StrengthFacts(
                 low=0.15,
                 high=1.0,
@@ -192,6 +195,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             color="#f0e442",
             family=Family.SALIENCY_MAX,
             needs_saliency=True,
+            # Masks and pairs follow from the saliency alone.
             strength=_FIXED,
             summary="blends each pixel by the ratio of the two saliencies",
             paper="https://arxiv.org/abs/2306.16612",
@@ -210,6 +214,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             color="#cc79a7",
             family=Family.SALIENCY_SAMPLED,
             needs_saliency=True,
+            # On maps of a trained network about an eighth, a half and three quarters of the image.
             strength=StrengthFacts(
                 low=0.01,
                 high=10.0,

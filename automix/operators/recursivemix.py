@@ -90,11 +90,13 @@ def apply_recursivemix(
     batch, _, height, width = images_BCHW.shape
     own_BK = soft_targets(targets, batch, num_classes)
     slot_B = torch.arange(batch, device=images_BCHW.device)
+    # At the first step each image is its own partner, as in the operator none.
     if previous is None:
         mixed_BCHW, previous_BK = images_BCHW, own_BK
         lam_B = torch.ones(batch, device=images_BCHW.device)
     else:
         _check_previous(previous, images_BCHW, own_BK)
+        # Batches need not be of one size: the last of an epoch is often smaller.
         slot_B = slot_B % previous.images.shape[0]
         previous_BK = previous.targets.index_select(0, slot_B)
         pasted_BCHW = resize_into_box(

@@ -59,7 +59,7 @@ LEARNED = schedule_of(
 )
 CROWDED = schedule_of(
     *(
-        (index / 13, operator.value, 0.25 * (1 + index % 4))
+        (index / len(Operator), operator.value, 0.25 * (1 + index % 4))
         for index, operator in enumerate(Operator)
     )
 )
