@@ -19,13 +19,7 @@ _BOXES_TRIED = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentDraws:
-    """Crop and flip of each image.
-
-    Attributes:
-        top: (B,) int64, first row of the crop in the padded image, 0 to 2 * padding.
-        left: (B,) int64, first column, likewise.
-        flip: (B,) bool, whether the crop is mirrored left to right.
-    """
+    """First row and column of the crop in the padded image, 0 to 2 * padding, and flip: (B,)."""
 
     top: Tensor
     left: Tensor
@@ -49,16 +43,13 @@ def draw_augmentation(
 def apply_augmentation(
     images_BCHW: Tensor, draws: AugmentDraws, *, padding: int, mode: PaddingMode
 ) -> Tensor:
-    """Crop and mirror each image as drawn; the input is not modified.
+    """Return the images cropped and mirrored as drawn, (B, C, H, W) of the same dtype and device.
 
     Args:
-        images_BCHW: any dtype and device; the draws are on the same device.
+        images_BCHW: any dtype; on the device of the draws.
         draws: of B images.
         padding: pixels added on each side, as in the draws.
         mode: content of the padding; reflect needs padding < H and padding < W.
-
-    Returns:
-        (B, C, H, W), contiguous, dtype and device of the input.
     """
     # One gather does both: on a CPU, for 128 images of 3 x 32 x 32, it takes 0.6 ms, where a crop
     # by Tensor.unfold followed by a flip through torch.where takes 1.0 ms.
@@ -144,15 +135,15 @@ def draw_crop_boxes(
 
 
 def apply_resized_crop(images_BCHW: Tensor, boxes: CropBoxes, flip_B: Tensor) -> Tensor:
-    """Crop each image to its box, scale that to the image's size, and mirror it if requested.
+    """Return each image's box scaled to the image's size, mirrored where ``flip_B`` is true.
 
     Args:
-        images_BCHW: floating point, any device; the other arguments are on the same one.
+        images_BCHW: floating point; the other arguments are on the same device.
         boxes: of B images.
-        flip_B: (B,) bool, whether the crop is mirrored left to right.
+        flip_B: (B,) bool.
 
     Returns:
-        (B, C, H, W), dtype and device of the input, which is not modified.
+        (B, C, H, W), dtype and device of the input.
     """
     height, width = images_BCHW.shape[2:]
     rows_BH = _sampled(boxes.top, boxes.height, height)

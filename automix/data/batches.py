@@ -49,8 +49,7 @@ class BatchLayout:
             of ``accumulation * world_size``, at most ``num_images``. Images of an epoch that do not
             fill a step are skipped in that epoch.
         accumulation: micro-batches per step and process.
-        rank: number of this process among those that train together.
-        world_size: number of those processes.
+        rank: number of this process, of ``world_size`` that train together.
     """
 
     num_images: int
@@ -138,9 +137,7 @@ class TrainingBatch(NamedTuple):
 
 
 class TrainingBatches(Protocol):
-    """Source of the batches of the training loop: `ResidentBatches` or `StreamedBatches`.
-
-    Guarantees of every implementation:
+    """Batches of the training loop: `ResidentBatches` or `StreamedBatches`.
 
     * ``batch(key)`` is a function of (data, configuration, layout, key). Keys mostly come in the
       order of ``layout.following``, so reading ahead pays; but after a reset or a resume any key
@@ -201,11 +198,7 @@ class ResidentBatches:
 def epoch_order(
     num_images: int, *, seed: int, epoch: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Return the order in which an epoch visits the images, a function of (seed, epoch).
-
-    Returns:
-        (num_images,) int64, a permutation of 0 to num_images - 1.
-    """
+    """Return the permutation of the images, (num_images,) int64, that an epoch follows."""
     # Drawn on the CPU, because randperm of an accelerator gives another permutation for the same
     # seed, and moved once per epoch.
     generator = stream_generator(seed, Stream.ORDER, epoch=epoch)
@@ -220,7 +213,7 @@ def augmentation_generator(key: BatchKey, device: torch.device | str = "cpu") ->
 
 
 class BatchPreparer:
-    """Turns stored bytes into normalized float images, augmented for training."""
+    """Turns stored bytes into normalized float32 images on ``device``, augmented for training."""
 
     def __init__(
         self,
@@ -239,15 +232,7 @@ class BatchPreparer:
         self._shift = (-mean / std).float().to(self.device)
 
     def training(self, images_BCHW: Tensor, *, generator: Generator) -> Tensor:
-        """Return randomly cropped and flipped, normalized images.
-
-        Args:
-            images_BCHW: uint8, any device.
-            generator: source of the draws, on the preparer's device.
-
-        Returns:
-            (B, C, H, W) float32 on the preparer's device.
-        """
+        """Return augmented, normalized images; the generator is on the preparer's device."""
         # Moved as bytes, a quarter of the traffic of floats.
         images = images_BCHW.to(self.device, non_blocking=True)
         if not self._is_identity:
@@ -255,7 +240,7 @@ class BatchPreparer:
         return self._normalized(images)
 
     def evaluation(self, images_BCHW: Tensor) -> Tensor:
-        """Return normalized images, unchanged otherwise: (B, C, H, W) float32."""
+        """Return normalized images, unchanged otherwise."""
         return self._normalized(images_BCHW.to(self.device, non_blocking=True))
 
     def to_bytes(self, images_BCHW: Tensor) -> Tensor:

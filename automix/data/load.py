@@ -87,11 +87,7 @@ def _loaded(config: DataConfig, progress: Progress | None) -> Dataset:
 
 
 def digits(size: tuple[int, int] | None = None) -> SourceImages:
-    """Return the 1,797 scans of scikit-learn in their published order; nothing is downloaded.
-
-    Args:
-        size: (height, width) in pixels to resize to; None keeps 8 x 8.
-    """
+    """Return the 1,797 scans of scikit-learn, resized to (height, width) if ``size`` is given."""
     bunch = load_digits()
     # The published values are 0 to 16.
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
@@ -173,17 +169,7 @@ def _resident(source: SourceImages, config: DataConfig) -> Dataset:
 def holding_device(
     num_bytes: int, *, device: torch.device | str, placement: Placement
 ) -> torch.device:
-    """Choose the device that holds the images, and log the choice.
-
-    Args:
-        num_bytes: size of the images, such as `SearchData.num_bytes`.
-        device: device of the model.
-        placement: device or host force the choice; auto takes the device if the images need at
-            most half of its free memory.
-
-    Returns:
-        ``device`` or the CPU.
-    """
+    """Choose whether images of ``num_bytes`` are held on ``device`` or on the CPU, and log it."""
     device, host = torch.device(device), torch.device("cpu")
     size = f"{format_bytes(num_bytes)} of images"
     if device.type == host.type or placement is Placement.HOST:
@@ -215,8 +201,8 @@ def training_batches(
     """Return the batches of the training images, and the preparer of images for evaluation.
 
     Args:
-        data: with training images in memory or in files.
-        config: the configuration that ``data`` was loaded with.
+        data: as loaded with ``config``.
+        config: augmentation and workers.
         layout: division of epochs into steps and micro-batches.
         num_steps: of the whole training run; nothing beyond is read ahead.
         device: of the batches.

@@ -41,13 +41,7 @@ class ClassLabels(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImagePool:
-    """The images of one part of a source.
-
-    Attributes:
-        split: images and labels, on the CPU.
-        checksum: hash of every pixel and label.
-        where: file or folder they come from, for messages.
-    """
+    """The images of one part of a source, the hash of their pixels and labels, and their origin."""
 
     split: Split
     checksum: str
@@ -60,14 +54,7 @@ class ImagePool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SourceImages:
-    """All images of a source, in the parts that it has.
-
-    Attributes:
-        train: images that the training split is cut from.
-        val: images that reward and selection are cut from; None: they are cut from ``train``.
-        test: images for the final evaluation; None: they are cut from ``train``.
-        class_names: name of each class, in label order.
-    """
+    """All images of a source; splits of the parts that it lacks (None) are cut from ``train``."""
 
     train: ImagePool
     val: ImagePool | None
@@ -106,12 +93,7 @@ def images_checksum(split: Split) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Assignment:
-    """The images of every split.
-
-    Attributes:
-        from_train: ascending (M,) int64 indices into the training images, by split.
-        from_val: indices into the images of val/, by split; empty without val/.
-    """
+    """Ascending (M,) int64 indices of the images of each split, by the part they are cut from."""
 
     from_train: Mapping[str, Tensor]
     from_val: Mapping[str, Tensor]
@@ -127,13 +109,7 @@ class Assignment:
 def assign(
     train: ClassLabels, val: ClassLabels | None, config: DataConfig, *, has_test: bool
 ) -> Assignment:
-    """Assign images to the training, reward and selection splits, and to the test split if needed.
-
-    Args:
-        train: the training images.
-        val: images that reward and selection are cut from; None: they are cut from ``train``.
-        config: sizes and seed.
-        has_test: whether the source has test images; else they are cut from ``train``.
+    """Assign images to the training, reward and selection splits, and to test without ``has_test``.
 
     Raises:
         DataError: a class has too few images.
@@ -161,11 +137,11 @@ def stratified_parts(
     """Deal every class out into named parts.
 
     Args:
-        pool: the images to deal out.
+        pool: the images.
         sizes: count or fraction per class of each part, in the order they are dealt.
         rest: name of a part that gets all remaining images, at least one of each class; None: they
             belong to no part.
-        seed: the same seed gives the same parts.
+        seed: of the assignment.
 
     Returns:
         Ascending (M,) int64 indices of each part; the parts are disjoint.
@@ -194,12 +170,7 @@ def stratified_parts(
 
 
 def part_count(size: int | float, num_images: int) -> int:
-    """Return the number of images of a class that a part gets.
-
-    Args:
-        size: a count (int), or a fraction in [0, 1) (float), which is rounded down.
-        num_images: images of the class.
-    """
+    """Return the number of a class's ``num_images`` that a part of ``size`` (see above) gets."""
     if isinstance(size, int):
         return size
     # Down, because rounding up in several parts could ask for more images than there are; but a

@@ -121,13 +121,9 @@ class ImageFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StreamedSplit:
-    """Images in files and their labels, which `StreamedBatches` trains on.
+    """Images in files and their labels, on the CPU, which `StreamedBatches` trains on.
 
-    Attributes:
-        files: the image files.
-        labels: (N,) int64 on the CPU, 0 to num_classes - 1.
-        num_classes: of the dataset, at least 1.
-        evaluated: format of an image for evaluation: scaled, and cut at the center.
+    Evaluation sees the images in the format ``evaluated``: scaled, and cut at the center.
     """
 
     files: ImageFiles
@@ -179,15 +175,9 @@ class StreamedSplit:
         return images, self.labels[indices]
 
     def read_training(self, index: int, augment: AugmentConfig, generator: Generator) -> Tensor:
-        """Return image number ``index``, randomly cropped if ``augment`` says so, and scaled.
+        """Return image number ``index``, (C, H, W) uint8, with the resized crop of ``augment``.
 
-        Args:
-            index: of the image.
-            augment: its resized crop is made here; the rest is left to the device.
-            generator: on the CPU; advanced only if there is a crop.
-
-        Returns:
-            (C, H, W) uint8.
+        The rest of the augmentation is left to the device; the generator is on the CPU.
 
         Raises:
             DataError: the file is not a readable image.
@@ -265,13 +255,7 @@ class SearchData:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dataset:
-    """All splits: those that a search has access to, and the test split.
-
-    Attributes:
-        name: source of the images, for messages and reports.
-        seen: the splits for training, reward and selection.
-        test: images for the final evaluation only.
-    """
+    """All splits of the source ``name``: those of a search, and the test split."""
 
     name: str
     seen: SearchData

@@ -68,8 +68,7 @@ class StreamedBatches:
             layout: division of the epochs.
             augment: the whole augmentation.
             num_steps: of the training run; nothing beyond is read ahead.
-            num_workers: processes that decode; 0 decodes in this process, when a batch is
-                requested. None: one for each core of this process.
+            num_workers: 0 decodes in this process; None: one for each core of this process.
         """
         self.layout = layout
         self.num_classes = split.num_classes
@@ -113,7 +112,8 @@ class StreamedBatches:
             # Again, once: the kernel may have killed a worker for want of memory that is free by
             # now. The key names the batch completely, so the new workers give the same bits.
             self.close()
-            _LOG.warning("decoding processes ended early (%s): starting them again", _line(first))
+            reason = str(first).partition("\n")[0]
+            _LOG.warning("decoding processes ended early (%s): starting them again", reason)
             try:
                 images = self._from_workers(key)
             except _WORKER_ERRORS as error:
@@ -121,7 +121,7 @@ class StreamedBatches:
                 raise DataError(
                     "data.loader_workers: expected processes that decode images and keep running, "
                     "got some that ended early, for want of memory or of space in /dev/shm "
-                    f"perhaps: {_line(error)}"
+                    f"perhaps: {str(error).partition(chr(10))[0]}"
                 ) from None
         if isinstance(images, str):
             self.close()
@@ -259,10 +259,6 @@ def _usable_workers(requested: int | None) -> int:
         return requested
     # torchrun starts this many training processes on this machine, which divide its cores.
     return max(1, num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def _line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
 
 
 def device_augmentation(augment: AugmentConfig) -> AugmentConfig:

@@ -10,6 +10,9 @@ from PIL import Image
 from automix.configuration.data import DataConfig, DataSource
 
 WriteFolder = Callable[..., Path]
+Configure = Callable[..., DataConfig]
+CROP = {"resized_crop_scale": [0.3, 1.0], "horizontal_flip": True}
+STREAMING = {"loading": "streaming", "image_size": [4, 6], "loader_workers": 0}
 
 
 def write_image(
@@ -54,5 +57,29 @@ def folder_config(tmp_path: Path) -> Callable[..., DataConfig]:
     def configure(root: Path, **values: object) -> DataConfig:
         mapping = {"source": DataSource.FOLDER, "path": root, "cache": tmp_path / "cache"}
         return DataConfig.from_mapping(mapping | values, source="test")
+
+    return configure
+
+
+@pytest.fixture(scope="session")
+def large_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of many sizes and kinds, larger than what is fed."""
+    root = tmp_path_factory.mktemp("large")
+    seed = 0
+    for part, count in (("train", 9), ("test", 2)):
+        for class_name in ("cat", "dog"):
+            for number in range(count):
+                seed += 1
+                suffix, mode = ((".jpg", "RGB"), (".png", "RGBA"), (".jpg", "L"))[number % 3]
+                file = root / part / class_name / f"{number}{suffix}"
+                write_image(file, seed=seed, mode=mode, size=(20 + seed, 60 - seed))
+    return root
+
+
+@pytest.fixture
+def crops(large_images: Path, folder_config: Configure) -> Callable[..., DataConfig]:
+    def configure(**values: object) -> DataConfig:
+        mapping = STREAMING | {"image_size": [12, 10], "augment": CROP, "reward_size": 1}
+        return folder_config(large_images, **(mapping | {"selection_size": 0} | values))
 
     return configure

@@ -45,12 +45,7 @@ class ImageBoxes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageGroups:
-    """A group for each test image.
-
-    Attributes:
-        names: of the groups, sorted.
-        numbers: for each image of the test split the number of its group.
-    """
+    """The sorted names of the groups, and the number of the group of each test image."""
 
     names: tuple[str, ...]
     numbers: tuple[int, ...]
@@ -58,14 +53,7 @@ class ImageGroups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedImages:
-    """Names of the images of the test split, and the size they are used at.
-
-    Attributes:
-        names: of each image, in order.
-        files: of each image, by name; empty unless the source is a folder.
-        height: rows of the images as they are used.
-        width: columns of the images as they are used.
-    """
+    """Names of the test images in order, their files (of folders only), and their size in use."""
 
     names: tuple[str, ...]
     files: Mapping[str, Path]

@@ -76,11 +76,7 @@ class PixelBox(NamedTuple):
 
 
 def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageFormat:
-    """Read the headers of all files and choose their common format, gray if all images are gray.
-
-    Args:
-        files: at least one image.
-        size: requested (height, width) in pixels; None: the size all images must have.
+    """Read all headers (of at least one file) and choose a format: gray if all images are gray.
 
     Raises:
         DataError: a file is unreadable or enormous, or sizes differ and ``size`` is None.
@@ -115,13 +111,10 @@ def read_header(file: Path) -> Header:
 
 
 def read_image(file: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
-    """Decode an image, upright, into a format.
+    """Decode an image, upright, to (C, H, W) uint8.
 
     Transparency is dropped, 16-bit images keep their upper 8 bits, and of several frames the first
     is used.
-
-    Returns:
-        (C, H, W) uint8.
 
     Raises:
         DataError: the file is unreadable, truncated or enormous, or has another size.
@@ -140,15 +133,12 @@ def read_image(file: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
 def read_crop(
     file: Path, image_format: ImageFormat, box_in: Callable[[int, int], PixelBox]
 ) -> NDArray[np.uint8]:
-    """Decode an image, upright, and scale a part of it to a format.
+    """Decode an image, upright, and scale a part of it to (C, H, W) uint8.
 
     Args:
         file: the image.
         image_format: channels and size of the result.
         box_in: from height and width of the upright image to the part; called once.
-
-    Returns:
-        (C, H, W) uint8.
 
     Raises:
         DataError: the file is unreadable, truncated or enormous.

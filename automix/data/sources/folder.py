@@ -25,14 +25,7 @@ _PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabeledFile:
-    """An image file and its class.
-
-    Attributes:
-        name: path below the root, such as "train/cat/1.jpg".
-        label: index of its class.
-        size: length in bytes.
-        modified: time of the last change, in nanoseconds.
-    """
+    """An image file: its path below the root, class, length in bytes and time of change in ns."""
 
     name: str
     label: int
@@ -42,13 +35,7 @@ class LabeledFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderListing:
-    """The image files of a folder.
-
-    Attributes:
-        root: the folder that holds train/ and test/.
-        class_names: names of the class folders, sorted.
-        parts: "train", "test" and perhaps "val": their files, sorted by class and name.
-    """
+    """Sorted class names and files of a folder; parts are "train", "test" and perhaps "val"."""
 
     root: Path
     class_names: tuple[str, ...]

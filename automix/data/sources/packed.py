@@ -40,10 +40,9 @@ class Decoding:
 
     Attributes:
         num_images: at least 1.
-        shape: channels, rows and columns of every image.
-        class_names: name of each class, in label order.
-        read: from the number of an image to its (C, H, W) uint8 pixels and its label; called from
-            several threads.
+        shape: of every image, (C, H, W).
+        class_names: in label order.
+        read: from the number of an image to its uint8 pixels and its label; thread-safe.
     """
 
     num_images: int
@@ -59,7 +58,7 @@ class PackRequest:
     Attributes:
         name: human-readable part of the file name.
         key: hash of everything the pixels depend on; 16 hex digits.
-        where: file or folder the images come from, for messages.
+        where: origin of the images, for messages.
         prepare: looks at the source; only called if the pack has to be made.
         remedy: advice if there is no room for it.
     """
@@ -86,15 +85,10 @@ class _Record(Config):
 def packed_images(
     request: PackRequest, folder: Path, *, progress: Progress | None = None
 ) -> tuple[ImagePool, tuple[str, ...]]:
-    """Return images and class names, decoded if the cache does not have them.
+    """Return images and class names, decoded into the cache ``folder`` if it does not have them.
 
     Writing to the images does not reach the file. Two processes that need the same pack decode it
     once.
-
-    Args:
-        request: the pack.
-        folder: cache folder; created if it is missing.
-        progress: called after every decoded image.
 
     Raises:
         DataError: an image is unreadable, or the cache folder cannot be written or is full.

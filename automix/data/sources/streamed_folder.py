@@ -31,13 +31,8 @@ def streamed_data(
 ) -> Dataset:
     """Return the splits of a folder whose training images are not decoded.
 
-    The splits hold the same files as those of the decoded folder. Mean and deviation per channel
-    are those of at most 2,048 training images.
-
-    Args:
-        config: with an ``image_size``.
-        listing: its files.
-        progress: called after every decoded held-out image.
+    The splits contain the same files as those of the decoded folder. Mean and standard deviation
+    per channel are those of at most 2,048 training images.
 
     Raises:
         DataError: a class has too few images, a held-out image is unreadable, or the cache folder

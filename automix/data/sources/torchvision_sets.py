@@ -24,13 +24,9 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SetFacts:
-    """Facts about a dataset of torchvision.
+    """Class of a dataset, patterns of its files below the root, and its names of classes, if any.
 
-    Attributes:
-        build: its class.
-        files: patterns of its files below the root folder.
-        takes_split: whether its class is called with ``split="test"``, or with ``train=False``.
-        class_names: names of its classes; empty if torchvision knows them.
+    ``takes_split``: the class is called with ``split="test"`` instead of ``train=False``.
     """
 
     build: Any

@@ -2,26 +2,31 @@
 
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from automix.configuration.data import DataConfig
 from automix.data.load import load_data
-from automix.data.sources.decode import ImageFormat, read_header, read_image, refusing_bombs
+from automix.data.sources.decode import (
+    ImageFormat,
+    PixelBox,
+    read_crop,
+    read_header,
+    read_image,
+    refusing_bombs,
+)
 from automix.errors import DataError
+from tests.data.conftest import Configure, WriteFolder
 from tests.resident import resident
 
-Configure = Callable[..., DataConfig]
-WriteFolder = Callable[..., Path]
-
 COLOR = ImageFormat(channels=3, height=4, width=6, resize=False)
+
+
 GRAY = ImageFormat(channels=1, height=4, width=6, resize=False)
 
 
@@ -86,8 +91,8 @@ def test_a_photograph_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(file, exif=exif)
     header = read_header(file)
     assert (header.height, header.width) == (6, 4)
-    wanted = ImageFormat(channels=1, height=6, width=4, resize=False)
-    assert read_image(file, wanted)[0].tolist() == np.rot90(pixels, k=-1).tolist()
+    target = ImageFormat(channels=1, height=6, width=4, resize=False)
+    assert read_image(file, target)[0].tolist() == np.rot90(pixels, k=-1).tolist()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -102,8 +107,8 @@ def test_resizing_covers_and_cuts_at_the_center(
     radius = min(height, width) / 4
     disc = (rows - (height - 1) / 2) ** 2 + (columns - (width - 1) / 2) ** 2 < radius**2
     Image.fromarray((disc * 255).astype(np.uint8)).save(file)
-    wanted = ImageFormat(channels=1, height=16, width=16, resize=True)
-    image = read_image(file, wanted)[0] / 255
+    target = ImageFormat(channels=1, height=16, width=16, resize=True)
+    image = read_image(file, target)[0] / 255
     assert image.shape == (16, 16)
     assert image.mean() == pytest.approx(np.pi / 16, abs=0.06)
     assert np.abs(image - image[::-1]).max() < 0.2
@@ -119,15 +124,6 @@ def test_mixed_sizes_need_a_size(write_folder: WriteFolder, folder_config: Confi
     )
     assert load_data(folder_config(root, image_size=[5, 7])).seen.image_shape == (3, 5, 7)
     assert load_data(folder_config(root, image_size=8)).seen.image_shape == (3, 8, 8)
-
-
-def test_padding_must_be_smaller_than_the_image(
-    write_folder: WriteFolder, folder_config: Configure
-) -> None:
-    config = folder_config(write_folder(), augment={"crop_padding": 4})
-    assert message_of(config) == (
-        "data.augment.crop_padding: expected less than the image side of 4 pixels, got 4"
-    )
 
 
 def test_something_else_is_not_an_image(
@@ -210,8 +206,46 @@ def _png_header_of(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def test_digits_can_be_enlarged() -> None:
-    small, large = load_data(DataConfig()), load_data(DataConfig(image_size=16))
-    assert large.seen.image_shape == (1, 16, 16)
-    shrunk = torch.nn.functional.avg_pool2d(large.test.images.float(), 2)
-    assert (shrunk - small.test.images).abs().mean() < 20
+def smooth_image(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(256, size=(6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def test_crops_are_taken_of_the_upright_image(tmp_path: Path) -> None:
+    image = smooth_image(64, 32)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = np.array(image.rotate(-90, expand=True)).transpose(2, 0, 1)
+    target = ImageFormat(channels=3, height=20, width=10, resize=True)
+
+    def box_in(height: int, width: int) -> PixelBox:
+        assert (height, width) == (64, 32)
+        return PixelBox(5, 7, 20, 10)
+
+    crop = read_crop(tmp_path / "turned.png", target, box_in)
+    np.testing.assert_array_equal(crop, upright[:, 5:25, 7:17])
+    deep = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2700
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    whole = ImageFormat(channels=3, height=4, width=6, resize=True)
+    crop = read_crop(tmp_path / "deep.png", whole, lambda h, w: PixelBox(0, 0, h, w))
+    np.testing.assert_array_equal(crop, np.stack([(deep >> 8).astype(np.uint8)] * 3))
+
+
+@pytest.mark.parametrize("orientation", [1, 8])
+def test_a_large_photograph_is_decoded_at_a_smaller_size(tmp_path: Path, orientation: int) -> None:
+    """Decoding at 1/4 gives what decoding in full gives, within what JPEG loses."""
+    image = smooth_image(1003, 701)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for suffix in ("png", "jpg"):
+        image.save(tmp_path / f"photograph.{suffix}", exif=exif, quality=95)
+    target = ImageFormat(channels=3, height=40, width=40, resize=True)
+    box = PixelBox(100, 50, 500, 401)
+    full, quick = (
+        read_crop(tmp_path / f"photograph.{suffix}", target, lambda *_: box).astype(int)
+        for suffix in ("png", "jpg")
+    )
+    assert np.abs(full - quick).mean() < 1.5
+    shifted = read_crop(tmp_path / "photograph.png", target, lambda *_: PixelBox(112, 50, 500, 401))
+    assert np.abs(full - shifted.astype(int)).mean() > 3.0

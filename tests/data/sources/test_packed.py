@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from automix.configuration.data import DataConfig
@@ -162,6 +165,28 @@ def test_a_changed_folder_is_decoded_again(config: DataConfig) -> None:
     assert decoded_by(config.model_copy(update={"image_size": 8}))[1] == 23
 
 
+def test_a_pack_that_another_process_makes_is_waited_for(
+    config: DataConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    fingerprint, _ = decoded_by(config)
+    waiting = "waiting for another process that decodes the same images"
+    train = pack_files(config, "folder-train-*.npy")[0]
+    lock = FileLock(train.with_suffix(".lock"))
+    record = train.with_suffix(".json")
+    content = record.read_bytes()
+    record.unlink()
+    with ThreadPoolExecutor(1) as pool, lock:
+        other = pool.submit(decoded_by, config)
+        while waiting not in caplog.text:
+            assert not other.done()
+            time.sleep(0.01)
+        record.write_bytes(content)
+        lock.release()
+        assert other.result(timeout=60) == (fingerprint, 0)
+
+
+@pytest.mark.slow
 def test_two_processes_decode_once(
     config: DataConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
