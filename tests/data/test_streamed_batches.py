@@ -166,17 +166,15 @@ def test_an_enormous_image_is_refused(crops: Configure, monkeypatch: pytest.Monk
 
 
 _SCRIPT = """
-import signal
-import sys
-from pathlib import Path
-from automix.data.augment import draw_crop_boxes
-from automix.data.load import training_batches
-from automix.configuration.data import DataConfig
-from automix.data.sources.decode import ImageFormat, PixelBox, read_crop
-from automix.data.load import load_data
-from automix.data.batches import BatchLayout
-
+# Inside, because workers import this script too.
 if __name__ == "__main__":
+    import signal
+    import sys
+    from pathlib import Path
+    from automix.configuration.data import DataConfig
+    from automix.data.batches import BatchLayout
+    from automix.data.load import load_data, training_batches
+
     # Shells start what runs in the background with SIGINT ignored, tests too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config = DataConfig.from_yaml(Path(sys.argv[1]))
