@@ -1,4 +1,8 @@
-"""Credit from the additive model, and imitation of it as a warm start of PPO."""
+"""Credit from the additive model, and imitation of it as a warm start of PPO.
+
+Both read the same fit of all finished episodes (`agents.additive`): f_s(d, x) is the estimated
+effect of decision d in segment s, in the state x before it, on how the whole run ends.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -13,7 +17,7 @@ from torch import Tensor
 
 from agents.additive import FEWEST_EPISODES, AdditiveFit, fit_additive
 from agents.config import AgentConfig
-from agents.ppo import Episode, FinalReturn, plan_learning
+from agents.ppo import Episode, SchedulePPO, plan_learning
 from automix.schedule import Decision
 from envs.actions import ActionCodec
 
@@ -42,8 +46,43 @@ def fit_episodes(
     )
 
 
+def teachers(
+    config: AgentConfig, episodes: Sequence[Episode], codec: ActionCodec, *, num_segments: int
+) -> list[BaseCallback]:
+    """Return what gives the agent credit for its decisions, and lets it imitate if it should.
+
+    Args:
+        config: of the agent.
+        episodes: finished ones, which others append to.
+        codec: of its actions.
+        num_segments: decisions per episode.
+    """
+    callbacks: list[BaseCallback] = [
+        RedistributedReturns(episodes, codec, num_segments=num_segments)
+    ]
+    if config.warm_start is not None:
+        plan = plan_learning(config, num_segments=num_segments)
+        steps = plan.total_steps // plan.num_rollouts
+        after_steps = round(config.warm_start * plan.num_rollouts) * steps
+        callbacks.append(
+            Imitation(episodes, codec, num_segments=num_segments, after_steps=after_steps)
+        )
+    return callbacks
+
+
 class RedistributedReturns(BaseCallback):
-    """Redistributes the returns of a rollout before the policy is updated with it."""
+    """Redistributes the returns of a rollout before the policy is updated with it.
+
+    The return R is paid at the end of an episode (`FinalReturn`). What decision d_s is expected to
+    have contributed, c_s = f_s(d_s, x_s), is paid at its own step instead, in units of the
+    deviation sigma of returns:
+
+        r_s = c_s / sigma,   r_end = (R - sum_s c_s) / sigma + its own c_s / sigma.
+
+    The sum over an episode stays R, whatever the fit says: a wrong fit costs variance, not bias
+    (return decomposition, RUDDER, https://arxiv.org/abs/1806.07857). What luck explains stays at
+    the end, where a trace of lambda < 1 hardly brings it to early decisions.
+    """
 
     def __init__(
         self, episodes: Sequence[Episode], codec: ActionCodec, *, num_segments: int
@@ -54,7 +93,6 @@ class RedistributedReturns(BaseCallback):
         self._codec = codec
         self._num_segments = num_segments
         self._index = {decision: number for number, decision in enumerate(codec.decisions())}
-
         # Segments of the run at the end of an episode, by step and environment.
         self._ends: dict[tuple[int, int], int] = {}
 
@@ -71,11 +109,10 @@ class RedistributedReturns(BaseCallback):
         if len(self._episodes) < FEWEST_EPISODES:
             return
         buffer = self.locals["rollout_buffer"]
-        env = self.training_env
         assert isinstance(buffer, RolloutBuffer)
-        assert isinstance(env, FinalReturn)
+        assert isinstance(self.model, SchedulePPO)
         fit = fit_episodes(self._episodes, self._codec.decisions(), num_segments=self._num_segments)
-        buffer.rewards += self._shift(fit, buffer) / env.deviation
+        buffer.rewards += self._shift(fit, buffer) / self.model.returns.deviation
         # Both are what the algorithm has just computed the advantages of the buffer with.
         buffer.compute_returns_and_advantage(self.locals["values"], self.locals["dones"])
 
@@ -89,11 +126,13 @@ class RedistributedReturns(BaseCallback):
         for env in range(num_envs):
             starts = [*np.flatnonzero(buffer.episode_starts[:, env]), num_steps]
             for start, stop in itertools.pairwise(starts):
+                # An episode that the rollout cuts has no end here, and keeps its rewards.
                 if (end := self._ends.get((stop - 1, env))) is None:
                     continue
                 actions = buffer.actions[start:stop, env].astype(np.int64)
                 chosen = [self._index[self._codec.decode(action)] for action in actions]
                 segments = np.arange(end - len(chosen), end)
+                # An episode from a snapshot has fewer steps than segments: its last ones.
                 states = buffer.observations[start:stop, env].astype(np.float64)
                 effects = fit.effects_in(segments, states)
                 contributions = effects[np.arange(len(chosen)), chosen]
@@ -102,8 +141,8 @@ class RedistributedReturns(BaseCallback):
         return shift
 
 
-# How sharply decisions are preferred: e times as probable for each share of the standard deviation
-# of the returns that they are better by.
+# tau: a decision is e times as probable as one that is worse by this fraction of the deviation of
+# the returns.
 _TEMPERATURE = 0.08
 _STEPS = 200
 _LEARNING_RATE = 0.01
@@ -112,8 +151,11 @@ _LEARNING_RATE = 0.01
 class Imitation(BaseCallback):
     """Teaches the policy once what an additive model of all episodes prefers.
 
-    It acts before a rollout, after whatever saves the state there: who continues from that state
-    imitates the same again.
+    The target in state x before segment s is q(d) = softmax_d(f_s(d, x) / (tau sigma)), with sigma
+    the deviation of the outcomes; the policy learns it by cross-entropy on all observed states.
+
+    It acts before a rollout, after whatever saves the state there: a search that resumes from that
+    state imitates the same again.
     """
 
     def __init__(
@@ -143,9 +185,9 @@ class Imitation(BaseCallback):
         if is_due and len(self._episodes) >= FEWEST_EPISODES:
             policy = self.model.policy
             assert isinstance(policy, ActorCriticPolicy)
-            imitate(policy, *self._lesson())
+            imitate(policy, *self._targets())
 
-    def _lesson(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _targets(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return observations (N, F), actions (D, parts) and their probabilities (N, D)."""
         choices = self._codec.decisions()
         fit = fit_episodes(self._episodes, choices, num_segments=self._num_segments)
@@ -160,32 +202,6 @@ class Imitation(BaseCallback):
         )
 
 
-def teachers(
-    config: AgentConfig, episodes: Sequence[Episode], codec: ActionCodec, *, num_segments: int
-) -> list[BaseCallback]:
-    """Return what gives the agent credit for its decisions, and lets it imitate if it should.
-
-    Args:
-        config: of the agent.
-        episodes: what it has done, which others append to.
-        codec: of its actions.
-        num_segments: decisions per episode.
-    """
-    found: list[BaseCallback] = [RedistributedReturns(episodes, codec, num_segments=num_segments)]
-    if config.warm_start is not None:
-        plan = plan_learning(config, num_segments=num_segments)
-        steps = plan.total_steps // plan.num_rollouts
-        found.append(
-            Imitation(
-                episodes,
-                codec,
-                num_segments=num_segments,
-                after_steps=round(config.warm_start * plan.num_rollouts) * steps,
-            )
-        )
-    return found
-
-
 @torch.enable_grad()
 def imitate(
     policy: ActorCriticPolicy,
@@ -193,14 +209,15 @@ def imitate(
     actions_DP: Tensor,
     probabilities_ND: Tensor,
 ) -> None:
-    """Bring the probabilities of actions close to those given, by cross-entropy.
+    """Minimize the cross-entropy - mean_n sum_d q_nd log pi(d | x_n).
 
     Args:
         policy: changed in place, but for what only its critic uses.
         observations_NF: float32.
         actions_DP: int64, D actions of P parts.
-        probabilities_ND: float32, rows sum to 1.
+        probabilities_ND: q, float32, rows sum to 1.
     """
+    # The critic learns from returns, which say nothing here.
     weights = [weight for name, weight in policy.named_parameters() if "value" not in name]
     optimizer = torch.optim.Adam(weights, lr=_LEARNING_RATE)
     for _ in range(_STEPS):

@@ -1,4 +1,10 @@
-"""PPO on whole training runs: rewards at the end, callbacks, training."""
+"""PPO on whole training runs: the update, what a rollout is paid, records, and resuming.
+
+One step of `train_ppo` descends through Stable-Baselines3's `PPO.learn` and `collect_rollouts`
+into `MixingEnv.step`, which trains one segment. Everything else hangs on callbacks, in this order:
+`FinalReturn` rewrites the rewards of each step, what the caller passes records and saves, and
+`agents.credit` moves credit between the steps of an episode before the update.
+"""
 
 import contextlib
 import copy
@@ -10,12 +16,12 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import AgentConfig
 from agents.learned import LearnedPolicy, network_arguments
@@ -24,112 +30,9 @@ from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
 
 
-class ReturnStatistics(TypedDict):
-    """Count, mean and sum of squared deviations of all returns so far."""
-
-    count: int
-    mean: float
-    squares: float
-
-
-class FinalReturn(VecEnvWrapper):
-    """Pays the sum of an episode's rewards at its end, standardized by all returns so far.
-
-    Rewards are gains of a potential, so without discounting the sum is the same and so is the
-    best policy. But the gains of the first segments are a hundred times larger than what a
-    decision changes about the end, and a critic would have to learn them first. Paid at the end,
-    the return varies only by what matters.
-
-    An episode that goes on from a snapshot is paid the gain of its whole run, what the run had
-    gained before included, so that all returns are on one scale and a state is worth the same
-    however it was reached.
-
-    The raw return and its length stay in ``info["episode"]``.
-    """
-
-    def __init__(self, venv: VecEnv) -> None:
-        super().__init__(venv)
-        self.statistics = ReturnStatistics(count=0, mean=0.0, squares=0.0)
-        self._returns = np.zeros(self.num_envs)
-        self._lengths = np.zeros(self.num_envs, dtype=np.int64)
-
-    def reset(self) -> VecEnvObs:
-        """Reset all environments and forget unfinished returns."""
-        observations = self.venv.reset()
-        for index in range(self.num_envs):
-            self._begin(index)
-        return observations
-
-    def step_wait(self) -> VecEnvStepReturn:
-        """Hold rewards back until the end of each episode."""
-        observations, rewards, dones, infos = self.venv.step_wait()
-        self._returns += rewards
-        self._lengths += 1
-        paid = np.zeros(self.num_envs, dtype=np.float32)
-        finished = np.flatnonzero(dones).tolist()
-        for index in finished:
-            self._take_in(float(self._returns[index]))
-        for index in finished:
-            paid[index] = self._standardized(float(self._returns[index]))
-            infos[index]["episode"] = self._summary(index)
-            self._begin(index)
-        return observations, paid, dones, infos
-
-    def unfinished(self) -> list[tuple[float, int]]:
-        """Return the sum of rewards and the length of each episode in progress."""
-        return [
-            (float(value), int(length))
-            for value, length in zip(self._returns, self._lengths, strict=True)
-        ]
-
-    def continue_episodes(self, unfinished: list[tuple[float, int]]) -> None:
-        """Put back what `unfinished` returned."""
-        for index, (value, length) in enumerate(unfinished):
-            self._returns[index], self._lengths[index] = value, length
-
-    def _begin(self, index: int) -> None:
-        """Start from what the run of a new episode had gained before, see `MixingEnv`."""
-        self._returns[index] = self.venv.reset_infos[index].get("gain_so_far", 0.0)
-        self._lengths[index] = 0
-
-    def _summary(self, index: int) -> dict[str, Any]:
-        return {"r": float(self._returns[index]), "l": int(self._lengths[index]), "t": 0.0}
-
-    def _take_in(self, value: float) -> None:
-        count = self.statistics["count"] + 1
-        delta = value - self.statistics["mean"]
-        mean = self.statistics["mean"] + delta / count
-        squares = self.statistics["squares"] + delta * (value - mean)
-        self.statistics = ReturnStatistics(count=count, mean=mean, squares=squares)
-
-    @property
-    def deviation(self) -> float:
-        """Standard deviation of all returns so far: one unit of what is paid."""
-        if self.statistics["count"] < 2:
-            return math.inf
-        return math.sqrt(self.statistics["squares"] / (self.statistics["count"] - 1)) + 1e-8
-
-    def _standardized(self, value: float) -> float:
-        return (value - self.statistics["mean"]) / self.deviation
-
-
-class AgentState(TypedDict):
-    """What learning continues from, at a rollout boundary: tensors and plain values only."""
-
-    num_timesteps: int
-    num_updates: int
-    policy: dict[str, Any]
-    optimizer: dict[str, Any]
-    returns: ReturnStatistics
-    unfinished: list[tuple[float, int]]
-    environments: list[dict[str, Any]]
-    torch_generator: torch.Tensor
-    numpy_generator: list[Any]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningPlan:
-    """How many decisions are taken, derived from configuration.
+    """Numbers of decisions, derived from configuration.
 
     Attributes:
         steps_per_environment: decisions of one environment per rollout.
@@ -150,7 +53,7 @@ def plan_learning(config: AgentConfig, *, num_segments: int) -> LearningPlan:
     """Cut the episodes into rollouts of whole episodes.
 
     At the end of such a rollout every environment stands at the start of an episode, unless a
-    training diverged and ended early.
+    run diverged and ended early.
 
     Raises:
         ConfigError: the numbers do not divide.
@@ -178,6 +81,12 @@ def plan_learning(config: AgentConfig, *, num_segments: int) -> LearningPlan:
     )
 
 
+class SchedulePPO(PPO):
+    """PPO whose rewards are whole returns, paid by ``returns``."""
+
+    returns: "FinalReturn"
+
+
 def train_ppo(
     env: VecEnv,
     config: AgentConfig,
@@ -185,8 +94,8 @@ def train_ppo(
     num_segments: int,
     seed: int,
     callbacks: Sequence[BaseCallback] = (),
-    state: AgentState | None = None,
-) -> PPO:
+    state: "AgentState | None" = None,
+) -> SchedulePPO:
     """Learn a schedule policy; the caller's global generators are left as they were.
 
     Args:
@@ -195,21 +104,21 @@ def train_ppo(
         num_segments: decisions per episode.
         seed: names the initial policy and its exploration.
         callbacks: Stable-Baselines3 callbacks.
-        state: continue from this state instead of starting; the environments are set to it.
+        state: resume from this state instead of starting; the environments are set to it.
 
     Raises:
         ConfigError: episodes, environments and minibatches do not divide.
     """
     plan = plan_learning(config, num_segments=num_segments)
     with isolated_generators():
-        wrapped = FinalReturn(env)
-        model = _make_ppo(wrapped, config, plan, seed=seed)
+        model = _make_ppo(env, config, plan, seed=seed)
         remaining = plan.total_steps
-        first = []
+        # First, so that all others see the rewards that the policy is paid.
+        first: list[BaseCallback] = [model.returns]
         if state is not None:
-            _restore(model, wrapped, state)
+            _restore(model, state)
             remaining -= state["num_timesteps"]
-            first = [_RestoreAtFirstRollout(wrapped, state)]
+            first.append(_RestoreAtFirstRollout(model.returns, state))
         if remaining > 0:
             model.learn(
                 remaining,
@@ -220,72 +129,13 @@ def train_ppo(
     return model
 
 
-def policy_of(model: PPO) -> LearnedPolicy:
-    """Return the greedy policy of a learned model."""
-    return LearnedPolicy(model.policy)
-
-
-def capture(model: PPO) -> AgentState:
-    """Return a copy of the state; call it at the start of a rollout, after the update."""
-    env = model.get_env()
-    assert isinstance(env, FinalReturn)
-    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
-    return AgentState(
-        num_timesteps=model.num_timesteps,
-        num_updates=model._n_updates,
-        policy={name: value.clone() for name, value in model.policy.state_dict().items()},
-        optimizer=copy.deepcopy(model.policy.optimizer.state_dict()),
-        returns=env.statistics,
-        unfinished=env.unfinished(),
-        environments=env.env_method("get_state"),
-        torch_generator=torch.get_rng_state(),
-        numpy_generator=[kind, torch.from_numpy(np.array(keys)), position, has_gauss, gauss],
-    )
-
-
-@contextlib.contextmanager
-def isolated_generators() -> Iterator[None]:
-    """Put the global generators back afterwards: Stable-Baselines3 seeds and advances them."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            random.setstate(python_state)
-
-
-class _RestoreAtFirstRollout(BaseCallback):
-    """Puts environments and generators back, the generators after everything that may draw."""
-
-    def __init__(self, env: FinalReturn, state: AgentState) -> None:
-        super().__init__()
-        self._env = env
-        self._state: AgentState | None = state
-
-    def _on_rollout_start(self) -> None:
-        if self._state is not None:
-            self._restore_environments(self._state)
-            kind, keys, position, has_gauss, gauss = self._state["numpy_generator"]
-            np.random.set_state((kind, keys.numpy(), position, has_gauss, gauss))  # noqa: NPY002
-            torch.set_rng_state(self._state["torch_generator"])
-            self._state = None
-
-    def _restore_environments(self, state: AgentState) -> None:
-        observations, starts = self.model._last_obs, self.model._last_episode_starts
-        assert isinstance(observations, np.ndarray)
-        assert starts is not None
-        for index, env_state in enumerate(state["environments"]):
-            observations[index] = self._env.env_method("set_state", env_state, indices=index)[0]
-            starts[index] = env_state["is_start"]
-        self._env.continue_episodes(state["unfinished"])
-
-    def _on_step(self) -> bool:
-        return True
-
-
-def _make_ppo(env: FinalReturn, config: AgentConfig, plan: LearningPlan, *, seed: int) -> PPO:
-    model = PPO(
+def _make_ppo(env: VecEnv, config: AgentConfig, plan: LearningPlan, *, seed: int) -> SchedulePPO:
+    # The clipped objective of PPO (https://arxiv.org/abs/1707.06347): with r = pi / pi_old,
+    #   mean min(r A, clip(r, 1 - clip_range, 1 + clip_range) A)
+    #   + ent_coef * entropy - vf_coef * (V - R)^2,
+    # and generalized advantages (GAE, https://arxiv.org/abs/1506.02438) with gamma = 1:
+    #   A_t = sum_k lambda^k (r_{t+k} + V(s_{t+k+1}) - V(s_{t+k})),  R_t = A_t + V(s_t).
+    model = SchedulePPO(
         "MlpPolicy",
         env,
         # Not to 0: the update after the last rollout learns too, and one rollout learns something.
@@ -307,21 +157,120 @@ def _make_ppo(env: FinalReturn, config: AgentConfig, plan: LearningPlan, *, seed
     )
     # Without a logger of its own it would leave a folder in the system's temporary one.
     model.set_logger(Logger(folder=None, output_formats=[]))
+    model.returns = FinalReturn(env)
     return model
 
 
-def _restore(model: PPO, env: FinalReturn, state: AgentState) -> None:
-    model.policy.load_state_dict(state["policy"])
-    # Copied, because the optimizer would go on to update the caller's tensors in place.
-    model.policy.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-    model.num_timesteps = state["num_timesteps"]
-    model._n_updates = state["num_updates"]
-    env.statistics = state["returns"]
+def policy_of(model: PPO) -> LearnedPolicy:
+    """Return the greedy policy of a learned model."""
+    return LearnedPolicy(model.policy)
+
+
+@contextlib.contextmanager
+def isolated_generators() -> Iterator[None]:
+    """Put the global generators back afterwards: Stable-Baselines3 seeds and advances them."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+
+
+class ReturnStatistics(TypedDict):
+    """Count, mean and sum of squared deviations of all returns so far."""
+
+    count: int
+    mean: float
+    squares: float
+
+
+class FinalReturn(BaseCallback):
+    """Pays the sum of an episode's rewards at its end, standardized by all returns so far.
+
+    Rewards are gains of a potential, so without discounting the sum is the same and so is the
+    best policy. But the gains of the first segments are a hundred times larger than what a
+    decision changes about the end, and a critic would have to learn them first. Paid at the end,
+    the return varies only by what matters.
+
+    An episode that resumes from a snapshot is paid the gain of its whole run, what the run had
+    gained before included, so that all returns are on one scale and a state is worth the same
+    however it was reached.
+
+    The raw return and its length stay in ``info["episode"]``.
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        super().__init__()
+        self.statistics = ReturnStatistics(count=0, mean=0.0, squares=0.0)
+        self._env = env
+        self._returns = np.zeros(env.num_envs)
+        self._lengths = np.zeros(env.num_envs, dtype=np.int64)
+
+    def _on_training_start(self) -> None:
+        # The environments have just been reset: unfinished returns are forgotten.
+        for index in range(self._env.num_envs):
+            self._begin(index)
+
+    def _on_step(self) -> bool:
+        # In place: these arrays are what the rollout buffer takes in after the callbacks.
+        self.pay(self.locals["rewards"], self.locals["dones"], self.locals["infos"])
+        return True
+
+    def pay(
+        self, rewards: NDArray[np.floating], dones: NDArray[np.bool_], infos: list[dict[str, Any]]
+    ) -> None:
+        """Replace the rewards of one step of all environments: 0, and the return at the end."""
+        self._returns += rewards
+        self._lengths += 1
+        rewards[:] = 0
+        finished = np.flatnonzero(dones).tolist()
+        # All returns of a step are taken in before any is standardized: the order of environments
+        # does not matter.
+        for index in finished:
+            self._take_in(float(self._returns[index]))
+        for index in finished:
+            value = float(self._returns[index])
+            rewards[index] = (value - self.statistics["mean"]) / self.deviation
+            infos[index]["episode"] = {"r": value, "l": int(self._lengths[index]), "t": 0.0}
+            self._begin(index)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of all returns so far: one unit of what is paid."""
+        if self.statistics["count"] < 2:
+            return math.inf
+        return math.sqrt(self.statistics["squares"] / (self.statistics["count"] - 1)) + 1e-8
+
+    def unfinished(self) -> list[tuple[float, int]]:
+        """Return the sum of rewards and the length of each episode in progress."""
+        pairs = zip(self._returns, self._lengths, strict=True)
+        return [(float(value), int(length)) for value, length in pairs]
+
+    def resume_episodes(self, unfinished: list[tuple[float, int]]) -> None:
+        """Put back what `unfinished` returned."""
+        for index, (value, length) in enumerate(unfinished):
+            self._returns[index], self._lengths[index] = value, length
+
+    def _begin(self, index: int) -> None:
+        """Start from what the run of a new episode had gained before, see `MixingEnv`."""
+        self._returns[index] = self._env.reset_infos[index].get("gain_so_far", 0.0)
+        self._lengths[index] = 0
+
+    def _take_in(self, value: float) -> None:
+        # Welford: with n returns, mean_n = mean_{n-1} + delta / n, and the sum of squared
+        # deviations grows by delta (value - mean_n).
+        count = self.statistics["count"] + 1
+        delta = value - self.statistics["mean"]
+        mean = self.statistics["mean"] + delta / count
+        squares = self.statistics["squares"] + delta * (value - mean)
+        self.statistics = ReturnStatistics(count=count, mean=mean, squares=squares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """One training of the search.
+    """One training run of the search.
 
     Attributes:
         number: position in the order in which episodes ended, from 0.
@@ -330,7 +279,7 @@ class Episode:
         potential: the potential at its end; comparable between episodes.
         training_seed: names its initialization, order and draws.
         seconds: wall-clock time spent training.
-        observations: what was observed before each decision, if it is known.
+        observations: what was observed before each decision; empty if unknown.
     """
 
     number: int
@@ -343,24 +292,30 @@ class Episode:
 
     @property
     def observed_segments(self) -> range:
-        """Return the segments whose decisions `observations` were made before.
+        """Segments whose decisions `observations` were made before.
 
-        An episode may go on from a snapshot: what was seen before it is not known.
+        An episode may resume from a snapshot: what was seen before it is not known.
         """
         last = len(self.schedule.segments)
         return range(last - len(self.observations), last)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; `from_dict` is the inverse."""
-        return {
-            "number": self.number,
+        return {name: getattr(self, name) for name in self.__slots__} | {
             "schedule": self.schedule.model_dump(mode="json"),
-            "total_reward": self.total_reward,
-            "potential": self.potential,
-            "training_seed": self.training_seed,
-            "seconds": self.seconds,
             "observations": [list(row) for row in self.observations],
         }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Episode":
+        """Return the episode whose `to_dict` is ``values``."""
+        return cls(
+            **values
+            | {
+                "schedule": Schedule.model_validate(values["schedule"]),
+                "observations": tuple(tuple(row) for row in values["observations"]),
+            }
+        )
 
     @classmethod
     def from_info(
@@ -374,23 +329,9 @@ class Episode:
         """Return the episode that the last ``info`` of an environment tells of."""
         return cls(
             number=number,
-            schedule=info["schedule"],
             total_reward=total_reward,
-            potential=info["potential"],
-            training_seed=info["training_seed"],
-            seconds=info["seconds"],
             observations=tuple(tuple(map(float, row)) for row in observations),
-        )
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Episode":
-        """Return the episode whose `to_dict` is ``values``."""
-        return cls(
-            **values
-            | {
-                "schedule": Schedule.model_validate(values["schedule"]),
-                "observations": tuple(tuple(row) for row in values["observations"]),
-            }
+            **{name: info[name] for name in ("schedule", "potential", "training_seed", "seconds")},
         )
 
 
@@ -414,7 +355,7 @@ class EpisodeRecorder(BaseCallback):
         self._observations: list[list[Any]] = []
 
     def _on_rollout_start(self) -> None:
-        # What an episode saw in an earlier rollout is forgotten: a search that is continued here
+        # What an episode saw in an earlier rollout is forgotten: a search that is resumed here
         # does not know it. Episodes are cut by rollouts only after one that diverged.
         self._observations = [[] for _ in range(self.training_env.num_envs)]
 
@@ -442,6 +383,20 @@ class EpisodeRecorder(BaseCallback):
         return len(means) - 1 - int(means.argmax()) >= self._patience
 
 
+class AgentState(TypedDict):
+    """State that learning resumes from, at a rollout boundary: tensors and plain values only."""
+
+    num_timesteps: int
+    num_updates: int
+    policy: dict[str, Any]
+    optimizer: dict[str, Any]
+    returns: ReturnStatistics
+    unfinished: list[tuple[float, int]]
+    environments: list[dict[str, Any]]
+    torch_generator: torch.Tensor
+    numpy_generator: list[Any]
+
+
 class RolloutCheckpoint(BaseCallback):
     """Hands the state out at every rollout boundary: after the update, before the next episode."""
 
@@ -450,7 +405,65 @@ class RolloutCheckpoint(BaseCallback):
         self._save = save
 
     def _on_rollout_start(self) -> None:
-        self._save(capture(self.model))  # type: ignore[arg-type]
+        model = self.model
+        assert isinstance(model, SchedulePPO)
+        kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+        self._save(
+            AgentState(
+                num_timesteps=model.num_timesteps,
+                num_updates=model._n_updates,
+                policy={name: value.clone() for name, value in model.policy.state_dict().items()},
+                optimizer=copy.deepcopy(model.policy.optimizer.state_dict()),
+                returns=model.returns.statistics,
+                unfinished=model.returns.unfinished(),
+                environments=self.training_env.env_method("get_state"),
+                torch_generator=torch.get_rng_state(),
+                numpy_generator=[
+                    kind,
+                    torch.from_numpy(np.array(keys)),
+                    position,
+                    has_gauss,
+                    gauss,
+                ],
+            )
+        )
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def _restore(model: SchedulePPO, state: AgentState) -> None:
+    model.policy.load_state_dict(state["policy"])
+    # Copied, because the optimizer would update the caller's tensors in place.
+    model.policy.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+    model.num_timesteps = state["num_timesteps"]
+    model._n_updates = state["num_updates"]
+    model.returns.statistics = state["returns"]
+
+
+class _RestoreAtFirstRollout(BaseCallback):
+    """Puts environments and generators back, after `learn` has reset the environments."""
+
+    def __init__(self, returns: FinalReturn, state: AgentState) -> None:
+        super().__init__()
+        self._returns = returns
+        self._state: AgentState | None = state
+
+    def _on_rollout_start(self) -> None:
+        if self._state is None:
+            return
+        observations, starts = self.model._last_obs, self.model._last_episode_starts
+        assert isinstance(observations, np.ndarray)
+        assert starts is not None
+        for index, state in enumerate(self._state["environments"]):
+            observations[index] = self.training_env.env_method("set_state", state, indices=index)[0]
+            starts[index] = state["is_start"]
+        self._returns.resume_episodes(self._state["unfinished"])
+        # The generators last, after everything that may draw.
+        kind, keys, position, has_gauss, gauss = self._state["numpy_generator"]
+        np.random.set_state((kind, keys.numpy(), position, has_gauss, gauss))  # noqa: NPY002
+        torch.set_rng_state(self._state["torch_generator"])
+        self._state = None
 
     def _on_step(self) -> bool:
         return True

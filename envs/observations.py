@@ -13,15 +13,33 @@ from automix.training.metrics import EvalMetrics
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.measurement import Reading
 
+Observation = NDArray[np.float32]
+
+
+class ObservationBuilder:
+    """Builds observations, and names, bounds and meanings of their features."""
+
+    def __init__(self, config: EnvironmentConfig, *, num_classes: int) -> None:
+        self._scale = math.log(num_classes)
+        self.features = features_of(config.operators, config.observation)
+        self._low = np.array([feature.low for feature in self.features], dtype=np.float32)
+        self._high = np.array([feature.high for feature in self.features], dtype=np.float32)
+        self.space = spaces.Box(self._low, self._high, dtype=np.float32)
+
+    def build(self, now: Reading, before: Reading | None) -> Observation:
+        """Return a fresh (F,) float32 vector within `space`; NaN becomes the upper bound."""
+        view = View(now=now, before=before or now, scale=self._scale)
+        vector = np.array([feature.read(view) for feature in self.features], dtype=np.float64)
+        # The loss of a run that diverged is NaN: as bad as can be.
+        vector = np.where(np.isnan(vector), self._high, vector)
+        return np.clip(vector, self._low, self._high).astype(np.float32)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What a feature is read from.
+    """Source of the features: two readings of a run, and log K, the loss of chance.
 
-    Attributes:
-        now: the training after its last segment.
-        before: the training one segment earlier; the same as ``now`` before the first.
-        scale: log K, the loss of chance.
+    ``before`` is one segment earlier than ``now``, or the same before the first segment.
     """
 
     now: Reading
@@ -41,18 +59,9 @@ class View:
         return self.before.clean
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Feature:
-    """One entry of the observation.
-
-    Attributes:
-        name: what it is called in logs.
-        group: what it is switched with.
-        low: smallest value; smaller ones are clipped.
-        high: largest value; larger ones are clipped.
-        meaning: what it says.
-        read: its value; NaN becomes ``high``.
-    """
+    """One entry of the observation: ``read`` gives its value, which is clipped to the bounds."""
 
     name: str
     group: ObservationGroup
@@ -62,18 +71,22 @@ class Feature:
     read: Callable[[View], float]
 
 
-_PROGRESS, _LOSSES = ObservationGroup.PROGRESS, ObservationGroup.LOSSES
-_GAP, _SLOPES = ObservationGroup.GAP, ObservationGroup.SLOPES
-_LAST = ObservationGroup.LAST_DECISION
+def features_of(
+    operators: tuple[Operator, ...], groups: tuple[ObservationGroup, ...]
+) -> tuple[Feature, ...]:
+    """Return the features of the groups, group after group."""
+    features = [
+        *_SHARED_FEATURES,
+        *(_stage(index) for index in range(_NUM_STAGES)),
+        *(_probe(index, operator) for index, operator in enumerate(operators)),
+        *(_last_is(operator) for operator in operators),
+    ]
+    return tuple(feature for group in groups for feature in features if feature.group is group)
 
 
 def _log_calibrated(view: View) -> float:
     calibrated = view.now.reward.calibrated_nll / view.scale
     return math.log(max(calibrated, 1e-6)) if math.isfinite(calibrated) else math.nan
-
-
-def _train_loss(view: View) -> float:
-    return view.now.train.loss / view.scale if view.now.train else 1.0
 
 
 def _last_strength(view: View) -> float:
@@ -90,138 +103,52 @@ def _last_probability(view: View) -> float:
     return 0.0 if decision is None or decision.operator is Operator.NONE else decision.probability
 
 
+_PROGRESS, _LOSSES = ObservationGroup.PROGRESS, ObservationGroup.LOSSES
+_GAP, _SLOPES = ObservationGroup.GAP, ObservationGroup.SLOPES
+_LAST = ObservationGroup.LAST_DECISION
+
+# Losses are divided by log K, the loss of chance: a policy learned on ten classes reads them on a
+# thousand. The bounds leave room for a run that goes wrong, and no more.
+# fmt: off
 _SHARED_FEATURES = (
-    Feature(
-        name="progress",
-        group=_PROGRESS,
-        low=0,
-        high=1,
-        meaning="share of the training done",
-        read=lambda view: view.now.progress,
-    ),
-    Feature(
-        name="learning_rate",
-        group=_PROGRESS,
-        low=0,
-        high=1,
-        meaning="learning rate over its peak",
-        read=lambda view: view.now.learning_rate_share,
-    ),
-    Feature(
-        name="reward_nll",
-        group=_LOSSES,
-        low=0,
-        high=3,
-        meaning="NLL on the reward split / log K",
-        read=lambda view: view.now.reward.nll / view.scale,
-    ),
-    Feature(
-        name="reward_calibrated_nll",
-        group=_LOSSES,
-        low=0,
-        high=1.5,
-        meaning="NLL after one fitted temperature / log K",
-        read=lambda view: view.now.reward.calibrated_nll / view.scale,
-    ),
-    Feature(
-        name="reward_log_calibrated_nll",
-        group=_LOSSES,
-        low=-8,
-        high=1,
-        meaning="natural logarithm of the feature before",
-        read=_log_calibrated,
-    ),
-    Feature(
-        name="reward_accuracy",
-        group=_LOSSES,
-        low=0,
-        high=1,
-        meaning="accuracy on the reward split",
-        read=lambda view: view.now.reward.accuracy,
-    ),
-    Feature(
-        name="log_temperature",
-        group=_LOSSES,
-        low=-3,
-        high=3,
-        meaning="natural logarithm of the fitted temperature; above 0: overconfident",
-        read=lambda view: math.log(view.now.reward.temperature),
-    ),
-    Feature(
-        name="clean_nll",
-        group=_LOSSES,
-        low=0,
-        high=3,
-        meaning="NLL on unmixed training images / log K",
-        read=lambda view: view.clean.nll / view.scale,
-    ),
-    Feature(
-        name="clean_accuracy",
-        group=_LOSSES,
-        low=0,
-        high=1,
-        meaning="accuracy on unmixed training images",
-        read=lambda view: view.clean.accuracy,
-    ),
-    Feature(
-        name="train_loss",
-        group=_LOSSES,
-        low=0,
-        high=3,
-        meaning="training loss of the last segment, as fed / log K; 1 before the first",
-        read=_train_loss,
-    ),
-    Feature(
-        name="nll_gap",
-        group=_GAP,
-        low=-3,
-        high=3,
-        meaning="reward NLL minus clean training NLL, / log K",
-        read=lambda view: (view.now.reward.nll - view.clean.nll) / view.scale,
-    ),
-    Feature(
-        name="accuracy_gap",
-        group=_GAP,
-        low=-1,
-        high=1,
-        meaning="clean training accuracy minus reward accuracy",
-        read=lambda view: view.clean.accuracy - view.now.reward.accuracy,
-    ),
-    Feature(
-        name="reward_slope",
-        group=_SLOPES,
-        low=-2,
-        high=2,
-        meaning="change of the calibrated reward NLL over the last segment, / log K",
-        read=lambda view: (
-            (view.now.reward.calibrated_nll - view.before.reward.calibrated_nll) / view.scale
-        ),
-    ),
-    Feature(
-        name="clean_slope",
-        group=_SLOPES,
-        low=-3,
-        high=3,
-        meaning="change of the clean training NLL over the last segment, / log K",
-        read=lambda view: (view.clean.nll - view.clean_before.nll) / view.scale,
-    ),
-    Feature(
-        name="last_strength",
-        group=_LAST,
-        low=0,
-        high=1,
-        meaning="last strength within the operator's levels, weak 0 to strong 1",
-        read=_last_strength,
-    ),
-    Feature(
-        name="last_probability",
-        group=_LAST,
-        low=0,
-        high=1,
-        meaning="last share of mixed batches",
-        read=_last_probability,
-    ),
+    Feature("progress", _PROGRESS, 0, 1, "fraction of the training run done",
+            lambda v: v.now.progress),
+    Feature("learning_rate", _PROGRESS, 0, 1, "learning rate over its peak",
+            lambda v: v.now.learning_rate_share),
+    Feature("reward_nll", _LOSSES, 0, 3, "NLL on the reward split / log K",
+            lambda v: v.now.reward.nll / v.scale),
+    Feature("reward_calibrated_nll", _LOSSES, 0, 1.5, "NLL after one fitted temperature / log K",
+            lambda v: v.now.reward.calibrated_nll / v.scale),
+    # A late segment changes a small loss by a little: the logarithm still shows it.
+    Feature("reward_log_calibrated_nll", _LOSSES, -8, 1, "natural logarithm of the feature before",
+            _log_calibrated),
+    Feature("reward_accuracy", _LOSSES, 0, 1, "accuracy on the reward split",
+            lambda v: v.now.reward.accuracy),
+    Feature("log_temperature", _LOSSES, -3, 3,
+            "natural logarithm of the fitted temperature; above 0: overconfident",
+            lambda v: math.log(v.now.reward.temperature)),
+    Feature("clean_nll", _LOSSES, 0, 3, "NLL on unmixed training images / log K",
+            lambda v: v.clean.nll / v.scale),
+    Feature("clean_accuracy", _LOSSES, 0, 1, "accuracy on unmixed training images",
+            lambda v: v.clean.accuracy),
+    Feature("train_loss", _LOSSES, 0, 3,
+            "training loss of the last segment, as fed / log K; 1 before the first",
+            lambda v: v.now.train.loss / v.scale if v.now.train else 1.0),
+    Feature("nll_gap", _GAP, -3, 3, "reward NLL minus clean training NLL, / log K",
+            lambda v: (v.now.reward.nll - v.clean.nll) / v.scale),
+    Feature("accuracy_gap", _GAP, -1, 1, "clean training accuracy minus reward accuracy",
+            lambda v: v.clean.accuracy - v.now.reward.accuracy),
+    Feature("reward_slope", _SLOPES, -2, 2,
+            "change of the calibrated reward NLL over the last segment, / log K",
+            lambda v: (v.now.reward.calibrated_nll - v.before.reward.calibrated_nll) / v.scale),
+    Feature("clean_slope", _SLOPES, -3, 3,
+            "change of the clean training NLL over the last segment, / log K",
+            lambda v: (v.clean.nll - v.clean_before.nll) / v.scale),
+    Feature("last_strength", _LAST, 0, 1,
+            "last strength within the operator's levels, weak 0 to strong 1", _last_strength),
+    Feature("last_probability", _LAST, 0, 1, "last mixing probability", _last_probability),
 )
+# fmt: on
 
 # A policy must tell early from late within a few hundred episodes. With progress alone, the
 # greedy schedule of 320 episodes of an additive model of the digits had a mean loss of 0.102;
@@ -232,68 +159,35 @@ _NUM_STAGES = 5
 def _stage(index: int) -> Feature:
     """Return how near progress is to a stage: piecewise linear; all stages sum to 1."""
     return Feature(
-        name=f"stage_{index}",
-        group=_PROGRESS,
-        low=0,
-        high=1,
-        meaning=f"nearness of progress to {index / (_NUM_STAGES - 1):g}: 1 there, 0 at the next",
-        read=lambda view: max(0.0, 1 - abs(view.now.progress * (_NUM_STAGES - 1) - index)),
+        f"stage_{index}",
+        _PROGRESS,
+        0,
+        1,
+        f"nearness of progress to {index / (_NUM_STAGES - 1):g}: 1 there, 0 at the next",
+        lambda v: max(0.0, 1 - abs(v.now.progress * (_NUM_STAGES - 1) - index)),
     )
 
 
 def _probe(index: int, operator: Operator) -> Feature:
+    name = operator.value
+    meaning = f"loss on a training batch mixed by {name} at middle strength / log K"
     return Feature(
-        name=f"probe_{operator.value}",
-        group=ObservationGroup.PROBE,
-        low=0,
-        high=3,
-        meaning=f"loss on a training batch mixed by {operator.value} at middle strength / log K",
-        read=lambda view: view.now.probe[index] / view.scale,
+        f"probe_{name}",
+        ObservationGroup.PROBE,
+        0,
+        3,
+        meaning,
+        lambda v: v.now.probe[index] / v.scale,
     )
 
 
 def _last_is(operator: Operator) -> Feature:
+    meaning = f"1 if the last operator was {operator.value}; all 0 before the first"
     return Feature(
-        name=f"last_is_{operator.value}",
-        group=_LAST,
-        low=0,
-        high=1,
-        meaning=f"1 if the last operator was {operator.value}; all 0 before the first",
-        read=lambda view: float(
-            view.now.decision is not None and view.now.decision.operator is operator
-        ),
+        f"last_is_{operator.value}",
+        _LAST,
+        0,
+        1,
+        meaning,
+        lambda v: float(v.now.decision is not None and v.now.decision.operator is operator),
     )
-
-
-def features_of(
-    operators: tuple[Operator, ...], groups: tuple[ObservationGroup, ...]
-) -> tuple[Feature, ...]:
-    """Return the features of the groups, group after group."""
-    features = [
-        *_SHARED_FEATURES,
-        *(_stage(index) for index in range(_NUM_STAGES)),
-        *(_probe(index, operator) for index, operator in enumerate(operators)),
-        *(_last_is(operator) for operator in operators),
-    ]
-    return tuple(feature for group in groups for feature in features if feature.group is group)
-
-
-Observation = NDArray[np.float32]
-
-
-class ObservationBuilder:
-    """Builds observations, and names, bounds and meanings of their features."""
-
-    def __init__(self, config: EnvironmentConfig, *, num_classes: int) -> None:
-        self._scale = math.log(num_classes)
-        self.features = features_of(config.operators, config.observation)
-        self._low = np.array([feature.low for feature in self.features], dtype=np.float32)
-        self._high = np.array([feature.high for feature in self.features], dtype=np.float32)
-        self.space = spaces.Box(self._low, self._high, dtype=np.float32)
-
-    def build(self, now: Reading, before: Reading | None) -> Observation:
-        """Return a fresh (F,) float32 vector within `space`; NaN becomes the upper bound."""
-        view = View(now=now, before=before or now, scale=self._scale)
-        vector = np.array([feature.read(view) for feature in self.features], dtype=np.float64)
-        vector = np.where(np.isnan(vector), self._high, vector)
-        return np.clip(vector, self._low, self._high).astype(np.float32)

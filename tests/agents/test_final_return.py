@@ -14,7 +14,7 @@ from agents.ppo import FinalReturn
 class Scripted(gym.Env[Any, Any]):
     """Pays the rewards of a list, episode after episode, then begins again.
 
-    A list that begins with (g,) goes on from a run that had gained g.
+    A list that begins with (g,) resumes a run that had gained g.
     """
 
     observation_space = spaces.Box(0, 1, shape=(1,))
@@ -36,17 +36,24 @@ class Scripted(gym.Env[Any, Any]):
         return np.ones(1, dtype=np.float32), reward, self._step == len(rewards), False, {}
 
 
-def wrap(*scripts: list[list[Any]]) -> FinalReturn:
+def start(*scripts: list[list[Any]]) -> FinalReturn:
+    """Return what pays the returns of scripted environments that have just been reset."""
     makers = [(lambda script=script: Scripted(script)) for script in scripts]
-    env = FinalReturn(DummyVecEnv(makers))  # type: ignore[arg-type]
+    env = DummyVecEnv(makers)  # type: ignore[arg-type]
     env.reset()
-    return env
+    returns = FinalReturn(env)
+    returns._on_training_start()
+    return returns
 
 
-def play(env: FinalReturn, steps: int) -> tuple[list[list[float]], list[dict[str, Any]]]:
+def play(returns: FinalReturn, steps: int) -> tuple[list[list[float]], list[dict[str, Any]]]:
+    """Step as a rollout does; return what is paid at each, and summaries of episodes."""
     rewards, summaries = [], []
+    env = returns._env
     for _ in range(steps):
-        _, paid, _, infos = env.step(np.zeros(env.num_envs, dtype=np.int64))
+        _, paid, dones, infos = env.step(np.zeros(env.num_envs, dtype=np.int64))
+        returns.locals = {"rewards": paid, "dones": dones, "infos": infos}
+        assert returns._on_step()
         rewards.append([float(value) for value in paid])
         summaries += [info["episode"] for info in infos if "episode" in info]
     return rewards, summaries
@@ -57,7 +64,7 @@ def standardized(value: float, returns: list[float]) -> float:
 
 
 def test_rewards_are_paid_at_the_end_standardized_by_all_returns_so_far() -> None:
-    env = wrap([[1.0, 2.0], [4.0, 5.0], [0.5, -2.5]])
+    env = start([[1.0, 2.0], [4.0, 5.0], [0.5, -2.5]])
     rewards, summaries = play(env, 6)
     totals = [3.0, 9.0, -2.0]
     assert [summary["r"] for summary in summaries] == totals
@@ -71,19 +78,19 @@ def test_rewards_are_paid_at_the_end_standardized_by_all_returns_so_far() -> Non
 
 
 def test_returns_of_one_step_are_all_taken_in_before_any_is_paid() -> None:
-    env = wrap([[1.0]], [[4.0]])
+    env = start([[1.0]], [[4.0]])
     rewards, _ = play(env, 1)
     expected = [standardized(1.0, [1.0, 4.0]), standardized(4.0, [1.0, 4.0])]
     assert rewards[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_equal_returns_are_paid_zero() -> None:
-    rewards, _ = play(wrap([[0.25]]), 4)
+    rewards, _ = play(start([[0.25]]), 4)
     assert rewards == [[0.0]] * 4
 
 
 def test_episodes_of_different_lengths_are_kept_apart() -> None:
-    env = wrap([[1.0, 1.0, 1.0]], [[5.0], [7.0]])
+    env = start([[1.0, 1.0, 1.0]], [[5.0], [7.0]])
     _, summaries = play(env, 3)
     assert [(summary["r"], summary["l"]) for summary in summaries] == [
         (5.0, 1),
@@ -95,21 +102,22 @@ def test_episodes_of_different_lengths_are_kept_apart() -> None:
 
 def test_unfinished_returns_are_handed_over() -> None:
     script = [[1.0, 2.0, 4.0]]
-    first, second = wrap(script), wrap(script)
+    first, second = start(script), start(script)
     play(first, 2)
     assert first.unfinished() == [(3.0, 2)]
     play(second, 2)
-    second.reset()
+    second._env.reset()
+    second._on_training_start()
     assert second.unfinished() == [(0.0, 0)]
-    second.continue_episodes(first.unfinished())
+    second.resume_episodes(first.unfinished())
     second.statistics = first.statistics
-    _, _, _, infos = second.step(np.zeros(1, dtype=np.int64))
+    _, summaries = play(second, 1)
     assert second.unfinished() == [(4.0, 3)]
-    assert "episode" not in infos[0]
+    assert not summaries
 
 
 def test_a_run_that_goes_on_is_paid_its_whole_gain() -> None:
-    env = wrap([[1.0, 2.0], [(5.0,), -1.0], [(0.5,), 1.0, 1.0]])
+    env = start([[1.0, 2.0], [(5.0,), -1.0], [(0.5,), 1.0, 1.0]])
     rewards, summaries = play(env, 5)
     totals = [3.0, 4.0, 2.5]
     assert [(summary["r"], summary["l"]) for summary in summaries] == [(3.0, 2), (4.0, 1), (2.5, 2)]
@@ -118,7 +126,7 @@ def test_a_run_that_goes_on_is_paid_its_whole_gain() -> None:
 
 
 def test_a_first_episode_may_go_on_too() -> None:
-    env = wrap([[(2.0,), 1.0]])
+    env = start([[(2.0,), 1.0]])
     assert env.unfinished() == [(2.0, 0)]
     _, summaries = play(env, 1)
     assert summaries[0]["r"] == 3.0
