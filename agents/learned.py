@@ -50,13 +50,10 @@ Bounds = Annotated[tuple[float, ...], Field(min_length=1, max_length=4096)]
 
 
 class PolicyFacts(Config):
-    """What a network is rebuilt from; the limits keep a hostile file from taking all memory."""
+    """Shapes that a network is rebuilt from; limits keep a hostile file from taking all memory."""
 
     format: Literal["automix-policy"] = "automix-policy"
-    """Says what kind of file this is."""
-
     version: Literal[1] = 1
-    """Version of the format."""
 
     hidden_sizes: Annotated[tuple[Width, ...], Field(max_length=16)]
     """Widths of the hidden layers of policy and critic."""
@@ -110,7 +107,7 @@ class LearnedPolicy:
 
     @classmethod
     def load(cls, folder: Path) -> "LearnedPolicy":
-        """Read a policy that `save` wrote; nothing in the files is executed.
+        """Read a policy that `save` wrote; nothing in the files is executed (no pickle).
 
         Raises:
             CheckpointError: a file is missing, or is not such a policy.
@@ -145,6 +142,7 @@ def _read_facts(path: Path) -> PolicyFacts:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
+        # Before anything is read into memory.
         size = path.stat().st_size
         if size > MAX_WEIGHTS_BYTES:
             raise CheckpointError(f"{path}: expected at most {MAX_WEIGHTS_BYTES} bytes, got {size}")
@@ -155,6 +153,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: expected safetensors, got: {reason}") from None
+    # NaN weights would choose the first action, silently.
     for name, value in weights.items():
         if not value.isfinite().all():
             raise CheckpointError(f"{path}: expected finite weights, got others in {name}")
@@ -173,6 +172,7 @@ def make_network(
     observations: spaces.Box, actions: spaces.MultiDiscrete, hidden_sizes: tuple[int, ...]
 ) -> ActorCriticPolicy:
     """Return an untrained network; the global generator is left as it was."""
+    # Its initialization draws from the global generator.
     with torch.random.fork_rng(devices=[]):
         return ActorCriticPolicy(
             observations,

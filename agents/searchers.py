@@ -16,19 +16,23 @@ from envs.mixing_env import EnvState, fresh_run
 
 
 class Searcher(Protocol):
-    """Proposes schedules and is told what came of them."""
+    """Proposes schedules and is told their outcomes.
+
+    Which schedules come next depends on the number of calls alone, or on what was told: a search
+    that resumes asks and tells again what it has on record.
+    """
 
     def ask(self, count: int) -> list[Schedule]:
         """Return ``count`` schedules to train with next."""
         ...
 
     def tell(self, schedules: Sequence[Schedule], values: Sequence[float]) -> None:
-        """Take in what came of the schedules asked for last; higher is better."""
+        """Take in the values of the schedules that `ask` returned last; higher is better."""
         ...
 
 
 class RandomSearch:
-    """Random schedules, whatever comes of them."""
+    """Random schedules, whatever their values."""
 
     def __init__(self, choices: Sequence[Decision], *, num_segments: int, seed: int) -> None:
         """Draw each segment's decision uniformly from ``choices``."""
@@ -50,7 +54,7 @@ class RandomSearch:
         ]
 
     def tell(self, schedules: Sequence[Schedule], values: Sequence[float]) -> None:
-        """Forget it."""
+        """Ignore it."""
 
 
 class TreeParzenSearch:
@@ -72,10 +76,13 @@ class TreeParzenSearch:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._choices = tuple(choices)
         self._num_segments = num_segments
+        # multivariate: segments depend on each other. constant_liar: trials of one batch differ,
+        # because pending ones count as bad.
         sampler = optuna.samplers.TPESampler(
             seed=derived_seed(seed, Stream.POLICY) % 2**32, multivariate=True, constant_liar=True
         )
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._indices = list(range(len(self._choices)))
         self._numbers: list[int] = []
 
     def ask(self, count: int) -> list[Schedule]:
@@ -99,12 +106,10 @@ class TreeParzenSearch:
         for number, value in zip(self._numbers, values, strict=True):
             self._study.tell(number, value)
 
-    @property
-    def _indices(self) -> list[int]:
-        return list(range(len(self._choices)))
 
-
-# Of the paper: the worse quarter copies the better one.
+# Population-based training (https://arxiv.org/abs/1711.09846) as in Population Based Augmentation
+# (https://arxiv.org/abs/1905.05393): the worse quarter copies the better one, weights included, and
+# explores from there. The lineage of the best member is a schedule.
 _QUARTER = 4
 # A copied hyperparameter is drawn anew with this probability and moved by one step otherwise.
 _RESAMPLED = 0.25
@@ -112,12 +117,10 @@ _RESAMPLED = 0.25
 
 @dataclass(slots=True)
 class _Member:
-    """A training in progress.
+    """A training run in progress: the state of its environment before the next segment.
 
-    Attributes:
-        state: of its environment, before the next segment.
-        action: what it did last and goes on doing.
-        potential: after its last segment; -inf if it diverged.
+    It repeats ``action`` until it copies another member. The potential is that after its last
+    segment, -inf if it diverged.
     """
 
     state: EnvState
@@ -139,9 +142,9 @@ def train_population(
         env: environments to train members in, a few at a time; ``size`` is a multiple of their
             number.
         size: members.
-        num_segments: decisions per training.
-        seed: names all draws.
-        number: of the population; another number, other training runs and draws.
+        num_segments: decisions per run.
+        seed: names all draws, with ``number``.
+        number: of the population.
     """
     generator = np.random.default_rng(derived_seed(seed, Stream.POLICY, step=number))
     sizes = env.action_space.nvec  # type: ignore[attr-defined]  # MultiDiscrete
@@ -154,11 +157,13 @@ def train_population(
     ]
     infos: list[dict[str, Any]] = []
     for segment in range(num_segments):
+        # Members are compared at the same step of training, never before the first one.
         if segment:
             _exploit_and_explore(members, sizes, generator)
         infos = _train_segment(env, members)
         for member, info in zip(members, infos, strict=True):
             member.potential = -math.inf if info["diverged"] else info["potential"]
+        # Nobody is left to copy.
         if all(member.potential == -math.inf for member in members):
             break
     return infos
@@ -179,6 +184,7 @@ def _fresh(training_seed: int) -> EnvState:
 
 def _train_segment(env: VecEnv, members: Sequence[_Member]) -> list[dict[str, Any]]:
     infos: list[dict[str, Any]] = []
+    # In waves: the state of a member is put into an environment, and taken out after the segment.
     for first in range(0, len(members), env.num_envs):
         wave = members[first : first + env.num_envs]
         for index, member in enumerate(wave):
@@ -199,9 +205,9 @@ def _exploit_and_explore(
     strong = [index for index in order[:count] if members[index].potential > -math.inf]
     weak = {*order[-count:], *(i for i in order if members[i].potential == -math.inf)}
     for index in sorted(weak - set(strong)):
-        model = members[strong[int(generator.integers(len(strong)))]]
-        members[index].state = model.state
-        members[index].action = _explore(model.action, sizes, generator)
+        source = members[strong[int(generator.integers(len(strong)))]]
+        members[index].state = source.state
+        members[index].action = _explore(source.action, sizes, generator)
 
 
 def _explore(action: Action, sizes: Action, generator: np.random.Generator) -> Action:

@@ -30,8 +30,15 @@ class ActionCodec:
         """Return the decision of an action of shape (3,), integers within `space`."""
         if not self.space.contains(np.asarray(action, dtype=np.int64)):
             raise ValueError(f"expected an action in {self.space}, got {action!r}")
-        operator_index, level, share = (int(part) for part in action)
-        return self._decision(self._operators[operator_index], level, share)
+        index, level, number = (int(part) for part in action)
+        operator = self._operators[index]
+        if operator is Operator.NONE:
+            return Decision(operator=operator)
+        levels = _spread(OPERATOR_FACTS[operator].strength.levels, self._num_strengths)
+        strength = levels[min(level, len(levels) - 1)]
+        return Decision(
+            operator=operator, strength=strength, probability=self._probabilities[number]
+        )
 
     def encode(self, decision: Decision) -> Action:
         """Return the first action that means ``decision``.
@@ -47,20 +54,8 @@ class ActionCodec:
 
     def decisions(self) -> tuple[Decision, ...]:
         """Return every reachable decision once, in the order of the actions."""
-        found: dict[Decision, None] = {}
-        for action in np.ndindex(*self.space.nvec):
-            found.setdefault(self.decode(np.array(action, dtype=np.int64)))
-        return tuple(found)
-
-    def _decision(self, operator: Operator, level: int, share: int) -> Decision:
-        if operator is Operator.NONE:
-            return Decision(operator=operator)
-        levels = OPERATOR_FACTS[operator].strength.levels
-        chosen = _spread(levels, self._num_strengths)
-        strength = chosen[min(level, len(chosen) - 1)]
-        return Decision(
-            operator=operator, strength=strength, probability=self._probabilities[share]
-        )
+        # A dict keeps the order of the actions; a set would not.
+        return tuple(dict.fromkeys(self.decode(np.array(a)) for a in np.ndindex(*self.space.nvec)))
 
 
 def _spread(levels: tuple[float, ...], count: int) -> tuple[float, ...]:

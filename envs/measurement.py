@@ -27,15 +27,15 @@ from envs.rewards import SegmentReward
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What is known of a training run after a segment (or before the first).
+    """Knowledge of a training run after a segment (or before the first).
 
     Attributes:
-        progress: share of the training done, in [0, 1].
+        progress: fraction of the run done, in [0, 1].
         learning_rate_share: learning rate over its peak, in [0, 1].
         reward: metrics on the reward split.
         clean: metrics on unmixed training images; None if nothing reads them.
-        train: means over the last segment; None before the first.
-        decision: the last decision; None before the first.
+        train: means over the last segment; None before the first, as is ``decision``.
+        decision: the last decision.
         probe: loss on the probe batch as each operator mixes it, in nats; empty if not observed.
         segment_sum: sum over the segments so far of `Reward.of_segment`; 0 for other rewards.
     """
@@ -100,15 +100,7 @@ class MixedProbe:
         operators: Sequence[Operator],
         saliency: SaliencySource,
     ) -> None:
-        """Keep a batch, normalized and on the device of the network.
-
-        Args:
-            images_BCHW: float32.
-            labels_B: int64.
-            num_classes: K.
-            operators: what `losses` mixes with.
-            saliency: where operators that need it get it from.
-        """
+        """Keep a float32 batch that is normalized and on the device of the network."""
         self._images, self._labels = images_BCHW, labels_B
         self._num_classes = num_classes
         self._saliency = saliency
@@ -121,16 +113,16 @@ class MixedProbe:
 
     @torch.no_grad()
     def losses(self, model: nn.Module) -> tuple[float, ...]:
-        """Return the mean loss on the batch as each operator mixes it, in nats.
+        """Return the mean loss of a model in eval mode on the batch as each operator mixes it.
 
-        Args:
-            model: a classifier in eval mode. The host waits for the device once.
+        In nats; the host waits for the device once.
         """
         maps = self._maps(model, self._decisions)
         mixed = [
             self._kept.get(decision.operator) or self._mix(decision, maps)
             for decision in self._decisions
         ]
+        # One pass through the network for all operators.
         logits = model(torch.cat([batch.images for batch in mixed])).float()
         losses_N = F.cross_entropy(
             logits, torch.cat([batch.targets for batch in mixed]), reduction="none"
@@ -159,6 +151,7 @@ class MixedProbe:
             decision,
             self._images,
             self._labels,
+            # The same draws after every segment of every run: only the network changes.
             key=StepKey(seed=derived_seed(0, Stream.PROBE), step=0),
             num_classes=self._num_classes,
             model=nn.Identity(),
@@ -198,13 +191,10 @@ class Measurement:
         decision: Decision | None,
         before: Reading | None,
     ) -> Reading:
-        """Return what is known of a training run now.
+        """Return what is known of a run now, of its averaged weights if there are any.
 
-        Args:
-            trainer: evaluated with its averaged weights, if it has any.
-            train: means over the last segment; None before the first.
-            decision: of the last segment; None before the first.
-            before: the reading after the segment before.
+        ``train`` and ``decision`` are of the last segment, and None before the first; ``before`` is
+        the reading after the segment before.
         """
         config = self._config
         rate = learning_rate_at(trainer.config, trainer.progress)

@@ -25,13 +25,7 @@ SMOKE_ENVIRONMENT = EnvironmentConfig(
 def make_smoke_environment(
     *, seed: int | None = None, render_mode: str | None = None, **fields: object
 ) -> MixingEnv:
-    """Return an environment of the smoke profile.
-
-    Args:
-        seed: as of `MixingEnv`.
-        render_mode: as of `MixingEnv`.
-        fields: fields of `EnvironmentConfig` that replace those of the profile.
-    """
+    """Return an environment of the smoke profile, with ``fields`` of its configuration replaced."""
     config = EnvironmentConfig.from_mapping(
         SMOKE_ENVIRONMENT.model_dump(mode="json") | fields, source="smoke environment"
     )
@@ -39,11 +33,6 @@ def make_smoke_environment(
 
 
 def make_smoke_rlmix(*, seed: int | None = None, **fields: object) -> RLMixEnv:
-    """Return RL-Mix on the smoke profile.
-
-    Args:
-        seed: as of `RLMixEnv`.
-        fields: fields of `RLMixConfig`.
-    """
+    """Return RL-Mix on the smoke profile, with ``fields`` of `RLMixConfig`."""
     config = RLMixConfig.from_mapping(fields, source="smoke environment")
     return RLMixEnv(SMOKE_TASK, config, seed=seed)

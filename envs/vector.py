@@ -1,10 +1,11 @@
 """Vectorized environments: in this process, one process each, or trained in lock-step."""
 
 import copy
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,21 +22,113 @@ from automix.training.trainer import load_search_data, training_device
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
 
+ChosenKind = Literal["in_process", "subprocess", "lockstep"]
+VecEnvKind = Literal["auto"] | ChosenKind
+_LOG = logging.getLogger(__name__)
+
+
+def make_vec_env(
+    task: TaskConfig,
+    config: EnvironmentConfig,
+    *,
+    num_envs: int,
+    kind: VecEnvKind,
+    seed: int,
+    data: SearchData | None = None,
+) -> VecEnv:
+    """Return ``num_envs`` environments for Stable-Baselines3, each with a seed of its own.
+
+    Args:
+        task: what each episode trains.
+        config: segments, choices and reward.
+        num_envs: training runs at the same time.
+        kind: "in_process" runs them one after the other; "subprocess" in a process each, which
+            loads the (memory-mapped) data by itself and computes with as many threads as this
+            one; "lockstep" trains all classifiers at once on one device, with other last bits;
+            "auto" is what `choose_kind` says, and never processes if there are ``data``.
+        seed: names the sequences of episodes; environment i gets a hash of (seed, i).
+        data: splits to use instead of loading those of ``task``; not with processes.
+    """
+    if kind == "auto":
+        kind, reason = choose_kind(num_envs)
+        if kind == "subprocess" and data is not None:
+            kind, reason = "in_process", "splits are given"
+        _LOG.info("environments: %s (%s)", kind, reason)
+    seeds = [derived_seed(seed, Stream.EPISODE, rank=index) for index in range(num_envs)]
+    if kind == "subprocess":
+        if data is not None:
+            raise ValueError("expected data=None with subprocess environments, got splits")
+        make = functools.partial(_make_env_in_worker, task, config, torch.get_num_threads())
+        return SubprocVecEnv(
+            [functools.partial(make, env_seed) for env_seed in seeds],
+            start_method=start_method(__name__),
+        )
+    # One copy of the images, where the training runs want them.
+    data = data or load_search_data(task.data)
+    device = holding_device(data.num_bytes, device=training_device(), placement=task.data.placement)
+    shared = data if data.train.device == device else data.to(device)
+    makers = [
+        functools.partial(MixingEnv, task, config, data=shared, seed=env_seed) for env_seed in seeds
+    ]
+    return LockstepVecEnv(makers) if kind == "lockstep" else DummyVecEnv(makers)  # type: ignore[arg-type]
+
+
+def choose_kind(num_envs: int) -> tuple[ChosenKind, str]:
+    """Return the fastest kind of environments here, and why in a few words.
+
+    Small networks trained at once fill an accelerator; on a CPU each core trains one. The kind is
+    part of the result where it is "lockstep": its sums run in another order.
+    """
+    device, cores = training_device(), _num_cores()
+    if num_envs == 1:
+        return "in_process", "one environment"
+    if device.type != "cpu":
+        return "lockstep", f"{num_envs} environments share one {device.type} device"
+    if cores > 1:
+        return "subprocess", f"{num_envs} environments, {cores} cores, no accelerator"
+    return "in_process", f"{num_envs} environments, one core, no accelerator"
+
+
+def _num_cores() -> int:
+    # Of this process, where the system says so: a container may hold fewer than the machine.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def stop_vec_env(env: VecEnv) -> None:
+    """Close environments at once: worker processes in the middle of a training run are ended."""
+    base = env.unwrapped
+    if not isinstance(base, SubprocVecEnv):
+        env.close()
+        return
+    # `close` would wait for the segment that each worker trains.
+    for process in base.processes:
+        process.kill()
+    for process in base.processes:
+        process.join()
+    for remote in base.remotes:
+        remote.close()
+    base.closed = True
+
+
+def _make_env_in_worker(
+    task: TaskConfig, config: EnvironmentConfig, num_threads: int, seed: int
+) -> MixingEnv:
+    prepare_worker(num_threads)
+    return MixingEnv(task, config, seed=seed)
+
 
 class LockstepVecEnv(DummyVecEnv):
-    """Steps all environments at once: one forward and one backward pass for all classifiers.
-
-    What an environment measures after a segment is measured one environment after the other.
-    """
+    """Trains the segments of all environments at once, and measures them one after the other."""
 
     def __init__(self, makers: Sequence[Callable[[], MixingEnv]]) -> None:
-        """Make the environments; they share a task."""
         super().__init__(list(makers))
         self._trainers: LockstepTrainers | None = None
 
     def step_wait(self) -> VecEnvStepReturn:
         """Train the next segment of every environment, and reset those whose episode is over."""
-        environments = self._environments()
+        environments: list[MixingEnv] = [env.unwrapped for env in self.envs]  # type: ignore[misc]
         if self._trainers is None:
             self._trainers = LockstepTrainers(
                 [env.trainer for env in environments], image_shape=environments[0].data.image_shape
@@ -59,124 +152,3 @@ class LockstepVecEnv(DummyVecEnv):
             np.copy(self.buf_dones),
             copy.deepcopy(self.buf_infos),
         )
-
-    def _environments(self) -> list[MixingEnv]:
-        found: list[Any] = [env.unwrapped for env in self.envs]
-        return found
-
-
-ChosenKind = Literal["in_process", "subprocess", "lockstep"]
-VecEnvKind = Literal["auto"] | ChosenKind
-_LOG = logging.getLogger(__name__)
-
-
-def make_vec_env(
-    task: TaskConfig,
-    config: EnvironmentConfig,
-    *,
-    num_envs: int,
-    kind: VecEnvKind,
-    seed: int,
-    data: SearchData | None = None,
-) -> VecEnv:
-    """Return ``num_envs`` environments for Stable-Baselines3, each with a seed of its own.
-
-    Args:
-        task: what each episode trains.
-        config: segments, choices and reward.
-        num_envs: how many training runs run at the same time.
-        kind: "in_process" runs them one after the other; "subprocess" in a process each, which
-            loads the (memory-mapped) data by itself and computes with as many threads as this
-            one; "lockstep" trains all classifiers at once on one device, with other last bits;
-            "auto" is what `choose_kind` says, and never processes if there are ``data``.
-        seed: names the sequences of episodes; environment i gets a hash of (seed, i).
-        data: splits to use instead of loading those of ``task``; not with processes.
-    """
-    chosen = _chosen(num_envs, has_data=data is not None) if kind == "auto" else kind
-    seeds = [derived_seed(seed, Stream.EPISODE, rank=index) for index in range(num_envs)]
-    if chosen == "subprocess":
-        if data is not None:
-            raise ValueError("expected data=None with subprocess environments, got splits")
-        return _in_subprocesses(task, config, seeds)
-    shared = _on_training_device(task, data or load_search_data(task.data))
-    makers = [_maker(task, config, shared, env_seed) for env_seed in seeds]
-    if chosen == "lockstep":
-        return LockstepVecEnv(makers)
-    return DummyVecEnv(makers)  # type: ignore[arg-type]
-
-
-def choose_kind(num_envs: int) -> tuple[ChosenKind, str]:
-    """Return the fastest kind of environments here, and why in a few words.
-
-    Small networks trained at once fill an accelerator; on a CPU each core trains one. The kind is
-    part of the result where it is "lockstep": its sums run in another order.
-    """
-    device, cores = training_device(), len(_usable_cores())
-    if num_envs == 1:
-        return "in_process", "one environment"
-    if device.type != "cpu":
-        return "lockstep", f"{num_envs} environments share one {device.type} device"
-    if cores > 1:
-        return "subprocess", f"{num_envs} environments, {cores} cores, no accelerator"
-    return "in_process", f"{num_envs} environments, one core, no accelerator"
-
-
-def _chosen(num_envs: int, *, has_data: bool) -> ChosenKind:
-    kind, reason = choose_kind(num_envs)
-    if has_data and kind == "subprocess":
-        kind, reason = "in_process", "splits are given"
-    _LOG.info("environments: %s (%s)", kind, reason)
-    return kind
-
-
-def stop_vec_env(env: VecEnv) -> None:
-    """Close environments at once: worker processes in the middle of a training run are ended."""
-    base = env.unwrapped
-    if isinstance(base, SubprocVecEnv):
-        for process in base.processes:
-            process.kill()
-        for process in base.processes:
-            process.join()
-        for remote in base.remotes:
-            remote.close()
-        base.closed = True
-    else:
-        env.close()
-
-
-def _usable_cores() -> set[int]:
-    """Return the cores that this process may run on, where the system says so."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
-
-
-def _on_training_device(task: TaskConfig, data: SearchData) -> SearchData:
-    """Return ``data`` where training runs want it, so that they share it."""
-    device = holding_device(data.num_bytes, device=training_device(), placement=task.data.placement)
-    return data if data.train.device == device else data.to(device)
-
-
-def _maker(
-    task: TaskConfig, config: EnvironmentConfig, data: SearchData, seed: int
-) -> Callable[[], MixingEnv]:
-    return lambda: MixingEnv(task, config, data=data, seed=seed)
-
-
-def _in_subprocesses(task: TaskConfig, config: EnvironmentConfig, seeds: list[int]) -> VecEnv:
-    num_threads = torch.get_num_threads()
-
-    def maker(seed: int) -> Callable[[], MixingEnv]:
-        return lambda: _make_env_in_worker(task, config, seed, num_threads)
-
-    return SubprocVecEnv(
-        [maker(seed) for seed in seeds],
-        start_method=start_method(__name__),
-    )
-
-
-def _make_env_in_worker(
-    task: TaskConfig, config: EnvironmentConfig, seed: int, num_threads: int
-) -> MixingEnv:
-    prepare_worker(num_threads)
-    return MixingEnv(task, config, seed=seed)

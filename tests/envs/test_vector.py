@@ -119,7 +119,7 @@ def test_the_kind_is_chosen_by_what_is_there(
     monkeypatch: pytest.MonkeyPatch, device: str, cores: int, num_envs: int, expected: str
 ) -> None:
     monkeypatch.setattr("envs.vector.training_device", lambda: torch.device(device))
-    monkeypatch.setattr("envs.vector._usable_cores", lambda: set(range(cores)))
+    monkeypatch.setattr("envs.vector._num_cores", lambda: cores)
     kind, reason = choose_kind(num_envs)
     assert kind == expected
     assert reason
@@ -138,7 +138,7 @@ def test_the_choice_is_reported(smoke_data: SearchData, caplog: pytest.LogCaptur
 def test_splits_that_are_given_stay_in_this_process(
     smoke_data: SearchData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("envs.vector._usable_cores", lambda: {0, 1})
+    monkeypatch.setattr("envs.vector._num_cores", lambda: 2)
     monkeypatch.setattr("envs.vector.training_device", lambda: torch.device("cpu"))
     env = make_vec_env(
         SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=2, kind="auto", seed=0, data=smoke_data
