@@ -58,7 +58,7 @@ class PgdSettings:
     num_restarts: int = 3
 
     def __post_init__(self) -> None:
-        if self.epsilon < 0 or self.step_size < 0:
+        if min(self.epsilon, self.step_size) < 0:
             raise ValueError(
                 "expected epsilon and step_size of at least 0, "
                 f"got {self.epsilon} and {self.step_size}"
@@ -106,18 +106,9 @@ def pgd(
 
     The strongest is the one with the largest margin of a wrong class over the label; the clean
     image takes part, so an attack never helps. A margin of 0 is a tie, which `torch.argmax` may
-    give to either. The model is left as it was.
-
-    Args:
-        model: takes float images in [0, 1].
-        images_BCHW: floating in [0, 1].
-        labels_B: (B,) integer class numbers.
-        settings: distance, steps and restarts.
-        seed: names the random starts; that of an image does not depend on the batch.
-        indices: (B,) int64 number of each image in its dataset; 0 to B - 1 by default.
-
-    Returns:
-        (B, C, H, W) in [0, 1], no pixel further than epsilon from the image.
+    give to either. The model, which takes float images in [0, 1], is left as it was. ``indices``,
+    (B,) int64, are the numbers of the images in their dataset, 0 to B - 1 by default: random starts
+    belong to them, not to the batch. No pixel moves further than epsilon, nor out of [0, 1].
     """
     if indices is None:
         indices = torch.arange(len(images_BCHW), device=images_BCHW.device)

@@ -32,15 +32,7 @@ class ReliabilityDiagram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbabilityScores:
-    """Scores of the predicted probabilities.
-
-    Attributes:
-        nll: mean negative log likelihood in nats.
-        brier: mean squared distance to the one-hot label, summed over classes, in [0, 2].
-        ece: calibration error over 15 bins of equal width, in [0, 1].
-        adaptive_ece: calibration error over 15 bins of equal numbers of images, in [0, 1].
-        diagram: the bins behind ``ece``.
-    """
+    """Scores of `automix.evaluation.calibration`; ``diagram`` has the bins of ``ece``."""
 
     nll: float
     brier: float
@@ -51,15 +43,9 @@ class ProbabilityScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupAccuracy:
-    """Accuracy of each group of images, such as each class.
+    """Accuracy of each group of images, such as each class; None for a group without images.
 
-    Attributes:
-        values: fraction of correct predictions per group; None for a group without images.
-        counts: images per group.
-        macro: mean over the groups with images.
-        standard_deviation: between the groups with images, divided by their number.
-        worst: smallest value.
-        worst_group: number of the first group with that value.
+    ``macro`` is the mean and ``standard_deviation`` the (population) spread of the others.
     """
 
     values: tuple[float | None, ...]
@@ -139,12 +125,7 @@ def report_classifier(
 
 
 def score_probabilities(logits_NK: Tensor, labels_N: Tensor) -> ProbabilityScores:
-    """Return every score of the predicted probabilities, on the host.
-
-    Raises:
-        TypeError: the labels are soft targets.
-        ValueError: the shapes do not fit, or there is no image.
-    """
+    """Return every score of the predicted probabilities, on the host."""
     bins = reliability(logits_NK, labels_N)
     rows = torch.stack((bins.count, bins.accuracy, bins.confidence)).tolist()
     metrics = (nll, brier, ece, adaptive_ece)

@@ -39,12 +39,9 @@ def class_activation_maps(
 
     Args:
         model: takes ``images_BCHW``.
-        images_BCHW: what the network takes, normalized.
+        images_BCHW: input of the network, normalized.
         classes_B: (B,) int64, usually the predicted classes.
         layer: a module of the model whose output is (B, C, h, w).
-
-    Returns:
-        (B, H, W) float32 in [0, 1].
 
     Raises:
         ValueError: the layer does not run, or its output is not four-dimensional.
@@ -110,7 +107,7 @@ def best_overlaps(
     *,
     num_thresholds: int = NUM_THRESHOLDS,
 ) -> Floats:
-    """Return the best overlap of a box read off each map with a true box, at each threshold.
+    """Return (N, T): the best overlap of a box of each map with a true box, at each threshold.
 
     Every connected region above the threshold gives a box; any of them and any true box count
     (the second version of https://arxiv.org/abs/2007.04178; the first takes one region only).
@@ -119,9 +116,6 @@ def best_overlaps(
         maps_NHW: in [0, 1].
         boxes: for each image its true boxes, (M, 4), at least one.
         num_thresholds: evenly spaced from 0, exclusive of 1.
-
-    Returns:
-        (N, T) intersection over union in [0, 1].
 
     Raises:
         ValueError: there is no image, or numbers of maps and boxes differ.
@@ -143,13 +137,8 @@ def best_overlaps(
 def localization_accuracy(overlaps_NT: Floats, *, is_right: NDArray[np.bool_]) -> Floats:
     """Return the fraction of images localized, at each threshold of the map and level of overlap.
 
-    Args:
-        overlaps_NT: from `best_overlaps`.
-        is_right: (N,) images that may count: whether the predicted class is the label, or True
-            for all to measure localization alone.
-
-    Returns:
-        (T, 3): one row per threshold, one column for each of `IOU_LEVELS`.
+    The result is (T, 3), with one column for each of `IOU_LEVELS`. Images count only where
+    ``is_right``: the predicted class is the label, or anything, to measure localization alone.
     """
     is_localized = overlaps_NT[..., None] >= np.array(IOU_LEVELS)
     is_localized &= is_right[:, None, None]
@@ -159,10 +148,8 @@ def localization_accuracy(overlaps_NT: Floats, *, is_right: NDArray[np.bool_]) -
 def max_box_accuracy(accuracy_T3: Floats, *, tuned_on: Floats | None = None) -> float:
     """Return MaxBoxAccV2: the accuracy at the best threshold, averaged over `IOU_LEVELS`.
 
-    Args:
-        accuracy_T3: from `localization_accuracy`.
-        tuned_on: the same table of other images with boxes; thresholds are chosen there. Without
-            it they are chosen on the images themselves, as the benchmark does, which flatters.
+    Thresholds are chosen on ``tuned_on``, the same table of other images with boxes, or without it
+    on the images themselves, as the benchmark does, which is optimistic.
     """
     chosen = (accuracy_T3 if tuned_on is None else tuned_on).argmax(axis=0)
     return float(accuracy_T3[chosen, np.arange(len(IOU_LEVELS))].mean())

@@ -33,11 +33,7 @@ _MAX_BATCH_NUMBERS = 4_000_000  # 32 MB of resampled values at a time
 class Interval:
     """An estimate with a two-sided confidence interval, all in the same unit.
 
-    Attributes:
-        estimate: the statistic of the data.
-        low: lower end, at most the upper end.
-        high: upper end.
-        confidence: nominal coverage in (0, 1).
+    ``low`` is at most ``high``; ``confidence`` is the nominal coverage in (0, 1).
     """
 
     estimate: float
@@ -271,12 +267,8 @@ def score_interval(
     """Return all probabilities p that are within the normal quantile of the estimate.
 
     That is |estimate - p| <= z sqrt(variance(p)), Wilson's interval when the variance is
-    p (1 - p) / n.
-
-    Args:
-        estimate: a proportion in [0, 1].
-        variance: variance of the estimate when the true probability is p; 0 at 0 and 1.
-        confidence: nominal coverage in (0, 1).
+    p (1 - p) / n. ``variance`` is that of the estimate, a proportion in [0, 1], when the true
+    probability is p; it is 0 at 0 and 1.
     """
     check_confidence(confidence)
     quantile = float(stats.norm.ppf((1 + confidence) / 2))
@@ -297,9 +289,7 @@ def score_interval(
 def student_interval(columns: Floats, *, confidence: float) -> Interval:
     """Return the mean of each column's runs, averaged over columns, with Student's interval.
 
-    Args:
-        columns: (num_runs, num_tasks), at least 2 runs.
-        confidence: nominal coverage in (0, 1).
+    ``columns`` is (num_runs, num_tasks), with at least 2 runs.
     """
     check_confidence(confidence)
     num_runs, num_tasks = columns.shape
@@ -315,13 +305,7 @@ def student_interval(columns: Floats, *, confidence: float) -> Interval:
 def widened_level(confidence: float, num_runs: int, num_tasks: int = 1) -> float:
     """Return the level at which a bootstrap of few runs has about the coverage ``confidence``.
 
-    Args:
-        confidence: nominal coverage in (0, 1).
-        num_runs: runs per task, at least 2.
-        num_tasks: tasks resampled separately and pooled.
-
-    Raises:
-        ValueError: ``confidence`` is out of range.
+    There are ``num_runs`` per task, at least 2; tasks are resampled separately and pooled.
     """
     check_confidence(confidence)
     # The bootstrap's spread is too small by sqrt((n - 1) / n), and normal quantiles stand where
@@ -345,18 +329,8 @@ def bootstrap_interval(
 
     Where every resample gives the same value the interval has no width. Where BCa is otherwise
     undefined (the statistic ignores each single observation, or lies beyond all resamples), the
-    percentile interval of the same resamples is returned.
-
-    Args:
-        samples: one or more, 1-d.
-        statistic: takes the samples and the keyword ``axis``; reduces that axis.
-        confidence: nominal coverage in (0, 1).
-        num_bootstrap: number of resamples, at least 100.
-        seed: seed of the resampling.
-        is_paired: resample the same positions of all samples.
-
-    Raises:
-        ValueError: the confidence or the number of resamples is out of range.
+    percentile interval of the same resamples is returned. ``statistic`` takes the samples, each
+    1-d, and the keyword ``axis``, which it reduces.
     """
     check_confidence(confidence)
     if num_bootstrap < _FEWEST_RESAMPLES:

@@ -135,17 +135,14 @@ def corrupt(
     """Return corrupted images; what happens to one depends on ``seed`` and its index alone.
 
     The same draws serve all severities, so a stronger one is the same noise or the same distortion
-    made stronger.
+    made stronger. The result has the dtype and device of the images; bytes are rounded.
 
     Args:
         images_NCHW: uint8, or floating in [0, 1]; any size and number of channels.
-        corruption: which one.
+        corruption: by name.
         severity: 1 to 5.
-        seed: names all draws.
+        seed: seed of all draws.
         indices: (N,) int64 number of each image in its dataset; 0 to N - 1 by default.
-
-    Returns:
-        (N, C, H, W) of the same dtype on the same device; bytes are rounded.
 
     Raises:
         ValueError: the severity, the shapes or the dtype do not fit.
@@ -262,15 +259,7 @@ def _md5(path: Path) -> str:
 def read_published(folder: Path, corruption: Corruption, severity: int) -> tuple[Tensor, Tensor]:
     """Return (images, labels) of one corruption at one severity, in the order of the test set.
 
-    Only that part of the file is read.
-
-    Args:
-        folder: holds the arrays under their published names.
-        corruption: which one.
-        severity: 1 to 5.
-
-    Returns:
-        (N, C, H, W) uint8 and (N,) int64, on the CPU.
+    Images are (N, C, H, W) uint8, labels (N,) int64. Only that part of the file is read.
 
     Raises:
         DataError: a file is missing, is not an array, or does not have the published layout.
