@@ -98,7 +98,9 @@ def tensors_of(batch: MixedBatch) -> dict[str, Tensor | None]:
     return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
 
 
-def batch_from_tensors(tensors: Mapping[str, Tensor | None], *, device: torch.device) -> MixedBatch:
-    """Return what `tensors_of` was given, on ``device``."""
+def batch_from_tensors(
+    tensors: Mapping[str, Tensor | None], *, device: torch.device | None = None
+) -> MixedBatch:
+    """Return the batch that `tensors_of` was given, moved to ``device`` if there is one."""
     moved = {name: value if value is None else value.to(device) for name, value in tensors.items()}
     return MixedBatch(**moved)  # type: ignore[arg-type]

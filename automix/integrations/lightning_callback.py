@@ -22,7 +22,12 @@ class ScheduledMixCallback(Callback):
     The batch must be a list of two, which is what the default collate function makes of
     ``(image, label)`` items; a tuple cannot be replaced from a callback. Where gradients are
     accumulated every micro-batch is mixed on its own. The state is saved in Lightning's
-    checkpoints, so that a resumed training goes on with the same draws.
+    checkpoints, so that a resumed run draws the same.
+
+    Example::
+
+        callback = ScheduledMixCallback(Schedule.load(Path("schedule.json")), num_classes=10)
+        lightning.pytorch.Trainer(max_epochs=10, callbacks=[callback]).fit(module, loader)
     """
 
     def __init__(
@@ -35,7 +40,7 @@ class ScheduledMixCallback(Callback):
         label_smoothing: float = 0.0,
         seed: int = 0,
     ) -> None:
-        """Bind a schedule; the module and the rank are known when the training begins.
+        """Bind a schedule; the module and the rank come when training starts.
 
         Args:
             schedule: what to do when.
@@ -43,7 +48,7 @@ class ScheduledMixCallback(Callback):
             total_steps: micro-batches of the whole training run on one device; by default what the
                 trainer says.
             saliency: where saliency comes from; the input gradient of the module by default.
-            label_smoothing: share of each target that is spread evenly over all classes.
+            label_smoothing: fraction of each target that is spread evenly over all classes.
             seed: names the draws.
         """
         super().__init__()
@@ -67,6 +72,7 @@ class ScheduledMixCallback(Callback):
             rank=trainer.global_rank,
             **self._options,  # type: ignore[arg-type]
         )
+        # Lightning restores callbacks before training starts, when there is no ScheduledMix yet.
         if self._loaded is not None:
             self._mix.load_state_dict(self._loaded)
 
@@ -87,6 +93,7 @@ class ScheduledMixCallback(Callback):
                 "replace; call automix.integrations.ScheduledMix in on_after_batch_transfer of "
                 "the LightningModule"
             )
+        # In place: Lightning ignores what the hook returns.
         batch[0], batch[1] = self._mix(batch[0], batch[1])
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 Shape suffixes: B batch, C channels, H rows, W columns, K classes.
 """
 
-import dataclasses
 from typing import TypedDict
 
+import torch
 from torch import Generator, Tensor, nn
 
-from automix.mixing import StepKey, is_mixed, mix_step
+from automix.mixing import StepKey, batch_from_tensors, is_mixed, mix_step, tensors_of
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.mixup_cutmix import apply_none, draw_none
 from automix.operators.types import BatchShape, MixedBatch
@@ -19,7 +19,7 @@ from automix.training.metrics import smooth_labels
 
 
 class MixState(TypedDict):
-    """What a `ScheduledMix` needs to continue with the same batches."""
+    """State of a `ScheduledMix` in a checkpoint, from which it resumes with the same batches."""
 
     step: int
     mixup_enabled: bool
@@ -28,6 +28,23 @@ class MixState(TypedDict):
 
 class ScheduledMix:
     """Mixes one batch after the other as a schedule says; stands in for ``timm.data.Mixup``.
+
+    Example:
+        >>> import torch
+        >>> from automix.schedule import Decision, constant_schedule
+        >>> schedule = constant_schedule(Decision(operator="cutmix"))
+        >>> mix = ScheduledMix(schedule, num_classes=10, total_steps=100)
+        >>> images, targets = mix(torch.rand(8, 3, 32, 32), torch.arange(8))
+        >>> images.shape, targets.shape, mix.step
+        (torch.Size([8, 3, 32, 32]), torch.Size([8, 10]), 1)
+
+        A checkpoint holds ``mix.state_dict()``; in a resumed run, load it into a new object:
+
+        >>> resumed = ScheduledMix(schedule, num_classes=10, total_steps=100)
+        >>> resumed.load_state_dict(mix.state_dict())
+        >>> batch = torch.rand(8, 3, 32, 32), torch.arange(8)
+        >>> torch.equal(resumed(*batch)[0], mix(*batch)[0])
+        True
 
     Attributes:
         step: number of the next batch.
@@ -58,7 +75,8 @@ class ScheduledMix:
             model: the classifier; needed if the schedule holds an operator that reads saliency.
                 Wrappers of DistributedDataParallel and torch.compile are looked through.
             saliency: where saliency comes from; the input gradient by default.
-            label_smoothing: share of each target that is spread evenly over all classes, in [0, 1).
+            label_smoothing: fraction of each target that is spread evenly over all classes, in
+                [0, 1).
             seed: names the draws.
             rank: number of this process; processes draw differently.
 
@@ -69,13 +87,12 @@ class ScheduledMix:
             raise ValueError(
                 f"expected at least 1 class and 1 step, got {num_classes} and {total_steps}"
             )
-        needy = [
-            segment.decision.operator.value
-            for segment in schedule.segments
-            if OPERATOR_FACTS[segment.decision.operator].needs_saliency
-        ]
-        if needy and model is None:
-            raise ValueError(f"expected a model for the saliency of {needy[0]}, got none")
+        operators = [segment.decision.operator for segment in schedule.segments]
+        with_saliency = [name for name in operators if OPERATOR_FACTS[name].needs_saliency]
+        if with_saliency and model is None:
+            raise ValueError(
+                f"expected a model for the saliency of {with_saliency[0].value}, got none"
+            )
         self.step = 0
         self.mixup_enabled = True
         self.num_classes = num_classes
@@ -103,7 +120,7 @@ class ScheduledMix:
         return mixed.images, smooth_labels(mixed.targets, self._label_smoothing)
 
     def mixed(self, images_BCHW: Tensor, targets: Tensor) -> MixedBatch:
-        """Return all there is to know of the next batch, before labels are smoothed.
+        """Return the next batch with partners, weights and mask, before labels are smoothed.
 
         For a loss that is not linear in the target, take ``own_targets``, ``partner_targets`` and
         ``lam`` to `automix.training.metrics.interpolated_loss`. (Co-Mixup has more than two
@@ -113,10 +130,12 @@ class ScheduledMix:
             images_BCHW: as in a call.
             targets: as in a call.
         """
+        # A loop may run longer than it said: the last decision then holds.
         progress = min(self.step / self._total_steps, 1.0)
         decision = self._schedule.at(progress)
         seed, rank = self._key
         key = StepKey(seed=seed, rank=rank, step=self.step)
+        # Drawn on the host, as in our own training step: an unmixed batch costs no saliency pass.
         if not self.mixup_enabled or not is_mixed(decision, key):
             mixed = _unmixed(images_BCHW, targets, self.num_classes)
         else:
@@ -128,8 +147,9 @@ class ScheduledMix:
                 num_classes=self.num_classes,
                 model=self._model,
                 saliency=self._saliency,
-                previous=_on_device_of(images_BCHW, self._previous),
+                previous=self._previous_on(images_BCHW.device),
             )
+            # RecursiveMix pastes the batch before; the others need not keep it in memory.
             needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
             self._previous = mixed if needs_previous else None
         # A batch that is refused is not counted.
@@ -137,41 +157,31 @@ class ScheduledMix:
         return mixed
 
     def state_dict(self) -> MixState:
-        """Return what a checkpoint has to hold: plain values and tensors, not copied."""
+        """Return the state for a checkpoint: plain values and tensors, not copied."""
         return MixState(
             step=self.step,
             mixup_enabled=self.mixup_enabled,
-            previous=None if self._previous is None else _tensors_of(self._previous),
+            previous=None if self._previous is None else tensors_of(self._previous),
         )
 
     def load_state_dict(self, state: MixState) -> None:
-        """Continue after the batch before which ``state`` was taken.
+        """Resume with the batch before which ``state`` was taken.
 
         The tensors of a state may be on another device than the batches: the next call moves them.
         """
         self.step = state["step"]
         self.mixup_enabled = state["mixup_enabled"]
         previous = state["previous"]
-        self._previous = None
-        if previous is not None:
-            self._previous = MixedBatch(**previous)  # type: ignore[arg-type]
+        self._previous = None if previous is None else batch_from_tensors(previous)
+
+    def _previous_on(self, device: torch.device) -> MixedBatch | None:
+        batch = self._previous
+        if batch is None or batch.images.device == device:
+            return batch
+        return batch_from_tensors(tensors_of(batch), device=device)
 
 
 def _unmixed(images_BCHW: Tensor, targets: Tensor, num_classes: int) -> MixedBatch:
     shape = BatchShape(len(images_BCHW), *images_BCHW.shape[-2:])
     draws = draw_none(shape, strength=0.0, generator=Generator(images_BCHW.device))
     return apply_none(images_BCHW, targets, draws, num_classes=num_classes)
-
-
-def _tensors_of(mixed: MixedBatch) -> dict[str, Tensor | None]:
-    return {field.name: getattr(mixed, field.name) for field in dataclasses.fields(mixed)}
-
-
-def _on_device_of(images_BCHW: Tensor, batch: MixedBatch | None) -> MixedBatch | None:
-    if batch is None or batch.images.device == images_BCHW.device:
-        return batch
-    moved = {
-        name: None if value is None else value.to(images_BCHW.device)
-        for name, value in _tensors_of(batch).items()
-    }
-    return MixedBatch(**moved)  # type: ignore[arg-type]

@@ -23,6 +23,12 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
     do not come from the global generators but from the seed, the number of the call, and in a
     loader's worker from that worker's own seed, which the loader draws anew for each epoch.
 
+    Example:
+        >>> transform = OperatorTransform("cutmix", num_classes=10)
+        >>> images, targets = transform(torch.rand(8, 3, 32, 32), torch.arange(8))
+        >>> images.shape, targets.shape
+        (torch.Size([8, 3, 32, 32]), torch.Size([8, 10]))
+
     Attributes:
         num_classes: K; None where labels are (B, K) already.
     """
@@ -79,8 +85,10 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
         return list(mixed) if isinstance(batch, list) else mixed
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Return what is drawn for a batch, under the key ``draws``."""
+        """Return the random parameters of a batch, under the key ``draws``."""
         images_BCHW: Tensor = flat_inputs[0]
+        # Every worker counts its calls from 0. What sets the draws of workers and epochs apart is
+        # the seed that the loader gives each worker in each epoch; it stands where the epoch would.
         worker = get_worker_info()
         seed, rank = self._key
         generator = stream_generator(

@@ -142,7 +142,7 @@ def reduced_gradient(
         model: as in `input_gradient`.
         images_BCHW: floating point; not modified.
         targets: (B,) class indices or (B, K) soft targets.
-        scale: side of the shrunken images as a share of the images', in (0, 1).
+        scale: side of the shrunken images as a fraction of the images' side, in (0, 1).
         statistics: what batch norm normalizes with.
 
     Returns:

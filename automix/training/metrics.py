@@ -34,8 +34,34 @@ def soft_cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
         ValueError: the shapes differ or are not (B, K).
         TypeError: the targets are not floating point.
     """
-    _check_soft(logits_BK, targets_BK)
-    return _soft_cross_entropy(logits_BK, targets_BK).mean()
+    if logits_BK.ndim != 2 or logits_BK.shape != targets_BK.shape:
+        raise ValueError(
+            "expected logits and soft targets of the same shape (B, K), "
+            f"got {tuple(logits_BK.shape)} and {tuple(targets_BK.shape)}"
+        )
+    if not targets_BK.is_floating_point():
+        raise TypeError(f"expected floating-point soft targets, got {targets_BK.dtype}")
+    # In float32 also under autocast: a float16 softmax over many classes loses the small ones.
+    return -(targets_BK.float() * logits_BK.float().log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def smooth_labels(targets_BK: Tensor, smoothing: float) -> Tensor:
+    """Return (1 - smoothing) * targets + smoothing / K: label smoothing of soft targets.
+
+    The cross-entropy of smoothed one-hot rows is `F.cross_entropy` with ``label_smoothing``.
+
+    Args:
+        targets_BK: (B, K) soft targets, floating point.
+        smoothing: weight of the uniform distribution, in [0, 1).
+
+    Raises:
+        ValueError: ``smoothing`` is out of range.
+    """
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"expected smoothing in [0, 1), got {smoothing}")
+    if smoothing == 0:
+        return targets_BK
+    return targets_BK * (1 - smoothing) + smoothing / targets_BK.shape[1]
 
 
 def interpolated_loss(
@@ -67,9 +93,18 @@ def interpolated_loss(
     batch = logits.shape[0]
     if lam.shape not in ((), (batch,)):
         raise ValueError(f"expected lam of shape () or ({batch},), got {tuple(lam.shape)}")
-    own = _per_image(criterion(logits.float(), own_targets), batch)
+    first = _per_image(criterion(logits.float(), own_targets), batch)
     partner = _per_image(criterion(logits.float(), partner_targets), batch)
-    return torch.lerp(partner, own, lam.float().expand(batch)).mean()
+    return torch.lerp(partner, first, lam.float().expand(batch)).mean()
+
+
+def _per_image(losses: Tensor, batch: int) -> Tensor:
+    if losses.ndim == 0 or losses.shape[0] != batch:
+        raise ValueError(
+            f"expected a criterion that returns one loss per image ({batch}), as with "
+            f"reduction='none', got shape {tuple(losses.shape)}"
+        )
+    return losses.flatten(1).mean(dim=1) if losses.ndim > 1 else losses
 
 
 def decoupled_mixup_loss(
@@ -85,8 +120,7 @@ def decoupled_mixup_loss(
 
     The term adds, for each of an image's two classes, eta times - log softmax of that class
     with the *other* mixed class left out of the denominator, so that both may be confident.
-    Where both parents have the same class, there is no other class and the term is zero: plain
-    cross-entropy remains. With ``eta`` 0 it equals `soft_cross_entropy`.
+    With ``eta`` 0 it equals `soft_cross_entropy`.
 
     Args:
         logits_BK: (B, K), any floating-point type.
@@ -115,62 +149,23 @@ def decoupled_mixup_loss(
             raise TypeError(f"expected class indices of type int64, got {classes.dtype}")
         if classes.shape != (batch,):
             raise ValueError(f"expected classes of shape ({batch},), got {tuple(classes.shape)}")
-    own, partner = own_classes_B[:, None], partner_classes_B[:, None]
-    differ = own != partner
+    # L = CE(lam) + eta * (term of the first class + term of the partner's), with the term
+    # -log softmax without the other class: log(sum over k != other of exp z_k) - z_class.
+    first, partner = own_classes_B[:, None], partner_classes_B[:, None]
+    differ = first != partner
     lam_B1 = lam.float().expand(batch)[:, None]
     logits = logits_BK.float()
     log_probabilities = logits.log_softmax(dim=1)
     cross_entropy = -torch.lerp(
-        log_probabilities.gather(1, partner), log_probabilities.gather(1, own), lam_B1
+        log_probabilities.gather(1, partner), log_probabilities.gather(1, first), lam_B1
     )
-    own_term = _without_class(logits, partner, differ) - logits.gather(1, own)
-    partner_term = _without_class(logits, own, differ) - logits.gather(1, partner)
+    first_term = _without_class(logits, partner, differ) - logits.gather(1, first)
+    partner_term = _without_class(logits, first, differ) - logits.gather(1, partner)
     if weighted_by_lam:
-        own_term, partner_term = lam_B1 * own_term, (1 - lam_B1) * partner_term
-    term = torch.where(differ, own_term + partner_term, 0.0)
+        first_term, partner_term = lam_B1 * first_term, (1 - lam_B1) * partner_term
+    # With equal classes there is no other one to leave out: plain cross-entropy remains.
+    term = torch.where(differ, first_term + partner_term, 0.0)
     return (cross_entropy + eta * term).mean()
-
-
-def smooth_labels(targets_BK: Tensor, smoothing: float) -> Tensor:
-    """Return (1 - smoothing) * targets + smoothing / K: label smoothing of soft targets.
-
-    The cross-entropy of smoothed one-hot rows is `F.cross_entropy` with ``label_smoothing``.
-
-    Args:
-        targets_BK: (B, K) soft targets, floating point.
-        smoothing: share given to the uniform distribution, in [0, 1).
-
-    Raises:
-        ValueError: ``smoothing`` is out of range.
-    """
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"expected smoothing in [0, 1), got {smoothing}")
-    if smoothing == 0:
-        return targets_BK
-    return targets_BK * (1 - smoothing) + smoothing / targets_BK.shape[1]
-
-
-def _soft_cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
-    return -(targets_BK.float() * logits_BK.float().log_softmax(dim=1)).sum(dim=1)
-
-
-def _check_soft(logits_BK: Tensor, targets_BK: Tensor) -> None:
-    if logits_BK.ndim != 2 or logits_BK.shape != targets_BK.shape:
-        raise ValueError(
-            "expected logits and soft targets of the same shape (B, K), "
-            f"got {tuple(logits_BK.shape)} and {tuple(targets_BK.shape)}"
-        )
-    if not targets_BK.is_floating_point():
-        raise TypeError(f"expected floating-point soft targets, got {targets_BK.dtype}")
-
-
-def _per_image(losses: Tensor, batch: int) -> Tensor:
-    if losses.ndim == 0 or losses.shape[0] != batch:
-        raise ValueError(
-            f"expected a criterion that returns one loss per image ({batch}), as with "
-            f"reduction='none', got shape {tuple(losses.shape)}"
-        )
-    return losses.flatten(1).mean(dim=1) if losses.ndim > 1 else losses
 
 
 def _without_class(logits_BK: Tensor, class_B1: Tensor, where_B1: Tensor) -> Tensor:
@@ -189,12 +184,12 @@ class TrainMetrics:
 
     Attributes:
         loss: training loss on the batches as they were fed (mixed or not), in nats.
-        clean_accuracy: share of the images of unmixed batches that are classified correctly, in
+        clean_accuracy: fraction of the images of unmixed batches that are classified correctly, in
             [0, 1]; None if all batches were mixed.
-        mixed_accuracy: share of the images of mixed batches whose predicted class is that of the
+        mixed_accuracy: fraction of the images of mixed batches whose predicted class is that of the
             first parent, in [0, 1]; None if no batch was mixed.
-        mixed_share: share of the images that were in mixed batches, in [0, 1].
-        num_images: how many images were fed.
+        mixed_share: fraction of the images that were in mixed batches, in [0, 1].
+        num_images: number of images.
         seconds: wall-clock time of the segment.
     """
 
@@ -213,13 +208,13 @@ class TrainMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalMetrics:
-    """What a classifier is worth on a split.
+    """Likelihood and accuracy of a classifier on a split.
 
     Attributes:
         nll: mean negative log-likelihood of the labels, in nats.
         calibrated_nll: the same after the one temperature that fits the split best. Mixing makes
             a network underconfident, which plain NLL punishes and a temperature repairs.
-        accuracy: share of images classified correctly, in [0, 1].
+        accuracy: fraction of images classified correctly, in [0, 1].
         temperature: the fitted temperature.
         num_images: size of the split.
     """
@@ -232,14 +227,10 @@ class EvalMetrics:
 
 
 class SumsState(TypedDict):
-    """What `RunningSums` continue from.
+    """State of `RunningSums` in a checkpoint: a row of sums for each process."""
 
-    Attributes:
-        sums: (processes, 5) float64: loss, correct predictions on clean and on mixed images, and
-            the numbers of clean and of mixed images.
-        seconds: wall-clock time so far.
-    """
-
+    # (processes, 5) float64: loss, correct predictions on clean and on mixed images, and the
+    # numbers of clean and of mixed images.
     sums: Tensor
     seconds: float
 
@@ -248,26 +239,21 @@ class RunningSums:
     """Loss and correct predictions summed on the device, without a host synchronization.
 
     Attributes:
-        seconds: wall-clock time that whoever adds has counted so far.
+        seconds: wall-clock time, counted by the caller.
     """
 
     def __init__(self, device: torch.device) -> None:
         """Start at zero on ``device``."""
         self.seconds = 0.0
+        # float64: an epoch of float32 losses would lose their last bits in the sum. The counts of
+        # images are known on the host and need no device.
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)
         self._num_clean = 0
         self._num_mixed = 0
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor, *, is_mixed: bool) -> None:
-        """Take in a batch.
-
-        Args:
-            loss: its mean.
-            logits_BK: (B, K).
-            labels_B: (B,) the images' own classes.
-            is_mixed: whether the images were mixed.
-        """
+        """Take in a batch: its mean loss, logits and the images' own classes."""
         batch = len(labels_B)
         correct = (logits_BK.argmax(dim=1) == labels_B).sum().double()
         self._sums[0] += loss.detach().double() * batch
@@ -306,7 +292,7 @@ class RunningSums:
         return SumsState(sums=torch.stack(rows) if rows else torch.empty(0), seconds=self.seconds)
 
     def load_state_dict(self, state: SumsState) -> None:
-        """Continue from a state: further additions give the same bits as without the cut."""
+        """Resume from a state: further additions give the same bits as without the cut."""
         row = state["sums"][current_world().rank]
         self._sums = row[:3].to(self._sums.device, copy=True)
         self._num_clean, self._num_mixed = (int(count) for count in row[3:].tolist())

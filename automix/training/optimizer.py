@@ -8,23 +8,24 @@ from torch import Tensor, nn
 
 from automix.configuration.task import TrainerConfig
 
-# One-cycle starts at this share of the peak; one_cycle and cosine end at 0.
-_FIRST_SHARE = 0.05
+# One-cycle starts at this fraction of the peak; one_cycle and cosine end at 0.
+_ONE_CYCLE_START = 0.05
 _MOMENTUM = 0.9
 _BETAS = (0.9, 0.999)
 _MILESTONE_FACTOR = 0.1
-# The average of the first steps must not be dominated by the initial weights.
 _EMA_WARMUP_STEPS = 10
 
 
 def learning_rate_at(config: TrainerConfig, progress: float) -> float:
-    """Return the learning rate at ``progress``, the share of the training done, in [0, 1]."""
+    """Return the learning rate at ``progress``, the fraction of the run done, in [0, 1]."""
+    # A function of progress, without a counter of its own: nothing to save, and a search on 20
+    # epochs and a replay on 200 have the same curve.
     warmup = config.warmup_fraction
     if progress < warmup:
-        share = progress / warmup
+        rising = progress / warmup
         if config.learning_rate_schedule == "one_cycle":
-            share = _FIRST_SHARE + (1 - _FIRST_SHARE) * share
-        return config.learning_rate * share
+            rising = _ONE_CYCLE_START + (1 - _ONE_CYCLE_START) * rising
+        return config.learning_rate * rising
     falling = (progress - warmup) / (1 - warmup)
     match config.learning_rate_schedule:
         case "one_cycle":
@@ -40,16 +41,14 @@ def learning_rate_at(config: TrainerConfig, progress: float) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.SGD | torch.optim.AdamW:
-    """Return the optimizer of ``config``, without weight decay on norms and biases.
-
-    It is fused: one kernel for all weights, and no wait for the device with a `GradScaler`.
-    """
+    """Return the optimizer of ``config``, without weight decay on norms and biases."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     rate = learning_rate_at(config, 0.0)
+    # Fused: one kernel for all weights, and with a GradScaler no wait for the device.
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=config.betas or _BETAS, fused=True)
     momentum = _MOMENTUM if config.momentum is None else config.momentum
@@ -88,6 +87,8 @@ class AveragedWeights:
     @torch.no_grad()
     def update_(self, step: int) -> None:
         """Take in the weights after optimizer step number ``step`` (from 0)."""
+        # average = d * average + (1 - d) * weights, with d = min(decay, (1 + t) / (10 + t)): the
+        # decay warms up, or the initial weights would dominate the average of the first steps.
         decay = min(self._decay, (1 + step) / (_EMA_WARMUP_STEPS + step))
         torch._foreach_lerp_(*self._pairs, 1 - decay)
         for average, value in zip(*self._counts, strict=True):

@@ -52,7 +52,7 @@ _DISTRIBUTED_OPTIONS: dict[str, Any] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class MicroBatch:
     """The images of one forward pass, as the network gets them."""
 
@@ -164,7 +164,6 @@ class TrainingStep:
                 loss = self.loss(logits, batch)
                 # 5. Backward: gradients of the micro-batches add up in the weights' `.grad`.
                 self.backward(loss)
-            # What is reported is summed on the device.
             sums.add(loss, logits, batch.labels, is_mixed=batch.is_mixed)
         # 6. Update: unscale, clip, set the learning rate, step, forget the gradients.
         self.update(step)
@@ -178,8 +177,8 @@ class TrainingStep:
             (B, C, H, W) float32 images in the memory format of the network, (B,) int64 labels.
         """
         carried = self._carried[number]
-        # A batch is kept for `refresh_every` steps, because its saliency maps are: a map is of use
-        # for the very images it was computed on. Every operator sees the same batches.
+        # A batch is kept for `refresh_every` steps, because its saliency maps are; other operators
+        # see the same batches.
         batch_number = step // self._refresh_every
         carried.saliency.hold(batch_number)
         key = self.batches.layout.key(seed, batch_number, number)
@@ -205,13 +204,10 @@ class TrainingStep:
         number: int = 0,
     ) -> MicroBatch:
         """Mix what `fetch` returned, with the probability of ``decision``."""
-        num_classes = self.batches.num_classes
+        num_classes, carried = self.batches.num_classes, self._carried[number]
         if not is_mixed(decision, key):
             targets = nn.functional.one_hot(labels_B, num_classes).float()
-            return MicroBatch(
-                images=images_BCHW, targets=targets, labels=labels_B, key=key, is_mixed=False
-            )
-        carried = self._carried[number]
+            return MicroBatch(images_BCHW, targets, labels_B, key, is_mixed=False)
         mixed = mix_step(
             decision,
             images_BCHW,
@@ -226,9 +222,7 @@ class TrainingStep:
         # RecursiveMix pastes the batch before; it is kept no longer than an operator needs it.
         needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
         carried.previous = mixed if needs_previous else None
-        return MicroBatch(
-            images=mixed.images, targets=mixed.targets, labels=labels_B, key=key, is_mixed=True
-        )
+        return MicroBatch(mixed.images, mixed.targets, labels_B, key, is_mixed=True)
 
     def keeps_gradients(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """Keep the gradients of a block in this process, unless it is the last of its step."""
@@ -238,9 +232,8 @@ class TrainingStep:
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """Return (B, K) logits in the precision of the configuration."""
-        # Dropout and stochastic depth draw from the global generators. They are seeded for this
-        # pass and restored after it, so that a pass is a function of the key and the weights.
-        # That costs 5 microseconds on a CPU: no need to ask whether the network draws at all.
+        # Dropout and stochastic depth draw from the global generators: seeded for this pass and
+        # restored after it (5 microseconds on a CPU), a pass is a function of key and weights.
         key = batch.key
         seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
         with restored_generators(self._device), self.autocast():
@@ -270,11 +263,7 @@ class TrainingStep:
         torch.autograd.backward(self._scaler.scale(loss))
 
     def update(self, step: int) -> None:
-        """Change the weights by their gradients, and forget the gradients.
-
-        If float16 gradients overflowed, only the scale of later losses changes; the host never
-        learns of it.
-        """
+        """Change the weights by their gradients, and forget the gradients."""
         if self.config.max_grad_norm is not None:
             # The norm to clip is that of the true gradient of the whole step: after the last
             # micro-batch, summed over processes, and without the scale of the loss.
@@ -283,15 +272,17 @@ class TrainingStep:
         rate = learning_rate_at(self.config, step / self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # If float16 gradients overflowed, the device skips the step and lowers the scale of later
+        # losses; the host never learns of it.
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad()
 
     @torch.no_grad()
     def average(self, step: int) -> None:
-        """Average what processes hold in their buffers, then take the weights into the average."""
-        # All-reduced gradients keep the weights of all processes equal; buffers need this. Between
-        # steps every process then holds the same bits, and rank 0 can save for all.
+        """Average the buffers of the processes, then take the weights into the moving average."""
+        # All-reduced gradients keep the weights of all processes equal; buffers need this. Then
+        # all hold the same bits between steps, and rank 0 can save for all.
         size = current_world().size
         if size > 1:
             if self._statistics:
@@ -342,8 +333,8 @@ class TrainingStep:
         if self.averaged:
             self.averaged.model.load_state_dict(updates["average"])
         for number, carried in enumerate(self._carried):
-            share = number * layout.world_size + layout.rank
-            carried.load_state_dict(state["shares"][share], device=self._device)
+            index = number * layout.world_size + layout.rank
+            carried.load_state_dict(state["shares"][index], device=self._device)
 
     def _check_precision(self) -> None:
         # Of some devices torch says so by an exception, of others by a warning and float32.
@@ -362,10 +353,9 @@ class TrainingStep:
 
 @dataclass(slots=True)
 class _Carried:
-    """What a micro-batch hands to the one of the same number in the next step.
+    """The past of one micro-batch: of step t + 1, number m follows number m of step t.
 
-    RecursiveMix and kept saliency maps look back; with two micro-batches per step there are two
-    lines of the past that never touch, as with two processes.
+    So two micro-batches have two pasts that never touch, as two processes have.
     """
 
     saliency: CachedSource

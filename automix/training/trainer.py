@@ -232,7 +232,7 @@ class ClassifierTrainer:
 def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:
     """Return the first step of segment ``index`` and the first step after it.
 
-    A step belongs to the segment whose share of the training it lies in, which is the rule that
+    A step belongs to the segment whose fraction of the training it lies in, which is the rule that
     `Schedule.at(step / total_steps)` follows: both give the same bits in search and replay.
     """
     return -(-index * total_steps // num_segments), -(-(index + 1) * total_steps // num_segments)

@@ -1,4 +1,4 @@
-"""What the processes of `test_worlds` do; each function runs in every process of a world."""
+"""What the processes of `test_distributed` do; each function runs in every process of a world."""
 
 import copy
 import hashlib
