@@ -1,10 +1,13 @@
 """Parsing of the command line into one validated configuration, and its help.
 
-tyro writes the help. It does not parse: its messages are its own, it cannot tell a flag at its
-default from one that was not given, and it takes neither ``null`` nor a section from a file.
+tyro 1.0 writes the help and does not parse. Tried on the mistakes in ``tests/cli``, it takes the
+last of ``--seed 1 --seed=2`` in silence, answers ``--seed x`` with a framed page instead of one
+line, refuses ``null``, ``--dry-run=false`` and ``--task.trainer FILE.yaml``, and validates each
+section on its own, before the file with the rest of it is read.
 """
 
 import difflib
+import inspect
 import textwrap
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -311,16 +314,17 @@ def _print_help(command: Command, argv: Sequence[str]) -> None:
     explained = dict(command.positionals)
     if command.takes_file:
         explained[CONFIG_WORD] = _CONFIG_HELP
-    lines = [
+    description = command.description or inspect.cleandoc(load(command.config).__doc__)
+    paragraphs = [textwrap.fill(text, width=80) for text in description.split("\n\n")]
+    paragraphs += [
         textwrap.fill(f"{word}: {text}.", width=80, subsequent_indent="    ")
         for word, text in explained.items()
     ]
-    summary = command.description or str(load(command.config).__doc__)
     tyro.cli(
         model,
         args=["--help"],
         default=default,
         prog=command.usage,
-        description="\n\n".join([summary, *lines]),
+        description="\n\n".join(paragraphs),
         config=(tyro.conf.EnumChoicesFromValues,),
     )

@@ -299,7 +299,7 @@ _SWEEP = {
 _ENTRIES = (
     Command(
         name="search",
-        summary="learn a mixing schedule: PPO on whole training runs, selection",
+        summary="learn a mixing schedule with PPO over whole training runs",
         handler=_run_experiment,
         config=f"{_CONFIG}:SearchConfig",
         flags=f"{_COMMON}:RunFlags",
@@ -335,7 +335,7 @@ _ENTRIES = (
     ),
     Command(
         name="compare",
-        summary="train several schedules with paired seeds; intervals",
+        summary="compare schedules on paired seeds, with confidence intervals",
         handler=_run_experiment,
         config=f"{_CONFIG}:CompareConfig",
         flags=f"{_COMMON}:RunFlags",
@@ -368,7 +368,7 @@ _ENTRIES = (
     ),
     Command(
         name="ablate",
-        summary="run a sweep of experiments; finished cells never again",
+        summary="run or resume a sweep of experiments",
         description="Run every cell of a sweep that has no result yet, and print its table. Parts "
         "of a sweep have commands of their own: automix ablate list, run-cell and table.",
         handler=_run_sweep,
@@ -401,7 +401,7 @@ _ENTRIES = (
     ),
     Command(
         name="evaluate",
-        summary="measure a trained classifier: calibration, robustness",
+        summary="evaluate a trained classifier: calibration, robustness",
         handler=_evaluate,
         config="automix.experiments.evaluate.config:EvaluateConfig",
         flags="automix.experiments.evaluate.config:EvaluateFlags",
@@ -418,7 +418,7 @@ _ENTRIES = (
     ),
     Command(
         name="probe",
-        summary="find out whether a search can pay, and what it takes",
+        summary="estimate whether a search can pay, before running it",
         handler=_run_experiment,
         config=f"{_CONFIG}:ProbeConfig",
         flags=f"{_COMMON}:RunFlags",
@@ -429,7 +429,7 @@ _ENTRIES = (
     ),
     Command(
         name="transfer",
-        summary="compare rankings on a cheap task and on the real one",
+        summary="compare rankings of operators on a proxy task and on the target",
         handler=_run_experiment,
         config=f"{_CONFIG}:TransferConfig",
         flags=f"{_COMMON}:RunFlags",
@@ -440,14 +440,14 @@ _ENTRIES = (
     ),
     Command(
         name="report",
-        summary="write one HTML page about the runs in a folder",
+        summary="write an HTML report about the runs in a folder",
         description="Write FOLDER/report.html, one self-contained page about the runs in a folder.",
         handler=_write_report,
         positionals={"FOLDER": "folder of a run, or of several"},
     ),
     Command(
         name="show",
-        summary="contact sheets of each operator on your own images",
+        summary="write contact sheets of each operator on your own images",
         handler=_show,
         config=f"{_CONFIG}:ShowConfig",
         positionals={"FOLDER": "folder of images, searched at any depth"},

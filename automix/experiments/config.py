@@ -36,7 +36,7 @@ class SelectionConfig(Config):
 
 
 class SearchConfig(Config):
-    """Learn a schedule: many short training runs, then selection against the constants."""
+    """Learn a schedule on many short training runs, then select against constant operators."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of the search."""
@@ -106,7 +106,7 @@ class CompareConfig(Config):
 
 
 class ShowConfig(Config):
-    """Mix a user's own images with each operator and write contact sheets."""
+    """Mix your own images with each operator and write contact sheets."""
 
     operators: tuple[Operator, ...] = ()
     """Operators to show; all if empty."""
@@ -205,9 +205,9 @@ class CardConfig(Config):
 
 
 class ProbeConfig(SearchConfig):
-    """Find out whether a search can pay: a few constants and random schedules, a few seeds.
+    """Estimate whether a search can pay, from constant and random schedules on a few seeds.
 
-    Takes the configuration of the search that it is about.
+    Takes the configuration of the search.
     """
 
     num_seeds: Annotated[int, Field(ge=2)] = 6
@@ -222,7 +222,7 @@ class ProbeConfig(SearchConfig):
 
 
 class TransferConfig(Config):
-    """Compare the ranking of constant operators on a cheap task and on the one that counts."""
+    """Compare the ranking of constant operators on a cheap proxy task and on the target task."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed from which the seeds of the training runs are derived."""

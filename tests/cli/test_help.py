@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from automix.configuration.arguments import every_field, flag_name
-from automix.configuration.command import Command, load
+from automix.configuration.command import Command
 from automix.experiments.commands import COMMANDS
 from tests.cli.running import RunCommand, leaves
 
@@ -54,14 +54,6 @@ def test_help_lists_every_command(run_command: RunCommand) -> None:
         assert (outcome.code, outcome.err) == (0, "")
         assert all(f"  {command.name.split()[0]} " in outcome.out for command in ON_COMMAND_LINE)
         assert all(command.summary in outcome.out for command in COMMANDS.values())
-
-
-def test_every_name_in_the_table_can_be_imported() -> None:
-    for command in COMMANDS.values():
-        functions = (command.run, command.predict_cost, command.summarize, command.identify)
-        references = (command.config, command.flags, command.cell_config, *functions)
-        assert all(callable(load(reference)) for reference in filter(None, references))
-        assert bool(command.run) == bool(command.predict_cost)
 
 
 def test_help_shows_what_a_file_says(folder: Path, run_command: RunCommand) -> None:

@@ -23,7 +23,7 @@ from automix.configuration.base import (
 from automix.errors import ConfigError
 from automix.experiments.config import SearchConfig
 from automix.experiments.evaluate.config import EvaluateConfig
-from tests.test_plain_yaml import PLAIN
+from tests.configuration.test_base_yaml import PLAIN
 
 
 class Color(StrEnum):
