@@ -19,6 +19,7 @@ SHOWN = {
     "automix.operators.registry.mix",
     "automix.operators.manifold_mixup.manifold_mixup",
     "automix.schedule.Schedule",
+    "envs.mixing_env.MixingEnv",
     *(
         f"{spec.function.__module__}.{spec.function.__name__}"
         for operator, spec in OPERATORS.items()
