@@ -7,7 +7,7 @@ import pytest
 
 from automix.reporting.page import write_report
 from tests.reporting.browser import COMPLAINTS, REQUESTS, Page, chromium
-from tests.reporting.test_report import a_report
+from tests.reporting.test_page import a_report
 
 PHONE = 390
 _LUMINANCE = """(() => {

@@ -13,6 +13,8 @@ from automix.reporting.tables import (
     Column,
     Direction,
     Table,
+    duration_text,
+    number_text,
     table_csv,
     table_json,
 )
@@ -136,3 +138,21 @@ def test_a_cost_as_a_table() -> None:
     assert len(table.rows) == len(COST.stages) + 1
     assert table.rows[-1][0] == "total"
     assert table.rows[-1][1:] == pytest.approx((453.1, 453.1))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0880, "0.0880"), (0.000123, "0.000123"), (123456, "123456"), (0, "0"), (-12.345, "-12.3"),
+     (9.999, "10.00"), (1.5e9, "1.50e+09")],
+)  # fmt: skip
+def test_numbers_are_written_with_three_digits(value: float, text: str) -> None:
+    assert number_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.0123, "12 ms"), (1.05, "1.1 s"), (90, "90 s"), (310, "5.2 min"),
+     (6000, "100 min"), (20000, "5.6 h"), (400000, "4.6 days")],
+)  # fmt: skip
+def test_durations_are_written_in_the_unit_a_reader_would_choose(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
