@@ -1,4 +1,4 @@
-"""Training images that a test knows to be in memory, and how many there are of each class."""
+"""Training images in memory, narrowed to their type, and their number per class."""
 
 import torch
 
@@ -6,7 +6,7 @@ from automix.data.splits import Split, TrainingImages
 
 
 def resident(images: TrainingImages) -> Split:
-    """Return ``images`` as what they are."""
+    """Return ``images`` as the `Split` that they are."""
     assert isinstance(images, Split)
     return images
 

@@ -5,7 +5,6 @@ import logging
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from automix.configuration.data import DataConfig, DataSource, Loading, Placement
 from automix.data.batches import BatchLayout, BatchPreparer, ResidentBatches, TrainingBatches
@@ -80,7 +79,7 @@ def _loaded(config: DataConfig, progress: Progress | None) -> Dataset:
         if chosen_loading(config, listing) is Loading.STREAMING:
             return streamed_data(config, listing, progress=progress)
         return _resident(folder_images(config, listing, progress=progress), config)
-    # Imported here, because torchvision takes about a second to load.
+    # Imported here: torchvision takes about a second to load.
     from automix.data.sources.torchvision_sets import torchvision_images  # noqa: PLC0415
 
     return _resident(torchvision_images(config, progress=progress), config)
@@ -88,6 +87,9 @@ def _loaded(config: DataConfig, progress: Progress | None) -> Dataset:
 
 def digits(size: tuple[int, int] | None = None) -> SourceImages:
     """Return the 1,797 scans of scikit-learn, resized to (height, width) if ``size`` is given."""
+    # Imported here, as torchvision above: scikit-learn takes about a second to load.
+    from sklearn.datasets import load_digits  # noqa: PLC0415
+
     bunch = load_digits()
     # The published values are 0 to 16.
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]

@@ -34,7 +34,7 @@ from automix.errors import DataError
 from automix.random_streams import Stream, stream_generator
 from automix.worker_processes import end_with_parent
 
-Mapping: TypeAlias = Callable[[Callable[[int], Tensor], Iterable[int]], Iterable[Tensor]]
+MapFunction: TypeAlias = Callable[[Callable[[int], Tensor], Iterable[int]], Iterable[Tensor]]
 
 _LOG = logging.getLogger(__name__)
 # Micro-batches that each worker decodes ahead.
@@ -187,7 +187,7 @@ class MicroBatchReader(Dataset[Tensor | str]):
         except DataError as error:
             return str(error)
 
-    def read(self, key: BatchKey, mapping: Mapping) -> Tensor:
+    def read(self, key: BatchKey, mapping: MapFunction) -> Tensor:
         """Return (B, C, H, W) uint8, decoded one by one (`map`) or by threads (`in_order`).
 
         Raises:
