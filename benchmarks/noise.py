@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automix.experiments.compare.run import align
+from automix.experiments.common.summaries import align
 from automix.experiments.config import SearchConfig
 from automix.random_streams import Stream, derived_seed
 from benchmarks.noise_trainings import Trained, train_all

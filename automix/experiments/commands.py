@@ -349,8 +349,8 @@ _ENTRIES = (
     Command(
         name="search_and_compare",
         config=f"{_CONFIG}:SearchAndCompareConfig",
-        run="automix.experiments.sweep.search_and_compare:search_and_compare",
-        predict_cost="automix.experiments.sweep.search_and_compare:predict_cost",
+        run="automix.experiments.sweep.experiments:search_and_compare",
+        predict_cost="automix.experiments.sweep.experiments:predict_search_and_compare_cost",
         identify=f"{_CELL}:identify_search_and_compare",
         measures={
             "test calibrated NLL of the learned schedule": {
@@ -434,9 +434,9 @@ _ENTRIES = (
         config=f"{_CONFIG}:TransferConfig",
         flags=f"{_COMMON}:RunFlags",
         takes_file=True,
-        run="automix.experiments.compare.transfer:transfer",
-        predict_cost="automix.experiments.compare.transfer:predict_cost",
-        summarize="automix.experiments.compare.transfer:format_findings",
+        run="automix.experiments.search.transfer:transfer",
+        predict_cost="automix.experiments.search.transfer:predict_cost",
+        summarize="automix.experiments.search.transfer:format_findings",
     ),
     Command(
         name="report",

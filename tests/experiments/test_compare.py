@@ -21,7 +21,7 @@ BOTH = CompareConfig(
 )
 
 
-def test_both_splits_come_from_one_set_of_trainings(
+def test_both_splits_come_from_one_set_of_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = compare(BOTH, tmp_path / "both")
@@ -30,7 +30,7 @@ def test_both_splits_come_from_one_set_of_trainings(
     for split in ("selection", "test"):
         alone = compare(BOTH.model_copy(update={"split": split}), tmp_path / split)
         assert without_times(alone["splits"]) == {split: without_times(both["splits"])[split]}
-    monkeypatch.setattr(module, "_train_all", None)
+    monkeypatch.setattr(module, "train_all", None)
     assert compare(BOTH, tmp_path / "both") == both
 
 
@@ -40,8 +40,8 @@ def test_the_table_names_splits_schedules_and_statistics(tmp_path: Path) -> None
         assert part in text
 
 
-def test_two_splits_cost_one_set_of_trainings() -> None:
+def test_two_splits_cost_one_set_of_runs() -> None:
     one, both = (
         predict_cost(BOTH.model_copy(update={"split": split})) for split in ("test", "both")
     )
-    assert one.num_trainings == both.num_trainings == 9
+    assert one.num_runs == both.num_runs == 9

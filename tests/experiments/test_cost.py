@@ -36,15 +36,13 @@ def test_slow_networks_are_timed_by_fewer_steps(
         task,
         load_search_data(task.data),
         operators=(Operator.NONE, Operator.CUTMIX),
-        num_trainings=4,
-        evaluations_per_training=0,
+        num_runs=4,
+        evaluations_per_run=0,
         compute=ComputeConfig(workers=2),
     )
     assert sum(timed) == 3 + 2 * steps_per_operator
-    assert estimate.seconds_per_training == pytest.approx(
-        seconds_per_step * estimate.steps_per_training
-    )
-    assert estimate.seconds == pytest.approx(4 / 2 * estimate.seconds_per_training)
+    assert estimate.seconds_per_run == pytest.approx(seconds_per_step * estimate.steps_per_run)
+    assert estimate.seconds == pytest.approx(4 / 2 * estimate.seconds_per_run)
 
 
 def test_evaluations_count_for_all_of_their_images() -> None:
@@ -55,8 +53,8 @@ def test_evaluations_count_for_all_of_their_images() -> None:
             task,
             data,
             operators=(Operator.NONE,),
-            num_trainings=1,
-            evaluations_per_training=evaluations,
+            num_runs=1,
+            evaluations_per_run=evaluations,
             compute=ComputeConfig(),
         ).seconds
         for evaluations in (0, 1000)

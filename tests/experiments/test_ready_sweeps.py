@@ -9,9 +9,8 @@ import pytest
 from automix.configuration.base import Config
 from automix.configuration.command import load
 from automix.experiments.commands import COMMANDS
-from automix.experiments.sweep.cell import run_cell
+from automix.experiments.sweep.cell import Cell, run_cell
 from automix.experiments.sweep.run import Sweep, load_sweep, measures_of
-from automix.experiments.sweep.spec import Cell
 from automix.experiments.sweep.table import build_table, format_table
 
 ROOT = Path(__file__).parents[2]

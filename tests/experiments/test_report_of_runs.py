@@ -13,7 +13,8 @@ from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval
 from automix.experiments.commands import COMMANDS
 from automix.experiments.common.config import ReplayConfig
-from automix.experiments.compare.run import METRICS, compare
+from automix.experiments.common.summaries import METRICS
+from automix.experiments.compare.run import compare
 from automix.experiments.replay.run import ScheduleSource, replay
 from automix.experiments.report.finished_runs import FinishedRun, compared_splits
 from automix.experiments.report.run import write_report

@@ -10,7 +10,7 @@ from automix.errors import CheckpointError, ConfigError
 from automix.experiments.common.run_folder import RunFolder
 from automix.experiments.config import SearchConfig
 from automix.experiments.search import learning
-from automix.experiments.search.run import SCHEDULE_NAME, count_trainings, search
+from automix.experiments.search.run import SCHEDULE_NAME, count_runs, search
 from automix.operator_info import OPERATOR_FACTS
 from automix.schedule import Schedule
 from tests.equality import untouched_generators
@@ -47,14 +47,14 @@ def test_another_seed_finds_other_episodes(finished_search: Path, tmp_path: Path
 def test_worker_processes_change_nothing(finished_search: Path, tmp_path: Path) -> None:
     config = changed(TINY, agent={"workers": "subprocess"}, compute={"workers": 2})
     search(config, tmp_path / "workers")
-    found, expected = outputs(tmp_path / "workers"), outputs(finished_search)
+    result, expected = outputs(tmp_path / "workers"), outputs(finished_search)
     schedules = [
         Schedule.load(folder / SCHEDULE_NAME) for folder in (tmp_path / "workers", finished_search)
     ]
     assert schedules[0].segments == schedules[1].segments
     # The configuration is part of the provenance.
-    del found["schedule"], expected["schedule"]
-    assert found == expected
+    del result["schedule"], expected["schedule"]
+    assert result == expected
 
 
 @pytest.mark.parametrize("searcher", ["ppo", "pbt"])
@@ -105,7 +105,7 @@ def test_the_result_says_what_was_done(finished_search: Path) -> None:
     assert len(constants) == sum(len(OPERATOR_FACTS[name].strength.levels) for name in operators)
     learned = len(standings) - len(constants)
     assert 1 <= learned <= TINY.selection.learned_candidates + 2
-    planned = sum(count_trainings(TINY).values())
+    planned = sum(count_runs(TINY).values())
     assert 0.7 * planned <= result["cost"]["trainings"] <= 1.3 * planned
     # The winner is at least as good as the best constant on the seeds of the final.
     final = [standing for standing in standings if standing["rounds"] == 2]
@@ -180,7 +180,7 @@ def test_numbers_that_do_not_fit_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_diverging_trainings_do_not_end_a_search(tmp_path: Path) -> None:
+def test_diverging_runs_do_not_end_a_search(tmp_path: Path) -> None:
     trainer = TINY.task.trainer.model_copy(update={"learning_rate": 1e30})
     config = changed(TINY, task={"trainer": trainer})
     result = search(config, tmp_path / "run")

@@ -9,7 +9,7 @@ from automix.errors import ConfigError
 from automix.experiments.common.journal import Journal
 from automix.experiments.config import SearchConfig
 from automix.experiments.search.learning import LearningLog
-from automix.experiments.search.run import PROPOSAL_NAME, count_trainings, search
+from automix.experiments.search.run import PROPOSAL_NAME, count_runs, search
 from automix.schedule import Schedule
 from tests.equality import untouched_generators
 from tests.experiments.test_search_interrupted import Interruptions
@@ -32,7 +32,7 @@ def test_interrupted_or_not_the_result_is_the_same(
     with untouched_generators():
         result = search(config, tmp_path / "whole")
     learning = result["cost"]["trainings_by_stage"]
-    assert learning["learning"] == count_trainings(config)["learning"] == 12
+    assert learning["learning"] == count_runs(config)["learning"] == 12
     assert learning["greedy episodes"] == 0
     for place, calls in (("on_episode", (2, 7)), ("save", (1, 3))):
         stops = Interruptions(*calls)

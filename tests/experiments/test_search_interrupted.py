@@ -1,4 +1,4 @@
-"""A search that is stopped anywhere goes on, and finds what it would have found."""
+"""A search that is stopped anywhere resumes, with the result of an uninterrupted one."""
 
 import logging
 from collections.abc import Callable

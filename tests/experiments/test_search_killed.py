@@ -42,8 +42,8 @@ def kill_until_it_ends(script: Path, folder: Path, name: str, *, seconds: float)
     generator = random.Random(0)
     for attempt in range(100):
         process = start(script, folder, name)
-        share = 0.35 + 0.25 * generator.random() + 0.1 * attempt
-        deadline = time.monotonic() + share * seconds
+        fraction = 0.35 + 0.25 * generator.random() + 0.1 * attempt
+        deadline = time.monotonic() + fraction * seconds
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         if process.poll() is not None:

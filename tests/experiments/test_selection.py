@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome
 from automix.experiments.config import SelectionConfig
-from automix.experiments.search.selection import Candidate, Standing, planned_trainings, select
+from automix.experiments.search.selection import Candidate, Standing, planned_runs, select
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule
 from automix.training.metrics import EvalMetrics
@@ -26,7 +26,7 @@ def candidate(number: int, *, is_constant: bool = False, is_proposal: bool = Fal
     )
 
 
-class Trainings:
+class FakeRuns:
     """Pretends to train: losses are drawn from a mean per candidate and a seed."""
 
     def __init__(self, means: Sequence[float], *, noise: float, salt: int = 0) -> None:
@@ -62,10 +62,10 @@ CONFIGS = st.builds(
 
 def run(
     means: Sequence[float], constants: int, config: SelectionConfig, *, noise: float = 0.3
-) -> tuple[list[Standing], Trainings]:
-    trainings = Trainings(means, noise=noise)
+) -> tuple[list[Standing], FakeRuns]:
+    fake_runs = FakeRuns(means, noise=noise)
     candidates = [candidate(number, is_constant=number < constants) for number in range(len(means))]
-    return select(candidates, config, seed=7, run=trainings), trainings
+    return select(candidates, config, seed=7, run=fake_runs), fake_runs
 
 
 @settings(max_examples=40)
@@ -73,13 +73,13 @@ def run(
 def test_the_winner_is_never_worse_than_the_best_constant_of_the_final(
     means: list[float], constants: int, config: SelectionConfig
 ) -> None:
-    standings, trainings = run(means, constants, config)
+    standings, fake_runs = run(means, constants, config)
     final = [standing for standing in standings if standing.rounds == config.rounds]
     assert standings[: len(final)] == final
     assert [standing.mean for standing in final] == sorted(standing.mean for standing in final)
     # All of the final were trained with the same seeds.
     assert len({len(standing.losses) for standing in final}) == 1
-    assert len(trainings.jobs) == planned_trainings(config, num_candidates=len(means))
+    assert len(fake_runs.jobs) == planned_runs(config, num_candidates=len(means))
     if constants:
         kept = [standing for standing in final if standing.candidate.is_constant]
         assert kept
@@ -88,7 +88,7 @@ def test_the_winner_is_never_worse_than_the_best_constant_of_the_final(
 
 @settings(max_examples=40)
 @given(MEANS, CONFIGS)
-def test_the_best_constant_after_every_round_goes_on(
+def test_the_best_constant_after_every_round_stays(
     means: list[float], config: SelectionConfig
 ) -> None:
     constants = max(1, len(means) // 2)
@@ -115,12 +115,12 @@ def test_the_proposal_reaches_the_last_round_beside_the_best_of_the_others(
         candidate(number, is_constant=number < constants, is_proposal=number == worst)
         for number in range(len(means))
     ]
-    trainings = Trainings(means, noise=0.0)
-    standings = select(candidates, config, seed=7, run=trainings)
+    fake_runs = FakeRuns(means, noise=0.0)
+    standings = select(candidates, config, seed=7, run=fake_runs)
     final = [standing.candidate.name for standing in standings if standing.rounds == config.rounds]
     assert f"candidate {worst}" in final
     assert f"candidate {int(np.argmin(means))}" in final
-    assert len(trainings.jobs) == planned_trainings(config, num_candidates=len(means))
+    assert len(fake_runs.jobs) == planned_runs(config, num_candidates=len(means))
 
 
 @pytest.mark.parametrize(
@@ -134,18 +134,18 @@ def test_the_proposal_reaches_the_last_round_beside_the_best_of_the_others(
 )
 def test_halves_leave_and_seeds_double(num_candidates: int, expected: list[int]) -> None:
     config = SelectionConfig(first_seeds=2, rounds=4)
-    _, trainings = run([0.5] * num_candidates, 1, config)
-    assert trainings.rounds == expected
-    assert planned_trainings(config, num_candidates=num_candidates) == sum(expected)
+    _, fake_runs = run([0.5] * num_candidates, 1, config)
+    assert fake_runs.rounds == expected
+    assert planned_runs(config, num_candidates=num_candidates) == sum(expected)
 
 
 def test_seeds_are_shared_within_a_round_and_fresh_in_the_next() -> None:
-    _, trainings = run([0.5] * 4, 1, SelectionConfig(first_seeds=2, rounds=2))
-    first, second = trainings.jobs[: 4 * 2], trainings.jobs[4 * 2 :]
+    _, fake_runs = run([0.5] * 4, 1, SelectionConfig(first_seeds=2, rounds=2))
+    first, second = fake_runs.jobs[: 4 * 2], fake_runs.jobs[4 * 2 :]
     seeds = [{job.seed for job in jobs} for jobs in (first, second)]
-    assert [len(each) for each in seeds] == [2, 4]
+    assert [len(of_round) for of_round in seeds] == [2, 4]
     assert not seeds[0] & seeds[1]
-    assert {job.splits for job in trainings.jobs} == {("selection",)}
+    assert {job.splits for job in fake_runs.jobs} == {("selection",)}
     for jobs in (first, second):
         pairs = {(job.schedule.decision_hash(), job.seed) for job in jobs}
         assert len(pairs) == len(jobs)
@@ -168,7 +168,7 @@ def test_a_clearly_best_candidate_wins_wherever_it_stands() -> None:
             assert standing.to_winner.low > 0
 
 
-def test_diverged_trainings_lose() -> None:
+def test_diverged_runs_lose() -> None:
     means = [math.nan, 0.3, math.inf, 0.2]
     standings, _ = run(means, 1, SelectionConfig(first_seeds=2, rounds=2), noise=0.0)
     names = [standing.candidate.name for standing in standings[:3]]

@@ -7,7 +7,7 @@ import pytest
 
 from automix.evaluation.significance import holm, paired_p_value
 from automix.evaluation.statistics import paired_difference, probability_of_improvement
-from automix.experiments.compare.run import HEADINGS, Series, align, summarize, summary_cells
+from automix.experiments.common.summaries import HEADINGS, Series, align, summarize, summary_cells
 from automix.reporting.tables import Direction
 
 
@@ -36,8 +36,8 @@ def test_a_summary_holds_what_the_statistics_say() -> None:
     improvement = probability_of_improvement(-BETTER, -BASE, paired=True)
     assert better["probability_of_improvement"]["estimate"] == improvement.estimate == 1.0
     p_values = [paired_p_value(values, BASE, seed=5) for values in (BETTER, SAME)]
-    assert [each["p_value"] for each in (better, same)] == p_values
-    assert [each["p_value_holm"] for each in (better, same)] == list(holm(p_values))
+    assert [row["p_value"] for row in (better, same)] == p_values
+    assert [row["p_value_holm"] for row in (better, same)] == list(holm(p_values))
     assert better["p_value_holm"] == 2 * better["p_value"]
     assert base["mean"] == pytest.approx(BASE.mean())
     assert base["standard_deviation"] == pytest.approx(BASE.std(ddof=1))

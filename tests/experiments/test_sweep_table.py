@@ -8,8 +8,14 @@ import pytest
 
 from automix.errors import CheckpointError
 from automix.evaluation.statistics import paired_difference
-from automix.experiments.sweep.cell import RESULT_NAME, run_cell
-from automix.experiments.sweep.spec import Cell, MeasureConfig, SweepConfig, expand_sweep
+from automix.experiments.sweep.cell import (
+    RESULT_NAME,
+    Cell,
+    MeasureConfig,
+    SweepConfig,
+    expand_sweep,
+    run_cell,
+)
 from automix.experiments.sweep.table import build_table, format_table, write_table
 from automix.reporting.tables import Direction
 from tests.experiments.toy_experiment import ToyConfig, run_toy

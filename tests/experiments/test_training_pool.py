@@ -59,13 +59,13 @@ def run(path: Path, jobs: Sequence[TrainingJob], pool: Pool) -> tuple[list[str],
     count, before = Count(), len(pool.seeds)
     outcomes = run_jobs(jobs, pool, Journal(path), count)
     assert count.run == len(pool.seeds) - before
-    return [str(each) for each in outcomes], count.run + count.skipped
+    return list(map(str, outcomes)), count.run + count.skipped
 
 
 EXPECTED = [str(outcome(job.seed)) for job in JOBS], 4
 
 
-def test_what_was_interrupted_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_command_resumes(tmp_path: Path) -> None:
     path = tmp_path / "outcomes.jsonl"
     first, second, third = Pool(stop_after=2), Pool(), Pool()
     with pytest.raises(KeyboardInterrupt):

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from automix.configuration.base import Config
 from automix.errors import ConfigError
+from automix.experiments.sweep.cell import Cell, SweepConfig, expand_sweep
 from automix.experiments.sweep.scheduler import run_sweep
-from automix.experiments.sweep.spec import Cell, SweepConfig, expand_sweep
 from automix.experiments.sweep.table import build_table, write_table
 
 LOG_NAME = "starts.txt"

@@ -1,9 +1,8 @@
-"""What a command will cost, measured on a few steps before anything is written."""
+"""Predicted cost of a command, measured on a few steps before anything is written."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 
@@ -20,6 +19,7 @@ _WARMUP_STEPS = 3
 # takes seconds, and whoever asks for a prediction does not want to wait minutes for it.
 _TIMED_STEPS = 20
 _TIMED_SECONDS = 1.0
+# Of an evaluation, whose time grows in proportion to its images.
 _TIMED_IMAGES = 512
 
 
@@ -28,37 +28,33 @@ class CostEstimate:
     """Predicted cost of a command.
 
     Attributes:
-        num_trainings: how many classifiers are trained.
-        seconds_per_training: mean time of one, with its evaluations.
+        num_runs: training runs.
+        seconds_per_run: mean time of one, with its evaluations.
         seconds: wall-clock time of all of them on the configured workers.
-        steps_per_training: optimizer steps of one training run.
+        steps_per_run: optimizer steps of one.
     """
 
-    num_trainings: int
-    seconds_per_training: float
+    num_runs: int
+    seconds_per_run: float
     seconds: float
-    steps_per_training: int
+    steps_per_run: int
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: "CostEstimate") -> "CostEstimate":
         """Return the cost of one after the other; steps are those of the longer training runs."""
-        count = self.num_trainings + other.num_trainings
-        trained = (
-            self.num_trainings * self.seconds_per_training
-            + other.num_trainings * other.seconds_per_training
-        )
-        return replace(
-            self,
-            num_trainings=count,
-            seconds_per_training=trained / count,
+        count = self.num_runs + other.num_runs
+        seconds = self.num_runs * self.seconds_per_run + other.num_runs * other.seconds_per_run
+        return CostEstimate(
+            num_runs=count,
+            seconds_per_run=seconds / count,
             seconds=self.seconds + other.seconds,
-            steps_per_training=max(self.steps_per_training, other.steps_per_training),
+            steps_per_run=max(self.steps_per_run, other.steps_per_run),
         )
 
     def describe(self) -> str:
-        """Return one line for people."""
+        """Return one line of text."""
         return (
-            f"{self.num_trainings} training runs of {self.steps_per_training} steps, about "
-            f"{self.seconds_per_training:.3g} s each: about {format_seconds(self.seconds)}"
+            f"{self.num_runs} training runs of {self.steps_per_run} steps, about "
+            f"{self.seconds_per_run:.3g} s each: about {format_seconds(self.seconds)}"
         )
 
 
@@ -67,8 +63,8 @@ def estimate_cost(
     data: SearchData,
     *,
     operators: Sequence[Operator],
-    num_trainings: int,
-    evaluations_per_training: int,
+    num_runs: int,
+    evaluations_per_run: int,
     compute: ComputeConfig,
 ) -> CostEstimate:
     """Time a few steps of each operator and an evaluation, and scale them up.
@@ -76,34 +72,40 @@ def estimate_cost(
     Args:
         task: what is trained.
         data: its splits.
-        operators: what batches are mixed with, in equal shares.
-        num_trainings: training runs of the command.
-        evaluations_per_training: passes over reward split and probe in one training run.
+        operators: batches are mixed with these, each equally often.
+        num_runs: training runs of the command.
+        evaluations_per_run: passes over reward split and probe in one training run.
         compute: workers that share the training runs, and threads of each.
     """
     torch.set_num_threads(compute.threads)
     trainer = build_trainer(task, data, seed=0)
+    # Untimed: the first steps allocate memory and choose kernels.
     trainer.train(
         Decision(operator=Operator.NONE), num_steps=min(_WARMUP_STEPS, trainer.total_steps)
     )
+    # seconds of a run = steps * mean over operators of seconds per step
+    #                   + evaluations * seconds per evaluation
+    # A learned policy may prefer the slow operators; that is not known before the search.
     per_step = [_seconds_per_step(trainer, operator) for operator in operators]
     # A replay may do without one of these splits, or without both.
     split = next(filter(len, (data.reward, data.selection)), None)
     per_evaluation = _seconds_per_evaluation(trainer, split) if split else 0.0
-    per_training = trainer.total_steps * sum(per_step) / len(per_step)
-    per_training += evaluations_per_training * per_evaluation
+    per_run = trainer.total_steps * sum(per_step) / len(per_step)
+    per_run += evaluations_per_run * per_evaluation
     return CostEstimate(
-        num_trainings=num_trainings,
-        seconds_per_training=per_training,
-        seconds=per_training * num_trainings / compute.workers,
-        steps_per_training=trainer.total_steps,
+        num_runs=num_runs,
+        seconds_per_run=per_run,
+        seconds=per_run * num_runs / compute.workers,
+        steps_per_run=trainer.total_steps,
     )
 
 
 def _seconds_per_step(trainer: ClassifierTrainer, operator: Operator) -> float:
     decision = Decision(operator=operator)
+    # Each operator starts from fresh weights, as all of them do in a training run.
     trainer.reset(0)
     first = trainer.train(decision, num_steps=1).seconds
+    # The first step decides how many more there is time for.
     count = min(_TIMED_STEPS, trainer.total_steps - 1, int(_TIMED_SECONDS / first))
     return trainer.train(decision, num_steps=count).seconds / count if count > 0 else first
 

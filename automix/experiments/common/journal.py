@@ -36,7 +36,9 @@ class Journal:
         """Record a unit that took the time since the last `get` or `add`."""
         now = time.perf_counter()
         waited, self._started = now - self._started, now
+        # Python writes NaN, and reads it again: the losses of a run that diverged.
         line = json.dumps({"key": key, "waited_seconds": waited} | result)
+        # Flushed by the close, without fsync: a power cut costs the last units, a kill none.
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
         # In memory only once it is on disk: an interrupt in between must not hide a missing line.
@@ -45,6 +47,7 @@ class Journal:
 
     def _read(self) -> None:
         content = self._path.read_bytes() if self._path.exists() else b""
+        # Bytes, not text: a crash may have left half of a character, or a block of zeros.
         size = 0
         for line in content.splitlines(keepends=True):
             if not line.endswith(b"\n"):

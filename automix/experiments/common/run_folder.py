@@ -39,6 +39,7 @@ ENVIRONMENT_NAME = "environment.json"
 METRICS_NAME = "metrics.jsonl"
 RESULT_NAME = "result.json"
 _LOCK_NAME = ".lock"
+# Their versions are in every result: the ones whose numerics have changed between releases.
 _PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "stable-baselines3", "pydantic")
 _SECONDS_BETWEEN_LINES = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -111,8 +112,10 @@ class RunFolder:
         with (self.path / METRICS_NAME).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **values}) + "\n")
         if self._board is None:
+            # Opened with the first number: reading a finished run leaves no empty event file.
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_from)
         for name, value in values.items():
+            # TensorBoard draws numbers; text, such as a schedule, is in the file alone.
             if isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)
 
@@ -132,6 +135,7 @@ class RunFolder:
         self._purge_from = next_step
         path = self.path / METRICS_NAME
         if path.exists():
+            # Cut in place: `tail -f` and other readers keep following the same file.
             lines = path.read_bytes().splitlines(keepends=True)
             with path.open("r+b") as stream:
                 stream.truncate(sum(map(len, lines[:num_lines])))
@@ -195,6 +199,7 @@ class ProgressBar:
 
     def __enter__(self) -> Self:
         """Show the start."""
+        # In a log file, a bar that redraws itself would be thousands of lines.
         if self._is_shown and sys.stderr.isatty():
             self._live = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}"),
@@ -238,6 +243,7 @@ class ProgressBar:
 
     def _line(self, now: float, note: str) -> str:
         elapsed = now - self._started
+        # By the units of this attempt: those of an earlier one took none of this time.
         rate = (self._done - self._first) / elapsed if elapsed else 0.0
         remaining = (self._total - self._done) / rate if rate else 0.0
         text = f"{self._title}: {self._done}/{self._total}, {format_seconds(elapsed)} spent"
@@ -270,6 +276,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         """Take over the two signals."""
+        # Python refuses signal handlers elsewhere.
         if threading.current_thread() is threading.main_thread():
             self._previous_handlers = {
                 number: signal.signal(number, self._take) for number in _SIGNALS

@@ -26,11 +26,11 @@ SplitName = Literal["reward", "selection", "test"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """One training to run.
+    """A training run to be done.
 
     Attributes:
         schedule: how its batches are mixed.
-        seed: names its initialization, order and draws.
+        seed: of its initialization, order and draws.
         splits: where the trained classifier is evaluated; at least one.
     """
 
@@ -46,7 +46,7 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOutcome:
-    """What came of a training run.
+    """Result of a training run.
 
     Attributes:
         metrics: the trained classifier on each split of the job.
@@ -61,7 +61,7 @@ class TrainingOutcome:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Self:
         """Return the outcome whose `dataclasses.asdict` is ``values``."""
-        metrics = {split: EvalMetrics(**each) for split, each in values["metrics"].items()}
+        metrics = {split: EvalMetrics(**row) for split, row in values["metrics"].items()}
         return cls(metrics=metrics, seconds=values["seconds"], diverged=values["diverged"])
 
 
@@ -75,11 +75,14 @@ class TrainingPool:
 
     def __init__(self, task: TaskConfig, compute: ComputeConfig, *, with_test: bool) -> None:
         self._executor: ProcessPoolExecutor | None = None
+        # Built with the first job, not here: a finished journal needs no data in memory.
         if compute.workers == 1:
             self._build_worker = functools.cache(
                 functools.partial(_Worker, task, with_test=with_test)
             )
             return
+        # Threads are set in each worker, because they decide the last bits of a sum: the outcome of
+        # a job must not depend on which process runs it.
         self._executor = ProcessPoolExecutor(
             max_workers=compute.workers,
             mp_context=multiprocessing.get_context(start_method(__name__)),
@@ -100,6 +103,7 @@ class TrainingPool:
         """Stop the workers; when interrupted, without waiting for training runs in progress."""
         if self._executor is None:
             return
+        # Somebody pressed Ctrl-C: a training run in progress may take hours.
         if kind is not None:
             for process in multiprocessing.active_children():
                 process.kill()
@@ -112,14 +116,16 @@ class TrainingPool:
         return self._executor.map(_run_job, jobs)
 
 
+# An executor hands its processes no object of their own, so the worker of each is a global.
 _worker: "_Worker | None" = None
 
 
 class _Worker:
-    """What a worker process keeps between jobs."""
+    """A classifier and its data, kept between jobs."""
 
     def __init__(self, task: TaskConfig, *, with_test: bool) -> None:
         self._task = task
+        # Without the test split where no job asks for it: what is not in memory cannot leak.
         data: Dataset | SearchData = (
             load_data(task.data) if with_test else load_search_data(task.data)
         )
@@ -128,16 +134,18 @@ class _Worker:
         self._trainer: ClassifierTrainer | None = None
 
     def run(self, job: TrainingJob) -> TrainingOutcome:
+        # A reset gives the bits of a new trainer without building one.
         if self._trainer is None:
             self._trainer = build_trainer(self._task, self._search, seed=job.seed)
         else:
             self._trainer.reset(job.seed)
         seconds = sum(train.seconds for _, train in self._trainer.replay(job.schedule))
+        # Once, at the end: all splits of a job come from the same weights.
         metrics = {name: self._trainer.evaluate(self._split(name)) for name in job.splits}
         return TrainingOutcome(
             metrics=metrics,
             seconds=seconds,
-            diverged=any(math.isnan(each.nll) for each in metrics.values()),
+            diverged=any(math.isnan(result.nll) for result in metrics.values()),
         )
 
     def _split(self, name: SplitName) -> Split:
@@ -166,11 +174,14 @@ def run_jobs(
     bar: ProgressBar,
 ) -> list[TrainingOutcome]:
     """Return the outcomes in the order of ``jobs``; only those not in the journal are trained."""
+    # By key: jobs that are equal, in this call or an earlier attempt, are run once.
     missing = {job.key: job for job in jobs if journal.get(job.key) is None}
     bar.skip(len(jobs) - len(missing))
     for key, outcome in zip(missing, train(list(missing.values())), strict=True):
+        # Recorded before it is counted: whatever the bar shows as done is on disk.
         journal.add(key, dataclasses.asdict(outcome))
         bar.advance()
+    # From the journal also when just run, so that a resumed command sees the same values.
     return [TrainingOutcome.from_plain(journal.results[job.key]) for job in jobs]
 
 

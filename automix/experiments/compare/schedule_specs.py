@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
 
 from automix.configuration.base import did_you_mean, scalar_of
 from automix.errors import ConfigError
@@ -44,12 +43,12 @@ _KINDS += "shuffled:FILE, marginal_matched:FILE, ramp:OPERATOR or mix_then_off:O
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ScheduleEntry:
     """One row of a comparison.
 
     Attributes:
-        name: what it is called in tables; unique.
-        schedule_for: the schedule of training number i; the same for every i but for random,
+        name: unique; its row in tables.
+        schedule_for: the schedule of training run number i; the same for every i but for random,
             shuffled and marginal-matched entries.
     """
 
@@ -58,26 +57,22 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """What descriptions are read with."""
+class _Context:
+    """Context in which descriptions are read."""
 
     environment: EnvironmentConfig
     seed: int
     named: Mapping[str, Schedule]
 
     def load(self, text: str) -> tuple[str, Schedule]:
-        """Return a schedule and what it is called."""
+        """Return the name and the schedule of a file, or of a named schedule."""
         if text in self.named:
             return text, self.named[text]
         path = Path(text)
         return _file_name(path), Schedule.load(path)
 
 
-class _Builder(Protocol):
-    def __call__(self, schedule: Schedule, *, seed: int) -> Schedule: ...
-
-
-_DRAWN_FROM_FILES: Mapping[str, _Builder] = MappingProxyType(
+_DRAWN_FROM_FILES: Mapping[str, Callable[..., Schedule]] = MappingProxyType(
     {"shuffled": shuffled_in_time, "marginal_matched": marginal_matched}
 )
 
@@ -88,26 +83,28 @@ def parse_entries(
     *,
     seed: int,
     named: Mapping[str, Schedule] = MappingProxyType({}),
-) -> list[Entry]:
+) -> list[ScheduleEntry]:
     """Return the entries that ``texts`` describe; equal names are kept once.
 
     Args:
         texts: paths of schedule files or descriptions, see `CompareConfig.schedules`.
         environment: decisions and number of segments of random schedules.
-        seed: names the draws of random and shuffled schedules.
+        seed: of the draws of random and shuffled schedules.
         named: schedules that a text may name where it would name a file.
 
     Raises:
         ConfigError: a description does not fit.
         ScheduleError: a file is missing or is not a schedule.
     """
-    entries: dict[str, Entry] = {}
-    source = _Source(environment=environment, seed=seed, named=named)
+    # In the order of the texts, which is that of the table: the first is the baseline.
+    entries: dict[str, ScheduleEntry] = {}
+    context = _Context(environment=environment, seed=seed, named=named)
     for text in texts:
-        for entry in _parse(text, source):
+        for entry in _parse(text, context):
+            # `constants` holds `none` as well: what was named before is not trained twice.
             first = entries.setdefault(entry.name, entry)
-            if not _same(first, entry):
-                # Two files in folders of one name: neither is dropped.
+            if not _is_same(first, entry):
+                # Two files in folders of one name: neither is dropped, the second goes by its path.
                 entries.setdefault(text, dataclasses.replace(entry, name=text))
     return list(entries.values())
 
@@ -126,6 +123,7 @@ def build_schedule(text: str, environment: EnvironmentConfig, *, seed: int) -> S
 
 def schedule_files(texts: Sequence[str], *, named: Collection[str] = ()) -> list[Path]:
     """Return the schedule files that ``texts`` name but for those in ``named``; some may lack."""
+    # For the hash of a sweep's cell: it must change with the content of these files.
     files = []
     for text in texts:
         kind, _, argument = text.partition(":")
@@ -135,16 +133,17 @@ def schedule_files(texts: Sequence[str], *, named: Collection[str] = ()) -> list
     return files
 
 
-def _parse(text: str, source: _Source) -> list[Entry]:
+def _parse(text: str, context: _Context) -> list[ScheduleEntry]:
     kind, _, argument = text.partition(":")
-    environment = source.environment
+    environment = context.environment
+    # What is no description is a file: its name may be anything, so files come last.
     match kind, argument:
         case "none", "":
             entries = [_constant(Decision(operator=Operator.NONE))]
         case "constants", "":
             entries = [_constant(choice) for choice in constant_decisions(environment.operators)]
         case "random", "":
-            entries = [_random(environment, source.seed)]
+            entries = [_random(environment, context.seed)]
         case "constant", _:
             entries = [_constant(_decision(argument))]
         case "ramp", _:
@@ -153,47 +152,49 @@ def _parse(text: str, source: _Source) -> list[Entry]:
         case "mix_then_off", _:
             entries = [_fixed(text, mix_then_off(Decision(operator=_mixing(argument))))]
         case (("shuffled" | "marginal_matched"), _):
-            entries = [_drawn(kind, argument, source)]
+            entries = [_drawn(kind, argument, context)]
         case _:
-            entries = [_from_file(text, source)]
+            entries = [_from_file(text, context)]
     return entries
 
 
-def _constant(decision: Decision) -> Entry:
+def _constant(decision: Decision) -> ScheduleEntry:
     return _fixed(decision.label(), constant_schedule(decision))
 
 
-def _fixed(name: str, schedule: Schedule) -> Entry:
-    return Entry(name=name, schedule_for=lambda _: schedule)
+def _fixed(name: str, schedule: Schedule) -> ScheduleEntry:
+    return ScheduleEntry(name=name, schedule_for=lambda _: schedule)
 
 
-def _random(environment: EnvironmentConfig, seed: int) -> Entry:
+def _random(environment: EnvironmentConfig, seed: int) -> ScheduleEntry:
     choices = ActionCodec(environment).decisions()
 
     def draw(index: int) -> Schedule:
+        # From the number of the run, not its seed: the schedule is independent of the run's noise.
         draw_seed = derived_seed(seed, Stream.POLICY, step=index)
         return random_schedule(choices, num_segments=environment.num_segments, seed=draw_seed)
 
-    return Entry(name="random", schedule_for=draw)
+    return ScheduleEntry(name="random", schedule_for=draw)
 
 
-def _drawn(kind: str, argument: str, source: _Source) -> Entry:
+def _drawn(kind: str, argument: str, context: _Context) -> ScheduleEntry:
     """Return an entry that draws from a given schedule, anew for each training run."""
-    name, schedule = source.load(argument)
+    name, schedule = context.load(argument)
     builder = _DRAWN_FROM_FILES[kind]
 
     def draw(index: int) -> Schedule:
-        return builder(schedule, seed=derived_seed(source.seed, Stream.POLICY, step=index))
+        return builder(schedule, seed=derived_seed(context.seed, Stream.POLICY, step=index))
 
-    return Entry(name=f"{kind.replace('_', '-')} {name}", schedule_for=draw)
+    return ScheduleEntry(name=f"{kind.replace('_', '-')} {name}", schedule_for=draw)
 
 
-def _from_file(text: str, source: _Source) -> Entry:
+def _from_file(text: str, context: _Context) -> ScheduleEntry:
     path = Path(text)
-    if text not in source.named and (not text or (path.suffix != ".json" and not path.exists())):
+    # A missing *.json is a missing file; anything else is taken for a misspelt description.
+    if text not in context.named and (not text or (path.suffix != ".json" and not path.exists())):
         hint = did_you_mean(text.partition(":")[0], _NAMES)
         raise ConfigError(f"schedules: expected {_KINDS}, got {text!r}{hint}")
-    return _fixed(*source.load(text))
+    return _fixed(*context.load(text))
 
 
 def _file_name(path: Path) -> str:
@@ -201,7 +202,8 @@ def _file_name(path: Path) -> str:
     return path.stem if path.stem != "schedule" else path.resolve().parent.name or path.stem
 
 
-def _same(first: Entry, second: Entry) -> bool:
+def _is_same(first: ScheduleEntry, second: ScheduleEntry) -> bool:
+    # Entries that draw have the same seed, so their first schedules tell them apart.
     return first.schedule_for(0).decision_hash() == second.schedule_for(0).decision_hash()
 
 
@@ -224,8 +226,10 @@ def _mixing(name: str) -> Operator:
 
 def _decision(text: str) -> Decision:
     name, *numbers = text.split(":")
+    # Checked here: zip below would drop a third number silently.
     if len(numbers) > 2:
         raise ConfigError(f"schedules: expected OPERATOR[:STRENGTH[:PROBABILITY]], got {text!r}")
+    # Numbers are read as in YAML, so that the messages are those of a configuration.
     values = dict(zip(("strength", "probability"), map(scalar_of, numbers), strict=False))
     return Decision.from_mapping(
         {"operator": _operator(name), **values}, source=f"schedules: constant:{text}"
@@ -235,6 +239,7 @@ def _decision(text: str) -> Decision:
 def describe(path: Path) -> str:
     """Return the segments and the provenance of a schedule file as text."""
     schedule = Schedule.load(path)
+    # A segment ends where the next begins; the last one, with the training run.
     ends = [segment.start for segment in schedule.segments[1:]] + [1.0]
     lines = [f"{path}: {len(schedule.segments)} segments, version {schedule.version}"]
     for segment, end in zip(schedule.segments, ends, strict=True):

@@ -244,8 +244,8 @@ def predict_cost(config: ReplayConfig, source: ReplaySource) -> CostEstimate:
         config.task,
         load_data(config.task.data).seen,
         operators=source.operators,
-        num_trainings=1,
-        evaluations_per_training=2 + config.validations,
+        num_runs=1,
+        evaluations_per_run=2 + config.validations,
         compute=config.compute.model_copy(update={"workers": 1}),
     )
 

@@ -12,7 +12,7 @@ from automix.configuration.task import TaskConfig
 from automix.errors import DataError
 from automix.evaluation.statistics import Interval
 from automix.experiments.common.config import ReplayConfig
-from automix.experiments.compare.run import METRICS
+from automix.experiments.common.summaries import METRICS
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import (
     ComparedSplit,

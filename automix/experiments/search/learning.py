@@ -1,8 +1,9 @@
-"""The learning stage of a search: episodes, policies, log."""
+"""Learning stage of a search: searchers learn from the outcomes of whole training runs."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -22,7 +23,7 @@ from agents.ppo import (
     policy_of,
     train_ppo,
 )
-from agents.searchers import RandomSearch, Searcher, TreeParzenSearch, train_population
+from agents.searchers import RandomSearch, TreeParzenSearch, train_population
 from automix.data.splits import SearchData
 from automix.experiments.common.run_folder import ProgressBar, RunFolder
 from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome, TrainingPool
@@ -36,11 +37,19 @@ from envs.rewards import Potential
 from envs.vector import choose_kind, make_vec_env, stop_vec_env
 
 CHECKPOINTS_NAME = "checkpoints"
+POLICY_NAME = "policy"
+# Greedy episodes differ in their training seeds, because the policy reacts to what it observes.
+NUM_GREEDY = 4
+# Episodes whose mean potential the progress bar shows.
 _NUM_RECENT = 32
+_LOG = logging.getLogger(__name__)
+
+Proposals = list[tuple[str, Schedule]]
+"""Names and schedules, the most promising first; the same schedule may come more than once."""
 
 
 class LearningLog:
-    """Finished episodes of a search in a run folder; an interrupted one goes on from here.
+    """Finished episodes of a search in a run folder; an interrupted one resumes from here.
 
     Attributes:
         episodes: finished training runs in the order in which they ended.
@@ -49,18 +58,19 @@ class LearningLog:
     """
 
     def __init__(self, run: RunFolder) -> None:
-        """Read what is there, and drop what was logged after it."""
+        """Read the newest checkpoint, and drop what was logged after it."""
         self._run = run
         self._bar: ProgressBar | None = None
         self._checkpoints = CheckpointFolder(run.path / CHECKPOINTS_NAME, keep=2)
         state = self._checkpoints.load_newest()
-        # Episodes and updates of the policy count their steps differently: nothing is hidden.
+        # Episodes and updates of the policy count their steps differently: hide none of them.
         run.keep_metrics(state["metrics_lines"] if state else 0, next_step=None)
         self.episodes: list[Episode] = [
             Episode.from_dict(values) for values in (state["episodes"] if state else ())
         ]
         self.agent: AgentState | None = state["agent"] if state else None
         self.is_learned: bool = state["is_learned"] if state else False
+        # Time since the last checkpoint of an interrupted attempt is lost with its episodes.
         self._seconds_before: float = state["seconds"] if state else 0.0
         self._started = time.perf_counter()
 
@@ -71,17 +81,19 @@ class LearningLog:
             return self._seconds_before
         return self._seconds_before + time.perf_counter() - self._started
 
-    def show_on(self, bar: ProgressBar) -> None:
-        """Advance ``bar`` with every episode from now on."""
-        self._bar = bar
+    @contextlib.contextmanager
+    def shown(self, *, total: int) -> Iterator[None]:
+        """Show a progress bar that every episode of the body advances."""
+        with ProgressBar("search", total, done=len(self.episodes)) as self._bar:
+            yield
 
     def add(self, episode: Episode) -> None:
-        """Take in an episode."""
+        """Append an episode and log it."""
         self.episodes.append(episode)
         self.on_episode(episode)
 
     def on_episode(self, episode: Episode) -> None:
-        """Log an episode that has been taken in."""
+        """Log an episode that has been appended."""
         self._run.log(
             episode.number,
             {
@@ -100,6 +112,7 @@ class LearningLog:
 
     def save(self, agent: AgentState | None = None) -> None:
         """Save everything: between two rollouts, or batches of training runs."""
+        # Named by the number of episodes, which only grows.
         self.agent = agent
         self._checkpoints.save(
             len(self.episodes),
@@ -119,30 +132,6 @@ class LearningLog:
         self.save()
 
 
-_LOG = logging.getLogger(__name__)
-POLICY_NAME = "policy"
-# Greedy episodes differ in their training seeds, because the policy reacts to what it observes.
-NUM_GREEDY = 4
-
-Proposals = list[tuple[str, Schedule]]
-
-
-def learn(config: SearchConfig, data: SearchData, run: RunFolder) -> tuple[LearningLog, Proposals]:
-    """Train until the budget is spent, or go on; return what was seen and what came of it.
-
-    The proposals are names and schedules, the most promising first; the same schedule may come
-    more than once.
-    """
-    log = LearningLog(run)
-    if not log.is_learned:
-        plan = plan_of(config)
-        with ProgressBar("search", plan.total_episodes, done=len(log.episodes)) as bar:
-            log.show_on(bar)
-            _LEARNERS.get(config.searcher, _ask_and_tell)(config, data, log, run)
-        log.finish()
-    return log, _proposals(config, data, log.episodes, run)
-
-
 def plan_of(config: SearchConfig) -> LearningPlan:
     """Return how the training runs of learning are cut into rollouts; the same for every searcher.
 
@@ -153,20 +142,22 @@ def plan_of(config: SearchConfig) -> LearningPlan:
 
 
 def num_greedy(config: SearchConfig) -> int:
-    """Return how many training runs are run with the greedy policy after learning."""
+    """Return the number of training runs with the greedy policy after learning."""
     return NUM_GREEDY if config.searcher == "ppo" else 0
 
 
 def _learn_ppo(config: SearchConfig, data: SearchData, log: LearningLog, run: RunFolder) -> None:
+    """Train the policy of PPO on the environments and save it."""
     num_segments = config.environment.num_segments
-    env = _environments(config, data)
-    try:
+    with _environments(config, data) as env:
         model = train_ppo(
             env,
             config.agent,
             num_segments=num_segments,
             seed=config.seed,
             state=log.agent,
+            # In this order: a checkpoint holds the numbers that were logged before it, and the
+            # teachers, which change the policy, come after the episodes that they learn from.
             callbacks=[
                 ForwardLogs(lambda values, step: run.log(step, values)),
                 RolloutCheckpoint(log.save),
@@ -184,18 +175,16 @@ def _learn_ppo(config: SearchConfig, data: SearchData, log: LearningLog, run: Ru
                 ),
             ],
         )
-    finally:
-        stop_vec_env(env)
+    # Before the log says that learning is over: a crash in between repeats the last rollout.
     policy_of(model).save(run.path / POLICY_NAME)
 
 
-def _learn_population(
-    config: SearchConfig, data: SearchData, log: LearningLog, run: RunFolder
-) -> None:
-    del run
+def _learn_population(config: SearchConfig, data: SearchData, log: LearningLog, _: object) -> None:
+    """Train population after population (PBT, arXiv:1711.09846), saving after each."""
     plan, size = plan_of(config), config.agent.episodes_per_rollout
-    env = _environments(config, data)
-    try:
+    chance = _potential(config, data).at_chance
+    with _environments(config, data) as env:
+        # A population is the unit that is resumed: one that was interrupted is trained anew.
         for number in range(len(log.episodes) // size, plan.num_rollouts):
             infos = train_population(
                 env,
@@ -205,31 +194,38 @@ def _learn_population(
                 number=number,
             )
             for info in infos:
-                gain = info["potential"] - _potential(config, data).at_chance
+                gain = info["potential"] - chance
                 log.add(Episode.from_info(info, number=len(log.episodes), total_reward=gain))
             log.save()
-    finally:
-        stop_vec_env(env)
 
 
-def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog, run: RunFolder) -> None:
-    del run
+def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog, _: object) -> None:
+    """Train the schedules that a searcher asks for, and tell it how they did."""
     plan, size = plan_of(config), config.agent.episodes_per_rollout
-    searcher = _searcher(config)
+    potential = _potential(config, data)
+    make = TreeParzenSearch if config.searcher == "tpe" else RandomSearch
+    searcher = make(
+        ActionCodec(config.environment).decisions(),
+        num_segments=config.environment.num_segments,
+        seed=config.seed,
+    )
+    # A searcher has no state on disk: asked and told again, it is where it was.
     for first in range(0, len(log.episodes), size):
-        _tell(searcher, log.episodes[first : first + size])
+        earlier = log.episodes[first : first + size]
+        searcher.tell(searcher.ask(len(earlier)), [episode.potential for episode in earlier])
     with TrainingPool(config.task, config.compute, with_test=False) as pool:
         while len(log.episodes) < plan.total_episodes:
             jobs = [
                 TrainingJob(
                     schedule=schedule,
+                    # By position in the search, so that searchers are compared on equal seeds.
                     seed=derived_seed(config.seed, Stream.EPISODE, step=len(log.episodes) + index),
                     splits=("reward",),
                 )
                 for index, schedule in enumerate(searcher.ask(size))
             ]
             for job, outcome in zip(jobs, pool.run(jobs), strict=True):
-                log.add(_episode(config, data, job, outcome, number=len(log.episodes)))
+                log.add(_episode(potential, job, outcome, number=len(log.episodes)))
             searcher.tell(
                 [job.schedule for job in jobs],
                 [episode.potential for episode in log.episodes[-size:]],
@@ -237,37 +233,29 @@ def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog, run:
             log.save()
 
 
-def _tell(searcher: Searcher, episodes: Sequence[Episode]) -> None:
-    """Ask again what was asked, and tell what came of it."""
-    schedules = searcher.ask(len(episodes))
-    searcher.tell(schedules, [episode.potential for episode in episodes])
-
-
-def _searcher(config: SearchConfig) -> Searcher:
-    make = TreeParzenSearch if config.searcher == "tpe" else RandomSearch
-    return make(
-        ActionCodec(config.environment).decisions(),
-        num_segments=config.environment.num_segments,
-        seed=config.seed,
+LEARNERS: Mapping[str, Callable[[SearchConfig, SearchData, LearningLog, RunFolder], None]] = (
+    MappingProxyType(
+        {
+            "ppo": _learn_ppo,
+            "pbt": _learn_population,
+            # The additive fit is of random schedules; it is made when learning is over.
+            **dict.fromkeys(("random_search", "additive", "tpe"), _ask_and_tell),
+        }
     )
+)
+"""Learn until the budget is spent, resuming from the log, by the name of the searcher."""
 
 
 def _episode(
-    config: SearchConfig,
-    data: SearchData,
-    job: TrainingJob,
-    outcome: TrainingOutcome,
-    *,
-    number: int,
+    potential: Potential, job: TrainingJob, outcome: TrainingOutcome, *, number: int
 ) -> Episode:
-    scale = _potential(config, data)
-    chance = scale.at_chance
-    potential = chance if outcome.diverged else scale.of(outcome.metrics["reward"])
+    # A diverged run is worth as much as guessing: infinite losses would break fits and means.
+    reached = potential.at_chance if outcome.diverged else potential.of(outcome.metrics["reward"])
     return Episode(
         number=number,
         schedule=job.schedule,
-        total_reward=potential - chance,
-        potential=potential,
+        total_reward=reached - potential.at_chance,
+        potential=reached,
         training_seed=job.seed,
         seconds=outcome.seconds,
     )
@@ -282,16 +270,14 @@ def _potential(config: SearchConfig, data: SearchData) -> Potential:
     )
 
 
-_LEARNERS: Mapping[str, Callable[[SearchConfig, SearchData, LearningLog, RunFolder], None]] = (
-    MappingProxyType({"ppo": _learn_ppo, "pbt": _learn_population})
-)
-
-
-def _proposals(
+def propose(
     config: SearchConfig, data: SearchData, episodes: Sequence[Episode], run: RunFolder
 ) -> Proposals:
+    """Return the schedules that learning has come to, those of the searcher's model first."""
     best_first = [
         (f"episode {episode.number}", episode.schedule)
+        # Each potential is that of one noisy run, so the best are optimistic (the winner's curse):
+        # selection retrains them with fresh seeds.
         for episode in sorted(episodes, key=lambda episode: -episode.potential)
     ]
     if config.searcher == "ppo":
@@ -302,16 +288,20 @@ def _proposals(
 
 
 def _greedy(config: SearchConfig, data: SearchData, run: RunFolder) -> Proposals:
+    """Return the majority of the policy's greedy episodes, then each of them."""
+    # The policy reacts to what it observes, so its schedules differ from run to run. A schedule
+    # file holds one: the majority decision of each segment.
     policy = LearnedPolicy.load(run.path / POLICY_NAME)
     env = MixingEnv(config.task, config.environment, data=data, seed=config.seed)
     seeds = [derived_seed(config.seed, Stream.GREEDY, step=index) for index in range(NUM_GREEDY)]
     episodes = [roll_out(policy, env, training_seed=seed)[0] for seed in seeds]
     count = config.environment.num_segments
-    usual = majority_schedule([episode.decisions(count) for episode in episodes])
-    return [("greedy", usual), *((f"greedy {i}", episode) for i, episode in enumerate(episodes))]
+    majority = majority_schedule([episode.decisions(count) for episode in episodes])
+    return [("greedy", majority), *((f"greedy {i}", each) for i, each in enumerate(episodes))]
 
 
 def _additive_fit(config: SearchConfig, episodes: Sequence[Episode]) -> Proposals:
+    # Fewer do not determine the effects of the fit.
     if len(episodes) < FEWEST_EPISODES:
         return []
     fit = fit_episodes(
@@ -322,16 +312,23 @@ def _additive_fit(config: SearchConfig, episodes: Sequence[Episode]) -> Proposal
     return [("additive fit", fit.best_schedule())]
 
 
-def _environments(config: SearchConfig, data: SearchData) -> VecEnv:
+@contextlib.contextmanager
+def _environments(config: SearchConfig, data: SearchData) -> Iterator[VecEnv]:
+    """Yield the environments of a search; their processes end with the body."""
     count, kind = config.agent.num_environments, config.agent.workers
     if kind == "auto":
         kind, reason = choose_kind(count)
         _LOG.info("environments: %s (%s)", kind, reason)
-    return make_vec_env(
+    env = make_vec_env(
         config.task,
         config.environment,
         num_envs=count,
         kind=kind,
         seed=config.seed,
+        # Worker processes load the data themselves.
         data=None if kind == "subprocess" else data,
     )
+    try:
+        yield env
+    finally:
+        stop_vec_env(env)

@@ -19,19 +19,27 @@ from automix.experiments.common.training_pool import (
     run_jobs,
 )
 from automix.experiments.config import SearchConfig
-from automix.experiments.search.learning import LearningLog, learn, num_greedy, plan_of
-from automix.experiments.search.selection import Candidate, Standing, planned_trainings, select
-from automix.schedule import Schedule, constant_decisions, constant_schedule, decisions_hash
+from automix.experiments.search.learning import (
+    LEARNERS,
+    LearningLog,
+    Proposals,
+    num_greedy,
+    plan_of,
+    propose,
+)
+from automix.experiments.search.selection import Candidate, Standing, planned_runs, select
+from automix.schedule import constant_decisions, constant_schedule, decisions_hash
 from automix.training.trainer import check_model, load_search_data
 
 SCHEDULE_NAME = "schedule.json"
-# What the searcher itself holds to be best, before anything is selected.
 PROPOSAL_NAME = "proposal.json"
-_JOURNAL_NAME = "selection.jsonl"
+"""The schedule that the searcher itself ranks first, before selection."""
+
+JOURNAL_NAME = "selection.jsonl"
 
 
 def search(config: SearchConfig, output: Path) -> dict[str, Any]:
-    """Run the search in ``output``, or continue it, or return its result if it is finished.
+    """Run the search in ``output``, resume it, or return its result if it is finished.
 
     Raises:
         AutoMixError: the configuration, the data or the folder do not fit.
@@ -41,29 +49,42 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     with RunFolder(output, config) as run:
         if (finished := run.result()) is not None:
             return finished
-        log, proposals = learn(config, data, run)
-        candidates = _candidates(config, proposals)
-        journal = Journal(run.path / _JOURNAL_NAME)
-        standings = _select(config, candidates, journal)
+        # 1. Learning: whole training runs, whose outcomes the searcher learns from.
+        log = LearningLog(run)
+        if not log.is_learned:
+            with log.shown(total=plan_of(config).total_episodes):
+                LEARNERS[config.searcher](config, data, log, run)
+            log.finish()
+        # 2. Selection, on a split and on seeds that learning has not seen.
+        proposals = propose(config, data, log.episodes, run)
+        journal = Journal(run.path / JOURNAL_NAME)
+        standings = _select(config, _candidates(config, proposals), journal)
+        # 3. Files: the proposal as well, to tell what selection adds.
         winner = standings[0].candidate
         for name, schedule, origin in (
             (PROPOSAL_NAME, proposals[0][1], f"{proposals[0][0]}, before selection"),
             (SCHEDULE_NAME, winner.schedule, f"selected by automix search: {winner.name}"),
         ):
-            provenance = _provenance(config, data, origin)
+            provenance = {
+                "origin": origin,
+                "config": config.content_hash(),
+                "data": data.fingerprint,
+                "seed": str(config.seed),
+                **versions(),
+            }
             schedule.model_copy(update={"provenance": provenance}).save(output / name)
-        result = _result(config, log, standings, selection_seconds=journal.seconds)
-        return run.finish(result)
+        return run.finish(_result(config, log, standings, selection_seconds=journal.seconds))
 
 
-def count_trainings(config: SearchConfig) -> dict[str, int]:
-    """Return how many training runs each stage of the search takes."""
+def count_runs(config: SearchConfig) -> dict[str, int]:
+    """Return the number of training runs of each stage of the search."""
+    # An upper bound: a learned schedule that equals a constant is merged with it.
     constants = len(constant_decisions(config.environment.operators))
     candidates = config.selection.learned_candidates + constants
     return {
         "learning": plan_of(config).total_episodes,
         "greedy episodes": num_greedy(config),
-        "selection": planned_trainings(config.selection, num_candidates=candidates),
+        "selection": planned_runs(config.selection, num_candidates=candidates),
     }
 
 
@@ -73,14 +94,16 @@ def predict_cost(config: SearchConfig) -> CostEstimate:
         config.task,
         _load(config),
         operators=config.environment.operators,
-        num_trainings=sum(count_trainings(config).values()),
-        evaluations_per_training=2 * (config.environment.num_segments + 1),
+        num_runs=sum(count_runs(config).values()),
+        # Before every segment and at the end, on the reward split and on the probe batch.
+        evaluations_per_run=2 * (config.environment.num_segments + 1),
         compute=config.compute,
     )
 
 
 def _load(config: SearchConfig) -> SearchData:
     """Return the data, after refusing numbers that do not fit each other or the data."""
+    # From cheap to dear, and all before anything is written.
     plan_of(config)
     data = load_search_data(config.task.data)
     config.environment.check_length(config.task.trainer.total_steps(len(data.train)))
@@ -88,30 +111,32 @@ def _load(config: SearchConfig) -> SearchData:
     return data
 
 
-def _candidates(config: SearchConfig, proposals: Sequence[tuple[str, Schedule]]) -> list[Candidate]:
-    """Return all constants, and the first proposals, as many as are asked for; none twice."""
-    found: dict[str, Candidate] = {}
+def _candidates(config: SearchConfig, proposals: Proposals) -> list[Candidate]:
+    """Return all constants and the first distinct proposals, up to the configured number."""
+    # Keyed by the decision of each segment: a learned schedule may turn out to be a constant.
+    candidates: dict[str, Candidate] = {}
 
     def add(candidate: Candidate) -> None:
-        # By what is done in each segment: a learned schedule may turn out to be a constant.
         decisions = candidate.schedule.decisions(config.environment.num_segments)
-        found.setdefault(decisions_hash(decisions), candidate)
+        candidates.setdefault(decisions_hash(decisions), candidate)
 
+    # Constants first: where a proposal equals one, the name of the constant stays.
     for decision in constant_decisions(config.environment.operators):
         schedule = constant_schedule(decision)
         add(Candidate(name=decision.label(), schedule=schedule, is_constant=True))
-    num_constants = len(found)
+    num_constants = len(candidates)
     for number, (name, schedule) in enumerate(proposals):
-        if len(found) - num_constants >= config.selection.learned_candidates:
+        if len(candidates) - num_constants >= config.selection.learned_candidates:
             break
         add(Candidate(name=name, schedule=schedule, is_constant=False, is_proposal=number == 0))
-    return list(found.values())
+    return list(candidates.values())
 
 
 def _select(
     config: SearchConfig, candidates: Sequence[Candidate], journal: Journal
 ) -> list[Standing]:
-    total = planned_trainings(config.selection, num_candidates=len(candidates))
+    total = planned_runs(config.selection, num_candidates=len(candidates))
+    # One pool for all rounds: its workers load the data once.
     with (
         TrainingPool(config.task, config.compute, with_test=False) as pool,
         ProgressBar("selection", total) as bar,
@@ -123,16 +148,6 @@ def _select(
         return select(candidates, config.selection, seed=config.seed, run=run)
 
 
-def _provenance(config: SearchConfig, data: SearchData, origin: str) -> dict[str, str]:
-    return {
-        "origin": origin,
-        "config": config.content_hash(),
-        "data": data.fingerprint,
-        "seed": str(config.seed),
-        **versions(),
-    }
-
-
 def _result(
     config: SearchConfig,
     log: LearningLog,
@@ -140,7 +155,8 @@ def _result(
     *,
     selection_seconds: float,
 ) -> dict[str, Any]:
-    trainings = {
+    # Counted, not planned: patience ends learning early, and equal candidates are merged.
+    runs = {
         "learning": len(log.episodes),
         "greedy episodes": num_greedy(config),
         "selection": sum(len(standing.losses) for standing in standings),
@@ -158,8 +174,8 @@ def _result(
         ],
         "standings": [_standing_dict(standing) for standing in standings],
         "cost": {
-            "trainings": sum(trainings.values()),
-            "trainings_by_stage": trainings,
+            "trainings": sum(runs.values()),
+            "trainings_by_stage": runs,
             "search_seconds": log.seconds,
             "selection_seconds": selection_seconds,
             "seconds_per_training": float(np.mean([episode.seconds for episode in log.episodes])),
@@ -175,6 +191,7 @@ def _standing_dict(standing: Standing) -> dict[str, Any]:
         "is_constant": standing.candidate.is_constant,
         "rounds": standing.rounds,
         "num_seeds": len(standing.losses),
+        # JSON has no infinity: None where a run diverged.
         "mean_calibrated_nll": standing.mean if finite else None,
         "difference_to_selected": dataclasses.asdict(interval) if interval else None,
         "decisions": [segment.decision.label() for segment in standing.candidate.schedule.segments],

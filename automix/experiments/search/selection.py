@@ -1,4 +1,4 @@
-"""Which schedule is written: learned ones and constants, retrained with fresh seeds."""
+"""Selection of the schedule that is written: candidates retrained with fresh seeds."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +20,10 @@ class Candidate:
     """A schedule that may be selected.
 
     Attributes:
-        name: where it comes from; unique.
-        schedule: what it does.
+        name: unique; its origin.
+        schedule: the decisions.
         is_constant: whether it holds one operator throughout.
-        is_proposal: whether it is what the searcher itself holds to be best.
+        is_proposal: whether it is the one that the searcher itself ranks first.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a candidate did.
+    """Result of a candidate.
 
     Attributes:
-        candidate: which one.
+        candidate: the schedule.
         losses: calibrated NLL on the selection split, one per seed, in nats; lower is better.
-        rounds: how many rounds it took part in.
+        rounds: number of rounds it took part in.
         to_winner: paired difference of its losses to the winner's over the seeds they share,
             with interval; None for the winner, for a single seed and where a training run diverged.
     """
@@ -55,8 +55,8 @@ class Standing:
         return float(np.mean(self.losses))
 
 
-def planned_trainings(config: SelectionConfig, *, num_candidates: int) -> int:
-    """Return how many training runs a selection among ``num_candidates`` takes."""
+def planned_runs(config: SelectionConfig, *, num_candidates: int) -> int:
+    """Return the number of training runs of a selection among ``num_candidates``."""
     return sum(count * len(seeds) for count, seeds in _rounds(config, num_candidates))
 
 
@@ -67,44 +67,48 @@ def select(
 
     Losses are those on the selection split, which neither training nor reward saw. Seeds are
     shared, so all candidates of a round are compared on the same seeds. Finalists come first,
-    by their mean loss; those who left earlier follow. Two are never let go before the last round:
-    the best constant operator, so that the winner is at least as good on the final's seeds as the
-    best fixed operator of the rounds before, and the searcher's own proposal, which rests on all
-    of its training runs where a first round has few.
+    by their mean loss; those eliminated earlier follow. Two are never eliminated before the last
+    round: the best constant operator, so that the winner is at least as good on the final's seeds
+    as the best fixed operator of the rounds before, and the searcher's own proposal, which rests
+    on all of its training runs where a first round has few.
 
     Args:
-        candidates: what is compared.
-        config: how many rounds and seeds.
-        seed: names the training seeds and the bootstrap.
+        candidates: distinct schedules.
+        config: rounds and seeds.
+        seed: of the training seeds and the bootstrap.
         run: trains the jobs and returns outcomes in their order.
     """
     losses: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
     rounds = dict.fromkeys(losses, 0)
-    left: list[Candidate] = list(candidates)
-    gone: list[Candidate] = []
+    remaining: list[Candidate] = list(candidates)
+    eliminated: list[Candidate] = []
     for count, seeds in _rounds(config, len(candidates)):
-        ranked = _ranked(left, losses)
-        left, leaving = _keep(ranked, count)
-        gone = [*leaving, *gone]
+        # Ranked by all seeds so far; the last eliminated stand before those of earlier rounds.
+        remaining, worse = _keep(_ranked(remaining, losses), count)
+        eliminated = [*worse, *eliminated]
+        # Candidate by candidate, but with the seeds of the round: comparisons are paired.
         jobs = [
             TrainingJob(
                 schedule=candidate.schedule,
                 seed=derived_seed(seed, Stream.SELECTION, step=index),
                 splits=("selection",),
             )
-            for candidate in left
+            for candidate in remaining
             for index in seeds
         ]
         outcomes = iter(run(jobs))
-        for candidate in left:
+        for candidate in remaining:
             losses[candidate.name] += [_loss(next(outcomes)) for _ in seeds]
             rounds[candidate.name] += 1
-    order = [*_ranked(left, losses), *gone]
+    order = [*_ranked(remaining, losses), *eliminated]
     return _standings(order, losses, rounds, seed=seed)
 
 
 def _rounds(config: SelectionConfig, num_candidates: int) -> list[tuple[int, range]]:
-    """Return, per round, how many candidates train with which seed numbers."""
+    """Return for each round the number of candidates and the numbers of their seeds.
+
+    Half of the candidates with twice the seeds: every round but the last costs about the same.
+    """
     plan, count, first, number = [], num_candidates, 0, config.first_seeds
     for _ in range(config.rounds):
         plan.append((count, range(first, first + number)))
@@ -115,6 +119,7 @@ def _rounds(config: SelectionConfig, num_candidates: int) -> list[tuple[int, ran
 
 
 def _ranked(candidates: Sequence[Candidate], losses: Mapping[str, list[float]]) -> list[Candidate]:
+    # Before the first round there is nothing to rank by.
     if not losses[candidates[0].name]:
         return list(candidates)
     return sorted(candidates, key=lambda candidate: float(np.mean(losses[candidate.name])))
@@ -122,14 +127,16 @@ def _ranked(candidates: Sequence[Candidate], losses: Mapping[str, list[float]]) 
 
 def _keep(ranked: list[Candidate], count: int) -> tuple[list[Candidate], list[Candidate]]:
     """Return the best ``count``, the best constant and the proposal among them, and the others."""
+    # The first of the ranked ones, so the best by all seeds so far.
     constant = next((candidate for candidate in ranked if candidate.is_constant), None)
-    staying = [each for each in ranked if each is constant or each.is_proposal]
-    others = [each for each in ranked if each not in staying]
-    leaving = others[max(0, count - len(staying)) :]
-    return [each for each in ranked if each not in leaving], leaving
+    protected = [one for one in ranked if one is constant or one.is_proposal]
+    others = [one for one in ranked if one not in protected]
+    worse = others[max(0, count - len(protected)) :]
+    return [one for one in ranked if one not in worse], worse
 
 
 def _loss(outcome: TrainingOutcome) -> float:
+    # A diverged run loses against every finite loss, and its mean stays comparable: infinity.
     loss = outcome.metrics["selection"].calibrated_nll
     return loss if math.isfinite(loss) and not outcome.diverged else math.inf
 
@@ -144,15 +151,16 @@ def _standings(
     winner = np.array(losses[order[0].name])
     standings = []
     for position, candidate in enumerate(order):
-        own = np.array(losses[candidate.name])
-        shared = winner[: len(own)]
+        values = np.array(losses[candidate.name])
+        # Seeds come in the same order for all, so the first ones are shared with the winner.
+        shared = winner[: len(values)]
         interval = None
-        if position and len(own) > 1 and np.isfinite([own, shared]).all():
-            interval = paired_difference(own, shared, seed=seed)
+        if position and len(values) > 1 and np.isfinite([values, shared]).all():
+            interval = paired_difference(values, shared, seed=seed)
         standings.append(
             Standing(
                 candidate=candidate,
-                losses=tuple(float(value) for value in own),
+                losses=tuple(float(value) for value in values),
                 rounds=rounds[candidate.name],
                 to_winner=interval,
             )

@@ -1,4 +1,4 @@
-"""Ablate: a sweep from its file to its table, for the command line."""
+"""Ablate: a sweep from its file to its table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +15,21 @@ from automix.experiments.common.run_folder import (
     describe_environment,
     format_seconds,
 )
-from automix.experiments.compare.run import align
-from automix.experiments.sweep.cell import CellState, is_busy, is_finished, read_error, run_cell
-from automix.experiments.sweep.scheduler import SweepOutcome, run_sweep
-from automix.experiments.sweep.spec import (
+from automix.experiments.common.summaries import align
+from automix.experiments.sweep.cell import (
     Cell,
+    CellState,
     MeasureConfig,
     SweepConfig,
     describe_settings,
     expand_sweep,
     find_cell,
+    is_busy,
+    is_finished,
+    read_error,
+    run_cell,
 )
+from automix.experiments.sweep.scheduler import SweepOutcome, run_sweep
 from automix.experiments.sweep.table import build_table, format_table, write_table
 from automix.files import write_json, write_text
 
@@ -35,7 +39,6 @@ SWEEP_NAME = "sweep.yaml"
 # The first optimizer step imports `torch._dynamo`, which takes as long as torch itself.
 _PRELOAD = (
     "automix.experiments.sweep.experiments",
-    "automix.experiments.sweep.search_and_compare",
     "automix.data.load",
     "torch._dynamo",
 )
@@ -48,7 +51,7 @@ class Sweep:
     Attributes:
         path: its file.
         config: what the file says.
-        experiment: what its cells are.
+        experiment: what its cells run.
         cells: in the order of the file.
         folder: where results are.
     """
@@ -67,6 +70,7 @@ def load_sweep(path: Path, folder: Path, commands: Mapping[str, Command]) -> Swe
         ConfigError: the file, its base, a cell or the experiment's name does not fit.
     """
     config = SweepConfig.from_yaml(path)
+    # Commands that cannot be named by their content, such as report, are no cells.
     names = [name for name, command in commands.items() if command.identify]
     if config.experiment not in names:
         raise ConfigError(
@@ -123,9 +127,11 @@ def save_table(sweep: Sweep) -> str:
     Raises:
         CheckpointError: a result is damaged or lacks a measure.
     """
+    # From the files alone: the table of a sweep can be made again without running it.
     measures = sweep.config.measures or measures_of(sweep.experiment)
     table = build_table(sweep.config, sweep.cells, sweep.folder, measures)
     write_table(table, sweep.folder, name=sweep.path.stem)
+    # That of the first call; the report names its versions and command.
     if not (sweep.folder / ENVIRONMENT_NAME).exists():
         write_json(sweep.folder / ENVIRONMENT_NAME, describe_environment())
     return format_table(table)
@@ -161,7 +167,7 @@ def predict(sweep: Sweep, *, num_workers: int) -> Iterator[str]:
 
     Costs are measured on a few steps; cells that differ in the seed alone are measured once.
     """
-    known: dict[str, CostEstimate] = {}
+    estimates: dict[str, CostEstimate] = {}
     total = 0.0
     counts: dict[str, int] = {}
     for cell in sweep.cells:
@@ -169,12 +175,13 @@ def predict(sweep: Sweep, *, num_workers: int) -> Iterator[str]:
         counts[state] = counts.get(state, 0) + 1
         cost = ""
         if state != "finished":
-            same = cell.config.model_copy(update={"seed": 0})
-            key = same.content_hash()
-            if key not in known:
-                known[key] = load(sweep.experiment.predict_cost)(same)
-            total += known[key].seconds
-            cost = f": {known[key].describe()}"
+            # Measuring takes seconds, and a seed changes no cost.
+            seedless = cell.config.model_copy(update={"seed": 0})
+            key = seedless.content_hash()
+            if key not in estimates:
+                estimates[key] = load(sweep.experiment.predict_cost)(seedless)
+            total += estimates[key].seconds
+            cost = f": {estimates[key].describe()}"
         yield f"{cell.identifier}  {state:<8}  {describe_settings(cell.settings)}{cost}"
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     yield (

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automix.configuration.base import Config
 from automix.errors import CheckpointError
-from automix.experiments.compare.run import HEADINGS, align, summarize, summary_cells
-from automix.experiments.sweep.cell import is_finished, read_result
-from automix.experiments.sweep.spec import Cell, MeasureConfig, SweepConfig, describe_settings
+from automix.experiments.common.summaries import HEADINGS, align, summarize, summary_cells
+from automix.experiments.sweep.cell import (
+    Cell,
+    MeasureConfig,
+    SweepConfig,
+    describe_settings,
+    is_finished,
+    read_result,
+)
 from automix.files import write_json, write_text
 from automix.reporting.tables import cells_table, rows_table, table_csv
 
@@ -30,25 +35,33 @@ def build_table(
 
     `cells` holds one entry per finished cell: identifier, settings and measured values. `rows`
     holds one entry per group of cells that differ in the seed alone, with a summary of each
-    measure (`automix.experiments.compare.run`); differences are to the first group.
+    measure (`automix.experiments.common.summaries.summarize`); differences are to the first group.
 
     Raises:
         CheckpointError: a result is damaged or does not have one of the measures.
     """
+    # Without seeds in the grid every cell is a row of its own, without intervals.
     seed_key = sweep.seed_key if sweep.seed_key in sweep.grid else None
-    measured = [
-        {
-            "cell": cell.identifier,
-            "settings": dict(cell.settings),
-            "values": _measured(cell, folder, measures),
-        }
-        for cell in cells
-        if is_finished(cell, folder)
-    ]
-    groups = {_key(cell.settings, without=seed_key): _group(cell, seed_key) for cell in cells}
+    measured = []
+    for cell in cells:
+        if is_finished(cell, folder):
+            result = read_result(cell, folder)
+            values = {
+                name: _measure(result, measure, cell.identifier)
+                for name, measure in measures.items()
+            }
+            settings = dict(cell.settings)
+            measured.append({"cell": cell.identifier, "settings": settings, "values": values})
+    # Keyed by text, because settings may hold lists, which cannot be keys.
+    groups = {
+        json.dumps(settings): settings
+        for settings in (_without(cell.settings, seed_key) for cell in cells)
+    }
     rows: list[dict[str, Any]] = [{"settings": group, "measures": {}} for group in groups.values()]
     for name, measure in measures.items():
+        # Paired by the value of the seed: unfinished cells leave their pairs out.
         series = _series(measured, groups, name, seed_key)
+        # A fixed seed: the table of the same cells is the same file.
         summaries = summarize(series, better=measure.better, seed=0)
         for row, summary in zip(rows, summaries, strict=True):
             row["measures"][name] = summary
@@ -76,6 +89,7 @@ def write_table(table: Mapping[str, Any], folder: Path, *, name: str) -> None:
     content = {"kind": TABLE_KIND, "name": name, **table}
     write_text(folder / "cells.csv", table_csv(cells_table(content)))
     write_text(folder / "table.csv", table_csv(rows_table(content)))
+    # Last, because it marks the folder as a sweep with a table.
     write_json(folder / TABLE_NAME, content)
 
 
@@ -93,7 +107,10 @@ def _format_cells(table: Mapping[str, Any]) -> str:
     names = [measure["name"] for measure in table["measures"]]
     lines = [["cell", *names]]
     for cell in table["cells"]:
-        values = [_number(cell["values"][name]) for name in names]
+        values = [
+            "diverged" if cell["values"][name] is None else f"{cell['values'][name]:.4f}"
+            for name in names
+        ]
         lines.append([describe_settings(cell["settings"]) or cell["cell"], *values])
     return "\n".join(align(lines))
 
@@ -102,8 +119,8 @@ def _format_seeds(table: Mapping[str, Any]) -> str:
     baseline = describe_settings(table["rows"][0]["settings"]) or "the first"
     blocks = [
         f"Over the values of {table['seed_key']!r}: mean and interquartile mean (IQM), paired "
-        f"difference of the means to {baseline!r}, share of the pairs on which it is better, and "
-        f"p-value of the difference after Holm's correction for the number of rows."
+        f"difference of the means to {baseline!r}, fraction of the pairs on which it is better, "
+        f"and p-value of the difference after Holm's correction for the number of rows."
     ]
     for measure in table["measures"]:
         lines = [["settings", "runs", *HEADINGS]]
@@ -116,23 +133,20 @@ def _format_seeds(table: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def _measured(cell: Cell[Any], folder: Path, measures: Measures) -> dict[str, float | None]:
-    result = read_result(cell, folder)
-    return {name: _measure(result, each, cell.identifier) for name, each in measures.items()}
-
-
 def _measure(result: Mapping[str, Any], measure: MeasureConfig, identifier: str) -> float | None:
     """Return a number of a result; None where a training run diverged."""
     value: Any = result
+    # Position in a list or name of an entry: names outlive another order of the schedules.
     for key in measure.path:
         options = _options(value)
         if key not in options:
-            known = ", ".join(options) or type(value).__name__
+            keys = ", ".join(options) or type(value).__name__
             raise CheckpointError(
                 f"measures: expected {'.'.join(measure.path)!r} in the result of {identifier}, "
-                f"got no {key!r} among: {known}"
+                f"got no {key!r} among: {keys}"
             )
         value = options[key]
+    # A bool is an int in Python, but no measure.
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise CheckpointError(
             f"measures: expected a number at {'.'.join(measure.path)!r} in the result of "
@@ -147,8 +161,8 @@ def _options(value: object) -> dict[str, Any]:
         return value
     if not isinstance(value, list):
         return {}
-    named = {each["name"]: each for each in value if isinstance(each, dict) and "name" in each}
-    return {str(position): each for position, each in enumerate(value)} | named
+    named = {entry["name"]: entry for entry in value if isinstance(entry, dict) and "name" in entry}
+    return {str(position): entry for position, entry in enumerate(value)} | named
 
 
 def _series(
@@ -162,18 +176,11 @@ def _series(
     for cell in measured:
         seed = json.dumps(cell["settings"].get(seed_key))
         value = cell["values"][name]
-        group = series[_key(cell["settings"], without=seed_key)]
+        group = series[json.dumps(_without(cell["settings"], seed_key))]
+        # JSON has no NaN: a result says null where a run diverged.
         group[seed] = math.nan if value is None else value
     return list(series.values())
 
 
-def _group(cell: Cell[Config], seed_key: str | None) -> dict[str, Any]:
-    return {key: value for key, value in cell.settings.items() if key != seed_key}
-
-
-def _key(settings: Mapping[str, Any], *, without: str | None) -> str:
-    return json.dumps({key: value for key, value in settings.items() if key != without})
-
-
-def _number(value: float | None) -> str:
-    return "diverged" if value is None else f"{value:.4f}"
+def _without(settings: Mapping[str, Any], seed_key: str | None) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != seed_key}

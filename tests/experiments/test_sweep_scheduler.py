@@ -12,6 +12,7 @@ import pytest
 
 from automix.experiments.sweep.cell import (
     RESULT_NAME,
+    Cell,
     CellState,
     is_busy,
     is_finished,
@@ -19,7 +20,6 @@ from automix.experiments.sweep.cell import (
     run_cell,
 )
 from automix.experiments.sweep.scheduler import run_sweep
-from automix.experiments.sweep.spec import Cell
 from automix.experiments.sweep.table import build_table, write_table
 from tests.experiments.toy_experiment import ToyConfig, load_cells, read_starts, run_toy
 

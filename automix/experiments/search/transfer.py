@@ -1,6 +1,5 @@
-"""Transfer: whether what is good on a cheap task is good on the one that counts."""
+"""Transfer: whether constant operators rank alike on a cheap task and on the real one."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,27 @@ from automix.evaluation.statistics import Interval, intraclass_correlation, spea
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.journal import Journal
 from automix.experiments.common.run_folder import RunFolder
+from automix.experiments.common.summaries import align, interval_text, plain
 from automix.experiments.common.training_pool import TrainingJob, train_all
-from automix.experiments.compare.run import align, interval_text
 from automix.experiments.config import TransferConfig
-from automix.experiments.search.probe import Losses, losses_of, mixing_verdict
+from automix.experiments.search.probe import LOW_CORRELATION, Losses, losses_of, mixing_verdict
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import constant_decisions, constant_schedule
 from automix.training.trainer import check_model, load_search_data
 
 # Fewer items have no rank correlation worth the name (`automix.evaluation.statistics.spearman`).
 _FEWEST_CONSTANTS = 4
-_LOW_CORRELATION = 0.2
 
 
 def transfer(config: TransferConfig, output: Path) -> dict[str, Any]:
-    """Train every constant on both tasks in ``output``, or continue; return the comparison.
+    """Train every constant on both tasks in ``output``, or resume; return the comparison.
 
     Losses are calibrated NLL on the selection split of each task.
 
     Raises:
         AutoMixError: the configuration, the data or the folder do not fit.
     """
+    # It would correlate perfectly, with itself.
     if config.proxy == config.target:
         raise ConfigError("target: expected a task other than the proxy, got the same one twice")
     tasks = {"proxy": config.proxy, "target": config.target}
@@ -59,8 +58,8 @@ def predict_cost(config: TransferConfig) -> dict[str, CostEstimate]:
             task,
             _load(config, task),
             operators=config.environment.operators,
-            num_trainings=len(constant_decisions(config.environment.operators)) * config.num_seeds,
-            evaluations_per_training=1,
+            num_runs=len(constant_decisions(config.environment.operators)) * config.num_seeds,
+            evaluations_per_run=1,
             compute=config.compute,
         )
         for name, task in (("proxy", config.proxy), ("target", config.target))
@@ -76,8 +75,8 @@ def format_findings(result: Mapping[str, Any]) -> str:
     lines = align(rows)
     lines.append(f"rank correlation: {interval_text(result['spearman'], '.2f')}")
     for name in ("proxy", "target"):
-        share = interval_text(result["intraclass_correlation"][name], ".2f")
-        lines.append(f"{name}: share of the variance that is the operator's: {share}")
+        fraction = interval_text(result["intraclass_correlation"][name], ".2f")
+        lines.append(f"{name}: fraction of the variance due to the operator: {fraction}")
     return "\n".join([*lines, *(f"warning: {warning}" for warning in result["warnings"])])
 
 
@@ -113,10 +112,11 @@ def _train(config: TransferConfig, task: TaskConfig, data: SearchData, path: Pat
 def _findings(config: TransferConfig, losses: Mapping[str, Losses]) -> dict[str, Any]:
     proxy, target = losses["proxy"], losses["target"]
     means = {name: (float(proxy[name].mean()), float(target[name].mean())) for name in proxy}
+    # Ranks, not values: losses of two tasks are on different scales, and a search needs the order.
     correlation = spearman(
         [mean for mean, _ in means.values()], [mean for _, mean in means.values()], seed=config.seed
     )
-    shares = {
+    fractions = {
         name: intraclass_correlation(np.stack(list(table.values())))
         for name, table in losses.items()
     }
@@ -127,26 +127,25 @@ def _findings(config: TransferConfig, losses: Mapping[str, Losses]) -> dict[str,
             {"name": name, "proxy": first, "target": second}
             for name, (first, second) in sorted(means.items(), key=lambda item: item[1][1])
         ],
-        "spearman": dataclasses.asdict(correlation),
-        "intraclass_correlation": {
-            name: dataclasses.asdict(share) for name, share in shares.items()
-        },
+        "spearman": plain(correlation),
+        "intraclass_correlation": {name: plain(value) for name, value in fractions.items()},
         "mixing": verdicts,
-        "warnings": _warnings(correlation, shares["proxy"], verdicts),
+        "warnings": _warnings(correlation, fractions["proxy"], verdicts),
     }
 
 
 def _warnings(
-    correlation: Interval, share: Interval, verdicts: Mapping[str, Mapping[str, Any] | None]
+    correlation: Interval, fraction: Interval, verdicts: Mapping[str, Mapping[str, Any] | None]
 ) -> list[str]:
     warnings = []
+    # With few constants the interval is wide; a proxy has to prove itself.
     if correlation.low <= 0:
         warnings.append(
             "the proxy does not order the constants as the target does, as far as these runs "
             "can tell: a schedule found on it need not help"
         )
-    if share.estimate < _LOW_CORRELATION:
-        warnings.append("on the proxy, operators hardly differ beyond the luck of a training run")
+    if fraction.estimate < LOW_CORRELATION:
+        warnings.append("on the proxy, operators hardly differ beyond seed noise")
     helps = {name: verdict and verdict["verdict"] for name, verdict in verdicts.items()}
     if helps["target"] == "yes" and helps["proxy"] != "yes":
         warnings.append(

@@ -1,4 +1,4 @@
-"""What a comparison compares, by file or by description."""
+"""Schedules by file or by description."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def save(schedule: Schedule, path: Path) -> str:
 
 
 def test_descriptions() -> None:
-    found = schedules_of(
+    schedules = schedules_of(
         "none",
         "constant:mixup",
         "constant:mixup:0.2",
@@ -43,7 +43,7 @@ def test_descriptions() -> None:
         "ramp:cutmix",
         "mix_then_off:fmix",
     )
-    assert found == {
+    assert schedules == {
         "none": constant_schedule(Decision(operator=Operator.NONE)),
         "mixup 1": constant_schedule(MIXUP),
         "mixup 0.2": constant_schedule(Decision(operator=Operator.MIXUP, strength=0.2)),
@@ -54,13 +54,13 @@ def test_descriptions() -> None:
 
 
 def test_constants_are_those_of_the_environment() -> None:
-    found = schedules_of("none", "constants")
-    assert list(found) == ["none", "mixup 0.2", "mixup 1", "mixup 2"], "none is there once"
-    expected = [constant_schedule(each) for each in constant_decisions(ENVIRONMENT.operators)]
-    assert list(found.values()) == expected
+    schedules = schedules_of("none", "constants")
+    assert list(schedules) == ["none", "mixup 0.2", "mixup 1", "mixup 2"], "none is there once"
+    expected = list(map(constant_schedule, constant_decisions(ENVIRONMENT.operators)))
+    assert list(schedules.values()) == expected
 
 
-def test_a_random_schedule_differs_between_trainings_and_not_between_calls() -> None:
+def test_a_random_schedule_differs_between_runs_and_not_between_calls() -> None:
     drawn = [schedules_of("random", index=index)["random"] for index in range(20)]
     assert drawn == [schedules_of("random", index=index)["random"] for index in range(20)]
     assert len({schedule.decision_hash() for schedule in drawn}) > 15
@@ -90,13 +90,27 @@ def test_two_files_of_one_name_are_both_compared(tmp_path: Path) -> None:
     }
 
 
+def test_draws_from_two_files_of_one_name_are_both_compared(tmp_path: Path) -> None:
+    choices = [Decision(operator=Operator.MIXUP, probability=number / 4) for number in range(4)]
+    first, second = (
+        f"shuffled:{save(even_schedule(decisions), tmp_path / folder / 'mine.json')}"
+        for folder, decisions in (("a", choices), ("b", [MIXUP, MIXUP, *choices[:2]]))
+    )
+    assert list(schedules_of(first, first, second)) == ["shuffled mine", second]
+
+
+@pytest.mark.parametrize("text", ["none", "constant:mixup", "random", "ramp:cutmix", "constants"])
+def test_a_schedule_that_is_named_twice_is_compared_once(text: str) -> None:
+    assert schedules_of(text, text) == schedules_of(text)
+
+
 def test_strengths_that_print_alike_are_both_compared() -> None:
-    found = schedules_of("constant:mixup:0.2", "constant:mixup:0.2000000001")
-    assert list(found) == ["mixup 0.2", "constant:mixup:0.2000000001"]
+    schedules = schedules_of("constant:mixup:0.2", "constant:mixup:0.2000000001")
+    assert list(schedules) == ["mixup 0.2", "constant:mixup:0.2000000001"]
 
 
 def test_shuffling_takes_the_segments_of_a_file(tmp_path: Path) -> None:
-    choices = [Decision(operator=Operator.MIXUP, probability=share / 4) for share in range(4)]
+    choices = [Decision(operator=Operator.MIXUP, probability=number / 4) for number in range(4)]
     text = f"shuffled:{save(even_schedule(choices), tmp_path / 'mine.json')}"
     drawn = [schedules_of(text, index=index)["shuffled mine"] for index in range(10)]
     assert len({schedule.decision_hash() for schedule in drawn}) > 5
@@ -105,13 +119,13 @@ def test_shuffling_takes_the_segments_of_a_file(tmp_path: Path) -> None:
 
 
 def test_marginals_are_matched_by_independent_segments(tmp_path: Path) -> None:
-    choices = [Decision(operator=Operator.MIXUP, probability=share / 4) for share in range(4)]
+    choices = [Decision(operator=Operator.MIXUP, probability=number / 4) for number in range(4)]
     text = f"marginal_matched:{save(even_schedule(choices), tmp_path / 'mine.json')}"
     drawn = [schedules_of(text, index=index)["marginal-matched mine"] for index in range(20)]
     assert drawn[0] == schedules_of(text)["marginal-matched mine"]
     assert len({schedule.decision_hash() for schedule in drawn}) > 15
     # Unlike a shuffle, a draw may repeat a decision.
-    assert any(len({segment.decision for segment in each.segments}) < 4 for each in drawn)
+    assert any(len({segment.decision for segment in schedule.segments}) < 4 for schedule in drawn)
 
 
 def test_one_schedule_by_description() -> None:
