@@ -1,7 +1,4 @@
-"""Labeled images before they are split, and their stratified, seeded assignment to splits.
-
-Shape suffixes: C channels, H rows, W columns.
-"""
+"""Labeled images before they are split, and their stratified, seeded assignment to splits."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
