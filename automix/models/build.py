@@ -1,4 +1,7 @@
-"""Classifiers by name, initialized in place from a generator or from a weights file."""
+"""Classifiers by name, initialized in place from a generator or from a weights file.
+
+Building comes first, then weights of files and downloads, then initialization.
+"""
 
 import copy
 import difflib
@@ -27,107 +30,10 @@ from automix.configuration.task import (
 )
 from automix.errors import CheckpointError, ConfigError, MissingExtraError
 from automix.models.networks import preact_resnet, resnet, resnext, small_cnn, wide_resnet
+from automix.random_streams import restored_generators
 
-_WITHOUT_DRAWS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-
-
-@runtime_checkable
-class _Resettable(Protocol):
-    def reset_parameters(self) -> None: ...
-
-
-@torch.no_grad()
-def initialize_(module: nn.Module, generator: Generator) -> None:
-    """Give every parameter and every batch-norm buffer of ``module`` a new value, in place.
-
-    Convolutions: Kaiming normal, fan out, zero bias (https://arxiv.org/abs/1502.01852). Linear:
-    uniform within 1 / sqrt(inputs), weight and bias. Normalization: scale 1, shift 0, running
-    statistics reset. Any other module: its own ``reset_parameters``.
-
-    Args:
-        module: any module; storage, dtype, device and memory format of its tensors stay.
-        generator: advanced; the global generators are not.
-
-    Raises:
-        TypeError: a parameter belongs to a module without ``reset_parameters``, such as the
-            class token of a vision transformer; `automix.models.build.reinitialize_` can
-            initialize those.
-    """
-    done: set[int] = set()
-    for part in module.modules():
-        if isinstance(part, _ConvNd):
-            _initialize_convolution(part, generator)
-        elif isinstance(part, nn.Linear):
-            _initialize_linear(part, generator)
-        elif isinstance(part, _WITHOUT_DRAWS):
-            part.reset_parameters()
-        elif isinstance(part, _Resettable):
-            _reset_with_drawn_seed(part, generator)
-        else:
-            continue
-        done.update(id(parameter) for parameter in part.parameters())
-    left = [name for name, parameter in module.named_parameters() if id(parameter) not in done]
-    if left:
-        raise TypeError(f"expected modules with reset_parameters, got the bare parameter {left[0]}")
-
-
-@contextmanager
-def global_generator_seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global CPU generator for a block of code, and put its state back after it."""
-    # Not torch.manual_seed, which would also reseed every accelerator and not put that back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def drawn_seed(generator: Generator) -> int:
-    """Draw a 63-bit seed."""
-    high = torch.iinfo(torch.int64).max
-    return int(torch.randint(high, (), generator=generator, device=generator.device))
-
-
-def _initialize_convolution(convolution: _ConvNd, generator: Generator) -> None:
-    drawn = _empty_for(convolution.weight, generator)
-    nn.init.kaiming_normal_(drawn, mode="fan_out", nonlinearity="relu", generator=generator)
-    convolution.weight.copy_(drawn)
-    if convolution.bias is not None:
-        convolution.bias.zero_()
-
-
-def _initialize_linear(linear: nn.Linear, generator: Generator) -> None:
-    bound = max(linear.in_features, 1) ** -0.5
-    for parameter in (linear.weight, linear.bias):
-        if parameter is not None:
-            drawn = _empty_for(parameter, generator)
-            parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
-
-
-def _empty_for(parameter: Tensor, generator: Generator) -> Tensor:
-    return torch.empty(parameter.shape, dtype=torch.float32, device=generator.device)
-
-
-def _reset_with_drawn_seed(part: _Resettable, generator: Generator) -> None:
-    assert isinstance(part, nn.Module)
-    # `reset_parameters` takes no generator. A twin on the CPU needs only the CPU's global
-    # generator to be put back, and draws the same values for every device.
-    twin = copy.deepcopy(part).cpu()
-    with global_generator_seeded(drawn_seed(generator)):
-        twin.reset_parameters()
-    copy_values_(part, twin)
-
-
-@torch.no_grad()
-def copy_values_(target: nn.Module, source: nn.Module) -> None:
-    """Copy every parameter and buffer of ``source`` into the same-named tensor of ``target``."""
-    for mine, theirs in (
-        (dict(target.named_parameters()), dict(source.named_parameters())),
-        (dict(target.named_buffers()), dict(source.named_buffers())),
-    ):
-        assert mine.keys() == theirs.keys()
-        for name, tensor in mine.items():
-            tensor.copy_(theirs[name])
-
-
+# These two return a tuple in train mode unless told not to.
+_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 # Where training scripts put the network among other things.
 _NESTED_UNDER = ("model", "state_dict")
 # What the restricted unpickler raises for damaged or hostile content.
@@ -142,114 +48,7 @@ _UNPICKLING_ERRORS = (
 )
 # The heads that GoogLeNet and Inception have for training from scratch.
 _PARTS_LEFT_OUT = ("aux1.", "aux2.", "AuxLogits.")
-
-
-def load_weights_(model: nn.Module, path: Path) -> None:
-    """Copy the tensors of a file into ``model``; a head of another number of classes stays.
-
-    Args:
-        model: any module; its last layer is taken for the head.
-        path: a safetensors file, or one of `torch.save` with a mapping of names to tensors (also
-            under the key model or state_dict). It is read without running any code in it.
-
-    Raises:
-        CheckpointError: the file cannot be read, or a tensor is missing, unknown or of another
-            shape.
-    """
-    copy_weights_(model, _read(path), source=str(path))
-
-
-def torchvision_weights(name: str) -> Mapping[str, Tensor]:
-    """Return torchvision's best weights of a classifier, downloaded to its cache if need be.
-
-    Raises:
-        CheckpointError: they cannot be downloaded.
-    """
-    # Importing it loads torch's compiler: 2 of the 5 seconds that every command would take.
-    import torchvision  # noqa: PLC0415
-
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    with download_errors(f"torchvision/{name}"):
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    return {key: value for key, value in state.items() if not key.startswith(_PARTS_LEFT_OUT)}
-
-
-@contextmanager
-def download_errors(name: str) -> Iterator[None]:
-    """Turn what goes wrong while weights are downloaded into one line.
-
-    Raises:
-        CheckpointError: in place of an OSError (no network, no space) or RuntimeError (no such
-            weights, wrong hash).
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"model.weights: expected to download those of {name}, got: {reason}"
-        ) from None
-
-
-@torch.no_grad()
-def copy_weights_(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy named tensors into ``model``; a head of another number of classes stays.
-
-    Args:
-        model: any module; its last layer is taken for the head.
-        weights: a tensor for each name in the state of ``model``.
-        source: named in errors.
-
-    Raises:
-        CheckpointError: a tensor is missing, unknown or of another shape; nothing is copied.
-    """
-    state = model.state_dict()
-    if missing := [name for name in state if name not in weights]:
-        raise CheckpointError(f"{source}: expected a tensor {shown(missing[0])}, got none")
-    if unknown := [name for name in weights if name not in state]:
-        raise CheckpointError(
-            f"{source}: expected only tensors of the model, got {shown(unknown[0])}"
-        )
-    head = next(reversed(list(model.named_parameters())))[0].rpartition(".")[0] + "."
-    kept = [name for name in state if weights[name].shape != state[name].shape]
-    for name in kept:
-        if not name.startswith(head) or weights[name].shape[1:] != state[name].shape[1:]:
-            expected, got = tuple(state[name].shape), tuple(weights[name].shape)
-            raise CheckpointError(f"{source}: expected {name} of shape {expected}, got {got}")
-    for name, tensor in state.items():
-        if name not in kept:
-            tensor.copy_(weights[name])
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with path.open("rb") as file:
-            # Files of before torch 1.6 are bare pickles, which the restricted unpickler reads with
-            # warnings and fails on with errors of every kind.
-            if not zipfile.is_zipfile(file):
-                raise pickle.UnpicklingError
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
-    except (safetensors.SafetensorError, *_UNPICKLING_ERRORS):
-        raise CheckpointError(
-            f"{path}: expected a safetensors file or a PyTorch file of tensors, got another kind"
-        ) from None
-    for key in _NESTED_UNDER:
-        if isinstance(values, Mapping) and isinstance(values.get(key), Mapping):
-            values = values[key]
-    if not isinstance(values, Mapping) or not all(
-        isinstance(value, Tensor) for value in values.values()
-    ):
-        raise CheckpointError(f"{path}: expected names with tensors, got other values")
-    return values
-
-
-# These two return a tuple in train mode unless told not to.
-_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+_WITHOUT_DRAWS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def build_model(
@@ -283,9 +82,11 @@ def build_model(
     if library := LIBRARY.fullmatch(config.name):
         build = _torchvision_model if library[1] == "torchvision" else _timm_model
         is_pretrained = config.weights == "pretrained"
+        # Libraries draw from the global generator.
         with global_generator_seeded(drawn_seed(generator)), torch.device("cpu"):
             model = build(library[2], num_classes, channels, is_pretrained)
     else:
+        # Modules draw while they are built; those values are replaced by `initialize_`.
         with global_generator_seeded(0), torch.device("cpu"):
             model = _own_model(config, {"channels": channels, "num_classes": num_classes})
         initialize_(model, generator)
@@ -304,13 +105,10 @@ def reinitialize_(
 ) -> None:
     """Give ``model`` the values that `build_model` would give it, in place, on its device.
 
-    Args:
-        model: what `build_model` returned for the other arguments, wherever it is now.
-        config: as it was built with.
-        num_classes: as it was built with.
-        channels: as it was built with.
-        generator: as in `build_model`: the same state gives the same values, bit for bit.
+    The arguments are those that ``model`` was built with; it may have been moved since. The same
+    state of the generator gives the same values, bit for bit.
     """
+    # Networks of libraries initialize themselves while they are built: build another and copy.
     if LIBRARY.fullmatch(config.name):
         fresh = build_model(config, num_classes=num_classes, channels=channels, generator=generator)
         copy_values_(model, fresh)
@@ -401,3 +199,209 @@ def _unknown(library: str, name: str, names: list[str]) -> ConfigError:
         f"model.name: expected one of the {len(names)} classifiers of {library}, "
         f"got {shown(f'{library}/{name}')}{hint}"
     )
+
+
+def load_weights_(model: nn.Module, path: Path) -> None:
+    """Copy the tensors of a file into ``model``; a head of another number of classes stays.
+
+    Args:
+        model: any module; its last layer is taken for the head.
+        path: a safetensors file, or one of `torch.save` with a mapping of names to tensors (also
+            under the key model or state_dict). It is read without running any code in it.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a tensor is missing, unknown or of another
+            shape.
+    """
+    copy_weights_(model, _read(path), source=str(path))
+
+
+@torch.no_grad()
+def copy_weights_(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy named tensors into ``model``; a head of another number of classes stays.
+
+    Args:
+        model: any module; its last layer is taken for the head.
+        weights: a tensor for each name in the state of ``model``.
+        source: named in errors.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown or of another shape; nothing is copied.
+    """
+    state = model.state_dict()
+    if missing := [name for name in state if name not in weights]:
+        raise CheckpointError(f"{source}: expected a tensor {shown(missing[0])}, got none")
+    if unknown := [name for name in weights if name not in state]:
+        raise CheckpointError(
+            f"{source}: expected only tensors of the model, got {shown(unknown[0])}"
+        )
+    # The head is the module of the last parameter. Of another number of classes it keeps its new
+    # values: its first dimension may differ, the features that it takes may not.
+    head = next(reversed(list(model.named_parameters())))[0].rpartition(".")[0] + "."
+    kept = [name for name in state if weights[name].shape != state[name].shape]
+    for name in kept:
+        if not name.startswith(head) or weights[name].shape[1:] != state[name].shape[1:]:
+            expected, got = tuple(state[name].shape), tuple(weights[name].shape)
+            raise CheckpointError(f"{source}: expected {name} of shape {expected}, got {got}")
+    for name, tensor in state.items():
+        if name not in kept:
+            tensor.copy_(weights[name])
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with path.open("rb") as file:
+            # Files of before torch 1.6 are bare pickles, which the restricted unpickler reads with
+            # warnings and fails on with errors of every kind.
+            if not zipfile.is_zipfile(file):
+                raise pickle.UnpicklingError
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
+    except (safetensors.SafetensorError, *_UNPICKLING_ERRORS):
+        raise CheckpointError(
+            f"{path}: expected a safetensors file or a PyTorch file of tensors, got another kind"
+        ) from None
+    for key in _NESTED_UNDER:
+        if isinstance(values, Mapping) and isinstance(values.get(key), Mapping):
+            values = values[key]
+    if not isinstance(values, Mapping) or not all(
+        isinstance(value, Tensor) for value in values.values()
+    ):
+        raise CheckpointError(f"{path}: expected names with tensors, got other values")
+    return values
+
+
+def torchvision_weights(name: str) -> Mapping[str, Tensor]:
+    """Return torchvision's best weights of a classifier, downloaded to its cache if need be.
+
+    Raises:
+        CheckpointError: they cannot be downloaded.
+    """
+    import torchvision  # noqa: PLC0415  # slow, see `_torchvision_model`
+
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    with download_errors(f"torchvision/{name}"):
+        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    return {key: value for key, value in state.items() if not key.startswith(_PARTS_LEFT_OUT)}
+
+
+@contextmanager
+def download_errors(name: str) -> Iterator[None]:
+    """Turn what goes wrong while weights are downloaded into one line.
+
+    Raises:
+        CheckpointError: in place of an OSError (no network, no space) or RuntimeError (no such
+            weights, wrong hash).
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"model.weights: expected to download those of {name}, got: {reason}"
+        ) from None
+
+
+@runtime_checkable
+class _Resettable(Protocol):
+    def reset_parameters(self) -> None: ...
+
+
+@torch.no_grad()
+def initialize_(module: nn.Module, generator: Generator) -> None:
+    """Give every parameter and every batch-norm buffer of ``module`` a new value, in place.
+
+    Convolutions: Kaiming normal, fan out, zero bias (https://arxiv.org/abs/1502.01852). Linear:
+    uniform within 1 / sqrt(inputs), weight and bias. Normalization: scale 1, shift 0, running
+    statistics reset. Any other module: its own ``reset_parameters``.
+
+    Args:
+        module: any module; storage, dtype, device and memory format of its tensors stay.
+        generator: advanced; the global generators are not.
+
+    Raises:
+        TypeError: a parameter belongs to a module without ``reset_parameters``, such as the
+            class token of a vision transformer; `automix.models.build.reinitialize_` can
+            initialize those.
+    """
+    done: set[int] = set()
+    for part in module.modules():
+        if isinstance(part, _ConvNd):
+            _initialize_convolution(part, generator)
+        elif isinstance(part, nn.Linear):
+            _initialize_linear(part, generator)
+        elif isinstance(part, _WITHOUT_DRAWS):
+            part.reset_parameters()
+        elif isinstance(part, _Resettable):
+            _reset_with_drawn_seed(part, generator)
+        else:
+            continue
+        done.update(id(parameter) for parameter in part.parameters())
+    for name, parameter in module.named_parameters():
+        if id(parameter) not in done:
+            raise TypeError(
+                f"expected modules with reset_parameters, got the bare parameter {name}"
+            )
+
+
+def _initialize_convolution(convolution: _ConvNd, generator: Generator) -> None:
+    drawn = _empty_for(convolution.weight, generator)
+    nn.init.kaiming_normal_(drawn, mode="fan_out", nonlinearity="relu", generator=generator)
+    convolution.weight.copy_(drawn)
+    if convolution.bias is not None:
+        convolution.bias.zero_()
+
+
+def _initialize_linear(linear: nn.Linear, generator: Generator) -> None:
+    bound = max(linear.in_features, 1) ** -0.5
+    for parameter in (linear.weight, linear.bias):
+        if parameter is not None:
+            drawn = _empty_for(parameter, generator)
+            parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
+
+
+def _empty_for(parameter: Tensor, generator: Generator) -> Tensor:
+    # On the generator's device and in float32: the same values for every device and type of model.
+    return torch.empty(parameter.shape, dtype=torch.float32, device=generator.device)
+
+
+def _reset_with_drawn_seed(part: _Resettable, generator: Generator) -> None:
+    assert isinstance(part, nn.Module)
+    # `reset_parameters` takes no generator. A twin on the CPU needs only the CPU's global
+    # generator to be put back, and draws the same values for every device.
+    twin = copy.deepcopy(part).cpu()
+    with global_generator_seeded(drawn_seed(generator)):
+        twin.reset_parameters()
+    copy_values_(part, twin)
+
+
+@torch.no_grad()
+def copy_values_(target: nn.Module, source: nn.Module) -> None:
+    """Copy every parameter and buffer of ``source`` into the same-named tensor of ``target``."""
+    # Not through state_dict, which leaves out buffers that are not persistent.
+    for to, values in (
+        (dict(target.named_parameters()), dict(source.named_parameters())),
+        (dict(target.named_buffers()), dict(source.named_buffers())),
+    ):
+        assert to.keys() == values.keys()
+        for name, tensor in to.items():
+            tensor.copy_(values[name])
+
+
+@contextmanager
+def global_generator_seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global CPU generator for a block of code, and restore it afterwards."""
+    # Not torch.manual_seed, which would also reseed every accelerator and not restore it.
+    with restored_generators(torch.device("cpu")):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def drawn_seed(generator: Generator) -> int:
+    """Draw a 63-bit seed."""
+    high = torch.iinfo(torch.int64).max
+    return int(torch.randint(high, (), generator=generator, device=generator.device))

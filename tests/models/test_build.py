@@ -30,7 +30,7 @@ def num_parameters(model: nn.Module) -> int:
         "small_cnn",
         "resnet20",
         "preact_resnet18",
-        "preact_resnet34",
+        pytest.param("preact_resnet34", marks=pytest.mark.slow),  # 18 with more blocks
         "preact_resnet50",
         "wide_resnet10_1",
         "wide_resnet16_8",
