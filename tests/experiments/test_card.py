@@ -89,9 +89,9 @@ def test_a_classifiers_card_is_read_by_the_hubs_own_parser(trained: Path) -> Non
 
 def test_evaluations_of_this_classifier_are_in_its_card(evaluated: Path) -> None:
     text = make_card(evaluated, CardConfig())
-    found = json.loads((evaluated / "evaluation" / "result.json").read_text())
+    result = json.loads((evaluated / "evaluation" / "result.json").read_text())
     scores = results_of(text)
-    before, after = found["classification"]["as_trained"], found["classification"]["rescaled"]
+    before, after = result["classification"]["as_trained"], result["classification"]["rescaled"]
     assert scores["expected calibration error, 15 equal-width bins"] == pytest.approx(
         before["ece"], abs=1e-6
     )
@@ -99,7 +99,7 @@ def test_evaluations_of_this_classifier_are_in_its_card(evaluated: Path) -> None
         after["ece"], abs=1e-6
     )
     assert "unnormalized mean corruption error (own implementation)" in scores
-    assert scores["accuracy under PGD, 8/255"] == pytest.approx(found["attacks"]["pgd"], abs=1e-6)
+    assert scores["accuracy under PGD, 8/255"] == pytest.approx(result["attacks"]["pgd"], abs=1e-6)
     assert "unnormalized mean corruption error" in text.partition("## Results")[2]
 
 

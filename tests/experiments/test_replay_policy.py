@@ -47,11 +47,11 @@ def test_a_policy_decides_as_in_its_environment(search: Path, tmp_path: Path) ->
     source = PolicySource.load(search)
     result = replay(CONFIG, source, tmp_path / "run")
     env = MixingEnv(SMOKE_TASK, SMOKE_ENVIRONMENT, seed=0)
-    wanted, _ = roll_out(source.policy, env, training_seed=CONFIG.seed)
-    found = Schedule.load(tmp_path / "run" / "schedule.json")
-    assert found.segments == wanted.segments
-    assert result["schedule_hash"] == wanted.decision_hash()
-    assert result["decisions_hash"] == decisions_hash(wanted.decisions(LAST_STEP))
+    expected, _ = roll_out(source.policy, env, training_seed=CONFIG.seed)
+    written = Schedule.load(tmp_path / "run" / "schedule.json")
+    assert written.segments == expected.segments
+    assert result["schedule_hash"] == expected.decision_hash()
+    assert result["decisions_hash"] == decisions_hash(expected.decisions(LAST_STEP))
     assert result["follows"] == source.identity
     applied = json.loads((tmp_path / "run" / "decisions.json").read_text())
     assert applied["runs"][0]["start"] == 0
@@ -84,8 +84,8 @@ def test_a_policy_that_is_stopped_after_every_step_ends_in_the_same_bits(
     copied = PolicySource.load(folder)
     assert copied.identity == source.identity
     assert list(attempts(CONFIG, copied, folder))[-1] is True
-    wanted = outputs(tmp_path / "whole", last_step=LAST_STEP)
-    assert_same(outputs(folder, last_step=LAST_STEP), wanted)
+    whole = outputs(tmp_path / "whole", last_step=LAST_STEP)
+    assert_same(outputs(folder, last_step=LAST_STEP), whole)
 
 
 def test_the_reward_split_is_needed_and_held_out(search: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A replay that is stopped after any step goes on to the same bits."""
+"""A replay that is stopped after any step is resumed to the same bits."""
 
 import itertools
 from collections.abc import Callable
@@ -76,12 +76,12 @@ def test_a_replay_that_is_stopped_once_at_any_step_ends_in_the_same_bits(
 ) -> None:
     schedule = schedule_of(FAMILIES[family])
     replay(config, schedule, tmp_path / "whole")
-    wanted = outputs(tmp_path / "whole")
+    whole = outputs(tmp_path / "whole")
     stops = Stops(monkeypatch)
     for step in range(TOTAL_STEPS):
         stops.steps = {step}
         assert list(attempts(config, schedule, tmp_path / f"{step}")) == [False, True]
-        assert_same(outputs(tmp_path / f"{step}"), wanted)
+        assert_same(outputs(tmp_path / f"{step}"), whole)
 
 
 Change = Callable[[dict[str, Any]], None]

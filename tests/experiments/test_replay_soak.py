@@ -25,9 +25,9 @@ TOGETHER = [
 PATIENCE_IN_SECONDS = 300.0
 
 
-def start(launcher: list[str], *words: str) -> subprocess.Popen[str]:
+def start(launcher: list[str], *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*launcher, "replay", *words],
+        [*launcher, "replay", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=ENVIRONMENT,
     )  # fmt: skip
 
@@ -50,15 +50,15 @@ def wait_for_a_checkpoint(folder: Path, process: subprocess.Popen[str], before: 
 
 def processes_of(launcher: subprocess.Popen[str]) -> list[int]:
     """Return the processes that torchrun started; of a plain command, itself."""
-    found = []
+    children = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if line)
         except (OSError, ValueError):
             continue
         if int(fields["PPid"]) == launcher.pid:
-            found.append(int(fields["Pid"]))
-    return found or [launcher.pid]
+            children.append(int(fields["Pid"]))
+    return children or [launcher.pid]
 
 
 @pytest.mark.slow
@@ -71,13 +71,13 @@ def test_a_replay_that_is_killed_again_and_again_ends_in_the_same_bits(
 ) -> None:
     file = tmp_path / "schedule.json"
     mix_then_off(Decision(operator=operator)).save(file)
-    words = [
+    arguments = [
         str(file), "configs/replay/digits.yaml", "--task.trainer.epochs", "160",
         "--task.trainer.batch-size", "40",
         "--task.trainer.precision", "bf16", "--task.trainer.accumulation", "2",
         "--checkpoints.every-steps", "7", "--output",
     ]  # fmt: skip
-    whole = start(launcher, *words, str(tmp_path / "whole"))
+    whole = start(launcher, *arguments, str(tmp_path / "whole"))
     said = whole.communicate(timeout=PATIENCE_IN_SECONDS)[0]
     assert whole.returncode == 0, said
     draws = random.Random(operator.value)
@@ -87,7 +87,7 @@ def test_a_replay_that_is_killed_again_and_again_ends_in_the_same_bits(
         resumes = (folder / "schedule.json").exists() and draws.random() < 0.5
         before = files_of(folder)
         process = start(
-            launcher, *(["--resume", str(folder)] if resumes else [*words, str(folder)])
+            launcher, *(["--resume", str(folder)] if resumes else [*arguments, str(folder)])
         )
         if done < kills and wait_for_a_checkpoint(folder, process, before):
             time.sleep(draws.uniform(0, 0.3))

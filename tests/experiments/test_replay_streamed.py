@@ -65,10 +65,10 @@ def test_a_streamed_replay_ends_in_the_same_bits(
         assert len(list(attempts(alone, schedule, tmp_path / "cut"))) == TOTAL_STEPS + 1
         stops.steps = {4}
         assert list(attempts(several, schedule, tmp_path / "cut workers")) == [False, True]
-    wanted = outputs(tmp_path / "whole")
-    assert_same(outputs(tmp_path / "cut"), wanted)
+    whole = outputs(tmp_path / "whole")
+    assert_same(outputs(tmp_path / "cut"), whole)
     for name in ("workers", "cut workers"):
-        found = outputs(tmp_path / name)
-        assert found["classifier"] == wanted["classifier"]
-        assert found["metrics"] == wanted["metrics"]
-    assert wanted["result"]["test"]["num_images"] == 4
+        streamed_outputs = outputs(tmp_path / name)
+        assert streamed_outputs["classifier"] == whole["classifier"]
+        assert streamed_outputs["metrics"] == whole["metrics"]
+    assert whole["result"]["test"]["num_images"] == 4

@@ -1,4 +1,4 @@
-"""Two processes that replay together stop together, and go on to the same bits."""
+"""Two processes that replay together stop together, and resume to the same bits."""
 
 from pathlib import Path
 

@@ -38,10 +38,14 @@ def folder(finished_search: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         path = folder / f"search {number}"
         shutil.copytree(finished_search, path)
         (path / "config.yaml").write_text(TINY.model_copy(update={"seed": number}).to_yaml())
-    found = folder / "search 1" / "schedule.json"
-    schedules = (*BOTH.schedules, str(found), f"shuffled:{found}")
+    schedule_file = folder / "search 1" / "schedule.json"
+    schedules = (*BOTH.schedules, str(schedule_file), f"shuffled:{schedule_file}")
     compare(BOTH.model_copy(update={"schedules": schedules}), folder / "compare.1")
-    replay(ReplayConfig(task=SMOKE_TASK), ScheduleSource(Schedule.load(found)), folder / "replay")
+    replay(
+        ReplayConfig(task=SMOKE_TASK),
+        ScheduleSource(Schedule.load(schedule_file)),
+        folder / "replay",
+    )
     sweep = load_sweep(
         write_sweep(folder / "widths.yaml", TINY_TASK, seeds=3), folder / "ablate-widths", COMMANDS
     )

@@ -84,15 +84,23 @@ def test_published_images_are_named(evaluated: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["attacks", "localization", "patch_occlusion"])
-def test_a_report_of_two_evaluations_is_one_page(
-    evaluated: Path, tmp_path: Path, task: str
-) -> None:
+def test_a_task_that_was_not_measured_is_not_shown(evaluated: Path, task: str) -> None:
+    run = FinishedRun(evaluated)
+    names = {block.name for block in evaluation_section(run.result, run.source, 1).blocks}
+    rest = {key: value for key, value in run.result.items() if key != task}
+    section = evaluation_section(rest, run.source, 1)
+    missing = names - {block.name for block in section.blocks}
+    # Of occlusion, the curve of objects remains.
+    assert missing == (set() if task == "patch_occlusion" else {f"evaluation-1-{task}"})
+
+
+def test_a_report_of_two_evaluations_is_one_page(evaluated: Path, tmp_path: Path) -> None:
     copied(evaluated, tmp_path / "runs" / "one")
-    copied(evaluated, tmp_path / "runs" / "two", run="<b>other</b>", **{task: None})
+    copied(evaluated, tmp_path / "runs" / "two", run="<b>other</b>", attacks=None)
     page = write_report(tmp_path / "runs").read_text()
     assert "Evaluation of &lt;b&gt;other&lt;/b&gt;" in page
     assert "<b>other" not in page
     assert len(re.findall(r'id="figure-evaluation-1-attacks"', page)) == 1
     names = {path.name for path in (tmp_path / "runs" / "tables").iterdir()}
     assert "evaluation-2-class.csv" in names
-    assert ("evaluation-2-attacks.csv" in names) == (task != "attacks")
+    assert "evaluation-2-attacks.csv" not in names

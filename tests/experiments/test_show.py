@@ -69,7 +69,7 @@ def test_a_sheet_for_each_operator(photographs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "wanted", "side"),
+    ("sizes", "requested", "side"),
     [
         ([(40, 32), (32, 50)], None, 32),  # small images stay as they are
         ([(300, 200), (500, 400)], None, 128),
@@ -80,7 +80,7 @@ def test_a_sheet_for_each_operator(photographs: Path, tmp_path: Path) -> None:
 )
 def test_images_are_mixed_at(
     sizes: list[tuple[int, int]],
-    wanted: int | None,
+    requested: int | None,
     side: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,7 +89,7 @@ def test_images_are_mixed_at(
     folder.mkdir()
     for index, size in enumerate(sizes):
         save_blob(folder / f"{index}.png", size, seed=index)
-    config = ShowConfig(operators=(Operator.CUTMIX,), size=wanted, output=tmp_path / "sheets")
+    config = ShowConfig(operators=(Operator.CUTMIX,), size=requested, output=tmp_path / "sheets")
     images, _ = seen_by(folder, monkeypatch, config)
     assert images.shape == (2, 3, side, side)
 

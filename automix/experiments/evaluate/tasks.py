@@ -77,6 +77,7 @@ def plan_classification(source: EvaluationInput, config: EvaluateConfig) -> Task
     Raises:
         ConfigError: there is no split to fit the temperature on.
     """
+    # Fitted on validation images: on the test images the calibration would flatter itself.
     classifier, images = source.classifier, source.images
     split = classifier.data.seen.selection
     if not len(split):
@@ -118,6 +119,7 @@ def plan_corruptions(source: EvaluationInput, config: EvaluateConfig) -> TaskPla
     predict, images = source.classifier.predict, source.images
     folder = config.corruptions.published
 
+    # 15 corruptions at 5 severities, as in CIFAR-C (arXiv:1903.12261).
     def run(corruption: Corruption) -> Json:
         if folder is None:
             return as_json(own_corruption_errors(predict, images, corruption, seed=config.seed))
@@ -176,6 +178,7 @@ def plan_object_occlusion(source: EvaluationInput, config: EvaluateConfig) -> Ta
     size = patch_size(source, config)
 
     def occlude(batch: ImageBatch, fraction: float) -> Tensor:
+        # A map without a network: what is hidden must not depend on who is evaluated.
         saliency_BHW = spectral_residual(batch.images.float() / 255)
         return occlude_salient_patches(
             batch.images, fraction, patch_size=size, fill=fill, saliency_NHW=saliency_BHW
@@ -263,6 +266,7 @@ def plan_attacks(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     if options.autoattack:
         names.append("autoattack")
         try:
+            # Now, rather than after minutes of PGD.
             check_autoattack(num_classes)
         except ValueError as error:
             raise ConfigError(str(error)) from None
@@ -276,6 +280,7 @@ def plan_attacks(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
             )
         return survivors
 
+    # Units count, so that chunks of any size add up to the same accuracies.
     def combine(results: Sequence[Json]) -> Json:
         total = sum(row["num_images"] for row in results)
         counts = {name: sum(row[name] for row in results) for name in names}
@@ -305,6 +310,8 @@ def plan_localization(source: EvaluationInput, config: EvaluateConfig) -> TaskPl
     Raises:
         ConfigError: the network has no layer of that name, or no map of features.
     """
+    # MaxBoxAccV2 (arXiv:2007.04178): a map is cut at a threshold, boxes of its regions are compared
+    # with the true boxes, and the threshold counts that is best over all images.
     images, boxes = boxed_images(source)
     layer = _layer(source, config)
     offsets = {index: position for position, index in enumerate(images.indices.tolist())}
@@ -382,6 +389,7 @@ def _maps(
 
 
 def _hits(overlaps_NT: NDArray[np.float64], counts: NDArray[np.bool_]) -> list[list[int]]:
+    # Counts of images by threshold and overlap: they add up over units, accuracies do not.
     table = localization_accuracy(overlaps_NT, is_right=counts) * len(overlaps_NT)
     rows: list[list[int]] = table.round().astype(int).tolist()
     return rows
@@ -403,6 +411,7 @@ def _localization(results: Sequence[Json]) -> Json:
         content[name] = max_box_accuracy(whole)
         content[f"{name}_per_level"] = whole.max(axis=0).tolist()
         if min(halves.values()):
+            # Each half at the threshold that is best on the other one, weighted by its size.
             crossed = [
                 max_box_accuracy(hits[fold] / halves[fold], tuned_on=hits[other]) * halves[fold]
                 for fold, other in (("even", "odd"), ("odd", "even"))

@@ -54,6 +54,7 @@ class FinishedRun:
 def slug_of(name: str) -> str:
     """Return ``name`` as it may be the stem of a file and an identifier of a page."""
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")
+    # An identifier of HTML begins with a letter.
     return slug if slug[:1].isalpha() else f"run-{slug}".rstrip("-")
 
 
@@ -157,6 +158,7 @@ def learned_row(rows: Sequence[Row]) -> Row | None:
 
 
 def _is_learned(name: str) -> bool:
+    # Controls, made of a schedule or of nothing, but learned by no search.
     drawn_or_made = ("shuffled ", "marginal-matched ", "ramp:", "mix_then_off:")
     return name != "random" and not name.startswith(drawn_or_made)
 
@@ -174,12 +176,14 @@ def best_fixed(rows: Sequence[Row]) -> Row | None:
 
 def operator_of(name: str) -> Operator | None:
     """Return the operator of a constant entry, whose name is `Decision.label()`."""
+    # The name of a constant schedule begins with its operator, that of others with another word.
     first = name.split(" ", maxsplit=1)[0]
     return Operator(first) if first in set(Operator) else None
 
 
 def paired(row: Row, other: Row, metric: str) -> Interval:
     """Return the paired difference of two rows over the seeds that neither diverged on."""
+    # A seed on which either diverged says nothing about the difference.
     pairs = [
         (a, b)
         for a, b in zip(row[metric]["values"], other[metric]["values"], strict=True)

@@ -39,6 +39,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         CheckpointError: there is neither, or one is damaged.
     """
+    # Sweeps first: a run in a folder of one is a cell of it.
     tables = (path.parent for path in sorted(folder.rglob(TABLE_NAME)))
     read = (FinishedSweep.read(path, _slug(path, folder)) for path in tables)
     sweeps = [sweep for sweep in read if sweep is not None]
@@ -53,6 +54,7 @@ def write_report(folder: Path) -> Path:
     searches = [run for run in runs if run.kind == "search"]
     replays = [run for run in runs if run.kind == "replay"]
     compares = compared_splits(runs)
+    # In the order of the work: schedules, searches, comparisons, sweeps, replays, evaluations.
     sections: list[Section] = [schedule_section(group) for group in _by_seed(searches).values()]
     for run in searches:
         sections += [learning_section(run), selection_section(run)]
@@ -108,6 +110,7 @@ def _headline(
         row = learned_row(split.rows)
         difference = paired(row, best, "calibrated_nll") if best and row else None
         if best and row and difference:
+            # Of a loss: an interval below 0 is an improvement, one that holds 0 is none.
             verdict = "is better than" if difference.high < 0 else "is not shown to differ from"
             verdict = "is worse than" if difference.low > 0 else verdict
             sentences.append(

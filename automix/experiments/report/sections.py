@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import safetensors.torch
 from torch import Tensor
@@ -14,15 +13,10 @@ from automix.evaluation.statistics import Interval
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.summaries import METRICS
 from automix.experiments.config import SearchConfig
-from automix.experiments.report.finished_runs import (
-    ComparedSplit,
-    FinishedRun,
-    operator_of,
-)
+from automix.experiments.report.finished_runs import ComparedSplit, FinishedRun, operator_of
 from automix.experiments.search.run import SCHEDULE_NAME
 from automix.experiments.show import make_sheet, spread_over_classes
 from automix.operator_info import Operator
-from automix.reporting.contact_sheet import ContactSheet
 from automix.reporting.figures.comparison import (
     Comparison,
     ComparisonRow,
@@ -37,19 +31,15 @@ from automix.reporting.figures.comparison import (
 from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure, schedule_table
 from automix.reporting.page import ReportFigure, Section
-from automix.reporting.tables import (
-    Cell,
-    Column,
-    Direction,
-    Table,
-    interval_of,
-)
+from automix.reporting.tables import Column, Direction, Table, interval_of
 from automix.schedule import Decision, Schedule
 from automix.training.trainer import build_trainer, load_search_data
 
 _SHEET_ROWS = 6
 # Schedules drawn one by one; more would not be looked at.
 _MOST_PANELS = 6
+# Metrics with a figure; the table at the end has all of them.
+_DRAWN = ("calibrated_nll", "accuracy")
 
 
 def schedule_section(runs: Sequence[FinishedRun]) -> Section:
@@ -89,10 +79,7 @@ def learning_section(run: FinishedRun) -> Section:
     curve = LearningCurve.from_returns(potentials, per_rollout=config.agent.episodes_per_rollout)
     cost = run.result["cost"]
     stages = Cost(
-        stages=(
-            ("learning", cost["search_seconds"]),
-            ("selection", cost["selection_seconds"]),
-        ),
+        stages=(("learning", cost["search_seconds"]), ("selection", cost["selection_seconds"])),
         training_seconds=cost["seconds_per_training"],
     )
     return Section(
@@ -188,22 +175,21 @@ def sheet_section(run: FinishedRun, replays: Sequence[FinishedRun]) -> Section:
     indices = spread_over_classes(data.train.labels, _SHEET_ROWS, seed=config.seed)
     images, labels = data.train.take(indices)
     saliency, origin = _saliency(config.task, replays, images, labels)
+    # At the strength that was selected, where the operator was; else at its default.
     schedule = Schedule.load(run.path / SCHEDULE_NAME)
-    sheets: list[ContactSheet] = []
     decisions = {segment.decision.operator: segment.decision for segment in schedule.segments}
-    for operator in config.environment.operators:
-        decision = decisions.get(operator, Decision(operator=operator))
-        if operator is not Operator.NONE:
-            sheets.append(
-                make_sheet(
-                    decision,
-                    images,
-                    labels,
-                    class_names=data.class_names,
-                    saliency_BHW=saliency,
-                    seed=config.seed,
-                )
-            )
+    sheets = [
+        make_sheet(
+            decisions.get(operator, Decision(operator=operator)),
+            images,
+            labels,
+            class_names=data.class_names,
+            saliency_BHW=saliency,
+            seed=config.seed,
+        )
+        for operator in config.environment.operators
+        if operator is not Operator.NONE
+    ]
     return Section(title="What the operators do", text=(origin,), blocks=tuple(sheets))
 
 
@@ -217,13 +203,11 @@ def _saliency(
             trainer = build_trainer(config.task, load_search_data(task.data), seed=config.seed)
             weights = safetensors.torch.load((run.path / "classifier.safetensors").read_bytes())
             trainer.model.load_state_dict(weights)
+            # With the running statistics: six images are too few for those of a batch.
             trainer.model.eval()
             maps = trainer.saliency_of(images, labels).cpu()
             return maps, f"Saliency: input gradient of the classifier of {run.path.name}."
     return None, "Saliency: spectral residual, as there is no replayed classifier of this task."
-
-
-_DRAWN = ("calibrated_nll", "accuracy")
 
 
 def comparison_section(split: ComparedSplit, searches: Sequence[FinishedRun]) -> Section:
@@ -231,6 +215,7 @@ def comparison_section(split: ComparedSplit, searches: Sequence[FinishedRun]) ->
 
     ``searches`` are those that may have found a schedule in it, for what it cost.
     """
+    # Per metric the picture, then its numbers; then cost against gain; the longest table last.
     num_seeds = split.run.result["num_seeds"]
     blocks: list[ReportFigure | Table] = []
     for metric in _DRAWN:
@@ -258,6 +243,7 @@ def _comparison(split: ComparedSplit, metric: str) -> Comparison | None:
     """Return rows from the best to the worst; None where the baseline diverged."""
     name, better = METRICS[metric]
     baseline = split.run.result["baseline"]
+    # A schedule has no mean where a seed diverged, and no difference where the baseline did.
     shown = [
         row
         for row in split.rows
@@ -290,10 +276,12 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
             difference = Interval(estimate=0.0, low=0.0, high=0.0, confidence=0.95)
         if difference is None:
             continue
+        # A gain is positive where the schedule is better, also for metrics to minimize.
         low, high = sorted(better.sign * end for end in (difference.low, difference.high))
         gain = dataclasses.replace(
             difference, estimate=better.sign * difference.estimate, low=low, high=high
         )
+        # In training runs: the one that uses the schedule, and all that found it.
         cost = 1.0 + _search_cost(row["name"], searches)
         operator = operator_of(row["name"])
         points.append(GainPoint(label=row["name"], cost=cost, gain=gain, operator=operator))
@@ -336,27 +324,21 @@ def _summary_table(split: ComparedSplit) -> Table:
             Column(name="probability of improvement"),
             Column(name="p-value after Holm", digits=2),
         ]
-    rows = tuple(
-        (row["name"], *(cell for metric in METRICS for cell in _statistics(row[metric])))
-        for row in split.rows
-    )
+    rows = []
+    for row in split.rows:
+        cells = [row["name"]]
+        for summary in (row[metric] for metric in METRICS):
+            cells += [summary[name] for name in ("mean", "interquartile_mean")]
+            cells += [summary["standard_deviation"]]
+            cells += [interval_of(summary["probability_of_improvement"]), summary["p_value_holm"]]
+        rows.append(tuple(cells))
     return Table(
         name=f"{split.slug}-summary",
         title="Every metric",
         columns=tuple(columns),
-        rows=rows,
+        rows=tuple(rows),
         caption=f"{split.run.result['num_seeds']} training runs per schedule, {split.name} split. "
         f"Against {split.run.result['baseline']}: fraction of the seeds on which a schedule is "
         "better, with Wilson's 95% interval; p-value of the paired difference by sign flips, "
         "corrected for the number of schedules.",
     )
-
-
-def _statistics(summary: dict[str, Any]) -> list[Cell]:
-    return [
-        summary["mean"],
-        summary["interquartile_mean"],
-        summary["standard_deviation"],
-        interval_of(summary["probability_of_improvement"]),
-        summary["p_value_holm"],
-    ]
