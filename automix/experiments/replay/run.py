@@ -446,7 +446,7 @@ class ReplayLoop:
 
 
 def note_applied(applied: list[dict[str, Any]], decision: Decision, *, stop: int) -> None:
-    """Note that all steps since the last one noted, up to the one before ``stop``, followed it."""
+    """Note that all steps before ``stop`` that are not noted yet followed ``decision``."""
     plain = decision.model_dump(mode="json")
     if applied and applied[-1]["decision"] == plain:
         applied[-1]["stop"] = stop
