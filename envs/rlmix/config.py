@@ -1,4 +1,4 @@
-"""What the RL-Mix environment observes and pays. Free of torch and Gymnasium."""
+"""Configuration of the RL-Mix environment. Free of torch and Gymnasium."""
 
 from typing import Annotated, Literal, Self
 

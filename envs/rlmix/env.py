@@ -1,9 +1,7 @@
 """RLMix-v0: one action per batch, the predecessor's environment.
 
-Shape suffixes: B batch, C channels, H rows, W columns, P cells per
-side, K classes.
-
-Shape suffixes: B batch, C channels, H rows, W columns, P cells, K classes.
+Random-Mixup, https://arxiv.org/abs/2212.04875, learned by an agent that mixes each batch.
+Shape suffixes: B batch, C channels, H rows, W columns, P cells per side, K classes.
 """
 
 import copy
@@ -52,9 +50,189 @@ LOWEST_LOG = -16.0
 """Log-probabilities below this are observed as this."""
 
 
+Maps = dict[str, NDArray[np.float32]]
+Percentiles = NDArray[np.int64]
+
+
+class RLMixState(TypedDict):
+    """State that an episode resumes from bit for bit: tensors and plain values."""
+
+    seed: int
+    episode: int
+    potential: float
+    is_over: bool
+    trainer: TrainerState
+
+
+class RLMixEnv(gym.Env[Maps, Percentiles]):
+    """Choose for each image of each mini-batch how much of its saliency survives mixing.
+
+    ## Action Space
+    `MultiDiscrete([10] * B)`: for each image, the percentile of its saliency (0, 0.11, ... 0.99)
+    from which on its cells are salient. Cells of which one of two images alone is salient show that
+    one, the others a blend (R-Mix).
+
+    ## Observation Space
+    A `Dict` about the batch that is to be mixed: `saliency`, (B, P, P) maps that sum to 1 each, and
+    `logits`, (B, K) log-probabilities down to -16, both flattened to one axis, image after image.
+    With `observe_draws` also `partner_saliency`, `lam` and `grid`, which are drawn before the
+    action.
+
+    ## Rewards
+    `validation_gain`: gain of the negative calibrated NLL on the reward split, paid every
+    `validate_every` steps and at the end. `gradient_similarity`: the published cosine, in [0, 1].
+    `image_similarity`: the mean of one cosine per image.
+
+    ## Starting State
+    A freshly initialized classifier; an episode is one training run. `reset(seed=s)` starts a
+    reproducible sequence of episodes.
+
+    ## Episode End
+    Terminates after the last mini-batch of the run, or when a loss is not finite. The last
+    observation is of the batch that would come next. Never truncates.
+
+    ## Information
+    `info["loss"]` and `info["diverged"]`; at the end `info["metrics"]`, `info["potential"]` and
+    `info["training_seed"]`.
+
+    ## Example
+    >>> import envs, gymnasium
+    >>> env = gymnasium.make("AutoMix/RLMix-Smoke-v0")
+    >>> observation, info = env.reset(seed=0)
+    >>> sorted(observation), env.action_space.nvec.shape
+    (['logits', 'saliency'], (10,))
+    >>> observation, reward, terminated, truncated, info = env.step([5] * 10)
+    >>> info["diverged"], reward  # paid every `validate_every` steps
+    (False, 0.0)
+
+    ## Version History
+    * v0: initial version
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - declared so by Gymnasium
+
+    def __init__(
+        self,
+        task: TaskConfig | None = None,
+        config: RLMixConfig | None = None,
+        *,
+        data: SearchData | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Prepare the data and the classifier once; episodes re-initialize it in place.
+
+        Args:
+            task: data, model and training; the digits by default.
+            config: observation and reward.
+            data: splits to use instead of loading those of ``task``.
+            seed: seed of the sequence of episodes, until `reset` is given another.
+
+        Raises:
+            AutoMixError: the data cannot be loaded, the layer does not exist, a grid is finer than
+                the images, or a step has several micro-batches.
+        """
+        self.task = task or TaskConfig()
+        self.config = config or RLMixConfig()
+        self.data = data or load_search_data(self.task.data)
+        self.trainer = build_trainer(self.task, self.data, seed=0)
+        batch, size = self.trainer.batch_size, min(self.data.image_shape[1:])
+        _check(self.config, self.task, self.trainer.model, image_size=size)
+        self.observation_space = _observations(self.config, batch, self.data.num_classes)
+        self.action_space = spaces.MultiDiscrete([NUM_PERCENTILES] * batch)
+        self._seed = seed
+        self._episode = -1
+        # As the other environment pays by default: the gain of the negative calibrated NLL.
+        self._potential = Potential({"calibrated_nll": 1.0}, num_classes=self.data.num_classes)
+        self._last_potential = 0.0
+        self._is_over = True
+        self._seen: SeenBatch | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Maps, dict[str, Any]]:
+        """Start a new training run; there are no options."""
+        super().reset(seed=seed)
+        if options:
+            raise ValueError(f"expected no options, got {sorted(options)}")
+        if seed is not None:
+            self._seed, self._episode = seed, -1
+        elif self._seed is None:
+            self._seed = int(self.np_random.integers(2**31))
+        self._episode += 1
+        self.trainer.reset(derived_seed(self._seed, Stream.EPISODE, step=self._episode))
+        self._is_over = False
+        self._last_potential = self._potential.of(self._evaluate()) if self._pays_gain else 0.0
+        return self._see()[0], {"training_seed": self.trainer.seed}
+
+    def step(self, action: Percentiles) -> tuple[Maps, float, bool, bool, dict[str, Any]]:
+        """Mix the batch that was observed, train on it, and observe the next."""
+        if self._is_over or self._seen is None:
+            raise RuntimeError("expected reset() before this, got step()")
+        if not self.action_space.contains(np.asarray(action, dtype=np.int64)):
+            raise ValueError(f"expected an action in {self.action_space}, got {action!r}")
+        # Mix and train; nothing waits for the device yet.
+        levels_B = torch.as_tensor(np.asarray(action), device=self._seen.cells.device)
+        mixed = mix(self._seen, levels_B)
+        loss, similarity = train_on(self.trainer, self._seen, mixed, self.config)
+        # Observe the next batch, and read what this step gave in the same transfer.
+        observation, numbers = self._see(loss, similarity)
+        diverged = not np.isfinite(numbers).all()
+        self._is_over = diverged or self.trainer.step == self.trainer.total_steps
+        # Reward: the similarity of this step, or the gain since the last evaluation.
+        info: dict[str, Any] = {"loss": numbers[0], "diverged": diverged}
+        is_due = self._pays_gain and self.trainer.step % self.config.validate_every == 0
+        reward = 0.0 if diverged or self._pays_gain else numbers[1]
+        if self._is_over or is_due:
+            metrics = self._evaluate()
+            potential = self._potential.at_chance if diverged else self._potential.of(metrics)
+            if self._pays_gain:
+                reward, self._last_potential = potential - self._last_potential, potential
+            info |= {"metrics": metrics, "potential": potential}
+        if self._is_over:
+            info["training_seed"] = self.trainer.seed
+        return observation, reward, self._is_over, False, info
+
+    def get_state(self) -> RLMixState:
+        """Return a copy of the state of the episode in progress."""
+        assert self._seed is not None, "reset() sets the seed"
+        return RLMixState(
+            seed=self._seed,
+            episode=self._episode,
+            potential=self._last_potential,
+            is_over=self._is_over,
+            trainer=copy.deepcopy(self.trainer.state_dict()),
+        )
+
+    def set_state(self, state: RLMixState) -> Maps:
+        """Resume the episode that `get_state` captured; return its last observation."""
+        self._seed, self._episode = state["seed"], state["episode"]
+        self._last_potential, self._is_over = state["potential"], state["is_over"]
+        self.trainer.load_state_dict(state["trainer"])
+        return self._see()[0]
+
+    @property
+    def _pays_gain(self) -> bool:
+        return self.config.reward == "validation_gain"
+
+    def _see(self, *numbers: Tensor) -> tuple[Maps, list[float]]:
+        """Observe the next batch; read it and ``numbers`` from the device, in one go."""
+        self._seen = see(self.trainer, self.config)
+        parts = observed(self._seen, self.config)
+        flat = torch.cat([number.flatten().float() for number in (*numbers, *parts.values())])
+        values = flat.cpu().numpy()
+        observation, start = {}, len(numbers)
+        for name, part in parts.items():
+            observation[name] = values[start : start + part.numel()].copy()
+            start += part.numel()
+        return observation, values[: len(numbers)].tolist()
+
+    def _evaluate(self) -> EvalMetrics:
+        return self.trainer.evaluate(self.data.reward)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenBatch:
-    """A clean batch, what the network makes of it, and what is drawn for its mixing.
+    """A clean batch, its outputs and gradients, and what is drawn for its mixing.
 
     Attributes:
         clean: the batch.
@@ -95,20 +273,18 @@ def observed(seen: SeenBatch, config: RLMixConfig) -> dict[str, Tensor]:
     """Return what the agent sees of a batch: float32 tensors within the space of observations."""
     maps_BPP = normalized(seen.cells).clamp(0, 1)
     logs_BK = seen.logits.log_softmax(dim=1).nan_to_num(LOWEST_LOG)
-    found = {"saliency": maps_BPP, "logits": logs_BK.clamp(LOWEST_LOG, 0)}
+    result = {"saliency": maps_BPP, "logits": logs_BK.clamp(LOWEST_LOG, 0)}
     if config.observe_draws:
-        found["partner_saliency"] = maps_BPP[seen.draws.partner]
-        found["lam"] = seen.draws.lam
-        found["grid"] = torch.full((1,), float(seen.grid), device=maps_BPP.device)
-    return found
+        result["partner_saliency"] = maps_BPP[seen.draws.partner]
+        result["lam"] = seen.draws.lam
+        result["grid"] = torch.full((1,), float(seen.grid), device=maps_BPP.device)
+    return result
 
 
 def mix(seen: SeenBatch, levels_B: Tensor) -> MixedBatch:
     """Mix a batch; cells at or above the percentile of their image are salient.
 
-    Args:
-        seen: the batch.
-        levels_B: (B,) int64, index of each image's percentile: 0, 0.11, ... 0.99.
+    ``levels_B``, (B,) int64, are the indices of the percentiles 0, 0.11, ... 0.99.
     """
     images = seen.clean.images
     size = (images.shape[2], images.shape[3])
@@ -138,6 +314,8 @@ def train_on(
     if config.reward == "validation_gain":
         loss = _step_on(trainer, batch)
         return loss, torch.zeros_like(loss)
+    # The published agent takes both gradients in passes of their own. Here the backward pass of the
+    # training step gives that of the mixed batch: at the images, or at the output of a layer.
     if config.layer is None:
         images = mixed.images.detach().requires_grad_()
         loss = _step_on(trainer, dataclasses.replace(batch, images=images))
@@ -165,196 +343,24 @@ def _step_on(trainer: ClassifierTrainer, batch: MicroBatch) -> Tensor:
     return loss.detach()
 
 
-Maps = dict[str, NDArray[np.float32]]
-Percentiles = NDArray[np.int64]
-
-
-class RLMixState(TypedDict):
-    """What an episode continues from bit for bit: tensors and plain values."""
-
-    seed: int
-    episode: int
-    potential: float
-    is_over: bool
-    trainer: TrainerState
-
-
-class RLMixEnv(gym.Env[Maps, Percentiles]):
-    """Choose for each image of each mini-batch how much of its saliency survives mixing.
-
-    ## Action Space
-    `MultiDiscrete([10] * B)`: for each image, the percentile of its saliency (0, 0.11, ... 0.99)
-    from which on its cells are salient. Cells of which one of two images alone is salient show that
-    one, the others a blend (R-Mix).
-
-    ## Observation Space
-    A `Dict` about the batch that is to be mixed: `saliency`, (B, P, P) maps that sum to 1 each, and
-    `logits`, (B, K) log-probabilities down to -16, both flattened to one axis, image after image.
-    With `observe_draws` also `partner_saliency`, `lam` and `grid`, which are drawn before the
-    action.
-
-    ## Rewards
-    `validation_gain`: gain of the negative calibrated NLL on the reward split, paid every
-    `validate_every` steps and at the end. `gradient_similarity`: the published cosine, in [0, 1].
-    `image_similarity`: the mean of one cosine per image.
-
-    ## Starting State
-    A freshly initialized classifier; an episode is one training run. `reset(seed=s)` starts a
-    reproducible sequence of episodes.
-
-    ## Episode End
-    Terminates after the last mini-batch of the training, or when a loss is not finite. The last
-    observation is of the batch that would come next. Never truncates.
-
-    ## Information
-    `info["loss"]` and `info["diverged"]`; at the end `info["metrics"]`, `info["potential"]` and
-    `info["training_seed"]`.
-
-    ## Version History
-    * v0: initial version
-    """
-
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - declared so by Gymnasium
-
-    def __init__(
-        self,
-        task: TaskConfig | None = None,
-        config: RLMixConfig | None = None,
-        *,
-        data: SearchData | None = None,
-        seed: int | None = None,
-    ) -> None:
-        """Prepare the data and the classifier once; episodes re-initialize it in place.
-
-        Args:
-            task: data, model and training; the digits by default.
-            config: observation and reward.
-            data: splits to use instead of loading those of ``task``.
-            seed: seed of the sequence of episodes, until `reset` is given another.
-
-        Raises:
-            AutoMixError: the data cannot be loaded, the layer does not exist, a grid is finer than
-                the images, or a step has several micro-batches.
-        """
-        self.task = task or TaskConfig()
-        self.config = config or RLMixConfig()
-        self.data = data or load_search_data(self.task.data)
-        self._trainer = build_trainer(self.task, self.data, seed=0)
-        batch, size = self._trainer.batch_size, min(self.data.image_shape[1:])
-        _check(self.config, self.task, self._trainer.model, image_size=size)
-        self.observation_space = _observations(self.config, batch, self.data.num_classes)
-        self.action_space = spaces.MultiDiscrete([NUM_PERCENTILES] * batch)
-        self._seed = seed
-        self._episode = -1
-        # As the other environment pays by default: the gain of the negative calibrated NLL.
-        self._potential = Potential({"calibrated_nll": 1.0}, num_classes=self.data.num_classes)
-        self._last_potential = 0.0
-        self._is_over = True
-        self._seen: SeenBatch | None = None
-
-    @property
-    def trainer(self) -> ClassifierTrainer:
-        """The training in progress."""
-        return self._trainer
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Maps, dict[str, Any]]:
-        """Start a new training; there are no options."""
-        super().reset(seed=seed)
-        if options:
-            raise ValueError(f"expected no options, got {sorted(options)}")
-        if seed is not None:
-            self._seed, self._episode = seed, -1
-        elif self._seed is None:
-            self._seed = int(self.np_random.integers(2**31))
-        self._episode += 1
-        self.trainer.reset(derived_seed(self._seed, Stream.EPISODE, step=self._episode))
-        self._is_over = False
-        self._last_potential = self._potential.of(self._evaluate()) if self._pays_gain else 0.0
-        return self._see()[0], {"training_seed": self.trainer.seed}
-
-    def step(self, action: Percentiles) -> tuple[Maps, float, bool, bool, dict[str, Any]]:
-        """Mix the batch that was observed, train on it, and observe the next."""
-        if self._is_over or self._seen is None:
-            raise RuntimeError("expected reset() before this, got step()")
-        if not self.action_space.contains(np.asarray(action, dtype=np.int64)):
-            raise ValueError(f"expected an action in {self.action_space}, got {action!r}")
-        levels_B = torch.as_tensor(np.asarray(action), device=self._seen.cells.device)
-        mixed = mix(self._seen, levels_B)
-        loss, similarity = train_on(self.trainer, self._seen, mixed, self.config)
-        observation, numbers = self._see(loss, similarity)
-        diverged = not np.isfinite(numbers).all()
-        self._is_over = diverged or self.trainer.step == self.trainer.total_steps
-        info: dict[str, Any] = {"loss": numbers[0], "diverged": diverged}
-        is_due = self._pays_gain and self.trainer.step % self.config.validate_every == 0
-        reward = 0.0 if diverged or self._pays_gain else numbers[1]
-        if self._is_over or is_due:
-            metrics = self._evaluate()
-            potential = self._potential.at_chance if diverged else self._potential.of(metrics)
-            if self._pays_gain:
-                reward, self._last_potential = potential - self._last_potential, potential
-            info |= {"metrics": metrics, "potential": potential}
-        if self._is_over:
-            info["training_seed"] = self.trainer.seed
-        return observation, reward, self._is_over, False, info
-
-    def get_state(self) -> RLMixState:
-        """Return a copy of the state of the episode in progress."""
-        assert self._seed is not None, "reset() sets the seed"
-        return RLMixState(
-            seed=self._seed,
-            episode=self._episode,
-            potential=self._last_potential,
-            is_over=self._is_over,
-            trainer=copy.deepcopy(self.trainer.state_dict()),
-        )
-
-    def set_state(self, state: RLMixState) -> Maps:
-        """Continue the episode that `get_state` captured; return its last observation."""
-        self._seed, self._episode = state["seed"], state["episode"]
-        self._last_potential, self._is_over = state["potential"], state["is_over"]
-        self.trainer.load_state_dict(state["trainer"])
-        return self._see()[0]
-
-    @property
-    def _pays_gain(self) -> bool:
-        return self.config.reward == "validation_gain"
-
-    def _see(self, *numbers: Tensor) -> tuple[Maps, list[float]]:
-        """Observe the next batch; read it and ``numbers`` from the device, in one go."""
-        self._seen = see(self.trainer, self.config)
-        parts = observed(self._seen, self.config)
-        flat = torch.cat([number.flatten().float() for number in (*numbers, *parts.values())])
-        values = flat.cpu().numpy()
-        found, start = {}, len(numbers)
-        for name, part in parts.items():
-            found[name] = values[start : start + part.numel()].copy()
-            start += part.numel()
-        return found, values[: len(numbers)].tolist()
-
-    def _evaluate(self) -> EvalMetrics:
-        return self.trainer.evaluate(self.data.reward)
-
-
 def _observations(config: RLMixConfig, batch: int, num_classes: int) -> spaces.Space[Maps]:
     def box(low: float, high: float, *shape: int) -> spaces.Box:
         return spaces.Box(low, high, shape=shape, dtype=np.float32)
 
     maps = box(0, 1, batch * config.cells**2)
-    found: dict[str, spaces.Space[Any]] = {
+    parts: dict[str, spaces.Space[Any]] = {
         "saliency": maps,
         "logits": box(LOWEST_LOG, 0, batch * num_classes),
     }
     if config.observe_draws:
-        found["partner_saliency"] = maps
-        found["lam"] = box(0, 1, batch)
-        found["grid"] = box(1, 32, 1)
-    return spaces.Dict(found)  # type: ignore[return-value]  # of any dict
+        parts["partner_saliency"] = maps
+        parts["lam"] = box(0, 1, batch)
+        parts["grid"] = box(1, 32, 1)
+    return spaces.Dict(parts)  # type: ignore[return-value]  # of any dict
 
 
 def _check(config: RLMixConfig, task: TaskConfig, model: nn.Module, *, image_size: int) -> None:
-    """Refuse what the training or its images do not have."""
+    """Refuse what the training run or its images do not have."""
     if task.trainer.accumulation > 1:
         raise ConfigError(
             f"task.trainer.accumulation: expected 1 with RL-Mix, got {task.trainer.accumulation}"

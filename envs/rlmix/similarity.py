@@ -1,4 +1,4 @@
-"""How much the gradients of a mixed batch are like those of the clean one: RL-Mix's reward.
+"""Similarity of the gradients of a mixed batch and of the clean one: RL-Mix's reward.
 
 Random-Mixup, https://arxiv.org/abs/2212.04875. Shape suffixes: B batch, C channels, H rows, W
 columns, P cells per side, K classes.
@@ -83,11 +83,8 @@ def gradient_cells(
 def outputs_of(model: nn.Module, layer: str, *, cut: bool) -> Iterator[list[Tensor]]:
     """Collect what a layer gives while the block runs, ready for gradients with respect to it.
 
-    Args:
-        model: the raw module.
-        layer: name of one of its modules, see `check_layer`.
-        cut: make the outputs leaves, so that a backward pass ends there; otherwise they keep
-            their gradient in ``.grad`` as a leaf does.
+    With ``cut`` the outputs are leaves, at which a backward pass ends; otherwise they keep their
+    gradient in ``.grad`` as a leaf does.
     """
     outputs: list[Tensor] = []
 
