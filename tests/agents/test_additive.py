@@ -34,17 +34,20 @@ def data_of(seed: int = 0) -> tuple[additive._Data, np.ndarray]:
 
 def kernel(data: additive._Data, i: int, j: int) -> float:
     """Return K_ij of the module's docstring, before it is scaled."""
-    return sum(
-        RHO ** abs(s - t) * data.prior[data.decisions[i, s], data.decisions[j, t]]
-        for s in range(S)
-        for t in range(S)
+    return float(
+        sum(
+            RHO ** abs(s - t) * data.prior[data.decisions[i, s], data.decisions[j, t]]
+            for s in range(S)
+            for t in range(S)
+        )
     )
 
 
 def test_covariances_of_decisions() -> None:
     prior = decision_covariance(CHOICES)
     # Weakest and strongest Mixup have half of their effect in common; p is 1 and 0.5.
-    np.testing.assert_allclose(prior, [[1, 0, 0], [0, 1, 0.25], [0, 0.25, 0.25]])
+    expected = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.25], [0.0, 0.25, 0.25]])
+    np.testing.assert_allclose(prior, expected)
 
 
 def test_the_likelihood_and_the_effects_are_those_of_the_formulas() -> None:

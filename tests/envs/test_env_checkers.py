@@ -59,6 +59,10 @@ def test_an_unknown_render_mode_is_refused() -> None:
         MixingEnv(render_mode="human")
 
 
-def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, envs; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [("envs", "torch"), ("envs.config", "torch"), ("envs.mixing_env", "matplotlib")],
+)
+def test_importing_a_module_leaves_heavy_libraries_alone(module: str, absent: str) -> None:
+    code = f"import sys, {module}; sys.exit({absent!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
