@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from html import escape
 from typing import Any, Final, Literal, Protocol
 
@@ -38,16 +39,7 @@ _ADVANCE: Final = 0.6
 INLINE: Final = Theme(
     ink="#0a0b01", muted="#0a0b02", grid="#0a0b03", surface="#0a0b04", accent="#0a0b05"
 )
-_VARIABLES: Final = {
-    INLINE.ink: "var(--ink)",
-    INLINE.muted: "var(--muted)",
-    INLINE.grid: "var(--grid)",
-    INLINE.surface: "var(--surface)",
-    INLINE.accent: "var(--accent)",
-}
-
-
-Grid = Literal["x", "y", "both"]
+_VARIABLES: Final = {color: f"var(--{name})" for name, color in asdict(INLINE).items()}
 
 
 class FigureFunction(Protocol):
@@ -63,8 +55,8 @@ def new_figure(*, width: float, height: float, theme: Theme, dpi: float = 100.0)
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor=theme.surface)
 
 
-def style_axes(axes: Axes, theme: Theme, *, grid: Grid | None = None) -> None:
-    """Give ``axes`` the house style; ``grid`` is "x", "y", "both" or None."""
+def style_axes(axes: Axes, theme: Theme, *, grid: Literal["x", "y", "both"] | None = None) -> None:
+    """Give ``axes`` the style of all figures: two spines, muted ticks, a grid where asked for."""
     # The figure's own background shows through; the left and lower spine suffice.
     axes.set_facecolor("none")
     for side, spine in axes.spines.items():
@@ -159,7 +151,7 @@ def inline_svg(figure: Figure, *, identifier: str, description: str) -> str:
     Args:
         figure: drawn with the `INLINE` theme.
         identifier: letters, digits and hyphens; distinct for each picture of a page.
-        description: what a reader who cannot see the picture is told.
+        description: text for those who cannot see the picture.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", identifier):
         raise ValueError(f"expected letters, digits and hyphens, got {identifier!r}")
@@ -177,37 +169,31 @@ def inline_svg(figure: Figure, *, identifier: str, description: str) -> str:
     body = svg[svg.index(">") + 1 :]
     # This style sheet would apply to the whole page; page.css says the same for figures only.
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r"<[^>]*>", _TagRewriter(identifier, body), body)
+    referred = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
+    body = re.sub(r"<[^>]*>", lambda tag: _page_tag(tag.group(), identifier, referred), body)
     return opening + re.sub(r">\s+<", "><", body).strip()
 
 
-class _TagRewriter:
-    """Makes one tag of Matplotlib's SVG fit for a page."""
-
-    def __init__(self, identifier: str, svg: str) -> None:
-        self._identifier = identifier
-        self._used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
-
-    def __call__(self, match: re.Match[str]) -> str:
-        tag = match.group()
-        # Ids that nothing refers to go; the others, and references to them, get a prefix.
-        tag = re.sub(r'(?<=[\s"])id="([^"]*)"', self._kept_id, tag)
-        tag = re.sub(r'(xlink:href="|url\()#', rf"\1#{self._identifier}-", tag)
-        tag = tag.replace("xlink:href", "href")
-        # The page's own font and theme, and two decimals, which is 1/7,200 of an inch.
-        tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
-        for color, variable in _VARIABLES.items():
-            tag = tag.replace(color, variable)
-        return re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", tag))
-
-    def _kept_id(self, match: re.Match[str]) -> str:
-        name = match.group(1)
-        return f'id="{self._identifier}-{name}"' if name in self._used else ""
+def _page_tag(tag: str, identifier: str, referred: set[str]) -> str:
+    """Return one tag of Matplotlib's SVG as a page needs it."""
+    # Ids that nothing refers to go; the others, and references to them, get a prefix, because all
+    # drawings of a page have the same names.
+    tag = re.sub(
+        r'(?<=[\s"])id="([^"]*)"',
+        lambda match: f'id="{identifier}-{match[1]}"' if match[1] in referred else "",
+        tag,
+    )
+    tag = re.sub(r'(xlink:href="|url\()#', rf"\1#{identifier}-", tag).replace("xlink:href", "href")
+    # The page's own font and theme, and two decimals, which is 1/7,200 of an inch.
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+    for color, variable in _VARIABLES.items():
+        tag = tag.replace(color, variable)
+    return re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", tag))
 
 
 @contextmanager
 def _quiet_about_glyphs() -> Iterator[None]:
-    """The bundled font lacks some scripts; the PNG then shows boxes, the page its own font."""
+    # Matplotlib's font lacks some scripts; the PNG then shows boxes, the page its own font.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         yield

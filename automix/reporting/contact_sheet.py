@@ -311,6 +311,7 @@ def contact_sheet_pixels(sheet: ContactSheet) -> Pixels:
 
 def _enlarged_pictures(sheet: ContactSheet) -> list[list[Pixels | None]]:
     rows = [[tile.pixels for tile in row.tiles] for row in sheet.rows]
+    # One size for all tiles: small images are enlarged more.
     longest = max(max(pixels.shape) for row in rows for pixels in row if pixels is not None)
     side = _SMALL_SIDE if longest <= _SMALL_SIDE else _LARGE_SIDE
     return [[None if pixels is None else enlarged(pixels, side) for pixels in row] for row in rows]
@@ -336,6 +337,7 @@ def _draw_label(
     draw.rectangle((left, top, right - 1, top + _BAR - 1), fill=PARTNER_COLOR)
     if middle > left:
         draw.rectangle((left, top, middle - 1, top + _BAR - 1), fill=OWN_COLOR)
+    # Right-aligned, so that a long label may reach below the tiles on its left.
     text = _shortened(row.label, 3 * tile_width, _font(12))
     draw.text((right, top + _BAR), text, fill=LIGHT.ink, font=_font(12), anchor="ra")
 
@@ -399,6 +401,7 @@ def photograph(image_CHW: Tensor) -> Pixels:
 
 def heat_map(saliency_HW: Tensor) -> Pixels:
     """Return a saliency map in colors, dark for nothing, relative to its own maximum."""
+    # Only the order within one map matters to an operator, so each has its own scale.
     values = np.nan_to_num(saliency_HW.detach().float().cpu().numpy()).clip(min=0)
     values = values / (values.max() or 1)
     return _bytes(255 * colormaps["magma"](values)[..., :3])

@@ -93,6 +93,7 @@ def comparison_figure(
     figure = new_figure(width=width, height=1.15 + 0.31 * len(rows), theme=theme)
     num_columns = 2 if width >= _TWO_COLUMNS_FROM else 1
     columns: list[Axes] = []
+    # Values on the left and differences on the right share the rows.
     for index in range(num_columns):
         shared = columns[0] if columns else None
         axes = figure.add_subplot(1, num_columns, index + 1, sharey=shared)
@@ -190,6 +191,7 @@ def cost_figure(cost: Cost, *, width: float = WIDE, theme: Theme = LIGHT) -> Fig
     heights = range(len(cost.stages))
     durations = [seconds for _, seconds in cost.stages]
     longest = max(durations)
+    # One unit for the axis, that of the longest stage; each bar has its own in its text.
     unit, length = duration_unit(longest)
     bars = [seconds / length for seconds in durations]
     axes.barh(heights, bars, height=0.62, color=theme.accent)
@@ -294,6 +296,7 @@ def _name_points(
     """Write each name beside its point, on the side away from the edge, without overlap."""
     low, high = axes.get_ylim()
     left, right = (math.log(edge) for edge in axes.get_xlim())
+    # Points on the page: the logarithm of the cost across, the gain upwards.
     anchors = [
         (
             (math.log(point.cost) - left) / (right - left) * size[0],

@@ -65,6 +65,7 @@ def reliability_figure(
 
 def _draw_reliability(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
     style_axes(axes, theme, grid="both")
+    # A bin without images has neither accuracy nor confidence.
     filled = np.asarray(panel.count) > 0
     confidence = np.asarray(panel.confidence)[filled]
     accuracy = np.asarray(panel.accuracy)[filled]
@@ -118,10 +119,12 @@ def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGH
     figure = new_figure(width=width, height=0.6 + 0.27 * len(rows), theme=theme)
     axes = figure.add_subplot()
     style_axes(axes, theme)
+    # Worse is darker in either direction.
     badness = values if heatmap.better is Direction.LOWER else -values
     span = float(badness.max() - badness.min()) or 1.0
     # Cividis reads the same with and without color vision; reversed, dark cells are the bad ones.
     colors = colormaps["cividis_r"]((badness - badness.min()) / span)
+    # Rectangles rather than an image: they stay sharp at any size of an SVG.
     cells = [
         Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in np.ndindex(*values.shape)
     ]
@@ -210,6 +213,7 @@ def occlusion_figure(
         style: dict[str, Any] = {"fontsize": SMALL_POINTS, "labelcolor": theme.ink}
         figure.legend(loc="outside upper left", frameon=False, **style)
         return figure
+    # Names at the ends of their lines, moved apart where they would overlap.
     heights = spread([line.accuracies[-1] for line in lines], gap=0.08, low=0.02, high=1.0)
     for line, color, height in zip(lines, colors, heights, strict=True):
         end = (line.fractions[-1], height)

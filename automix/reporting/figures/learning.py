@@ -75,6 +75,7 @@ class LearningCurve:
             greedy: as the attribute.
             references: as the attribute.
         """
+        # One group per rollout, in the order of the episodes; the last one may be short.
         starts = range(0, len(returns), per_rollout)
         groups = [np.asarray(returns[start : start + per_rollout]) for start in starts]
         ends = [min(start + per_rollout, len(returns)) for start in starts]
@@ -133,6 +134,7 @@ def _draw_lines(axes: Axes, curve: LearningCurve, theme: Theme) -> None:
         # Unclipped, so that the last circle, on the edge, is whole.
         style |= {"clip_on": False, "zorder": 4, "label": "greedy policy"}
         axes.plot(episodes, returns, color=theme.ink, **style)
+    # References differ in their dashes: color is for the curves.
     styles = itertools.cycle([(0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2))])
     for (name, value), dashes in zip(curve.references.items(), styles, strict=False):
         axes.axhline(value, color=theme.muted, linewidth=1, linestyle=dashes, label=plain(name))
@@ -140,6 +142,7 @@ def _draw_lines(axes: Axes, curve: LearningCurve, theme: Theme) -> None:
 
 def _name_at_the_right(axes: Axes, figure: Figure, theme: Theme) -> None:
     """Write each line's name and last value beside its end, moved apart where they would touch."""
+    # References are level lines, so their last value is their only one.
     lines = axes.get_lines()
     values = [float(np.asarray(line.get_ydata())[-1]) for line in lines]
     low, high = axes.get_ylim()

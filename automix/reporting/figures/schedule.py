@@ -184,6 +184,7 @@ def _starts_before(schedules: Sequence[Schedule], until: float) -> list[float]:
 
 def _draw_quartiles(axes: Axes, data: OperatorFractions, theme: Theme) -> Line2D:
     """Draw whiskers over the fraction that is mixed, and return their key."""
+    # In the middle of each interval; the pale line behind keeps them visible on any color.
     middles = (data.edges[:-1] + data.edges[1:]) / 2
     axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.surface, linewidth=3)
     axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.ink, linewidth=1.3)
@@ -197,23 +198,15 @@ def _head(axes: Axes, title: str, keys: list[Patch | Line2D], points: float, the
     """Write the title, and a legend of what could not be named where it is drawn."""
     lines = 0
     if keys:
+        # As many columns as fit into the width, and a title above as many lines.
         widest = max(text_width(str(key.get_label()), SMALL_POINTS) for key in keys)
         columns = max(1, int(points / (widest + 2.5 * SMALL_POINTS)))
         lines = math.ceil(len(keys) / columns)
+        style: dict[str, Any] = {"fontsize": SMALL_POINTS, "labelcolor": theme.ink}
+        style |= {"frameon": False, "borderaxespad": 0.2, "borderpad": 0, "columnspacing": 0.9}
+        style |= {"handlelength": 1.0, "handleheight": 1.0, "handletextpad": 0.4}
         axes.legend(
-            handles=keys,
-            loc="lower left",
-            bbox_to_anchor=(-0.01, 1),
-            ncols=columns,
-            frameon=False,
-            borderaxespad=0.2,
-            borderpad=0,
-            columnspacing=0.9,
-            handlelength=1.0,
-            handleheight=1.0,
-            handletextpad=0.4,
-            fontsize=SMALL_POINTS,
-            labelcolor=theme.ink,
+            handles=keys, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, **style
         )
     label_axes(axes, theme, title=title, pad=6 + 13 * lines)
 
@@ -221,7 +214,7 @@ def _head(axes: Axes, title: str, keys: list[Patch | Line2D], points: float, the
 def _draw_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme) -> None:
     style_axes(axes, theme)
     axes.set_xlim(0, 1)
-    axes.set_ylim(-0.25, 1.7)
+    axes.set_ylim(-0.25, 1.7)  # room above "strong" for the value of a line
     axes.set_yticks([0, 1], ["weak", "strong"])
     percent_axis(axes, "x")
     if not panel.until:
@@ -233,8 +226,9 @@ def _draw_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme
 
 
 def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme) -> None:
-    """One level line per run of equal strength, with its value above it where that fits."""
+    """Draw a level line per run of equal strength, with its value above it where that fits."""
     starts = _starts_before(panel.schedules, panel.until)
+    # Neighboring segments of equal strength are one line.
     runs: list[tuple[float, float, Decision]] = []
     for start, end in itertools.pairwise([*starts, panel.until]):
         decision = panel.schedules[0].at(start)
@@ -252,15 +246,8 @@ def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: T
         axes.hlines(height, start, end, color=color, linewidth=3.5)
         value = f"{decision.strength:g}"
         if (end - start) * points > text_width(value, SMALL_POINTS) + 2:
-            axes.text(
-                (start + end) / 2,
-                height + 0.17,
-                value,
-                color=theme.ink,
-                fontsize=SMALL_POINTS,
-                ha="center",
-                va="bottom",
-            )
+            style: dict[str, Any] = {"color": theme.ink, "fontsize": SMALL_POINTS}
+            axes.text((start + end) / 2, height + 0.17, value, ha="center", va="bottom", **style)
 
 
 def relative_strength(decision: Decision) -> float:
@@ -268,6 +255,7 @@ def relative_strength(decision: Decision) -> float:
 
     NaN when nothing is mixed or the operator has no strength.
     """
+    # Linear between the levels, which are not evenly spaced: each level has its own height.
     levels = OPERATOR_FACTS[decision.operator].strength.levels
     if len(levels) < 2 or decision.probability == 0:
         return math.nan
@@ -281,7 +269,7 @@ def _same_strength(first: Decision, second: Decision) -> bool:
 
 
 def _draw_strength_band(axes: Axes, panel: SchedulePanel, theme: Theme) -> None:
-    """Median and quartiles over those schedules that mix with an adjustable strength."""
+    """Draw median and quartiles over the schedules that mix with an adjustable strength."""
     starts = _starts_before(panel.schedules, panel.until)
     strengths = np.array(
         [
@@ -289,9 +277,11 @@ def _draw_strength_band(axes: Axes, panel: SchedulePanel, theme: Theme) -> None:
             for schedule in panel.schedules
         ]
     )
+    # Intervals in which no schedule has a strength stay blank.
     some = ~np.isnan(strengths).all(axis=0)
     quartiles = np.full((3, len(starts)), np.nan)
     quartiles[:, some] = np.nanquantile(strengths[:, some], (0.25, 0.5, 0.75), axis=0)
+    # The last value once more, for the right end of the steps.
     low, median, high = np.concatenate([quartiles, quartiles[:, -1:]], axis=1)
     edges = [*starts, panel.until]
     axes.fill_between(edges, low, high, step="post", color=theme.accent, alpha=0.25, linewidth=0)
@@ -303,6 +293,7 @@ def schedule_table(schedule: Schedule, *, name: str, title: str, caption: str = 
     rows = []
     for segment in schedule.segments:
         decision = segment.decision
+        # A probability of 0 is written as `none`, whatever the operator.
         is_mixing = decision.operator is not Operator.NONE and decision.probability > 0
         rows.append(
             (
