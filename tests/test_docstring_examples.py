@@ -19,7 +19,9 @@ SHOWN = {
     "automix.operators.registry.mix",
     "automix.operators.manifold_mixup.manifold_mixup",
     "automix.schedule.Schedule",
+    "automix.integrations.scheduled_mix.ScheduledMix",
     "envs.mixing_env.MixingEnv",
+    "envs.rlmix.env.RLMixEnv",
     *(
         f"{spec.function.__module__}.{spec.function.__name__}"
         for operator, spec in OPERATORS.items()

@@ -5,7 +5,7 @@
 # 1. automix/operator_info.py: its name in `Operator`, and its row of facts: label, color, family,
 #    strength, summary, paper, and whether it needs saliency or the previous batch. Configuration,
 #    help, schedules, action space, figures and cost estimates read this row. A test refuses a color
-#    that is too close to another one, also for people who do not see red or green.
+#    that is too close to another one, also in color blindness.
 # 2. automix/operators/<name>.py (a folder if it has a solver): a named tuple of draws,
 #    `draw_<name>` and `apply_<name>`, with formula, paper and an example in the docstring.
 #    `apply_<name>` takes `saliency_BHW` or `previous` only if the facts say so.
