@@ -92,6 +92,7 @@ def _run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
     with resumable(output, command.name, str(output / "config.yaml")):
         result = run(config, output)
     yield load(command.summarize)(result)
+    # The last line names the file that the next command takes.
     artifact = output / command.artifact
     yield f"{artifact.stem}: {artifact}"
 
@@ -116,6 +117,7 @@ def _replay(command: Command, arguments: "Arguments") -> Iterator[str]:
         raise ConfigError(f"--resume: expected nothing else beside it, got {others}")
     from automix.training.distributed import joined_world
 
+    # Joined first: of the processes that train together, rank 0 alone logs and prints.
     with joined_world() as world:
         if not world.is_main:
             # Every process would say the same.
@@ -158,6 +160,7 @@ def _replay_of(arguments: "Arguments") -> tuple["ReplayConfig", "ReplaySource", 
         source = ScheduleSource(Schedule.load(Path(arguments.positionals[0])))
     if resumed is not None:
         return ReplayConfig.from_yaml(resumed / "config.yaml"), source, resumed
+    # Two schedules under one configuration are two runs.
     (followed,) = source.identity.values()
     name = f"replay-{followed}-{config.content_hash()}"
     return config, source, _checked(flags.output or Path("runs") / name)
@@ -241,6 +244,7 @@ def _run_sweep(command: Command, arguments: "Arguments") -> Iterator[str]:
     again += ["--devices", *flags.devices] if flags.devices else []
     with resumable(sweep.folder, command.name, *again, mark=experiment.SWEEP_NAME):
         outcome = experiment.run_all(sweep, num_workers=flags.workers, devices=flags.devices)
+    # A failed cell does not stop the others: the table of the rest comes before the error.
     for identifier, reason in outcome.failed.items():
         yield f"failed: {identifier}: {reason}"
     yield from _sweep_table(sweep)
@@ -296,6 +300,7 @@ _SWEEP = {
     "SWEEP.yaml": "a base configuration, variants and a grid, such as configs/ablation/*.yaml"
 }
 
+# In the order of the help.
 _ENTRIES = (
     Command(
         name="search",
