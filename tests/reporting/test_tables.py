@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -156,3 +158,14 @@ def test_numbers_are_written_with_three_digits(value: float, text: str) -> None:
 )  # fmt: skip
 def test_durations_are_written_in_the_unit_a_reader_would_choose(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_numbers_are_written_without_a_drawing_library() -> None:
+    program = (
+        "import sys, automix.reporting.tables; "
+        "print(sorted({'jinja2', 'matplotlib', 'torch'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
