@@ -16,6 +16,22 @@ from typing import IO, Any
 from automix.errors import CheckpointError
 
 _TEMPORARY = ".tmp"
+# A checkpoint: magic number, SHA-256 of the rest, then what `torch.save` writes. The digest is
+# checked first: a damaged zip archive may still unpickle, to wrong weights.
+_MAGIC = b"AUTOMIX1"
+_HEADER = len(_MAGIC) + hashlib.sha256().digest_size
+_STEP_NAME = re.compile(r"step-(\d{9,})\.ckpt")
+# Raised by the restricted unpickler for content that `write_checkpoint` did not write.
+_UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -34,6 +50,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         # Not tempfile, whose files only their owner may read: the umask decides, as anywhere.
         with temporary.open("xb") as stream:
             yield stream
+            # First the content, then the name: a name never stands for half of a file.
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -42,19 +59,19 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary)):
-            # A full disk has no name, and nobody knows the temporary one.
+            # A full disk has no name, and users do not know the temporary one.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes left of files in the writing; nobody else may be writing."""
+    """Remove the temporary files of killed processes; nobody else may be writing."""
     for path in folder.glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
 
 
 def _synchronize_folder(path: Path) -> None:
-    """Make a renaming in ``path`` outlive a power cut, where the system can."""
+    """Make a rename in ``path`` survive a power cut, where the system can."""
     with contextlib.suppress(OSError):
         folder = os.open(path, os.O_RDONLY)
         try:
@@ -83,25 +100,10 @@ def sha256_of(*parts: bytes) -> str:
     """Return the SHA-256 of the parts, each preceded by its length, as 64 hex digits."""
     digest = hashlib.sha256()
     for part in parts:
+        # Without the length, ("ab", "c") and ("a", "bc") would be equal.
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()
-
-
-_MAGIC = b"AUTOMIX1"
-_HEADER = len(_MAGIC) + hashlib.sha256().digest_size
-_STEP_NAME = re.compile(r"step-(\d{9,})\.ckpt")
-# What the restricted unpickler raises for content that `write_checkpoint` did not write.
-_UNPICKLING_ERRORS = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-_LOG = logging.getLogger(__name__)
 
 
 class CheckpointFolder:
@@ -113,17 +115,17 @@ class CheckpointFolder:
         self._keep = keep
 
     def file_of(self, step: int) -> Path:
-        """Return where the checkpoint after ``step`` steps is kept."""
+        """Return the path of the checkpoint after ``step`` steps."""
         return self.path / f"step-{step:09d}.ckpt"
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write ``state``; only then are the files that it makes superfluous removed.
+        """Write ``state``; only then remove the files that it replaces.
 
         Raises:
             OSError: it cannot be written; the checkpoints before it are as they were.
         """
         write_checkpoint(self.file_of(step), state)
-        # Files of later steps are damaged ones that were passed over to continue from this side.
+        # Files of later steps are damaged ones: this run was resumed from before them.
         files = self.files()
         not_later = [file for file in files if _step_of(file) <= step]
         for file in set(files) - set(not_later[: self._keep]):
@@ -132,8 +134,8 @@ class CheckpointFolder:
     def load_newest(self) -> dict[str, Any] | None:
         """Return the newest readable state, or None if there never was one.
 
-        A damaged file is reported in the log and the one before it is used; what a crash left of
-        a file in the writing is removed.
+        A damaged file is reported in the log and the one before it is used; temporary files that
+        a crash left are removed.
 
         Raises:
             CheckpointError: there are files, but none can be read.
@@ -179,6 +181,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if magic != _MAGIC or hashlib.sha256(payload).digest() != digest:
             raise CheckpointError(f"{path}: expected an undamaged checkpoint, got damaged bytes")
         stream = io.BytesIO(payload)
+    # Two copies of a large state are enough: the file is dropped before tensors are made.
     del content
     try:
         state = torch.load(stream, map_location="cpu", weights_only=True)

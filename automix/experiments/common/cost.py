@@ -70,7 +70,7 @@ def estimate_cost(
     """Time a few steps of each operator and an evaluation, and scale them up.
 
     Args:
-        task: what is trained.
+        task: a training run.
         data: its splits.
         operators: batches are mixed with these, each equally often.
         num_runs: training runs of the command.

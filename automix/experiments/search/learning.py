@@ -297,7 +297,7 @@ def _greedy(config: SearchConfig, data: SearchData, run: RunFolder) -> Proposals
     episodes = [roll_out(policy, env, training_seed=seed)[0] for seed in seeds]
     count = config.environment.num_segments
     majority = majority_schedule([episode.decisions(count) for episode in episodes])
-    return [("greedy", majority), *((f"greedy {i}", each) for i, each in enumerate(episodes))]
+    return [("greedy", majority), *((f"greedy {i}", one) for i, one in enumerate(episodes))]
 
 
 def _additive_fit(config: SearchConfig, episodes: Sequence[Episode]) -> Proposals:

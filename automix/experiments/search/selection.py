@@ -21,7 +21,6 @@ class Candidate:
 
     Attributes:
         name: unique; its origin.
-        schedule: the decisions.
         is_constant: whether it holds one operator throughout.
         is_proposal: whether it is the one that the searcher itself ranks first.
     """
@@ -37,7 +36,6 @@ class Standing:
     """Result of a candidate.
 
     Attributes:
-        candidate: the schedule.
         losses: calibrated NLL on the selection split, one per seed, in nats; lower is better.
         rounds: number of rounds it took part in.
         to_winner: paired difference of its losses to the winner's over the seeds they share,

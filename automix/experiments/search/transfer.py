@@ -47,8 +47,7 @@ def transfer(config: TransferConfig, output: Path) -> dict[str, Any]:
             name: _train(config, task, data[name], run.path / f"{name}.jsonl")
             for name, task in tasks.items()
         }
-        result = {"kind": "transfer"} | _findings(config, losses)
-        return run.finish(result)
+        return run.finish({"kind": "transfer"} | _findings(config, losses))
 
 
 def predict_cost(config: TransferConfig) -> dict[str, CostEstimate]:

@@ -113,7 +113,7 @@ def expand_sweep(
     """Return the cells of a sweep in the order of its file.
 
     Args:
-        sweep: what `source` holds.
+        sweep: content of ``source``.
         model: the configuration of the sweep's experiment.
         source: the sweep's file, which the base is relative to and messages name.
         identify: returns a hash of a configuration, or refuses it.
@@ -208,7 +208,7 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
 
 
 CellRunner = Callable[[ConfigType, Path], Mapping[str, Any]]
-"""Runs an experiment in a folder of its own, or continues it there; returns its result as JSON."""
+"""Runs or resumes an experiment in a folder of its own; returns its result as JSON."""
 
 
 class CellState(Enum):

@@ -42,25 +42,23 @@ _COMPARE_FOLDER = "compare"
 
 def replay_named_schedule(config: ReplayOfConfig, output: Path) -> Mapping[str, Any]:
     """Replay the schedule that the configuration names."""
-    return replays.replay(_replay_config(config), replays.ScheduleSource(_schedule(config)), output)
+    return replays.replay(*_replay_arguments(config), output)
 
 
 def predict_replay_cost(config: ReplayOfConfig) -> CostEstimate:
     """Return the cost of `replay_named_schedule`; nothing is written."""
-    return replays.predict_cost(_replay_config(config), replays.ScheduleSource(_schedule(config)))
+    return replays.predict_cost(*_replay_arguments(config))
 
 
-def _replay_config(config: ReplayOfConfig) -> ReplayConfig:
-    return ReplayConfig(seed=config.seed, task=config.task, compute=config.compute)
-
-
-def _schedule(config: ReplayOfConfig) -> Schedule:
-    return build_schedule(config.schedule, EnvironmentConfig(), seed=config.seed)
+def _replay_arguments(config: ReplayOfConfig) -> tuple[ReplayConfig, replays.ScheduleSource]:
+    schedule = build_schedule(config.schedule, EnvironmentConfig(), seed=config.seed)
+    replay_config = ReplayConfig(seed=config.seed, task=config.task, compute=config.compute)
+    return replay_config, replays.ScheduleSource(schedule)
 
 
 def identify_replay(config: ReplayOfConfig) -> str:
     """Return a hash of a replay and its schedule file."""
-    _schedule(config)
+    _replay_arguments(config)
     return _hash_with_files(config, schedule_files((config.schedule,)))
 
 
@@ -87,7 +85,7 @@ def _hash_with_files(config: Config, files: Sequence[Path]) -> str:
 
 
 def search_and_compare(config: SearchAndCompareConfig, output: Path) -> dict[str, Any]:
-    """Search in ``output/search``, compare in ``output/compare``, or continue there.
+    """Search in ``output/search``, compare in ``output/compare``, or resume there.
 
     The result holds, for each split and metric, the mean of every compared schedule
     (`means`) and `gain`: that of the learned one over the best constant, positive where it is

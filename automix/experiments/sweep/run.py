@@ -37,11 +37,7 @@ SWEEP_NAME = "sweep.yaml"
 """The sweep as it was read, in its folder."""
 
 # The first optimizer step imports `torch._dynamo`, which takes as long as torch itself.
-_PRELOAD = (
-    "automix.experiments.sweep.experiments",
-    "automix.data.load",
-    "torch._dynamo",
-)
+_PRELOAD = ("automix.experiments.sweep.experiments", "automix.data.load", "torch._dynamo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,13 +79,7 @@ def build_table(
 
 
 def write_table(table: Mapping[str, Any], folder: Path, *, name: str) -> None:
-    """Write `table.json`, `table.csv` (groups) and `cells.csv` into the folder of a sweep.
-
-    Args:
-        table: of `build_table`.
-        folder: of the sweep.
-        name: what the sweep is called in a report.
-    """
+    """Write `table.json`, `table.csv` (groups) and `cells.csv`; reports call the sweep ``name``."""
     content = {"kind": TABLE_KIND, "name": name, **table}
     write_text(folder / "cells.csv", table_csv(cells_table(content)))
     write_text(folder / "table.csv", table_csv(rows_table(content)))
