@@ -269,7 +269,7 @@ def _fit_segments(data: _Data, states: Floats | None) -> tuple[float, list[Float
         return whole.correlation, list(_effects(data, covariances, whole)), []
 
     # With states, each segment is fitted again with what was observed right before it: that
-    # explains what came before and the luck of the run, and leaves the segments from here on.
+    # explains what happened before and the noise of the seed, and leaves the segments from here on.
     effects, reactions = [], []
     for first, (scale, rows) in enumerate(zip(scales, features, strict=True)):
         covariances = _covariances(data, first, whole.correlation)

@@ -79,9 +79,9 @@ class RedistributedReturns(BaseCallback):
 
         r_s = c_s / sigma,   r_end = (R - sum_s c_s) / sigma + its own c_s / sigma.
 
-    The sum over an episode stays R, whatever the fit says: a wrong fit costs variance, not bias
-    (return decomposition, RUDDER, https://arxiv.org/abs/1806.07857). What luck explains stays at
-    the end, where a trace of lambda < 1 hardly brings it to early decisions.
+    The sum over an episode stays R, whatever the fit says (return decomposition as in RUDDER,
+    https://arxiv.org/abs/1806.07857). What seed noise explains stays at the end, where a trace of
+    lambda < 1 hardly brings it to early decisions.
     """
 
     def __init__(

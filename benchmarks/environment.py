@@ -1,4 +1,4 @@
-"""What the environment costs beyond training, and what several training runs at once gain.
+"""Cost of the environment beyond training, and the gain of several training runs at once.
 
     python -m benchmarks.environment --json environment.json
 
@@ -67,7 +67,7 @@ class Clock:
 
 
 def shares_of_a_step(config: SearchConfig, options: Options) -> dict[str, float]:
-    """Return the time of each part of the environment as a share of the training time."""
+    """Return the time of each part of the environment as a fraction of the training time."""
     env = MixingEnv(config.task, config.environment, seed=0)
     env.reset()
     clock = Clock()

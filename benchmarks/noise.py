@@ -1,4 +1,4 @@
-"""What makes the return of an episode less noisy, and what that costs: measured on the digits.
+"""Ways to make the return of an episode less noisy, and their cost: measured on the digits.
 
     python -m benchmarks.noise [--schedules 24] [--seeds 6] [--folder FOLDER]
 
@@ -49,7 +49,7 @@ class Measured:
     """One way to look at the return.
 
     Attributes:
-        returns: (M, K), of every schedule and seed; what is known of a seed's luck is taken out.
+        returns: (M, K), of every schedule and seed, without what is known of the noise of a seed.
         signal: (M, K), the same before anything was taken out.
         seconds: processor time of what one return takes.
     """
@@ -78,7 +78,7 @@ class Noise:
 
     @property
     def share(self) -> float:
-        """Share of the variance of a return that is confirmed to be the schedule's."""
+        """Fraction of the variance of a return that is confirmed to be the schedule's."""
         return self.confirmed**2 / (self.confirmed**2 + self.within**2)
 
     @property
@@ -93,7 +93,7 @@ class Noise:
 
 
 def noise_of(measured: Measured, judge: Floats, seeds: NDArray[np.int64] | None = None) -> Noise:
-    """Return the figures, from pairs of training runs with different seeds: none is biased by luck.
+    """Return the figures, from pairs of runs with different seeds: none is biased by seed noise.
 
     Args:
         measured: M schedules, K seeds.
@@ -104,19 +104,19 @@ def noise_of(measured: Measured, judge: Floats, seeds: NDArray[np.int64] | None 
     pairs = np.not_equal.outer(number, number)
 
     def covariance(first: Floats, second: Floats) -> float:
-        centered = [each - each.mean(axis=0) for each in (first, second)]
+        centered = [values - values.mean(axis=0) for values in (first, second)]
         return float((centered[0].T @ centered[1])[pairs].mean() / (len(first) - 1))
 
     differences = measured.returns[:, :, None] - measured.returns[:, None, :]
     shared = covariance(measured.signal, judge)
-    # Where luck hides all differences, nothing is confirmed.
+    # Where seed noise hides all differences, nothing is confirmed.
     judged = covariance(judge, judge)
     judged = judged if judged > 0 else math.inf
-    own = max(covariance(measured.signal, measured.signal), 1e-12)
+    variance = max(covariance(measured.signal, measured.signal), 1e-12)
     return Noise(
         within=math.sqrt(float(np.square(differences[:, pairs]).mean()) / 2),
         confirmed=shared / math.sqrt(judged),
-        agreement=shared / math.sqrt(own * judged),
+        agreement=shared / math.sqrt(variance * judged),
         seconds=measured.seconds,
     )
 
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--schedules", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument(
-        "--folder", type=Path, help="keeps training runs; an interrupted run goes on"
+        "--folder", type=Path, help="keeps training runs; an interrupted run resumes"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What a step of RL-Mix costs beyond a plain training step: ours against the published one.
+"""Cost of a step of RL-Mix beyond a plain training step: ours against the published one.
 
     python -m benchmarks.rlmix --json rlmix.json
 

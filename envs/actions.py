@@ -34,6 +34,7 @@ class ActionCodec:
         operator = self._operators[index]
         if operator is Operator.NONE:
             return Decision(operator=operator)
+        # An operator with fewer levels repeats its strongest: the space is the same for all.
         levels = _spread(OPERATOR_FACTS[operator].strength.levels, self._num_strengths)
         strength = levels[min(level, len(levels) - 1)]
         return Decision(

@@ -151,6 +151,7 @@ class EnvironmentConfig(Config):
             raise ValueError(
                 f"expected no potential_weights with potential {self.potential}, got some"
             )
+        # An option that changes nothing is refused: whoever sets it expects a difference.
         if not self.snapshot_fraction:
             self._refuse_unless_default("snapshot_capacity", "snapshot_fraction above 0")
         elif self.num_segments < 2:

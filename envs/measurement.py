@@ -74,6 +74,7 @@ class Reading:
 
 def fixed_sample(split: TrainingImages, count: int) -> Split:
     """Return at most ``count`` images, the same ones always, of every class alike on average."""
+    # The seed is a constant: every run is measured on the same images.
     order = torch.randperm(len(split), generator=stream_generator(0, Stream.PROBE))
     return split.subset(order[:count].to(split.device))
 
@@ -105,6 +106,7 @@ class MixedProbe:
         self._num_classes = num_classes
         self._saliency = saliency
         self._decisions = [middle_decision(operator) for operator in operators]
+        # Mixed once: without saliency, the mixed images do not depend on the network.
         self._kept = {
             decision.operator: self._mix(decision, None)
             for decision in self._decisions
@@ -197,9 +199,11 @@ class Measurement:
         the reading after the segment before.
         """
         config = self._config
+        # Host waits: one per evaluated split, and one for the probe.
         rate = learning_rate_at(trainer.config, trainer.progress)
         return Reading(
             progress=trainer.progress,
+            # Relative to the peak, so that it means the same for any optimizer.
             learning_rate_share=rate / trainer.config.learning_rate,
             reward=trainer.evaluate(self._reward),
             clean=trainer.evaluate(self._clean) if config.needs_clean_metrics else None,

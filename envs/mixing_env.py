@@ -187,6 +187,7 @@ class MixingEnv(gym.Env[Observation, Action]):
             ValueError: an option is unknown, two are present, or the snapshot does not fit.
         """
         super().reset(seed=seed)
+        # Checked first: a reset that is refused leaves the episode in progress as it was.
         requested = _requested_run(options or {}, self.config, total_steps=self._total_steps)
         if seed is not None:
             self._seed, self._episode = seed, -1
@@ -263,6 +264,7 @@ class MixingEnv(gym.Env[Observation, Action]):
         if self._is_over:
             raise RuntimeError("expected reset() after the end of an episode, got step()")
         decision = self._actions.decode(action)
+        # Segments of one run may differ by a step: the boundaries are rounded as in a replay.
         start, stop = segment_steps(
             self._total_steps, self.config.num_segments, len(self._decisions)
         )
@@ -356,6 +358,8 @@ class MixingEnv(gym.Env[Observation, Action]):
             training_seed=self.trainer.seed,
             seconds=self._seconds,
             readings=[reading.to_plain() for reading in self._readings],
+            # A copy, because training goes on in place; none before the first step, when the seed
+            # says all and a snapshot would hold a whole network for nothing.
             trainer=copy.deepcopy(self.trainer.state_dict()) if self._decisions else None,
         )
 

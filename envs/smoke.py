@@ -8,6 +8,7 @@ from envs.mixing_env import MixingEnv
 from envs.rlmix.config import RLMixConfig
 from envs.rlmix.env import RLMixEnv
 
+# 30 images of 8 x 8 pixels: 12 steps in 4 epochs, a tenth of a second.
 SMOKE_TASK = TaskConfig(
     data=DataConfig(labels_per_class=3, test_size=2, reward_size=3, selection_size=3),
     model=ModelConfig(width=2),

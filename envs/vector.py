@@ -136,9 +136,11 @@ class LockstepVecEnv(DummyVecEnv):
         plans = [
             env.plan_segment(action) for env, action in zip(environments, self.actions, strict=True)
         ]
+        # One forward and one backward pass for all; what follows is one environment at a time.
         metrics = self._trainers.train(plans)
         for index, (env, action) in enumerate(zip(environments, self.actions, strict=True)):
             observation, reward, terminated, _, info = env.step(action, trained=metrics[index])
+            # As `DummyVecEnv` does: the last observation goes into the info.
             info["TimeLimit.truncated"] = False
             self.buf_rews[index], self.buf_dones[index] = reward, terminated
             if terminated:

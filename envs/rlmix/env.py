@@ -254,6 +254,7 @@ def see(trainer: ClassifierTrainer, config: RLMixConfig) -> SeenBatch:
     stages = trainer.training_step
     images, labels, key = stages.fetch(seed=trainer.seed, step=trainer.step)
     clean = stages.mix(Decision(operator=Operator.NONE), images, labels, key=key)
+    # In train mode, as the training step that follows; the state of batch norm is put back.
     trainer.model.train()
     cells_BPP, logits_BK = gradient_cells(
         trainer.model, images, labels, cells=config.cells, layer=config.layer

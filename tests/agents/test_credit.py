@@ -202,7 +202,7 @@ def reacting(*, depends: bool, seed: int = 0) -> list[Episode]:
 
 
 @pytest.mark.parametrize("depends", [True, False])
-def test_effects_depend_on_the_state_where_trainings_say_so(depends: bool) -> None:
+def test_effects_depend_on_the_state_where_episodes_say_so(depends: bool) -> None:
     choices = [Decision(operator=name) for name in ("none", "mixup", "cutmix")]
     fit = fit_episodes(reacting(depends=depends), choices, num_segments=2)
     states = np.array([[0.0, 1.0, 0.5], [0.0, -1.0, 0.5]] * 2)

@@ -1,4 +1,4 @@
-"""Imitation: once, at its share of the episodes, the policy learns what the episodes suggest."""
+"""Imitation: once, at its fraction of the episodes, the policy learns what the episodes suggest."""
 
 import numpy as np
 import pytest
@@ -34,9 +34,11 @@ def greedy_return(config: AgentConfig) -> float:
         episodes_per_rollout=config.episodes_per_rollout,
         patience=None,
     )
-    found = teachers(config, episodes, CODEC, num_segments=NUM_SEGMENTS)
+    callbacks = teachers(config, episodes, CODEC, num_segments=NUM_SEGMENTS)
     env = toy_vec_env(SWITCH, noise=0.05, num_envs=config.num_environments)
-    model = train_ppo(env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=[recorder, *found])
+    model = train_ppo(
+        env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=[recorder, *callbacks]
+    )
     return roll_out(policy_of(model), ToyEnv(SWITCH, noise=0.0), training_seed=0)[1]
 
 
@@ -64,9 +66,9 @@ def test_episodes_that_begin_late_are_imitated_by_segment(monkeypatch: pytest.Mo
         episodes_per_rollout=config.episodes_per_rollout,
         patience=None,
     )
-    found = teachers(config, episodes, CODEC, num_segments=NUM_SEGMENTS)
+    callbacks = teachers(config, episodes, CODEC, num_segments=NUM_SEGMENTS)
     env = toy_vec_env(SWITCH, noise=0.05, num_envs=config.num_environments)
-    train_ppo(env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=[recorder, *found])
+    train_ppo(env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=[recorder, *callbacks])
     # Progress is observed: it says which segment each row was seen before.
     assert len(lessons) == 1
     progress = np.round(np.array([row for e in episodes for row in e.observations])[:, 0], 4)
@@ -88,15 +90,15 @@ def test_probabilities_of_actions_become_those_taught() -> None:
     )
     observations = torch.rand(3, env.observation_space.shape[0])  # type: ignore[index]
     actions = torch.tensor(np.array([CODEC.encode(choice) for choice in CODEC.decisions()]))
-    wanted = torch.zeros(3, len(actions))
+    target = torch.zeros(3, len(actions))
     # Each a product of parts, as the policy is: one action, or two that differ in one part.
-    wanted[0, 7], wanted[1, 3], wanted[2, [1, 2]] = 1.0, 1.0, 0.5
+    target[0, 7], target[1, 3], target[2, [1, 2]] = 1.0, 1.0, 0.5
     critic = [w.clone() for name, w in model.policy.named_parameters() if "value" in name]
-    imitate(model.policy, observations, actions, wanted)
+    imitate(model.policy, observations, actions, target)
     distribution = model.policy.get_distribution(observations)
-    found = torch.stack(
+    learned = torch.stack(
         [distribution.log_prob(action.expand(3, -1)) for action in actions], dim=1
     ).exp()
-    torch.testing.assert_close(found, wanted, atol=0.03, rtol=0)
+    torch.testing.assert_close(learned, target, atol=0.03, rtol=0)
     after = [w for name, w in model.policy.named_parameters() if "value" in name]
     assert all(torch.equal(*pair) for pair in zip(critic, after, strict=True))

@@ -132,7 +132,7 @@ FIVE = pytest.mark.parametrize(
 
 @TOYS
 @FIVE
-def test_noisy_trainings_take_more_of_them(toy: Toy, seed: int) -> None:
+def test_noisy_runs_take_more_of_them(toy: Toy, seed: int) -> None:
     reached = learned_return(toy, seed=seed, config=LONG, noise=2 * NOISE)
     assert reached >= 0.95 * best_return(toy)
 

@@ -113,7 +113,7 @@ def test_the_states_of_a_continued_run_are_those_of_the_whole_one(
     assert_same(whole.weights, second.weights)
 
 
-def test_rollouts_of_diverging_trainings_end_within_episodes(whole_runs: dict[int, Run]) -> None:
+def test_rollouts_of_diverging_runs_end_within_episodes(whole_runs: dict[int, Run]) -> None:
     """Otherwise the tests of diverging training runs would say nothing."""
     states = whole_runs[id(DIVERGING)].states
     assert any(env["trainer"] is not None for state in states for env in state["environments"])
@@ -173,7 +173,7 @@ def test_a_finished_state_has_nothing_left_to_learn(whole_runs: dict[int, Run]) 
     assert_same(resumed.weights, dict(state["policy"]))
 
 
-def test_learning_on_real_trainings_continues_bit_for_bit(tmp_path: Path) -> None:
+def test_learning_on_real_runs_resumes_bit_for_bit(tmp_path: Path) -> None:
     config = AgentConfig(episodes=6, episodes_per_rollout=2, num_environments=2, minibatch_size=3)
     segments = SMOKE_ENVIRONMENT.num_segments
 

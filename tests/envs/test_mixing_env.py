@@ -1,4 +1,4 @@
-"""What an episode is: rewards, ends, seeds, states, and what it may look at."""
+"""Episodes: rewards, ends, seeds, states, and the splits they may look at."""
 
 import dataclasses
 from pathlib import Path

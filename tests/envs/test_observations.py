@@ -29,7 +29,7 @@ EVALUATIONS = st.builds(
     temperature=st.floats(0.01, 100) | st.just(math.nan),
     num_images=st.just(5),
 )
-TRAININGS = st.builds(
+TRAIN_METRICS = st.builds(
     TrainMetrics,
     loss=LOSSES,
     clean_accuracy=st.none() | SHARES,
@@ -52,7 +52,7 @@ READINGS = st.builds(
     learning_rate_share=SHARES,
     reward=EVALUATIONS,
     clean=EVALUATIONS,
-    train=st.none() | TRAININGS,
+    train=st.none() | TRAIN_METRICS,
     decision=st.none() | DECISIONS,
     probe=st.tuples(LOSSES, LOSSES, LOSSES),
 )

@@ -129,15 +129,15 @@ def test_gradient_similarity_is_paid_per_segment_and_highest_without_mixing(
     assert 0 < mixed[2] < 1 / 3
 
 
-def test_similarity_counts_the_share_of_batches_that_are_mixed(make_env: MakeEnv) -> None:
+def test_similarity_counts_the_fraction_of_batches_that_are_mixed(make_env: MakeEnv) -> None:
     similarities = []
-    for share in (0, 1):  # 0.5 and 1.0
+    for probability in (0, 1):  # 0.5 and 1.0
         env = make_env(potential="gradient_similarity", observation=["progress"], probe_images=500)
         env.reset(options={"training_seed": 1})
         before = {name: value.clone() for name, value in env.trainer.model.state_dict().items()}
         probe = env._measurement._probe
         assert probe is not None
-        decision = env._actions.decode(np.array([1, 1, share]))
+        decision = env._actions.decode(np.array([1, 1, probability]))
         function = env.config.segment_reward
         assert function is not None
         model = env.trainer.evaluated_model.eval()
