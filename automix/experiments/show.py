@@ -59,6 +59,7 @@ def make_sheet(
         images, labels = pixels.roll(1, 0), labels_B.roll(1, 0)
         mixed = _mix(decision, images, labels, len(class_names), saliency, previous, seed + 1)
         pixels, partners = images, previous.images
+    # Solvers may leave the range by a rounding error, which a picture cannot show.
     rounded = dataclasses.replace(mixed, images=mixed.images.clamp(0, 1))
     originals = Originals(
         images=pixels, class_names=class_names, saliency=saliency, partners=partners
@@ -91,6 +92,7 @@ def _mix(
 
 def spread_over_classes(labels_N: Tensor, count: int, *, seed: int) -> Tensor:
     """Return indices of ``count`` images, classes in turn, drawn from ``seed``."""
+    # Shuffle, then sort by each image's turn within its class: a stable round robin.
     generator = stream_generator(seed, Stream.PROBE, step=1)
     shuffled = torch.randperm(len(labels_N), generator=generator)
     turn = torch.zeros(len(labels_N), dtype=torch.int64)
@@ -137,6 +139,7 @@ def _image_paths(folder: Path, count: int, *, seed: int) -> list[Path]:
             by_folder.setdefault(path.parent, []).append(path)
     generator = np.random.default_rng(seed)
     queues = [[files[i] for i in generator.permutation(len(files))] for files in by_folder.values()]
+    # Round robin over folders, so that few images show many classes.
     chosen: list[Path] = []
     while queues and len(chosen) < count:
         chosen += [queue.pop() for queue in queues][: count - len(chosen)]
@@ -160,6 +163,7 @@ def _read_all(paths: list[Path], size: int | None) -> Tensor:
 def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
+            # Phones store photographs sideways and say so in their EXIF data.
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0]

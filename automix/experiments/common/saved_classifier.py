@@ -105,6 +105,7 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierFacts]:
         AutoMixError: the library that the network comes from is not installed.
     """
     facts = _read_facts(folder / FACTS_NAME)
+    # Built and then filled: safetensors hold numbers, and no code that could be executed.
     model = build_model(
         facts.model,
         num_classes=len(facts.class_names),

@@ -91,6 +91,7 @@ def random_subset(images: EvaluationImages, count: int | None, *, seed: int) -> 
     """Return ``count`` images drawn without replacement, in their order; all for None."""
     if count is None or count >= len(images):
         return images
+    # A stream of its own: the subset is the same whatever else is measured.
     generator = stream_generator(seed, Stream.EVALUATION)
     drawn = torch.randperm(len(images), generator=generator)[:count]
     return images.subset(drawn.sort().values)
@@ -98,5 +99,6 @@ def random_subset(images: EvaluationImages, count: int | None, *, seed: int) -> 
 
 def as_json(value: Any) -> Json:
     """Return a dataclass as it comes back from a file; NaN and infinity are refused."""
+    # Through text, so that a unit from this attempt and one from the journal combine to equal bits.
     content: Json = json.loads(json.dumps(dataclasses.asdict(value), allow_nan=False))
     return content

@@ -116,6 +116,7 @@ def predict_cost(config: EvaluateConfig, run: Path) -> str:
     per_pass, per_corrupted = _speed(source.classifier, source.images)
     lines, total = [], 0.0
     for plan in plans:
+        # Making a corrupted image costs time of its own, beside the passes over it.
         seconds = plan.passes * per_pass + plan.num_corrupted * per_corrupted
         total += seconds
         lines.append(
@@ -165,6 +166,7 @@ def _annotated(source: EvaluationInput, config: EvaluateConfig) -> EvaluationInp
         return source
     test = source.classifier.data.test
     height, width = test.images.shape[-2:]
+    # Files may name images by their path or by their number in the test split.
     names = name_test_images(
         source.classifier.config.task.data, len(test), height=height, width=width
     )
@@ -212,6 +214,7 @@ def _facts(run: Path, source: EvaluationInput) -> Json:
 
 def _claim(output: Path, run: Path, source: EvaluationInput, config: EvaluateConfig) -> None:
     """Write down what is evaluated, unless the folder holds the evaluation of something else."""
+    # Their content, because a file may be edited in place between two attempts.
     files = {"boxes": config.boxes, "groups": config.groups}
     content = _facts(run, source) | {
         name: sha256_of(path.read_bytes())[:16] for name, path in files.items() if path
@@ -230,6 +233,7 @@ def _claim(output: Path, run: Path, source: EvaluationInput, config: EvaluateCon
 
 def _numbers(content: Mapping[str, Any], prefix: str) -> dict[str, float | str]:
     """Return the numbers of a result by dotted name, without long lists."""
+    # TensorBoard draws scalars; lists by image or threshold are in the result alone.
     numbers: dict[str, float | str] = {}
     for key, value in content.items():
         name = f"{prefix}/{key}"

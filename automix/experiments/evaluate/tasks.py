@@ -212,6 +212,7 @@ def _plan_box_occlusion(source: EvaluationInput, config: EvaluateConfig) -> Task
     images, boxes = boxed_images(source)
     # Boxes are left, top, right and bottom: the second half less the first is their size.
     areas = [(boxes_M4[:, 2:] - boxes_M4[:, :2]).prod(axis=1) for boxes_M4 in boxes]
+    # An image may show several objects; hiding the largest hides most of what is named.
     largest = {
         index: torch.from_numpy(boxes_M4[areas_M.argmax()])
         for index, boxes_M4, areas_M in zip(images.indices.tolist(), boxes, areas, strict=True)
@@ -314,6 +315,7 @@ def plan_localization(source: EvaluationInput, config: EvaluateConfig) -> TaskPl
     # with the true boxes, and the threshold counts that is best over all images.
     images, boxes = boxed_images(source)
     layer = _layer(source, config)
+    # Images alternate between two halves by their position in the whole split, not in the unit.
     offsets = {index: position for position, index in enumerate(images.indices.tolist())}
 
     def run(chunk: EvaluationImages) -> Json:

@@ -100,6 +100,7 @@ class PolicyDecider:
 
     def _ask(self, trainer: ClassifierTrainer) -> None:
         before = self._readings[-1] if self._readings else None
+        # Measured by all processes together, each a part of the images.
         now = self._measurement.reading(
             trainer,
             train=_means(self._stretches) if self._stretches else None,
@@ -231,6 +232,7 @@ class PolicySource:
                 f"{self.environment.num_segments} steps, one for each decision of the policy, "
                 f"got {num_steps}"
             )
+        # A policy of other observations would still give actions, just meaningless ones.
         observations = ObservationBuilder(self.environment, num_classes=data.num_classes).space
         actions = ActionCodec(self.environment).space
         network = self.policy.network

@@ -45,6 +45,7 @@ def write_card(run: Path, config: CardConfig, *, output: Path, overwrite: bool) 
         CheckpointError: the run is not finished, or has neither a classifier nor a policy.
         ConfigError: there is another file, and it may not be replaced.
     """
+    # Made first: an unfinished run leaves the old card as it was.
     text = make_card(run, config)
     if output.exists() and not overwrite and output.read_bytes() != text.encode():
         raise ConfigError(
@@ -75,6 +76,7 @@ def make_card(run: Path, config: CardConfig) -> str:
             f"{run}: expected the run of a replay, which has a classifier, or of a search, which "
             f"has a policy, got one of {kind!r}"
         )
+    # The Hub reads the front matter; it is YAML even where names hold colons or quotes.
     head = yaml.safe_dump(_license(config) | front, sort_keys=False, allow_unicode=True)
     return f"---\n{head}---\n\n{body}\n{_license_text(config)}\n"
 
@@ -107,6 +109,7 @@ def _license_text(config: CardConfig) -> str:
 def _classifier_front(run: FinishedRun, name: str) -> Json:
     config: ReplayConfig = run.config(ReplayConfig)
     schedule = Schedule.load(run.path / "schedule.json")
+    # Tags of the Hub: what it was mixed with can be searched for.
     operators = {segment.decision.operator for segment in schedule.segments}
     mixing = sorted(operator.value for operator in operators - {Operator.NONE})
     source = config.task.data.source
@@ -174,10 +177,12 @@ def _scores(result: Mapping[str, Any], evaluations: Sequence[FinishedRun]) -> li
 
 def _policy_front(run: FinishedRun, name: str) -> Json:
     config: SearchConfig = run.config(SearchConfig)
+    # Of the last rollout: earlier episodes followed older policies.
     rewards = [
         episode["total_reward"]
         for episode in run.result["episodes"][-config.agent.episodes_per_rollout :]
     ]
+    # As Stable-Baselines3 reports it: mean and population standard deviation over episodes.
     mean = sum(rewards) / len(rewards)
     deviation = (sum((reward - mean) ** 2 for reward in rewards) / len(rewards)) ** 0.5
     result = {
@@ -330,5 +335,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _escaped(text: str) -> str:
     """Return text that Markdown shows as it is, in one line."""
+    # Names of runs and operators come from users: a newline or a pipe would end a cell of a table.
     flat = " ".join(text.split())
     return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>()#|!" else letter for letter in flat)

@@ -90,6 +90,7 @@ def _by_seed(searches: Sequence[FinishedRun]) -> Mapping[str, list[FinishedRun]]
     groups: dict[str, list[FinishedRun]] = {}
     for run in searches:
         config: SearchConfig = run.config(SearchConfig)
+        # With the seed made equal, equal hashes are searches for the same thing.
         key = config.model_copy(update={"seed": 0}).content_hash()
         groups.setdefault(key, []).append(run)
     return groups
@@ -129,6 +130,7 @@ def _facts(
     sweeps: Sequence[FinishedSweep],
 ) -> list[Fact]:
     facts = []
+    # In training runs, because seconds are those of one machine.
     for run in searches:
         cost = run.result["cost"]
         seconds = cost["search_seconds"] + cost["selection_seconds"]
@@ -174,6 +176,7 @@ def _limits(
             f"({config.task.data.source.value}) and one network ({config.task.model.name}); "
             "another regime may want another schedule."
         )
+        # A finding against the product, so it is among the limits and not left out.
         winner = run.result["standings"][0]
         if winner["is_constant"]:
             limits.append("Selection preferred a constant operator: nothing learned was better.")
@@ -190,6 +193,7 @@ def _limits(
             f"{sum(is_fixed(row) for row in split.rows)} on the same seeds, which is in its favor."
         )
     for sweep in sweeps:
+        # Rows with missing cells are means over fewer seeds than the others.
         missing = sweep.table["num_cells"] - len(sweep.table["cells"])
         if missing:
             limits.append(f"{sweep.table['name']}: {missing} cells have no result.")

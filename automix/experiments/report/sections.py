@@ -47,6 +47,7 @@ def schedule_section(runs: Sequence[FinishedRun]) -> Section:
 
     Several are drawn one by one and as a whole: means over them, with quartiles.
     """
+    # One panel per search, then the whole in front: one seed's schedule is one draw.
     schedules = [Schedule.load(run.path / SCHEDULE_NAME) for run in runs]
     panels = [
         SchedulePanel(title=f"selected by {run.path.name}", schedules=(schedule,))
@@ -285,6 +286,7 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
         cost = 1.0 + _search_cost(row["name"], searches)
         operator = operator_of(row["name"])
         points.append(GainPoint(label=row["name"], cost=cost, gain=gain, operator=operator))
+    # A baseline alone is no picture.
     if len(points) < 2:
         return []
     draw = functools.partial(gain_figure, points, metric=name, better=better)
@@ -304,6 +306,7 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
 
 def _search_cost(name: str, searches: Sequence[FinishedRun]) -> float:
     """Return the cost, in training runs, of the search that found what a row replays or redraws."""
+    # Controls that redraw a learned schedule need its search just as much.
     searched = name.removeprefix("shuffled ").removeprefix("marginal-matched ")
     for run in searches:
         if searched == run.path.name:
