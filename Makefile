@@ -39,11 +39,12 @@ figures: $(VENV)/.installed  ## the picture and the table of the README
 		constant:saliency_grafting:0.5 constant:cutmix:0.2 constant:mixup:0.2
 	$(BIN)/automix report runs/figures
 
-check: $(VENV)/.installed  ## ruff, mypy --strict, import contract
+check: $(VENV)/.installed  ## ruff, mypy --strict, import contracts, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.word_rules
 
 format: $(VENV)/.installed  ## reformat in place
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,53 @@
+"""The words of the field, and no others."""
+
+import pytest
+
+from tests import word_rules
+
+
+def test_the_project_uses_words_of_the_field() -> None:
+    found_words = [
+        f"{path.relative_to(word_rules.ROOT)}:{line}: {problem}"
+        for path in word_rules.checked_files()
+        for line, problem in word_rules.problems(
+            path.read_text(encoding="utf-8"), is_python=path.suffix == ".py"
+        )
+    ]
+    assert not found_words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# two trainings\n",
+        '"""Which of them."""\n',
+        "share_of_batches = 1\n",
+        "found = []\n",
+        "def f(own: int) -> None: ...\n",
+        "x = 'the run goes on'\n",
+        "# a share of the batches\n",
+        "# one training, then another\n",
+        "# the optimiser\n",
+    ],
+)
+def test_words_of_our_own_are_noticed(text: str) -> None:
+    assert word_rules.problems(text, is_python=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# two training runs\n",
+        '"""Return the fraction of mixed batches."""\n',
+        "# one training batch at a time; optimistic\n",
+        "shared = 1\n",
+    ],
+)
+def test_words_of_the_field_pass(text: str) -> None:
+    assert not word_rules.problems(text, is_python=True)
+
+
+def test_documents_are_checked_as_prose() -> None:
+    assert word_rules.problems("# A data set\n", is_python=False) == [
+        (1, "'data set': say dataset")
+    ]
