@@ -1,4 +1,4 @@
-"""Cost of every saliency source as a share of a training step, and what its maps are worth.
+"""Cost of every saliency source as a fraction of a training step, and what its maps are worth.
 
     python -m benchmarks.saliency --data photographs --json saliency.json
     python -m benchmarks.saliency --data photographs --train-steps 2000 --state network.pt
@@ -46,7 +46,7 @@ _HOLDS = (2, 4, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Cost of every saliency source as a share of a training step, and its agreement."""
+    """Cost of every saliency source as a fraction of a training step, and its agreement."""
 
     data: Path | None = None
     """Folder of photographs, train/CLASS/* and test/CLASS/*; the digits if none is given."""
@@ -214,7 +214,7 @@ def _mean_over_ages(agreements: list[Agreement]) -> tuple[float, ...]:
 
 def table(rows: list[Row]) -> str:
     """Return the rows as text."""
-    head = f"{'source':44} {'share of a step':>16}"
+    head = f"{'source':44} {'fraction of a step':>16}"
     lines = [head + "".join(f"{f'{grid}x{grid} cells':>12}" for grid in GRIDS)]
     for row in rows:
         share = "" if row.share is None else f"{row.share:.3f}"

@@ -102,7 +102,7 @@ class Training:
 
     @torch.no_grad()
     def accuracy(self, split: Split) -> float:
-        """Return the share of images of another split that are classified correctly."""
+        """Return the fraction of images of another split that are classified correctly."""
         self.model.eval()
         num_right = torch.zeros((), dtype=torch.int64)
         for start in range(0, len(split), 500):

@@ -121,7 +121,7 @@ def interleaved_seconds(
 def row_of(
     name: str, seconds: Mapping[str, list[float]], options: Options, *, limit: float | None
 ) -> Row:
-    """Return the figures of one row; the share of matrix products is left to the caller."""
+    """Return the figures of one row; the fraction of matrix products is left to the caller."""
     ratios = [own / bare for own, bare in zip(seconds[name], seconds[BARE], strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (0.0, 0.0, 0.0)
     return Row(

@@ -43,7 +43,7 @@ def network() -> nn.Module:
 
 @torch.no_grad()
 def test_accuracy(model: nn.Module) -> float:
-    """Return the share of the test images that are classified correctly."""
+    """Return the fraction of the test images that are classified correctly."""
     model.eval()
     images, labels = next(iter(loaders()[1]))
     return float((model(images).argmax(1) == labels).float().mean())

@@ -1,4 +1,4 @@
-"""What every source promises, and what each adds."""
+"""Promises of every saliency source, and the additions of some."""
 
 import subprocess
 import sys

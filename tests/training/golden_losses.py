@@ -62,14 +62,14 @@ def losses() -> Losses:
     config = TrainerConfig.model_validate(TASK.trainer.model_dump() | {"epochs": 34})
     task = TASK.model_copy(update={"trainer": config})
     trainer = build_trainer(task, load_search_data(TASK.data), seed=0)
-    found = {}
+    by_operator = {}
     for operator in OPERATORS:
         trainer.reset(0)
         decision = Decision(operator=operator, probability=0.75)
-        found[operator.value] = [
+        by_operator[operator.value] = [
             trainer.train(decision, num_steps=1).loss for _ in range(NUM_STEPS)
         ]
-    return Losses(torch=torch.__version__, machine=platform.machine(), losses=found)
+    return Losses(torch=torch.__version__, machine=platform.machine(), losses=by_operator)
 
 
 def as_text(values: Losses) -> str:

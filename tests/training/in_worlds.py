@@ -1,4 +1,4 @@
-"""What the processes of `test_distributed` do; each function runs in every process of a world."""
+"""Work for the processes of `test_distributed`; each function runs in each process of a world."""
 
 import copy
 import hashlib
@@ -34,7 +34,7 @@ class Watched(Split):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What one process read of a split, and what it found."""
+    """The images that one process read of a split, and its results."""
 
     read_images: list[int]
     logits: Tensor
@@ -44,15 +44,15 @@ class Evaluation:
 def evaluations() -> list[Evaluation]:
     """Evaluate an untrained network on splits of each of `SIZES`."""
     trainer = bn_trainer()
-    found = []
+    results = []
     for size in SIZES:
         split = digits().train.subset(torch.arange(size))
         watched = Watched(images=split.images, labels=split.labels, num_classes=split.num_classes)
         logits = trainer.logits(watched)
         read_images = list(watched.read_images)
         metrics = trainer.evaluate(watched)
-        found.append(Evaluation(read_images=read_images, logits=logits, metrics=metrics))
-    return found
+        results.append(Evaluation(read_images=read_images, logits=logits, metrics=metrics))
+    return results
 
 
 def bn_trainer(seed: int = 0, **fields: Any) -> ClassifierTrainer:
@@ -71,11 +71,11 @@ def plain_run(decisions: list[Decision], fields: dict[str, Any]) -> list[TrainMe
 
 def digests(decision: Decision) -> list[str]:
     """Return a hash of all weights, averages and buffers after each of a few steps."""
-    trainer, found = bn_trainer(), []
+    trainer, results = bn_trainer(), []
     for _ in range(4):
         trainer.train(decision, num_steps=1)
-        found.append(digest(trainer))
-    return found
+        results.append(digest(trainer))
+    return results
 
 
 def digest(trainer: ClassifierTrainer) -> str:
@@ -109,7 +109,7 @@ def continued(state: dict[str, Any], decision: Decision, fields: dict[str, Any])
 
 
 def failing_on_main() -> tuple[str, int]:
-    """Fail on rank 0 alone; return what each process heard of it, and go on together."""
+    """Fail on rank 0 alone; return what each process heard of it, and carry on together."""
 
     def fail() -> None:
         assert distributed.current_world().is_main
@@ -125,14 +125,14 @@ def failing_on_main() -> tuple[str, int]:
 def collectives() -> dict[str, Any]:
     """Call the functions that concern all processes."""
     world = distributed.current_world()
-    own = torch.full((2,), float(world.rank))
-    distributed.copy_from_main_([own])
+    tensor = torch.full((2,), float(world.rank))
+    distributed.copy_from_main_([tensor])
     return {
         "world": world,
         "is_main": world.is_main,
         "sum": distributed.sum_over_processes_(torch.tensor([1.0, world.rank])).tolist(),
         "highest": distributed.highest_of_processes(world.rank, -world.rank, False),
         "of_main": distributed.on_main(lambda: {"rank": [world.rank]}),
-        "from_main": own.tolist(),
+        "from_main": tensor.tolist(),
         "gathered": distributed.gather_on_main({"ranks": [torch.tensor(world.rank)]}),
     }

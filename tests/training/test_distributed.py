@@ -33,8 +33,8 @@ def close(value: float | None) -> object:
     return None if value is None else pytest.approx(value, rel=1e-5)
 
 
-def assert_close(found: list[TrainMetrics], expected: list[TrainMetrics]) -> None:
-    for mine, theirs in zip(found, expected, strict=True):
+def assert_close(results: list[TrainMetrics], expected: list[TrainMetrics]) -> None:
+    for mine, theirs in zip(results, expected, strict=True):
         assert mine.loss == close(theirs.loss)
         assert mine.clean_accuracy == close(theirs.clean_accuracy)
         assert mine.mixed_accuracy == close(theirs.mixed_accuracy)
@@ -46,7 +46,7 @@ def test_evaluation_reads_every_image_once(run_world: RunWorld, size: int) -> No
     alone = in_worlds.evaluations()
     by_rank: list[list[in_worlds.Evaluation]] = run_world(size, in_worlds.evaluations)
     for number, expected in enumerate(alone):
-        parts = [found[number] for found in by_rank]
+        parts = [results[number] for results in by_rank]
         count = in_worlds.SIZES[number]
         assert [image for part in parts for image in part.read_images] == list(range(count))
         for part in parts:
@@ -60,8 +60,8 @@ def test_evaluation_reads_every_image_once(run_world: RunWorld, size: int) -> No
 def test_two_processes_train_as_one_does_on_whole_batches(run_world: RunWorld) -> None:
     steps, fields = [NONE] * 12, {"crop_padding": 0}
     expected = in_worlds.plain_run(steps, fields)
-    for found in run_world(2, in_worlds.plain_run, steps, fields):
-        assert_close(found, expected)
+    for results in run_world(2, in_worlds.plain_run, steps, fields):
+        assert_close(results, expected)
     assert expected[-1].loss < 0.99 * expected[0].loss
 
 
@@ -74,15 +74,15 @@ def test_processes_train_as_one_does_that_accumulates(
     alone = fields | {"accumulation": size * accumulation}
     together = fields | {"accumulation": accumulation}
     expected = in_worlds.plain_run(EVERY_OPERATOR, alone)
-    for found in run_world(size, in_worlds.plain_run, EVERY_OPERATOR, together):
-        assert_close(found, expected)
+    for results in run_world(size, in_worlds.plain_run, EVERY_OPERATOR, together):
+        assert_close(results, expected)
     assert {0.0, 1.0} < {metrics.mixed_share for metrics in expected}
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_all_processes_hold_the_same_bits_after_every_step(run_world: RunWorld, size: int) -> None:
     by_rank = run_world(size, in_worlds.digests, Decision(operator=Operator.RMIX, probability=0.5))
-    assert all(found == by_rank[0] for found in by_rank)
+    assert all(results == by_rank[0] for results in by_rank)
     assert len(set(by_rank[0])) == 4
 
 
@@ -121,8 +121,8 @@ def test_a_batch_that_cannot_be_shared_is_refused(run_world: RunWorld) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_collectives(run_world: RunWorld, size: int) -> None:
-    for rank, found in enumerate(run_world(size, in_worlds.collectives)):
-        assert found == {
+    for rank, results in enumerate(run_world(size, in_worlds.collectives)):
+        assert results == {
             "world": World(rank=rank, size=size),
             "is_main": rank == 0,
             "sum": [size, sum(range(size))],

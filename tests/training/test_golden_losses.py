@@ -1,4 +1,4 @@
-"""What is trained does not change unnoticed: 100 losses of every operator against a file."""
+"""Training does not change unnoticed: 100 losses of every operator against a file."""
 
 import json
 import math
@@ -24,20 +24,25 @@ def release(version: str) -> str:
 
 
 def test_losses_are_those_of_the_file() -> None:
-    golden, found = read(GOLDEN.read_text()), read(with_portable_kernels())
-    assert found["losses"].keys() == golden["losses"].keys(), ADVICE
-    if (release(found["torch"]), found["machine"]) == (release(golden["torch"]), golden["machine"]):
+    golden, computed = read(GOLDEN.read_text()), read(with_portable_kernels())
+    assert computed["losses"].keys() == golden["losses"].keys(), ADVICE
+    if (release(computed["torch"]), computed["machine"]) == (
+        release(golden["torch"]),
+        golden["machine"],
+    ):
         for name, expected in golden["losses"].items():
             # Not exactly: MKL_CBWR=COMPATIBLE does not make all processors round alike. On one that
             # the file was not written on, 2 of the 1,300 losses differ, by 1e-7.
-            assert found["losses"][name] == pytest.approx(expected, rel=1e-5), f"{name}: {ADVICE}"
+            assert computed["losses"][name] == pytest.approx(expected, rel=1e-5), (
+                f"{name}: {ADVICE}"
+            )
     for name, expected in golden["losses"].items():
         # Another release of torch, or another kind of processor, rounds differently; that grows
         # from step to step, and decides differently where a solver compares numbers.
-        assert found["losses"][name][:5] == pytest.approx(expected[:5], rel=1e-3), name
+        assert computed["losses"][name][:5] == pytest.approx(expected[:5], rel=1e-3), name
 
 
-def test_the_file_holds_different_trainings() -> None:
+def test_the_file_holds_different_runs() -> None:
     golden = read(GOLDEN.read_text())
     assert golden["machine"] == "x86_64"
     rows = [tuple(row) for row in golden["losses"].values()]

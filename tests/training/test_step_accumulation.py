@@ -42,10 +42,10 @@ def test_a_divided_batch_trains_as_the_whole(
     }
     whole, divided = plain_trainer(**fields), plain_trainer(accumulation=accumulation, **fields)
     for _ in range(4):
-        expected, found = whole.train(NONE, num_steps=1), divided.train(NONE, num_steps=1)
-        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
-        assert found.clean_accuracy == pytest.approx(expected.clean_accuracy)
-        assert found.num_images == expected.num_images == 8
+        expected, metrics = whole.train(NONE, num_steps=1), divided.train(NONE, num_steps=1)
+        assert metrics.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert metrics.clean_accuracy == pytest.approx(expected.clean_accuracy)
+        assert metrics.num_images == expected.num_images == 8
     # Adam divides by the root of the squared gradient, and so enlarges rounding where it is tiny.
     tolerance = 1e-5 if optimizer == "sgd" else 1e-3
     torch.testing.assert_close(weights(divided), weights(whole), rtol=1e-3, atol=tolerance)

@@ -124,8 +124,8 @@ def test_a_float16_step_that_overflows_changes_only_the_scale(make_trainer: Make
     trainer.reset(0)
     assert scaler.state_dict() == first
     full = make_trainer(max_grad_norm=1.0)
-    for each in (trainer, full):
-        each.train(NONE, num_steps=1)
+    for one in (trainer, full):
+        one.train(NONE, num_steps=1)
     for mine, theirs in zip(trainer.model.parameters(), full.model.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0.02, atol=1e-3)
     assert not all(map(torch.equal, before, trainer.model.parameters()))
@@ -181,8 +181,8 @@ def test_a_training_is_compiled_once(
     assert after_first >= 1
     trainer.reset(2)
     for decision in decisions:
-        for each in (trainer, eager):
-            each.train(decision, num_steps=1)
+        for one in (trainer, eager):
+            one.train(decision, num_steps=1)
     assert backend.num_graphs == after_first
     assert_same({**trainer.state_dict()}, {**eager.state_dict()})
 
@@ -215,9 +215,9 @@ def test_what_the_network_draws_is_named_by_the_step() -> None:
             return trainer.training_step.forward(batch).detach()
 
     keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
-    found = []
+    by_global_seed = []
     for global_seed in range(2):
         torch.manual_seed(global_seed)
-        found.append([logits(*key) for key in keys])
-    assert_same(*found)
-    assert len({tuple(values.flatten().tolist()) for values in found[0]}) == len(keys)
+        by_global_seed.append([logits(*key) for key in keys])
+    assert_same(*by_global_seed)
+    assert len({tuple(values.flatten().tolist()) for values in by_global_seed[0]}) == len(keys)

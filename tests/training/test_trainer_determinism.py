@@ -189,10 +189,10 @@ def test_sums_that_are_cut_and_continued_are_the_same_to_the_last_bit(
         continued = RunningSums(cut.device)
         continued.load_state_dict(sums.state_dict())
         sums = continued
-    found = sums.read()
-    assert 0 < found.mixed_share < 1
-    assert dataclasses.replace(found, seconds=0) == dataclasses.replace(expected, seconds=0)
-    assert found.seconds > 0
+    mine = sums.read()
+    assert 0 < mine.mixed_share < 1
+    assert dataclasses.replace(mine, seconds=0) == dataclasses.replace(expected, seconds=0)
+    assert mine.seconds > 0
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])

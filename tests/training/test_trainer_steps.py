@@ -1,4 +1,4 @@
-"""What a training step does: batches, mixing, clipping, and where a training run ends."""
+"""Training steps: batches, mixing, clipping, and where a training run ends."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ def test_a_training_does_not_run_past_its_end(make_trainer: MakeTrainer) -> None
     assert trainer.step == 10
 
 
-def test_mixed_share_is_the_share_of_mixed_batches(make_trainer: MakeTrainer) -> None:
+def test_mixed_share_is_the_fraction_of_mixed_batches(make_trainer: MakeTrainer) -> None:
     decision = Decision(operator=Operator.MIXUP, probability=0.3)
     trainer = make_trainer(epochs=100)
     shares = [trainer.train(decision, num_steps=1).mixed_share for _ in range(300)]
