@@ -36,7 +36,7 @@ class Options:
     config: Path = Path("configs/search/digits.yaml")
     """Search whose task and environment are timed."""
     episodes: int = 6
-    """Trainings of the timing by parts; the first is not counted."""
+    """Training runs of the timing by parts; the first is not counted."""
     segments: int = 24
     """Segments that each environment trains in the comparison of one and two."""
     rounds: int = 3
@@ -66,7 +66,7 @@ class Clock:
         return run
 
 
-def shares_of_a_step(config: SearchConfig, options: Options) -> dict[str, float]:
+def step_fractions(config: SearchConfig, options: Options) -> dict[str, float]:
     """Return the time of each part of the environment as a fraction of the training time."""
     env = MixingEnv(config.task, config.environment, seed=0)
     env.reset()
@@ -140,17 +140,17 @@ def main(options: Options) -> None:
     if options.snapshots:
         environment = config.environment.model_copy(update={"snapshot_fraction": 0.5})
         config = config.model_copy(update={"environment": environment})
-    shares = shares_of_a_step(config, options)
-    print(f"{options.config}, one thread per training, torch {torch.__version__}\n")
-    print("| part of an episode | share of the training time |\n|---|---:|")
-    for name, share in shares.items():
-        print(f"| {name} | {100 * share:.1f}% |")
+    fractions = step_fractions(config, options)
+    print(f"{options.config}, one thread per process, torch {torch.__version__}\n")
+    print("| part of an episode | fraction of the training time |\n|---|---:|")
+    for name, fraction in fractions.items():
+        print(f"| {name} | {100 * fraction:.1f}% |")
     speeds = speed_of_two(config, options)
     print("\n| environments | segments per second, times that of one |\n|---|---:|")
     for name, speed in speeds.items():
         print(f"| {name} | {speed:.2f} |")
     if options.json:
-        figures = {"shares": shares, "speeds": speeds}
+        figures = {"shares": fractions, "speeds": speeds}
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from automix.experiments.common.summaries import align
 from automix.experiments.config import SearchConfig
 from automix.random_streams import Stream, derived_seed
-from benchmarks.noise_trainings import Trained, train_all
+from benchmarks.noise_runs import Trained, train_all
 
 _CONFIG = Path("configs/search/digits.yaml")
 _MINUTE = 60.0
@@ -35,7 +35,7 @@ _HEADINGS = (
     "measure",
     "sd of seeds",
     "confirmed sd",
-    "share",
+    "confirmed",
     "agreement",
     "s per return",
     "noise",
@@ -77,7 +77,7 @@ class Noise:
     seconds: float
 
     @property
-    def share(self) -> float:
+    def confirmed_fraction(self) -> float:
         """Fraction of the variance of a return that is confirmed to be the schedule's."""
         return self.confirmed**2 / (self.confirmed**2 + self.within**2)
 
@@ -144,15 +144,15 @@ def main() -> None:
         parser.error("expected more schedules or seeds: these do not tell schedules apart")
     ratios = _bootstrap(measured, judge, seed=config.seed)
     rows = [list(_HEADINGS)]
-    for name, each in measured.items():
-        noise = noise_of(each, judge)
+    for name, measure in measured.items():
+        noise = noise_of(measure, judge)
         low, high = np.quantile(ratios[name], [0.025, 0.975], method="nearest")
         rows.append(
             [
                 name,
                 f"{noise.within:.4f}",
                 f"{noise.confirmed:.4f}",
-                f"{noise.share:.2f}",
+                f"{noise.confirmed_fraction:.2f}",
                 f"{noise.agreement:.2f}",
                 f"{noise.seconds:.2f}",
                 f"{noise.after_a_minute:.3f}",
@@ -176,12 +176,14 @@ def _bootstrap(measured: dict[str, Measured], judge: Floats, *, seed: int) -> di
         values = [
             noise_of(
                 Measured(
-                    returns=each.returns[cells], signal=each.signal[cells], seconds=each.seconds
+                    returns=measure.returns[cells],
+                    signal=measure.signal[cells],
+                    seconds=measure.seconds,
                 ),
                 judge[cells],
                 columns,
             ).after_a_minute
-            for each in measured.values()
+            for measure in measured.values()
         ]
         if math.isinf(values[0]):
             continue
@@ -201,7 +203,7 @@ def _measures(trained: Trained) -> dict[str, Measured]:
             returns=returns, signal=returns if signal is None else signal, seconds=seconds
         )
 
-    found = {
+    measures = {
         f"plain: {size} images, averaged weights, state observed": row(plain),
         "nothing observed but time and last decision": row(plain, seconds["blind"]),
         "last weights": row(seen["last"], seconds["last"]),
@@ -215,43 +217,44 @@ def _measures(trained: Trained) -> dict[str, Measured]:
     }
     count = trained.states.shape[2]
     for segment in _KNOWN_BEFORE:
-        known = _without(plain, trained.states[:, :, segment - 1])
-        found[f"state known before segment {segment} of {count}"] = row(known, signal=plain)
+        residuals = _without(plain, trained.states[:, :, segment - 1])
+        measures[f"state known before segment {segment} of {count}"] = row(residuals, signal=plain)
     reference = np.broadcast_to(trained.reference[None, :, None], (*plain.shape, 1))
-    found["reference run of the same seed"] = row(_without(plain, reference), 2 * cost, plain)
-    found["same seeds for all schedules"] = row(_without_seeds(plain), signal=plain)
+    measures["reference run of the same seed"] = row(_without(plain, reference), 2 * cost, plain)
+    measures["same seeds for all schedules"] = row(_without_seeds(plain), signal=plain)
     # The mean of two has half the variance, whatever is measured.
     means = plain.mean(axis=1, keepdims=True)
     twins = means + (plain - means) / math.sqrt(2)
-    found["twin training runs averaged"] = row(twins, 2 * cost, plain)
-    return found
+    measures["twin training runs averaged"] = row(twins, 2 * cost, plain)
+    return measures
 
 
-def _without(returns: Floats, known: Floats) -> Floats:
-    """Return what a regression within schedules on what is known leaves; means stay.
+def _without(returns: Floats, features: Floats) -> Floats:
+    """Return what a regression within schedules on features leaves; means stay.
 
     Each seed is predicted by a regression on the other seeds: training runs with the same seed may
-    share their luck, and so few returns are easily fitted.
+    share their seed noise, and so few returns are easily fitted.
 
     Args:
         returns: (M, K).
-        known: (M, K, F).
+        features: (M, K, F).
     """
     count = returns.shape[1]
-    left = np.zeros_like(returns)
+    residuals = np.zeros_like(returns)
     for column in range(count):
         others = np.delete(np.arange(count), column)
-        mean_known, mean_return = known[:, others].mean(axis=1), returns[:, others].mean(axis=1)
-        centered = (known[:, others] - mean_known[:, None]).reshape(-1, known.shape[-1])
+        mean_features = features[:, others].mean(axis=1)
+        mean_return = returns[:, others].mean(axis=1)
+        centered = (features[:, others] - mean_features[:, None]).reshape(-1, features.shape[-1])
         target = (returns[:, others] - mean_return[:, None]).ravel()
         scale = centered.std(axis=0) + 1e-9
         scaled = centered / scale
         gram = scaled.T @ scaled + _RIDGE * np.eye(scaled.shape[1])
         slopes = np.linalg.solve(gram, scaled.T @ target) / scale
-        left[:, column] = returns[:, column] - mean_return
-        left[:, column] -= (known[:, column] - mean_known) @ slopes
+        residuals[:, column] = returns[:, column] - mean_return
+        residuals[:, column] -= (features[:, column] - mean_features) @ slopes
     # The mean of the others has a variance of its own, which makes these residuals larger.
-    result: Floats = returns.mean(axis=1, keepdims=True) + left * (count - 1) / count
+    result: Floats = returns.mean(axis=1, keepdims=True) + residuals * (count - 1) / count
     return result
 
 
@@ -259,8 +262,8 @@ def _without_seeds(returns: Floats) -> Floats:
     """Return what is left after the mean of each seed over all schedules; means stay."""
     count = len(returns)
     means = returns.mean(axis=1, keepdims=True)
-    left = returns - means - (returns - means).mean(axis=0, keepdims=True)
-    result: Floats = means + left * math.sqrt(count / (count - 1))
+    residuals = returns - means - (returns - means).mean(axis=0, keepdims=True)
+    result: Floats = means + residuals * math.sqrt(count / (count - 1))
     return result
 
 

@@ -122,13 +122,14 @@ class Published:
         rows = (cells / cells.sum(dim=(1, 2), keepdim=True)).flatten(1)
         # Every row at every image's percentile, of which the diagonal is kept.
         thresholds = torch.quantile(rows, percentiles, dim=1).diagonal()
-        own = (rows >= thresholds[:, None]).to(torch.int64).view(-1, 1, grid, grid)
-        own = F.interpolate(own.double(), size=self.images.shape[-2:], mode="nearest")
+        masks = (rows >= thresholds[:, None]).to(torch.int64).view(-1, 1, grid, grid)
+        masks = F.interpolate(masks.double(), size=self.images.shape[-2:], mode="nearest")
         order = torch.from_numpy(self.generator.permutation(len(self.images)))
-        other = own[order]
+        partner_masks = masks[order]
         w1, w2 = self.generator.dirichlet([1.0, 1.0])
-        equal, first = (own == other).double(), ((own == 1) & (other == 0)).double()
-        second = ((own == 0) & (other == 1)).double()
+        equal = (masks == partner_masks).double()
+        first = ((masks == 1) & (partner_masks == 0)).double()
+        second = ((masks == 0) & (partner_masks == 1)).double()
         partner = self.images[order]
         mixed = equal * (w1 * self.images + w2 * partner) + first * self.images + second * partner
         areas = [mask.mean(dim=(1, 2, 3))[:, None] for mask in (equal, first, second)]
@@ -207,15 +208,15 @@ def main(options: Options) -> None:
         f"{options.model}, width {options.width}, batches of {options.batch_size} x 3 x "
         f"{options.size} x {options.size}, {options.threads} thread, torch {torch.__version__}"
     )
-    print("\n| step | ms | overhead over its plain step | share of the published |")
+    print("\n| step | ms | overhead over its plain step | fraction of the published |")
     print("|---|---:|---:|---:|")
     published = _overhead(seconds, "published: step")
     rows = []
     for name, value in seconds.items():
         overhead = _overhead(seconds, name)
         rows.append({"name": name, "ms": 1e3 * value, "overhead": overhead})
-        share = f"{overhead / published:.2f}" if overhead else ""
-        print(f"| {name} | {1e3 * value:.1f} | {overhead:.2f} | {share} |")
+        fraction = f"{overhead / published:.2f}" if overhead else ""
+        print(f"| {name} | {1e3 * value:.1f} | {overhead:.2f} | {fraction} |")
     if options.json:
         options.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
 

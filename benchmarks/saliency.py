@@ -67,8 +67,8 @@ class Options:
     ageing_rate: float = 0.01
     """Learning rate while maps grow old."""
     state: Path | None = None
-    """File that the network is read from, if there is one, and kept in every 50 steps: a training
-    run that is interrupted goes on from there."""
+    """File that the network is read from, if there is one, and kept in every 50 steps: an
+    interrupted run resumes from there."""
     num_batches: int = 4
     """Batches that the agreement is averaged over."""
     ages: tuple[int, ...] = (4, 16, 64)
@@ -85,12 +85,12 @@ class Row:
 
     Attributes:
         name: of the source.
-        share: its time over that of a training step; None where it is not a source to time.
+        step_fraction: its time over that of a training step; None where it is not a source to time.
         agreement: with the input gradient, per side of the grid.
     """
 
     name: str
-    share: float | None
+    step_fraction: float | None
     agreement: tuple[float, ...]
 
 
@@ -175,27 +175,34 @@ def cost_and_agreement(
     training: Training, sources: Mapping[str, SaliencySource], options: Options
 ) -> list[Row]:
     """Measure all sources, then maps that are held or grow old."""
-    shares = cost_shares(training, sources, options.rounds)
+    fractions = step_fractions(training, sources, options.rounds)
     fresh = agreement_of_sources(training, sources, num_batches=options.num_batches)
-    rows = [Row(name=name, share=shares[name], agreement=fresh[name].by_grid) for name in sources]
+    rows = [
+        Row(name=name, step_fraction=fractions[name], agreement=fresh[name].by_grid)
+        for name in sources
+    ]
     held = agreement_of_held_maps(training, num_steps=max(_HOLDS), num_batches=options.num_batches)
     for steps in _HOLDS:
         rows.append(
             Row(
                 name=f"input_gradient, refreshed every {steps} steps",
-                share=shares["input_gradient"] / steps,
+                step_fraction=fractions["input_gradient"] / steps,
                 agreement=_mean_over_ages(held[:steps]),
             )
         )
     old = agreement_of_old_maps(training, ages=options.ages)
     rows += [
-        Row(name=f"map after {age} steps on other images", share=None, agreement=value.by_grid)
+        Row(
+            name=f"map after {age} steps on other images",
+            step_fraction=None,
+            agreement=value.by_grid,
+        )
         for age, value in old.items()
     ]
     return rows
 
 
-def cost_shares(
+def step_fractions(
     training: Training, sources: Mapping[str, SaliencySource], rounds: int
 ) -> dict[str, float]:
     """Return each source's time over that of a training step without mixing."""
@@ -214,12 +221,12 @@ def _mean_over_ages(agreements: list[Agreement]) -> tuple[float, ...]:
 
 def table(rows: list[Row]) -> str:
     """Return the rows as text."""
-    head = f"{'source':44} {'fraction of a step':>16}"
+    head = f"{'source':44} {'fraction of a step':>18}"
     lines = [head + "".join(f"{f'{grid}x{grid} cells':>12}" for grid in GRIDS)]
     for row in rows:
-        share = "" if row.share is None else f"{row.share:.3f}"
+        fraction = "" if row.step_fraction is None else f"{row.step_fraction:.3f}"
         figures = "".join(f"{value:12.2f}" for value in row.agreement)
-        lines.append(f"{row.name:44} {share:>16}{figures}")
+        lines.append(f"{row.name:44} {fraction:>18}{figures}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""How much code a command runs through: files, functions, and frames down to a training step.
+"""Amount of code that a command runs through: files, functions, and frames down to a training step.
 
     python -m benchmarks.structure replay docs/schedules/digits.json configs/replay/digits.yaml \
         --output runs/structure

@@ -44,7 +44,7 @@ class Row:
         multiple: its time over that of the loop by hand, median over the rounds.
         spread: half the distance between the quartiles of that.
         images_per_second: from its median time.
-        matmul_share: its arithmetic without mixing and saliency, over what matrix products reach.
+        matmul_fraction: its arithmetic without mixing and saliency, over that of matrix products.
         limit: largest multiple that we promise, if any.
     """
 
@@ -52,7 +52,7 @@ class Row:
     multiple: float
     spread: float
     images_per_second: float
-    matmul_share: float
+    matmul_fraction: float
     limit: float | None
 
 
@@ -75,7 +75,7 @@ def main(options: Options) -> None:
     ]
     rows = [
         dataclasses.replace(
-            row, matmul_share=flops / options.batch_size * row.images_per_second / rate
+            row, matmul_fraction=flops / options.batch_size * row.images_per_second / rate
         )
         for row in rows
     ]
@@ -122,14 +122,14 @@ def row_of(
     name: str, seconds: Mapping[str, list[float]], options: Options, *, limit: float | None
 ) -> Row:
     """Return the figures of one row; the fraction of matrix products is left to the caller."""
-    ratios = [own / bare for own, bare in zip(seconds[name], seconds[BARE], strict=True)]
+    ratios = [time / bare for time, bare in zip(seconds[name], seconds[BARE], strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (0.0, 0.0, 0.0)
     return Row(
         name=name,
         multiple=statistics.median(ratios),
         spread=(high - low) / 2,
         images_per_second=options.batch_size / statistics.median(seconds[name]),
-        matmul_share=0.0,
+        matmul_fraction=0.0,
         limit=limit,
     )
 
@@ -143,7 +143,7 @@ def print_table(rows: list[Row]) -> None:
         limit = "" if row.limit is None else f"{row.limit:g}"
         print(
             f"{row.name:{width}}  {row.multiple:10.3f}  {row.spread:6.3f}  {limit:>8}  "
-            f"{row.images_per_second:9.1f}  {row.matmul_share:9.2f}"
+            f"{row.images_per_second:9.1f}  {row.matmul_fraction:9.2f}"
         )
 
 

@@ -26,8 +26,8 @@ def assert_same(left: object, right: object, *, where: str = "state") -> None:
     elif isinstance(left, Sequence) and not isinstance(left, str):
         assert isinstance(right, Sequence), where
         assert len(left) == len(right), where
-        for index, (mine, theirs) in enumerate(zip(left, right, strict=True)):
-            assert_same(mine, theirs, where=f"{where}[{index}]")
+        for index, (first, second) in enumerate(zip(left, right, strict=True)):
+            assert_same(first, second, where=f"{where}[{index}]")
     else:
         is_nan = isinstance(left, float) and math.isnan(left)
         assert left == right or (is_nan and math.isnan(right)), (  # type: ignore[arg-type]

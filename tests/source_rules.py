@@ -1,4 +1,4 @@
-"""What our sources must not say, told from their syntax trees."""
+"""Calls and constants that the sources must not contain, read from their syntax trees."""
 
 import ast
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def violations(source: str, *, may_print: bool = False) -> list[str]:
     tree = ast.parse(source)
     names = dict(_imported(tree))
     docstrings = set(_docstrings(tree))
-    found: list[tuple[int, str]] = []
+    problems: list[tuple[int, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             reason = _call_problem(node, _dotted(node.func, names), may_print=may_print)
@@ -50,8 +50,8 @@ def violations(source: str, *, may_print: bool = False) -> list[str]:
         else:
             continue
         if reason:
-            found.append((node.lineno, reason))
-    return [f"{line}: {reason}" for line, reason in sorted(found)]
+            problems.append((node.lineno, reason))
+    return [f"{line}: {reason}" for line, reason in sorted(problems)]
 
 
 def _call_problem(call: ast.Call, name: str, *, may_print: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""What the documents say is what the program does."""
+"""The documents say what the program does."""
 
 import json
 import re

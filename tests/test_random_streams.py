@@ -21,7 +21,7 @@ def seed_of(name: tuple[int, Stream, int, int, int]) -> int:
     return derived_seed(seed, stream, rank=rank, epoch=epoch, step=step)
 
 
-def test_no_two_draws_of_a_large_experiment_share_a_seed() -> None:
+def test_all_draws_of_a_large_experiment_have_different_seeds() -> None:
     """200,000 neighbors, which sums such as seed + rank + step would map onto a few hundred."""
     names = list(itertools.product(range(10), Stream, range(4), range(8), range(50)))
     assert len(names) > 200_000

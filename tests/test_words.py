@@ -6,14 +6,14 @@ from tests import word_rules
 
 
 def test_the_project_uses_words_of_the_field() -> None:
-    found_words = [
+    problems = [
         f"{path.relative_to(word_rules.ROOT)}:{line}: {problem}"
         for path in word_rules.checked_files()
         for line, problem in word_rules.problems(
             path.read_text(encoding="utf-8"), is_python=path.suffix == ".py"
         )
     ]
-    assert not found_words
+    assert not problems
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_the_project_uses_words_of_the_field() -> None:
         "# the optimiser\n",
     ],
 )
-def test_words_of_our_own_are_noticed(text: str) -> None:
+def test_other_words_are_noticed(text: str) -> None:
     assert word_rules.problems(text, is_python=True)
 
 

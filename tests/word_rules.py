@@ -52,10 +52,11 @@ _PROSE = (
         r"\b[Cc]entre|abelled|ocalis|ummaris|tandardis|inimis(?!m)|ecognis",
         "American spelling",
     ),
-    # Not as a whole string: the key of a recorded array.
-    (r"(?<!\")\b[Gg]rey\b(?!\")", "gray"),
+    (r"\b[Gg]rey\b", "gray"),
 )
 _PATTERNS = tuple((re.compile(pattern), better) for pattern, better in _PROSE)
+# A quoted word is a key: of a checkpoint, of a recorded array, of a configuration of version 0.1.
+_KEY = re.compile(r"(['\"])[\w{}]+\1")
 _QUESTION = re.compile(r"(What|Where|Which|How|Who)\b")
 
 Problem = tuple[int, str]
@@ -69,7 +70,7 @@ def problems(text: str, *, is_python: bool) -> list[Problem]:
     result = {*_in_names(tree), *_in_docstrings(tree)}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type in (tokenize.COMMENT, tokenize.STRING):
-            result.update(_in_prose((token.start[0], token.string)))
+            result.update(_in_prose((token.start[0], _KEY.sub("", token.string))))
     return sorted(result)
 
 

@@ -50,9 +50,9 @@ class LockstepTrainers:
         parameters = [dict(model.named_parameters()) for model in models]
         buffers = [dict(model.named_buffers()) for model in models]
         self._parameters: dict[str, list[Tensor]] = {
-            name: [own[name] for own in parameters] for name in parameters[0]
+            name: [of_one[name] for of_one in parameters] for name in parameters[0]
         }
-        self._buffers = {name: [own[name] for own in buffers] for name in buffers[0]}
+        self._buffers = {name: [of_one[name] for of_one in buffers] for name in buffers[0]}
         self._forward = torch.vmap(self._one, randomness="error")
         self.obstacle = self._find_obstacle(image_shape)
         if self.obstacle is not None:
@@ -78,11 +78,11 @@ class LockstepTrainers:
             trainer.model.train()
         for step in range(max(steps for _, steps in plans)):
             self._step([i for i, (_, steps) in enumerate(plans) if step < steps], plans, sums)
-        metrics = [own.read() for own in sums]
+        metrics = [total.read() for total in sums]
         per_step = (time.perf_counter() - started) / sum(steps for _, steps in plans)
         return [
-            _with_seconds(found, per_step * steps)
-            for found, (_, steps) in zip(metrics, plans, strict=True)
+            _with_seconds(result, per_step * steps)
+            for result, (_, steps) in zip(metrics, plans, strict=True)
         ]
 
     def _step(
@@ -111,18 +111,18 @@ class LockstepTrainers:
     def _logits(self, active: Sequence[int], batches: Sequence[MicroBatch]) -> Tensor:
         """Return (N, B, K) logits, and let the buffers take in the batches."""
         weights = {
-            name: torch.stack([own[index] for index in active])
-            for name, own in self._parameters.items()
+            name: torch.stack([tensors[index] for index in active])
+            for name, tensors in self._parameters.items()
         }
         buffers = {
-            name: torch.stack([own[index] for index in active])
-            for name, own in self._buffers.items()
+            name: torch.stack([tensors[index] for index in active])
+            for name, tensors in self._buffers.items()
         }
         with self._trainers[0].training_step.autocast():
             logits_NBK = self._forward(
                 weights, buffers, torch.stack([batch.images for batch in batches])
             )
-        originals = [own[index] for own in self._buffers.values() for index in active]
+        originals = [tensors[index] for tensors in self._buffers.values() for index in active]
         if originals:
             updated = [value for stacked in buffers.values() for value in stacked.unbind()]
             torch._foreach_copy_(originals, updated)
@@ -158,8 +158,10 @@ class LockstepTrainers:
         """Pass zeros through copies of the networks, without a trace."""
         model = self._trainers[0].model
         was_training = model.training
-        weights = {name: torch.stack(own).detach() for name, own in self._parameters.items()}
-        buffers = {name: torch.stack(own) for name, own in self._buffers.items()}
+        weights = {
+            name: torch.stack(tensors).detach() for name, tensors in self._parameters.items()
+        }
+        buffers = {name: torch.stack(tensors) for name, tensors in self._buffers.items()}
         device = self._trainers[0].device
         images = torch.zeros(len(self._trainers), 2, *image_shape, device=device)
         try:

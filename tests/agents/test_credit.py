@@ -110,36 +110,38 @@ def test_a_trace_of_1_returns_what_follows_whoever_is_paid() -> None:
     np.testing.assert_allclose(per_episode(paid.returns)[:, 0], sums, atol=1e-4)
 
 
-def luck(seed: int, *, num_episodes: int) -> tuple[list[Episode], NDArray[np.float64]]:
-    """Return episodes whose luck, four times what decisions are worth, shows before the last.
+def episodes_with_seed_noise(
+    seed: int, *, num_episodes: int
+) -> tuple[list[Episode], NDArray[np.float64]]:
+    """Return episodes whose seed noise, four times the worth of decisions, shows before the last.
 
-    The value is the worth of the last decision (none 0, Mixup 0.01, CutMix 0.02) plus the luck.
+    The value is the worth of the last decision (none 0, Mixup 0.01, CutMix 0.02) plus the noise.
     """
     generator = np.random.default_rng(seed)
     choices = [Decision(operator=name) for name in ("none", "mixup", "cutmix")]
     episodes, worth = [], np.array([0.0, 0.01, 0.02])
     for number in range(num_episodes):
         taken = generator.integers(3, size=2)
-        fortune = generator.normal(scale=0.04)
+        noise = generator.normal(scale=0.04)
         episodes.append(
             Episode(
                 number=number,
                 schedule=even_schedule([choices[index] for index in taken]),
                 total_reward=0.0,
-                potential=float(worth[taken[1]] + fortune),
+                potential=float(worth[taken[1]] + noise),
                 training_seed=number,
                 seconds=0.0,
-                observations=((0.5, 1.0), (0.5, fortune)),
+                observations=((0.5, 1.0), (0.5, noise)),
             )
         )
     return episodes, worth
 
 
-def test_what_is_observed_takes_luck_out_of_the_estimates() -> None:
+def test_what_is_observed_takes_seed_noise_out_of_the_estimates() -> None:
     choices = [Decision(operator=name) for name in ("none", "mixup", "cutmix")]
     errors = {"seen": [], "unseen": []}  # type: ignore[var-annotated]
     for seed in range(5):
-        episodes, worth = luck(seed, num_episodes=60)
+        episodes, worth = episodes_with_seed_noise(seed, num_episodes=60)
         seen = fit_episodes(episodes, choices, num_segments=2)
         unseen = fit_additive(
             [episode.schedule for episode in episodes],
@@ -155,7 +157,7 @@ def test_what_is_observed_takes_luck_out_of_the_estimates() -> None:
 
 
 def test_episodes_without_observations_are_fitted_as_before() -> None:
-    episodes, _ = luck(0, num_episodes=20)
+    episodes, _ = episodes_with_seed_noise(0, num_episodes=20)
     blind = [Episode(**{**_fields(episode), "observations": ()}) for episode in episodes]
     choices = [Decision(operator=name) for name in ("none", "mixup", "cutmix")]
     fit = fit_episodes(blind, choices, num_segments=2)
@@ -216,7 +218,7 @@ def test_effects_depend_on_the_state_where_episodes_say_so(depends: bool) -> Non
 
 
 def test_an_episode_from_a_snapshot_knows_only_its_own_segments() -> None:
-    episodes, _ = luck(0, num_episodes=20)
+    episodes, _ = episodes_with_seed_noise(0, num_episodes=20)
     late = dataclasses.replace(episodes[3], observations=episodes[3].observations[1:])
     assert (episodes[3].observed_segments, late.observed_segments) == (range(2), range(1, 2))
     choices = [Decision(operator=name) for name in ("none", "mixup", "cutmix")]
@@ -227,7 +229,7 @@ def test_an_episode_from_a_snapshot_knows_only_its_own_segments() -> None:
 
 
 def test_credit_sums_to_zero_over_an_episode_and_leaves_unfinished_ones_alone() -> None:
-    episodes, _ = luck(0, num_episodes=20)
+    episodes, _ = episodes_with_seed_noise(0, num_episodes=20)
     credit = RedistributedReturns(episodes, THREE, num_segments=2)
     fit = fit_episodes(episodes, THREE.decisions(), num_segments=2)
     buffer = RolloutBuffer(3, spaces.Box(-1, 1, (2,)), THREE.space, device="cpu", n_envs=1)

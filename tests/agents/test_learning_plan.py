@@ -1,4 +1,4 @@
-"""How many decisions are taken, recorded and logged; when learning stops early."""
+"""Numbers of decisions that are taken, recorded and logged; when learning stops early."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Populations: what is done to whom, and that the weak go on from the states of the strong."""
+"""Populations: what is done to whom, and that the weak resume from the states of the strong."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ def finals(toy: Toy, *, seed: int = 0, num_envs: int = 4, number: int = 0) -> li
 def test_a_population_ends_better_than_members_alone() -> None:
     populations = [finals(STATIONARY, number=number) for number in range(6)]
     # A random constant is worth 0.5 on average; the loss of the toy is 1 minus the worth.
-    assert np.mean([np.mean(each) for each in populations]) > -0.4
-    assert np.mean([np.max(each) for each in populations]) > -0.25
+    assert np.mean([np.mean(members) for members in populations]) > -0.4
+    assert np.mean([np.max(members) for members in populations]) > -0.25
 
 
 def test_the_number_of_environments_does_not_matter() -> None:

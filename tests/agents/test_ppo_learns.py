@@ -192,7 +192,7 @@ def test_best_returns_are_reached_by_the_known_schedules() -> None:
 
 
 def test_the_switch_needs_foresight() -> None:
-    """Who looks one segment ahead never mixes, and no constant operator is good enough either."""
+    """A look of one segment ahead never mixes, and no constant operator is good enough either."""
     for index in range(NUM_SEGMENTS):
         gains = {}
         for decision in CODEC.decisions():

@@ -19,7 +19,7 @@ def make(kind: type[RandomSearch | TreeParzenSearch], *, seed: int = 0) -> Searc
 
 
 def worth(schedule: Schedule) -> float:
-    """Return the share of segments that follow the best schedule: CutMix, then nothing."""
+    """Return the fraction of segments that follow the best schedule: CutMix, then nothing."""
     best = [CHOICES[2]] * 2 + [CHOICES[0]] * 2
     return float(np.mean([a == b for a, b in zip(decisions(schedule), best, strict=True)]))
 
@@ -29,21 +29,21 @@ def decisions(schedule: Schedule) -> list[Decision]:
 
 
 def run(searcher: Searcher, *, rounds: int) -> list[list[Schedule]]:
-    asked = []
+    batches = []
     for _ in range(rounds):
-        asked.append(searcher.ask(8))
-        searcher.tell(asked[-1], [worth(schedule) for schedule in asked[-1]])
-    return asked
+        batches.append(searcher.ask(8))
+        searcher.tell(batches[-1], [worth(schedule) for schedule in batches[-1]])
+    return batches
 
 
 @KINDS
 def test_proposals_are_schedules_of_the_choices(
     kind: type[RandomSearch | TreeParzenSearch],
 ) -> None:
-    asked = [schedule for batch in run(make(kind), rounds=3) for schedule in batch]
-    assert len(asked) == 24
-    assert {choice for schedule in asked for choice in decisions(schedule)} == set(CHOICES)
-    assert len({schedule.decision_hash() for schedule in asked}) > 12
+    proposals = [schedule for batch in run(make(kind), rounds=3) for schedule in batch]
+    assert len(proposals) == 24
+    assert {choice for schedule in proposals for choice in decisions(schedule)} == set(CHOICES)
+    assert len({schedule.decision_hash() for schedule in proposals}) > 12
 
 
 @KINDS
@@ -55,8 +55,8 @@ def test_the_same_told_twice_asks_the_same(kind: type[RandomSearch | TreeParzenS
 def test_the_estimator_learns_and_random_search_does_not() -> None:
     means = {}
     for kind in (RandomSearch, TreeParzenSearch):
-        asked = run(make(kind), rounds=12)
-        means[kind] = [np.mean([worth(each) for each in batch]) for batch in asked]
+        batches = run(make(kind), rounds=12)
+        means[kind] = [np.mean([worth(schedule) for schedule in batch]) for batch in batches]
     assert np.mean(means[TreeParzenSearch][-3:]) > 0.6
     assert np.mean(means[RandomSearch]) == pytest.approx(1 / 3, abs=0.1)
 

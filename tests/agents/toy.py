@@ -53,7 +53,7 @@ class BlindPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toy:
-    """What decisions are worth.
+    """Worth of decisions.
 
     Attributes:
         worth: of a decision in the segment that begins at a progress; at most 1.

@@ -12,6 +12,8 @@ GOOD_SCHEDULE = json.dumps(
     }
 )
 
+_OLD_TASK = "localisation"
+
 WORDS = [
     bad_words(
         "unknown command",
@@ -122,7 +124,7 @@ WORDS = [
     ),
     bad_words(
         "evaluate a task by its old name",
-        "evaluate nowhere --tasks localisation",
+        f"evaluate nowhere --tasks {_OLD_TASK}",
         "--tasks: expected its new name localization, got the old one",
     ),
     BadInput(

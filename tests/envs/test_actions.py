@@ -67,8 +67,8 @@ def test_higher_levels_are_stronger(config: EnvironmentConfig) -> None:
 def test_fewer_strengths_keep_the_ends(num_strengths: int, expected: list[float]) -> None:
     config = EnvironmentConfig(operators=(Operator.MIXUP,), num_strengths=num_strengths)
     codec = ActionCodec(config)
-    found = [codec.decode(np.array([0, level, 0])).strength for level in range(num_strengths)]
-    assert found == expected
+    strengths = [codec.decode(np.array([0, level, 0])).strength for level in range(num_strengths)]
+    assert strengths == expected
 
 
 @pytest.mark.parametrize("action", [[5, 0, 0], [0, -1, 0], [0, 0], [0, 0, 0, 0], [0, 0, 2]])

@@ -51,12 +51,12 @@ def test_each_learns_what_it_would_have_learned_alone(smoke_data: SearchData) ->
             trainer.train(decision, num_steps=steps)
             for trainer, (decision, steps) in zip(alone, PLANS, strict=True)
         ]
-        found = lockstep.train(PLANS)
-        for mine, theirs in zip(found, expected, strict=True):
-            assert mine.loss == pytest.approx(theirs.loss, rel=1e-4)
-            assert mine.num_images == theirs.num_images
-            assert mine.mixed_share == theirs.mixed_share
-            assert mine.seconds > 0
+        metrics = lockstep.train(PLANS)
+        for result, reference in zip(metrics, expected, strict=True):
+            assert result.loss == pytest.approx(reference.loss, rel=1e-4)
+            assert result.num_images == reference.num_images
+            assert result.mixed_share == reference.mixed_share
+            assert result.seconds > 0
     for one, other in zip(joined, alone, strict=True):
         assert one.step == other.step
         for name, value in weights(other).items():
@@ -76,7 +76,7 @@ def test_a_change_to_one_leaves_the_others_alone(smoke_data: SearchData) -> None
     assert (outcomes[0][0][name] != outcomes[1][0][name]).any()
 
 
-def test_a_saved_state_goes_on_alone(smoke_data: SearchData) -> None:
+def test_a_saved_state_resumes_alone(smoke_data: SearchData) -> None:
     joined, other = make(smoke_data), make(smoke_data, count=1)[0]
     together(joined, smoke_data).train(PLANS)
     other.load_state_dict(joined[1].state_dict())
@@ -112,8 +112,8 @@ def test_networks_that_vmap_does_not_take_are_trained_one_after_the_other(
     assert "a network that vmap does not take: " in lockstep.obstacle
     assert len(caplog.records) == 1
     assert "trained one after the other" in caplog.text
-    found = lockstep.train(PLANS)
-    for trainer, metrics, (decision, steps) in zip(alone, found, PLANS, strict=True):
+    results = lockstep.train(PLANS)
+    for trainer, metrics, (decision, steps) in zip(alone, results, PLANS, strict=True):
         assert trainer.train(decision, num_steps=steps).loss == metrics.loss
 
 
@@ -146,8 +146,8 @@ def test_a_residual_network_trains_at_once(smoke_data: SearchData) -> None:
     alone, joined = make(smoke_data, task, count=2), make(smoke_data, task, count=2)
     lockstep = together(joined, smoke_data)
     assert lockstep.obstacle is None
-    found = lockstep.train(PLANS[:2])
-    for trainer, metrics, (decision, steps) in zip(alone, found, PLANS[:2], strict=True):
+    results = lockstep.train(PLANS[:2])
+    for trainer, metrics, (decision, steps) in zip(alone, results, PLANS[:2], strict=True):
         expected = trainer.train(decision, num_steps=steps)
         assert metrics.loss == pytest.approx(expected.loss, rel=1e-3)
 
@@ -171,11 +171,11 @@ def test_environments_in_lockstep_behave_as_in_this_process() -> None:
         ]
         logs.append(log)
     assert len(logs[0]) == len(logs[1])
-    for mine, theirs in zip(*logs, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=2e-3, atol=2e-3)
+    for one_by_one, at_once in zip(*logs, strict=True):
+        np.testing.assert_allclose(one_by_one, at_once, rtol=2e-3, atol=2e-3)
 
 
-def test_lockstep_repeats_and_continues_bit_for_bit() -> None:
+def test_lockstep_repeats_and_resumes_bit_for_bit() -> None:
     action = np.array([[1, 1, 1], [2, 0, 1]])
 
     def new(seed: int) -> LockstepVecEnv:
@@ -190,7 +190,7 @@ def test_lockstep_repeats_and_continues_bit_for_bit() -> None:
     expected = [env.step(action)[:3] for _ in range(3)]
     for index, state in enumerate(states):
         other.env_method("set_state", state, indices=index)
-    found = [other.step(action)[:3] for _ in range(3)]
-    for mine, theirs in zip(found, expected, strict=True):
-        for first, second in zip(mine, theirs, strict=True):
+    results = [other.step(action)[:3] for _ in range(3)]
+    for result, reference in zip(results, expected, strict=True):
+        for first, second in zip(result, reference, strict=True):
             np.testing.assert_array_equal(first, second)

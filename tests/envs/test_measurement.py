@@ -63,9 +63,9 @@ def test_every_operator_is_probed_and_leaves_no_trace(smoke_data: SearchData) ->
 @torch.no_grad()
 def test_losses_are_those_of_the_mixed_batches(smoke_data: SearchData) -> None:
     model, probe = network(), probe_of(smoke_data)
-    found = dict(zip(ALL, probe.losses(model), strict=True))
+    losses = dict(zip(ALL, probe.losses(model), strict=True))
     plain = F.cross_entropy(model(probe._images), probe._labels)
-    assert found[Operator.NONE] == pytest.approx(float(plain), rel=1e-5)
+    assert losses[Operator.NONE] == pytest.approx(float(plain), rel=1e-5)
     for operator in (Operator.MIXUP, Operator.PUZZLEMIX, Operator.SALIENCY_GRAFTING):
         mixed = mix_step(
             middle_decision(operator),
@@ -77,7 +77,7 @@ def test_losses_are_those_of_the_mixed_batches(smoke_data: SearchData) -> None:
             saliency=input_gradient,
         )
         loss = F.cross_entropy(model(mixed.images), mixed.targets)
-        assert found[operator] == pytest.approx(float(loss), rel=1e-4)
+        assert losses[operator] == pytest.approx(float(loss), rel=1e-4)
 
 
 def test_an_operator_that_needs_a_batch_before_gets_one(smoke_data: SearchData) -> None:
@@ -94,7 +94,7 @@ def test_middle_levels() -> None:
     assert middle_decision(Operator.MIXUP).strength == 1.0
 
 
-def test_probing_changes_nothing_of_a_training(make_env: MakeEnv) -> None:
+def test_probing_changes_nothing_of_a_training_run(make_env: MakeEnv) -> None:
     states = []
     for groups in (["progress"], ["progress", "probe"]):
         fields = {"operators": ["none", "mixup", "saliencymix"], "probe_images": 500}
@@ -130,5 +130,5 @@ def test_gradient_cells_are_those_of_autograd(smoke_data: SearchData) -> None:
     images = probe._images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(model(images), probe._labels), images)
     expected = F.avg_pool2d(gradient.square().mean(dim=1, keepdim=True).sqrt(), 2).squeeze(1)
-    found, _ = gradient_cells(model, probe._images, probe._labels, cells=4)
-    torch.testing.assert_close(found / found.sum(), expected / expected.sum())
+    maps, _ = gradient_cells(model, probe._images, probe._labels, cells=4)
+    torch.testing.assert_close(maps / maps.sum(), expected / expected.sum())

@@ -78,9 +78,9 @@ def test_a_step_is_that_of_the_published_code(shared_folder: Path) -> None:
         torch.testing.assert_close(reward, arrays["reward"][index].float(), atol=1e-5, rtol=0)
 
 
-def assert_same_maps(found: Tensor, expected: Tensor) -> None:
+def assert_same_maps(maps: Tensor, expected: Tensor) -> None:
     """Compare up to one factor for the batch, within 1e-4 of the mean."""
-    torch.testing.assert_close(found / found.mean(), expected / expected.mean(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(maps / maps.mean(), expected / expected.mean(), atol=1e-4, rtol=0)
 
 
 def test_one_image_decides_the_published_reward_but_not_the_mean_of_cosines() -> None:
@@ -266,7 +266,7 @@ def test_an_agent_trains_on_it() -> None:
         model.learn(24)
     assert model.num_timesteps == 24
     after = list(model.policy.parameters())
-    assert any((mine != theirs).any() for mine, theirs in zip(before, after, strict=True))
+    assert any((old != new).any() for old, new in zip(before, after, strict=True))
     assert all(parameter.isfinite().all() for parameter in after)
 
 

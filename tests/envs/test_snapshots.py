@@ -64,9 +64,9 @@ def test_an_episode_goes_on_from_a_snapshot(make_env: MakeEnv) -> None:
         "gain_so_far": start[1],
     }
     again = [other.step(action) for action in ACTIONS[1:]]
-    for mine, theirs in zip(again, rest, strict=True):
-        np.testing.assert_array_equal(mine[0], theirs[0])
-        assert mine[1:4] == theirs[1:4]
+    for step, reference in zip(again, rest, strict=True):
+        np.testing.assert_array_equal(step[0], reference[0])
+        assert step[1:4] == reference[1:4]
     assert again[-1][4]["schedule"] == rest[-1][4]["schedule"]
     total = info["gain_so_far"] + sum(step[1] for step in again)
     assert total == pytest.approx(start[1] + sum(step[1] for step in rest), abs=1e-12)
@@ -78,16 +78,16 @@ def test_a_snapshot_is_used_again_and_again(make_env: MakeEnv) -> None:
     env.reset()
     env.step(ACTIONS[1])
     snapshot = env.get_state()
-    found = []
+    rewards = []
     for _ in range(2):
         env.reset(options={"snapshot": snapshot})
-        found.append([env.step(action)[1] for action in ACTIONS[1:]])
-    assert found[0] == found[1]
+        rewards.append([env.step(action)[1] for action in ACTIONS[1:]])
+    assert rewards[0] == rewards[1]
     env.reset(options={"snapshot": snapshot})
-    assert env.step(ACTIONS[2])[1] != found[0][0]
+    assert env.step(ACTIONS[2])[1] != rewards[0][0]
 
 
-def test_a_snapshot_before_the_first_decision_names_a_training(make_env: MakeEnv) -> None:
+def test_a_snapshot_before_the_first_decision_names_a_training_run(make_env: MakeEnv) -> None:
     env, other = make_env(seed=1), make_env(seed=2)
     first, _ = env.reset()
     second, info = other.reset(options={"snapshot": env.get_state()})
@@ -246,7 +246,7 @@ def test_options_without_effect_are_refused(fields: dict[str, object], message: 
 
 
 def learn(states: list[AgentState], *, state: AgentState | None = None) -> dict[str, Any]:
-    """Learn for three rollouts, or go on; return the weights of the agent."""
+    """Learn for three rollouts, or resume; return the weights of the agent."""
     config = EnvironmentConfig.model_validate(SMOKE_ENVIRONMENT.model_dump() | EXPLORING)
     model = train_ppo(
         make_vec_env(SMOKE_TASK, config, num_envs=2, kind="in_process", seed=2),

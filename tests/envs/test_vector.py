@@ -61,17 +61,16 @@ def test_states_travel_between_workers_and_this_process(workers: VecEnv) -> None
     for index, state in enumerate(states):
         here.env_method("set_state", state, indices=index)
     for step in range(2):
-        for mine, theirs in zip(here.step(ACTIONS[step])[:3], expected[step], strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+        for result, reference in zip(here.step(ACTIONS[step])[:3], expected[step], strict=True):
+            np.testing.assert_array_equal(result, reference)
 
 
 def test_environments_differ_from_each_other_and_with_the_seed() -> None:
-    rewards = [make("in_process", seed=seed) for seed in (1, 2)]
-    found = set()
-    for env in rewards:
+    rewards = set()
+    for env in (make("in_process", seed=seed) for seed in (1, 2)):
         env.reset()
-        found.update(env.step(np.zeros((2, 3), dtype=np.int64))[1].tolist())
-    assert len(found) == 4
+        rewards.update(env.step(np.zeros((2, 3), dtype=np.int64))[1].tolist())
+    assert len(rewards) == 4
 
 
 def test_splits_are_shared_in_this_process_only(smoke_data: SearchData) -> None:

@@ -101,7 +101,7 @@ def test_a_sweep_killed_at_random_ends_with_the_same_table(
     assert len(table[2].splitlines()) == 1 + 2 * num_seeds
 
 
-def test_two_processes_share_a_sweep_without_running_a_cell_twice(tmp_path: Path) -> None:
+def test_two_processes_on_one_sweep_run_no_cell_twice(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, 2, seconds=0.3)
     folder = tmp_path / "shared"
     both = [start(path, folder, 1) for _ in range(2)]

@@ -49,8 +49,10 @@ def test_parameters_can_be_drawn_and_applied_apart() -> None:
     params = first.make_params([images, labels])
     expected = second(images, labels)
     for _ in range(2):
-        for got, wanted in zip(first.transform((images, labels), params), expected, strict=True):
-            assert torch.equal(got, wanted)
+        for result, reference in zip(
+            first.transform((images, labels), params), expected, strict=True
+        ):
+            assert torch.equal(result, reference)
     assert not torch.equal(second(images, labels)[0], expected[0])
 
 

@@ -68,11 +68,11 @@ def test_number_of_parameters_is_that_of_the_literature(name: str, millions: flo
 @pytest.mark.parametrize("depth", [18, 34, 50])
 def test_convolutions_are_those_of_the_post_activation_networks(depth: int) -> None:
     """The weights of torchvision's ResNet, with CIFAR's stem: 3x3 in place of 7x7."""
-    ours = build(f"preact_resnet{depth}", num_classes=100)
-    theirs = getattr(torchvision.models, f"resnet{depth}")(num_classes=100)
-    shapes = [tuple(part.weight.shape) for part in ours.modules() if isinstance(part, nn.Conv2d)]
+    network = build(f"preact_resnet{depth}", num_classes=100)
+    reference = getattr(torchvision.models, f"resnet{depth}")(num_classes=100)
+    shapes = [tuple(part.weight.shape) for part in network.modules() if isinstance(part, nn.Conv2d)]
     published = [
-        tuple(part.weight.shape) for part in theirs.modules() if isinstance(part, nn.Conv2d)
+        tuple(part.weight.shape) for part in reference.modules() if isinstance(part, nn.Conv2d)
     ]
     assert published[0] == (64, 3, 7, 7)
     assert Counter(shapes) == Counter([(64, 3, 3, 3), *published[1:]])

@@ -30,8 +30,8 @@ def test_table_and_figures_on_the_digits(
     }
     assert rows["input_gradient"]["agreement"] == [1.0, 1.0]
     every = rows["input_gradient, refreshed every 4 steps"]
-    assert every["share"] == pytest.approx(rows["input_gradient"]["share"] / 4)
+    assert every["step_fraction"] == pytest.approx(rows["input_gradient"]["step_fraction"] / 4)
     assert 0 < every["agreement"][0] <= 1
-    assert rows["map after 2 steps on other images"]["share"] is None
+    assert rows["map after 2 steps on other images"]["step_fraction"] is None
     main(options)  # the network is there already
     assert "3 of 3 steps" not in capsys.readouterr().out

@@ -97,7 +97,7 @@ def saved(decision: Decision, fields: dict[str, Any], at: int) -> dict[str, Any]
     return {"middle": middle, "final": final}
 
 
-def continued(state: dict[str, Any], decision: Decision, fields: dict[str, Any]) -> dict[str, Any]:
+def resumed(state: dict[str, Any], decision: Decision, fields: dict[str, Any]) -> dict[str, Any]:
     """Load a state and train to the end; return the final state."""
     trainer = bn_trainer(9, **fields)
     trainer.train(decision, num_steps=1)

@@ -34,11 +34,14 @@ def close(value: float | None) -> object:
 
 
 def assert_close(results: list[TrainMetrics], expected: list[TrainMetrics]) -> None:
-    for mine, theirs in zip(results, expected, strict=True):
-        assert mine.loss == close(theirs.loss)
-        assert mine.clean_accuracy == close(theirs.clean_accuracy)
-        assert mine.mixed_accuracy == close(theirs.mixed_accuracy)
-        assert (mine.mixed_share, mine.num_images) == (theirs.mixed_share, theirs.num_images)
+    for result, reference in zip(results, expected, strict=True):
+        assert result.loss == close(reference.loss)
+        assert result.clean_accuracy == close(reference.clean_accuracy)
+        assert result.mixed_accuracy == close(reference.mixed_accuracy)
+        assert (result.mixed_share, result.num_images) == (
+            reference.mixed_share,
+            reference.num_images,
+        )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -69,7 +72,7 @@ def test_two_processes_train_as_one_does_on_whole_batches(run_world: RunWorld) -
 def test_processes_train_as_one_does_that_accumulates(
     run_world: RunWorld, size: int, accumulation: int
 ) -> None:
-    # The draws of all operators, of the augmentation and of dropout are those of the shares.
+    # The draws of all operators, of the augmentation and of dropout are those of the micro-batches.
     fields = EPOCHS | {"dropout": 0.2, "max_grad_norm": 0.5}
     alone = fields | {"accumulation": size * accumulation}
     together = fields | {"accumulation": accumulation}
@@ -94,15 +97,15 @@ def test_what_rank_0_saves_is_all_that_is_needed(
     decision = Decision(operator=operator, probability=0.75)
     fields = {"accumulation": accumulation, "refresh_every": 4}
     whole, _ = run_world(2, in_worlds.saved, decision, fields, 3)
-    again, _ = run_world(2, in_worlds.continued, whole["middle"], decision, fields)
+    again, _ = run_world(2, in_worlds.resumed, whole["middle"], decision, fields)
     for state in (whole["final"], again):
         assert state["sums"].pop("seconds") > 0
     assert_same(whole["final"], again)
-    shares = whole["middle"]["trainer"]["shares"]
-    assert len(shares) == 2 * accumulation
+    micro_batches = whole["middle"]["trainer"]["shares"]
+    assert len(micro_batches) == 2 * accumulation
     kept = "previous" if operator is Operator.RECURSIVEMIX else "saliency"
-    assert all(share[kept] is not None for share in shares)
-    assert not are_same(shares[0][kept], shares[1][kept])
+    assert all(micro_batch[kept] is not None for micro_batch in micro_batches)
+    assert not are_same(micro_batches[0][kept], micro_batches[1][kept])
 
 
 def test_a_state_of_another_number_of_processes_is_refused(run_world: RunWorld) -> None:
@@ -114,7 +117,7 @@ def test_a_state_of_another_number_of_processes_is_refused(run_world: RunWorld) 
     assert in_worlds.digest(trainer) == before
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(run_world: RunWorld) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused(run_world: RunWorld) -> None:
     with pytest.raises(ConfigError, match=r"batch_size: expected a multiple of 3 \(3 processes"):
         run_world(3, in_worlds.plain_run, [NONE], {})
 

@@ -17,20 +17,20 @@ PER_IMAGE = functools.partial(F.cross_entropy, reduction="none")
 
 
 def batch(batch_size: int = 6, num_classes: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return logits, own and partner classes (equal in row 0) and lam, with 0 and 1 in it."""
+    """Return logits, classes and partner classes (equal in row 0) and lam, with 0 and 1 in it."""
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(batch_size, num_classes, generator=generator)
-    own = torch.randint(num_classes, (batch_size,), generator=generator)
-    partner = (own + torch.arange(batch_size)) % num_classes
+    classes = torch.randint(num_classes, (batch_size,), generator=generator)
+    partners = (classes + torch.arange(batch_size)) % num_classes
     lam = torch.rand(batch_size, generator=generator)
     lam[1:3] = torch.tensor([0.0, 1.0])
-    return logits, own, partner, lam
+    return logits, classes, partners, lam
 
 
-def soft_rows(own: Tensor, partner: Tensor, lam: Tensor, num_classes: int) -> Tensor:
+def soft_rows(classes: Tensor, partners: Tensor, lam: Tensor, num_classes: int) -> Tensor:
     lam_column = lam[:, None]
-    return lam_column * F.one_hot(own, num_classes) + (1 - lam_column) * F.one_hot(
-        partner, num_classes
+    return lam_column * F.one_hot(classes, num_classes) + (1 - lam_column) * F.one_hot(
+        partners, num_classes
     )
 
 
@@ -40,24 +40,24 @@ def gradient(loss: Tensor, logits: Tensor) -> Tensor:
 
 
 def test_one_hot_rows_give_the_cross_entropy() -> None:
-    logits, own, _, _ = batch()
-    loss = soft_cross_entropy(logits, F.one_hot(own, 4).float())
-    torch.testing.assert_close(loss, F.cross_entropy(logits, own))
+    logits, classes, _, _ = batch()
+    loss = soft_cross_entropy(logits, F.one_hot(classes, 4).float())
+    torch.testing.assert_close(loss, F.cross_entropy(logits, classes))
 
 
 def test_soft_and_interpolated_form_have_equal_values_and_gradients() -> None:
-    logits, own, partner, lam = batch()
+    logits, classes, partners, lam = batch()
     logits.requires_grad_()
-    soft = soft_cross_entropy(logits, soft_rows(own, partner, lam, 4))
-    interpolated = interpolated_loss(PER_IMAGE, logits, own, partner, lam)
+    soft = soft_cross_entropy(logits, soft_rows(classes, partners, lam, 4))
+    interpolated = interpolated_loss(PER_IMAGE, logits, classes, partners, lam)
     torch.testing.assert_close(soft, interpolated)
     torch.testing.assert_close(gradient(soft, logits), gradient(interpolated, logits))
 
 
 def test_gradient_is_softmax_minus_target() -> None:
-    logits, own, partner, lam = batch()
+    logits, classes, partners, lam = batch()
     logits.requires_grad_()
-    targets = soft_rows(own, partner, lam, 4)
+    targets = soft_rows(classes, partners, lam, 4)
     result = gradient(soft_cross_entropy(logits, targets), logits)
     torch.testing.assert_close(result, (logits.softmax(dim=1) - targets).detach() / 6)
 
@@ -86,73 +86,75 @@ def test_integer_rows_are_refused() -> None:
 
 def test_interpolates_a_loss_with_more_dimensions() -> None:
     logits, _, _, lam = batch()
-    own, partner = torch.rand(2, 6, 4, generator=torch.Generator().manual_seed(1)).round()
+    classes, partners = torch.rand(2, 6, 4, generator=torch.Generator().manual_seed(1)).round()
     criterion = functools.partial(F.binary_cross_entropy_with_logits, reduction="none")
-    loss = interpolated_loss(criterion, logits, own, partner, lam)
+    loss = interpolated_loss(criterion, logits, classes, partners, lam)
     # Binary cross-entropy is linear in the target.
-    mixed = lam[:, None] * own + (1 - lam[:, None]) * partner
+    mixed = lam[:, None] * classes + (1 - lam[:, None]) * partners
     torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(logits, mixed))
 
 
 def test_scalar_lam_is_that_of_all_images() -> None:
-    logits, own, partner, _ = batch()
+    logits, classes, partners, _ = batch()
     scalar, rows = torch.tensor(0.3), torch.full((6,), 0.3)
     for function in (functools.partial(interpolated_loss, PER_IMAGE), decoupled_mixup_loss):
         torch.testing.assert_close(
-            function(logits, own, partner, scalar), function(logits, own, partner, rows)
+            function(logits, classes, partners, scalar), function(logits, classes, partners, rows)
         )
 
 
 def test_a_reduced_criterion_is_refused() -> None:
-    logits, own, partner, lam = batch()
+    logits, classes, partners, lam = batch()
     with pytest.raises(ValueError, match=r"one loss per image \(6\).*got shape \(\)"):
-        interpolated_loss(F.cross_entropy, logits, own, partner, lam)
+        interpolated_loss(F.cross_entropy, logits, classes, partners, lam)
     with pytest.raises(ValueError, match=r"expected lam of shape \(\) or \(6,\), got \(6, 1\)"):
-        interpolated_loss(PER_IMAGE, logits, own, partner, lam[:, None])
+        interpolated_loss(PER_IMAGE, logits, classes, partners, lam[:, None])
 
 
 def slow_decoupled(
-    logits: Tensor, own: Tensor, partner: Tensor, lam: Tensor, eta: float, weighted: bool
+    logits: Tensor, classes: Tensor, partners: Tensor, lam: Tensor, eta: float, weighted: bool
 ) -> float:
     """Follow the formula image by image in Python floats."""
     total = 0.0
     for row in range(len(logits)):
         z = logits[row].double().tolist()
-        a, b, weight = int(own[row]), int(partner[row]), float(lam[row])
+        a, b, weight = int(classes[row]), int(partners[row]), float(lam[row])
         log_sum = math.log(sum(math.exp(value) for value in z))
         total += weight * (log_sum - z[a]) + (1 - weight) * (log_sum - z[b])
         if a == b:
             continue
-        for label, other, share in ((a, b, weight), (b, a, 1 - weight)):
+        for label, other, weight_of_label in ((a, b, weight), (b, a, 1 - weight)):
             denominator = sum(math.exp(value) for c, value in enumerate(z) if c != other)
-            total += eta * (share if weighted else 1.0) * (math.log(denominator) - z[label])
+            total += (
+                eta * (weight_of_label if weighted else 1.0) * (math.log(denominator) - z[label])
+            )
     return total / len(logits)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
 def test_decoupled_mixup_follows_the_formula(num_classes: int, weighted: bool) -> None:
-    logits, own, partner, lam = batch(8, num_classes)
-    loss = decoupled_mixup_loss(logits, own, partner, lam, eta=0.7, weighted_by_lam=weighted)
-    expected = slow_decoupled(logits, own, partner, lam, 0.7, weighted)
+    logits, classes, partners, lam = batch(8, num_classes)
+    loss = decoupled_mixup_loss(logits, classes, partners, lam, eta=0.7, weighted_by_lam=weighted)
+    expected = slow_decoupled(logits, classes, partners, lam, 0.7, weighted)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_decoupled_mixup_without_its_term_is_the_soft_cross_entropy() -> None:
-    logits, own, partner, lam = batch()
+    logits, classes, partners, lam = batch()
     logits.requires_grad_()
-    decoupled = decoupled_mixup_loss(logits, own, partner, lam, eta=0.0)
-    soft = soft_cross_entropy(logits, soft_rows(own, partner, lam, 4))
+    decoupled = decoupled_mixup_loss(logits, classes, partners, lam, eta=0.0)
+    soft = soft_cross_entropy(logits, soft_rows(classes, partners, lam, 4))
     torch.testing.assert_close(decoupled, soft)
     torch.testing.assert_close(gradient(decoupled, logits), gradient(soft, logits))
 
 
 @pytest.mark.parametrize("num_classes", [1, 4])
 def test_decoupled_mixup_of_equal_classes_is_the_cross_entropy(num_classes: int) -> None:
-    logits, own, _, lam = batch(6, num_classes)
+    logits, classes, _, lam = batch(6, num_classes)
     logits.requires_grad_()
-    decoupled = decoupled_mixup_loss(logits, own, own, lam, eta=5.0)
-    plain = F.cross_entropy(logits, own)
+    decoupled = decoupled_mixup_loss(logits, classes, classes, lam, eta=5.0)
+    plain = F.cross_entropy(logits, classes)
     torch.testing.assert_close(decoupled, plain)
     torch.testing.assert_close(gradient(decoupled, logits), gradient(plain, logits))
 
@@ -160,28 +162,28 @@ def test_decoupled_mixup_of_equal_classes_is_the_cross_entropy(num_classes: int)
 def test_decoupled_mixup_lets_both_classes_be_confident() -> None:
     # Both mixed classes far above the rest, and equal: the added term has reached its minimum.
     logits = torch.tensor([[30.0, 30.0, 0.0]])
-    own, partner, lam = torch.tensor([0]), torch.tensor([1]), torch.tensor([0.5])
-    with_term = decoupled_mixup_loss(logits, own, partner, lam, eta=1.0)
+    classes, partners, lam = torch.tensor([0]), torch.tensor([1]), torch.tensor([0.5])
+    with_term = decoupled_mixup_loss(logits, classes, partners, lam, eta=1.0)
     assert with_term.item() == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_decoupled_mixup_refuses_what_does_not_fit() -> None:
-    logits, own, partner, lam = batch()
+    logits, classes, partners, lam = batch()
     with pytest.raises(TypeError, match=r"indices of type int64, got torch\.float32"):
-        decoupled_mixup_loss(logits, own.float(), partner, lam)
+        decoupled_mixup_loss(logits, classes.float(), partners, lam)
     with pytest.raises(ValueError, match=r"expected classes of shape \(6,\), got \(5,\)"):
-        decoupled_mixup_loss(logits, own, partner[:5], lam)
+        decoupled_mixup_loss(logits, classes, partners[:5], lam)
     with pytest.raises(ValueError, match="expected eta of at least 0, got -1"):
-        decoupled_mixup_loss(logits, own, partner, lam, eta=-1)
+        decoupled_mixup_loss(logits, classes, partners, lam, eta=-1)
     with pytest.raises(ValueError, match=r"expected logits of shape \(B, K\), got \(6,\)"):
-        decoupled_mixup_loss(logits[:, 0], own, partner, lam)
+        decoupled_mixup_loss(logits[:, 0], classes, partners, lam)
 
 
 def test_smoothing_equals_that_of_torch() -> None:
-    logits, own, _, _ = batch()
-    rows = F.one_hot(own, 4).float()
+    logits, classes, _, _ = batch()
+    rows = F.one_hot(classes, 4).float()
     loss = soft_cross_entropy(logits, smooth_labels(rows, 0.1))
-    torch.testing.assert_close(loss, F.cross_entropy(logits, own, label_smoothing=0.1))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, classes, label_smoothing=0.1))
     assert smooth_labels(rows, 0.0) is rows
     torch.testing.assert_close(smooth_labels(rows, 0.3).sum(dim=1), torch.ones(6))
     with pytest.raises(ValueError, match=r"expected smoothing in \[0, 1\), got 1"):

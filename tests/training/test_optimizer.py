@@ -145,8 +145,8 @@ def test_a_reset_optimizer_steps_like_a_new_one(momentum: float) -> None:
         for model, stepped in ((used, optimizer), (fresh, new)):
             set_gradients(model, seed=seed)
             stepped.step()
-    for mine, theirs in zip(used.parameters(), fresh.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
+    for reset, new_one in zip(used.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(reset, new_one)
 
 
 def test_average_follows_its_closed_form() -> None:

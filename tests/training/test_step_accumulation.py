@@ -54,22 +54,23 @@ def test_a_divided_batch_trains_as_the_whole(
 def test_each_micro_batch_is_mixed_or_not_for_itself(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(accumulation=4, epochs=20)
     decision = Decision(operator=Operator.MIXUP, probability=0.5)
-    shares = [trainer.train(decision, num_steps=1).mixed_share for _ in range(60)]
-    assert set(shares) == {0.0, 0.25, 0.5, 0.75, 1.0}
+    fractions = [trainer.train(decision, num_steps=1).mixed_share for _ in range(60)]
+    assert set(fractions) == {0.0, 0.25, 0.5, 0.75, 1.0}
 
 
 def test_each_micro_batch_has_its_own_past(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(accumulation=2)
     decision = Decision(operator=Operator.RECURSIVEMIX)
     trainer.train(decision, num_steps=1)
-    first, second = (share["previous"] for share in trainer.state_dict()["shares"])
+    first, second = (micro_batch["previous"] for micro_batch in trainer.state_dict()["shares"])
     assert first is not None
     assert second is not None
     trainer.train(decision, num_steps=1)
-    for share, before in zip(trainer.state_dict()["shares"], (first, second), strict=True):
-        assert share["previous"] is not None
+    for micro_batch, before in zip(trainer.state_dict()["shares"], (first, second), strict=True):
+        assert micro_batch["previous"] is not None
         # Its partners are the soft targets of the micro-batch of the same number.
-        partners, slots = share["previous"]["partner_targets"], share["previous"]["partner"]
+        partners = micro_batch["previous"]["partner_targets"]
+        slots = micro_batch["previous"]["partner"]
         assert partners is not None
         assert slots is not None
         assert before["targets"] is not None
@@ -77,7 +78,7 @@ def test_each_micro_batch_has_its_own_past(make_trainer: MakeTrainer) -> None:
 
 
 @pytest.mark.parametrize("operator", [Operator.RECURSIVEMIX, Operator.RMIX, Operator.CUTMIX])
-def test_states_continue_from_every_step(make_trainer: MakeTrainer, operator: Operator) -> None:
+def test_states_resume_from_every_step(make_trainer: MakeTrainer, operator: Operator) -> None:
     decision = Decision(operator=operator, probability=0.75)
     fields = {"accumulation": 2, "saliency": {"refresh_every": 3}}
     whole, other = make_trainer(1, **fields), make_trainer(2, **fields)

@@ -126,8 +126,8 @@ def test_a_float16_step_that_overflows_changes_only_the_scale(make_trainer: Make
     full = make_trainer(max_grad_norm=1.0)
     for one in (trainer, full):
         one.train(NONE, num_steps=1)
-    for mine, theirs in zip(trainer.model.parameters(), full.model.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0.02, atol=1e-3)
+    for half, single in zip(trainer.model.parameters(), full.model.parameters(), strict=True):
+        torch.testing.assert_close(half, single, rtol=0.02, atol=1e-3)
     assert not all(map(torch.equal, before, trainer.model.parameters()))
 
 
@@ -144,8 +144,8 @@ def test_channels_last_reaches_weights_and_images(
     for tensor in (*seen, convolutions[1].weight):
         assert tensor.is_contiguous(memory_format=torch.channels_last)
         assert not tensor.is_contiguous()
-    mine, theirs = trainer.evaluate(search_data.reward), other.evaluate(search_data.reward)
-    assert mine.nll == pytest.approx(theirs.nll, rel=1e-3)
+    expected = other.evaluate(search_data.reward).nll
+    assert trainer.evaluate(search_data.reward).nll == pytest.approx(expected, rel=1e-3)
 
 
 class CountingBackend:
@@ -166,7 +166,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> CountingBackend:
     return counting
 
 
-def test_a_training_is_compiled_once(
+def test_a_training_run_is_compiled_once(
     make_trainer: MakeTrainer, search_data: SearchData, backend: CountingBackend
 ) -> None:
     torch._dynamo.reset()
@@ -196,8 +196,8 @@ def test_compiled_steps_equal_eager_ones_within_rounding(
     compiled = make_trainer(compile=True, precision=precision, channels_last=True)
     eager = make_trainer(precision=precision, channels_last=True)
     for _ in range(3):
-        mine, theirs = compiled.train(RMIX, num_steps=2), eager.train(RMIX, num_steps=2)
-        assert mine.loss == pytest.approx(theirs.loss, rel=1e-4 if precision == "fp32" else 0.03)
+        loss, expected = (one.train(RMIX, num_steps=2).loss for one in (compiled, eager))
+        assert loss == pytest.approx(expected, rel=1e-4 if precision == "fp32" else 0.03)
     compiled.reset(0)
     compiled.train(RMIX, num_steps=6)
 

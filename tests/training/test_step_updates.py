@@ -86,9 +86,9 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     ]
 
 
-def assert_same_weights(mine: nn.Module, theirs: nn.Module) -> None:
-    for name, value in mine.state_dict().items():
-        torch.testing.assert_close(value, theirs.state_dict()[name], rtol=1e-5, atol=1e-6)
+def assert_same_weights(model: nn.Module, reference: nn.Module) -> None:
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, reference.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=20)

@@ -30,7 +30,7 @@ def test_table_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     rows = json.loads(figures.read_text())["rows"]
     assert [row["name"] for row in rows] == [BARE, PLAIN, "cutmix", held]
     assert rows[0]["multiple"] == 1
-    assert all(row["images_per_second"] > 0 and row["matmul_share"] > 0 for row in rows)
+    assert all(row["images_per_second"] > 0 and row["matmul_fraction"] > 0 for row in rows)
     assert [row["limit"] for row in rows] == [None, 1.03, 1.05, 1.25]
 
 

@@ -40,7 +40,7 @@ def test_a_split_smaller_than_a_batch_is_one_batch(make_trainer: MakeTrainer) ->
     assert trainer.train(NONE, num_steps=2).num_images == 60
 
 
-def test_a_training_does_not_run_past_its_end(make_trainer: MakeTrainer) -> None:
+def test_a_training_run_does_not_go_past_its_end(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     trainer.train(NONE, num_steps=10)
     with pytest.raises(ValueError, match="expected at most 2 more steps, got 3"):
@@ -48,21 +48,21 @@ def test_a_training_does_not_run_past_its_end(make_trainer: MakeTrainer) -> None
     assert trainer.step == 10
 
 
-def test_mixed_share_is_the_fraction_of_mixed_batches(make_trainer: MakeTrainer) -> None:
+def test_mixed_batches_are_counted(make_trainer: MakeTrainer) -> None:
     decision = Decision(operator=Operator.MIXUP, probability=0.3)
     trainer = make_trainer(epochs=100)
-    shares = [trainer.train(decision, num_steps=1).mixed_share for _ in range(300)]
-    assert set(shares) == {0.0, 1.0}
-    # Three standard deviations of a binomial share.
-    assert abs(sum(shares) / 300 - 0.3) < 3 * math.sqrt(0.3 * 0.7 / 300)
+    fractions = [trainer.train(decision, num_steps=1).mixed_share for _ in range(300)]
+    assert set(fractions) == {0.0, 1.0}
+    # Three standard deviations of a binomial fraction.
+    assert abs(sum(fractions) / 300 - 0.3) < 3 * math.sqrt(0.3 * 0.7 / 300)
 
 
-@pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (1.0, 1.0)])
-def test_certain_shares_are_exact(
-    make_trainer: MakeTrainer, probability: float, share: float
+@pytest.mark.parametrize(("probability", "fraction"), [(0.0, 0.0), (1.0, 1.0)])
+def test_certain_fractions_are_exact(
+    make_trainer: MakeTrainer, probability: float, fraction: float
 ) -> None:
     decision = Decision(operator=Operator.CUTMIX, probability=probability)
-    assert make_trainer().train(decision, num_steps=TOTAL_STEPS).mixed_share == share
+    assert make_trainer().train(decision, num_steps=TOTAL_STEPS).mixed_share == fraction
 
 
 def test_loss_and_accuracy_are_means_over_the_images_fed(make_trainer: MakeTrainer) -> None:

@@ -30,7 +30,7 @@ _LOOKS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What M schedules with K seeds came to.
+    """Results of M schedules with K seeds.
 
     Attributes:
         seen: (M, K) by name of what was looked at; higher is better.
@@ -95,9 +95,9 @@ def train_all(
             columns.append(dict(np.load(file)))
     looks = [name for name in columns[0] if name.startswith("seen ")]
     return Trained(
-        seen={name[5:]: np.stack([each[name] for each in columns], axis=1) for name in looks},
-        states=np.stack([each["states"] for each in columns], axis=1),
-        reference=np.array([float(each["reference"]) for each in columns]),
+        seen={name[5:]: np.stack([column[name] for column in columns], axis=1) for name in looks},
+        states=np.stack([column["states"] for column in columns], axis=1),
+        reference=np.array([float(column["reference"]) for column in columns]),
         seconds=_seconds(columns),
         sizes=(len(data.reward), len(_splits(data)["extra"])),
     )
@@ -190,7 +190,7 @@ def _looks(
     """Return all that a finished training run is looked at by, higher is better."""
     metrics = {name: trainer.evaluate(split) for name, split in splits.items()}
     raw.model.load_state_dict(trainer.model.state_dict())
-    seen = {name: -each.calibrated_nll for name, each in metrics.items()}
+    seen = {name: -split_metrics.calibrated_nll for name, split_metrics in metrics.items()}
     return seen | {
         "nll": -metrics[_PLAIN].nll,
         "accuracy": metrics[_PLAIN].accuracy,
@@ -201,12 +201,12 @@ def _looks(
 def _seconds(columns: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, float]:
     """Return mean times; the others' from their ratio to the plain ones of the same runs."""
     first = columns[0]
-    mean = float(np.mean([each[f"seconds {_PLAIN}"] for each in columns]))
+    mean = float(np.mean([column[f"seconds {_PLAIN}"] for column in columns]))
     ratios = {
         name: float(first[f"seconds {name}"].mean() / first[f"seconds {_PLAIN}"].mean())
         for name in (_PLAIN, _BLIND, _LAST)
     }
-    per_image = float(np.mean([each["per image"] for each in columns]))
+    per_image = float(np.mean([column["per image"] for column in columns]))
     return {name: mean * ratio for name, ratio in ratios.items()} | {"image": per_image}
 
 
