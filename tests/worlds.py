@@ -47,6 +47,9 @@ def _in_world(
     os.environ.update(environment)
     try:
         with joined_world():
+            # One that fails at once must not hang up on others that still connect.
+            if dist.is_initialized():
+                dist.barrier()
             return function(*arguments)
     finally:
         # After an exception a process would end; this one is used again.
