@@ -1,6 +1,5 @@
 """Policies behind one protocol, and the learned policy with its files."""
 
-import json
 import operator
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, Self
@@ -10,13 +9,11 @@ import safetensors.torch
 import torch
 from gymnasium import spaces
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
 from stable_baselines3.common.policies import ActorCriticPolicy
-from torch import Tensor
 
-from automix.configuration.base import Config, read_text
-from automix.errors import CheckpointError, ConfigError
-from automix.files import write_bytes, write_json
+from automix.configuration.base import Config
+from automix.errors import CheckpointError
+from automix.files import read_weights, write_bytes, write_json
 from automix.schedule import Schedule
 from envs.actions import Action
 from envs.mixing_env import MixingEnv
@@ -112,7 +109,7 @@ class LearnedPolicy:
         Raises:
             CheckpointError: a file is missing, or is not such a policy.
         """
-        facts = _read_facts(folder / FACTS_NAME)
+        facts = PolicyFacts.from_json_file(folder / FACTS_NAME)
         low = np.array(facts.observation_low, dtype=np.float32)
         high = np.array(facts.observation_high, dtype=np.float32)
         network = make_network(
@@ -121,43 +118,17 @@ class LearnedPolicy:
             facts.hidden_sizes,
         )
         path = folder / WEIGHTS_NAME
-        weights = _read_weights(path)
+        weights = read_weights(path, limit=MAX_WEIGHTS_BYTES)
+        # NaN weights would choose the first action, silently.
+        for name, value in weights.items():
+            if not value.isfinite().all():
+                raise CheckpointError(f"{path}: expected finite weights, got others in {name}")
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path}: expected weights that fit, got: {reason}") from None
         return cls(network)
-
-
-def _read_facts(path: Path) -> PolicyFacts:
-    try:
-        values = json.loads(read_text(path))
-        return PolicyFacts.from_mapping(values, source=str(path))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: expected JSON, got text that does not parse") from None
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        # Before anything is read into memory.
-        size = path.stat().st_size
-        if size > MAX_WEIGHTS_BYTES:
-            raise CheckpointError(f"{path}: expected at most {MAX_WEIGHTS_BYTES} bytes, got {size}")
-        weights = safetensors.torch.load(path.read_bytes())
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
-    except (SafetensorError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: expected safetensors, got: {reason}") from None
-    # NaN weights would choose the first action, silently.
-    for name, value in weights.items():
-        if not value.isfinite().all():
-            raise CheckpointError(f"{path}: expected finite weights, got others in {name}")
-    return weights
 
 
 def network_arguments(hidden_sizes: tuple[int, ...]) -> dict[str, object]:

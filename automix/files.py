@@ -11,9 +11,12 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from automix.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TEMPORARY = ".tmp"
 # A checkpoint: magic number, SHA-256 of the rest, then what `torch.save` writes. The digest is
@@ -191,6 +194,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: expected a dict, got {type(state).__name__}")
     return state
+
+
+def read_weights(path: Path, *, limit: int | None = None) -> dict[str, "Tensor"]:
+    """Read a safetensors file of at most ``limit`` bytes onto the CPU; no code in it is executed.
+
+    Raises:
+        CheckpointError: the file is missing, larger, or is none of safetensors.
+    """
+    import safetensors.torch  # noqa: PLC0415 - it imports torch
+
+    try:
+        # Before anything is read into memory.
+        if limit is not None and (size := path.stat().st_size) > limit:
+            raise CheckpointError(f"{path}: expected at most {limit} bytes, got {size}")
+        return safetensors.torch.load(path.read_bytes())
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: expected safetensors, got: {reason}") from None
 
 
 def _step_of(file: Path) -> int:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TypeVar, get_args, get_origin
 
 import tyro
@@ -28,7 +29,7 @@ from automix.configuration.base import (
     scalar_of,
     sections_of,
 )
-from automix.configuration.command import CONFIG_WORD, Command, load
+from automix.configuration.command import CONFIG_WORD, Command
 from automix.errors import ConfigError
 
 KeyPath = tuple[str, ...]
@@ -69,7 +70,7 @@ def read_arguments(command: Command, argv: Sequence[str]) -> Arguments:
     """
     if any(word in _HELP for word in argv):
         _print_help(command, [word for word in argv if word not in _HELP])
-    config, flags = load(command.config), load(command.flags)
+    config, flags = resolve_name(command.config), resolve_name(command.flags)
     typed = read_words(argv, every_field(command), command=f"automix {command.name}")
     positionals, file = _split(typed, command)
     return Arguments(
@@ -83,7 +84,7 @@ def read_arguments(command: Command, argv: Sequence[str]) -> Arguments:
 def every_field(command: Command) -> type[BaseModel]:
     """Return a model of all that flags may set."""
     # A command without fields of either kind has `Config` for both.
-    bases = dict.fromkeys((load(command.flags), load(command.config)))
+    bases = dict.fromkeys((resolve_name(command.flags), resolve_name(command.config)))
     if len(bases) > 1:
         bases.pop(Config, None)
     return create_model("Arguments", __base__=tuple(bases))
@@ -306,7 +307,7 @@ def _print_help(command: Command, argv: Sequence[str]) -> None:
     model = every_field(command)
     try:
         typed = read_words(argv, model, command=command.name)
-        config = _config(load(command.config), typed, _split(typed, command)[1])
+        config = _config(resolve_name(command.config), typed, _split(typed, command)[1])
         default = model.model_validate(config.model_dump())
     except ConfigError:
         # Help is most needed by those who do not have it right yet.
@@ -314,7 +315,7 @@ def _print_help(command: Command, argv: Sequence[str]) -> None:
     explained = dict(command.positionals)
     if command.takes_file:
         explained[CONFIG_WORD] = _CONFIG_HELP
-    description = command.description or inspect.cleandoc(load(command.config).__doc__)
+    description = command.description or inspect.cleandoc(resolve_name(command.config).__doc__)
     paragraphs = [textwrap.fill(text, width=80) for text in description.split("\n\n")]
     paragraphs += [
         textwrap.fill(f"{word}: {text}.", width=80, subsequent_indent="    ")

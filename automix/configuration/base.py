@@ -16,7 +16,7 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from automix.errors import ConfigError
+from automix.errors import CheckpointError, ConfigError
 from automix.files import sha256_of
 
 RENAMED = {
@@ -107,6 +107,20 @@ class Config(BaseModel):
             ConfigError: the file is missing, not YAML, or does not fit the model.
         """
         return cls.from_mapping(read_values(path, cls), source=str(path))
+
+    @classmethod
+    def from_json_file(cls, path: Path) -> Self:
+        """Read and validate a JSON file that a run wrote.
+
+        Raises:
+            CheckpointError: the file is missing, not JSON, or does not fit the model.
+        """
+        try:
+            return cls.from_mapping(json.loads(read_text(path)), source=str(path))
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from None
+        except (ValueError, RecursionError):
+            raise CheckpointError(f"{path}: expected JSON, got text that does not parse") from None
 
 
 def sections_of(model: type[BaseModel]) -> Iterator[tuple[str, type[Config]]]:

@@ -1,7 +1,5 @@
 """One entry of the table of commands. Free of pydantic and torch: `automix --help` reads it."""
 
-import importlib
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,15 +8,9 @@ CONFIG_WORD = "CONFIG.yaml"
 _NO_FIELDS = "automix.configuration.base:Config"
 
 
-def load(reference: str) -> Any:
-    """Import the module of ``module:name``, and return what has the name there."""
-    module, _, name = reference.partition(":")
-    return operator.attrgetter(name)(importlib.import_module(module))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """Arguments, code and output of a command; functions and classes are named ``module:name``.
+    """Arguments, code and output of a command; `pkgutil.resolve_name` reads ``module:name``.
 
     Attributes:
         name: the word or words after ``automix``.

@@ -11,10 +11,11 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from automix.configuration.command import Command, load
+from automix.configuration.command import Command
 from automix.errors import AutoMixError, ConfigError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
     config = arguments.config
     name = f"{command.name}-{config.content_hash()}"
     output = _checked(arguments.flags.output or Path("runs") / name)
-    run, predict_cost = load(command.run), load(command.predict_cost)
+    run, predict_cost = resolve_name(command.run), resolve_name(command.predict_cost)
     if arguments.flags.dry_run:
         cost = predict_cost(config)
         costs = cost if isinstance(cost, Mapping) else {"": cost}
@@ -91,7 +92,7 @@ def _run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
         return
     with resumable(output, command.name, str(output / "config.yaml")):
         result = run(config, output)
-    yield load(command.summarize)(result)
+    yield resolve_name(command.summarize)(result)
     # The last line names the file that the next command takes.
     artifact = output / command.artifact
     yield f"{artifact.stem}: {artifact}"

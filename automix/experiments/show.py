@@ -1,6 +1,7 @@
 """The show command: contact sheets of operators on the images of a folder."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,7 @@ from torch import Tensor
 from automix.errors import DataError
 from automix.experiments.config import ShowConfig
 from automix.operator_info import OPERATOR_FACTS, Operator
-from automix.operators import OPERATORS
-from automix.operators.types import BatchShape, MixedBatch
+from automix.operators import mix
 from automix.random_streams import Stream, stream_generator
 from automix.reporting.contact_sheet import (
     ContactSheet,
@@ -23,84 +23,6 @@ from automix.reporting.contact_sheet import (
 )
 from automix.saliency.sources import spectral_residual
 from automix.schedule import Decision
-
-
-def make_sheet(
-    decision: Decision,
-    images_BCHW: Tensor,
-    labels_B: Tensor,
-    *,
-    class_names: Sequence[str],
-    saliency_BHW: Tensor | None = None,
-    seed: int = 0,
-) -> ContactSheet:
-    """Mix ``images_BCHW`` as ``decision`` says, every batch, and lay the result out.
-
-    Args:
-        decision: operator and strength.
-        images_BCHW: uint8.
-        labels_B: int64 classes.
-        class_names: name of each class.
-        saliency_BHW: maps for operators that need them; the squared spectral residual if None.
-        seed: names the draws.
-    """
-    spec = OPERATORS[decision.operator]
-    pixels = images_BCHW.float() / 255
-    saliency = None
-    if spec.facts.needs_saliency:
-        # Squared, as in the paper of the spectral residual: cells then differ as much as those
-        # of a trained network's maps, and without that the solvers have little to choose.
-        saliency = spectral_residual(pixels).square() if saliency_BHW is None else saliency_BHW
-    mixed = _mix(decision, pixels, labels_B, len(class_names), saliency, None, seed)
-    partners = None
-    if spec.facts.needs_previous:
-        # What was mixed in the step before: the same images in another order.
-        previous = mixed
-        images, labels = pixels.roll(1, 0), labels_B.roll(1, 0)
-        mixed = _mix(decision, images, labels, len(class_names), saliency, previous, seed + 1)
-        pixels, partners = images, previous.images
-    # Solvers may leave the range by a rounding error, which a picture cannot show.
-    rounded = dataclasses.replace(mixed, images=mixed.images.clamp(0, 1))
-    originals = Originals(
-        images=pixels, class_names=class_names, saliency=saliency, partners=partners
-    )
-    return contact_sheet(rounded, originals, decision=decision)
-
-
-def _mix(
-    decision: Decision,
-    images: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    saliency: Tensor | None,
-    previous: MixedBatch | None,
-    seed: int,
-) -> MixedBatch:
-    spec = OPERATORS[decision.operator]
-    shape = BatchShape(len(images), images.shape[-2], images.shape[-1])
-    generator = stream_generator(seed, Stream.MIXING)
-    draws = spec.draw(shape, strength=decision.strength, generator=generator)
-    return spec.apply(
-        images,
-        labels,
-        draws,
-        num_classes=num_classes,
-        saliency_BHW=saliency,
-        previous=previous,
-    )
-
-
-def spread_over_classes(labels_N: Tensor, count: int, *, seed: int) -> Tensor:
-    """Return indices of ``count`` images, classes in turn, drawn from ``seed``."""
-    # Shuffle, then sort by each image's turn within its class: a stable round robin.
-    generator = stream_generator(seed, Stream.PROBE, step=1)
-    shuffled = torch.randperm(len(labels_N), generator=generator)
-    turn = torch.zeros(len(labels_N), dtype=torch.int64)
-    for label in torch.unique(labels_N).tolist():
-        members = (labels_N[shuffled] == label).nonzero().squeeze(1)
-        turn[members] = torch.arange(len(members))
-    return shuffled[turn.argsort(stable=True)][:count]
-
 
 _SMALLEST_SIDE = 8
 _LARGEST_SIDE = 128
@@ -172,3 +94,59 @@ def _read(path: Path) -> Image.Image:
 
 def _class_name(path: Path, folder: Path) -> str:
     return path.stem if path.parent == folder else path.parent.name
+
+
+def make_sheet(
+    decision: Decision,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    *,
+    class_names: Sequence[str],
+    saliency_BHW: Tensor | None = None,
+    seed: int = 0,
+) -> ContactSheet:
+    """Mix uint8 images of int64 classes as ``decision`` says, and lay the result out.
+
+    Operators that need saliency get ``saliency_BHW``, or else the squared spectral residual.
+    """
+    facts = OPERATOR_FACTS[decision.operator]
+    pixels = images_BCHW.float() / 255
+    saliency = None
+    if facts.needs_saliency:
+        # Squared, as in the paper of the spectral residual: cells then differ as much as those
+        # of a trained network's maps, and without that the solvers have little to choose.
+        saliency = spectral_residual(pixels).square() if saliency_BHW is None else saliency_BHW
+    apply = functools.partial(
+        mix,
+        decision.operator,
+        strength=decision.strength,
+        num_classes=len(class_names),
+        saliency=saliency,
+    )
+    mixed = apply(pixels, labels_B, generator=stream_generator(seed, Stream.MIXING))
+    partners = None
+    if facts.needs_previous:
+        # What was mixed in the step before: the same images in another order.
+        previous = mixed
+        images, labels = pixels.roll(1, 0), labels_B.roll(1, 0)
+        generator = stream_generator(seed + 1, Stream.MIXING)
+        mixed = apply(images, labels, generator=generator, previous=previous)
+        pixels, partners = images, previous.images
+    # Solvers may leave the range by a rounding error, which a picture cannot show.
+    rounded = dataclasses.replace(mixed, images=mixed.images.clamp(0, 1))
+    originals = Originals(
+        images=pixels, class_names=class_names, saliency=saliency, partners=partners
+    )
+    return contact_sheet(rounded, originals, decision=decision)
+
+
+def spread_over_classes(labels_N: Tensor, count: int, *, seed: int) -> Tensor:
+    """Return indices of ``count`` images, classes in turn, drawn from ``seed``."""
+    # Shuffle, then sort by each image's turn within its class: a stable round robin.
+    generator = stream_generator(seed, Stream.PROBE, step=1)
+    shuffled = torch.randperm(len(labels_N), generator=generator)
+    turn = torch.zeros(len(labels_N), dtype=torch.int64)
+    for label in torch.unique(labels_N).tolist():
+        members = (labels_N[shuffled] == label).nonzero().squeeze(1)
+        turn[members] = torch.arange(len(members))
+    return shuffled[turn.argsort(stable=True)][:count]

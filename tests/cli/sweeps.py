@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from pkgutil import resolve_name
 
-from automix.configuration.command import load
 from automix.experiments.commands import COMMANDS
 from automix.experiments.sweep.cell import RESULT_NAME, STARTS_NAME, run_cell
 from automix.experiments.sweep.run import Sweep, load_sweep, save_table
@@ -101,6 +101,6 @@ def run_here(path: Path, folder: Path) -> Sweep:
     """Run every cell in this process, one after the other, without any interruption."""
     sweep = load_sweep(path, folder, COMMANDS)
     for cell in sweep.cells:
-        run_cell(cell, folder, load(sweep.experiment.run))
+        run_cell(cell, folder, resolve_name(sweep.experiment.run))
     save_table(sweep)
     return sweep

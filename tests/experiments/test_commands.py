@@ -1,11 +1,11 @@
 """The table of commands: complete, importable, and read by sweeps."""
 
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from automix.configuration.base import Config
-from automix.configuration.command import load
 from automix.errors import ConfigError
 from automix.experiments.commands import COMMANDS, Interrupted, resumable
 from automix.experiments.sweep.run import load_sweep, measures_of
@@ -16,7 +16,7 @@ def test_every_name_in_the_table_can_be_imported() -> None:
         assert command.name == name
         functions = (command.run, command.predict_cost, command.summarize, command.identify)
         references = (command.config, command.flags, command.cell_config, *functions)
-        assert all(callable(load(reference)) for reference in filter(None, references))
+        assert all(callable(resolve_name(reference)) for reference in filter(None, references))
         assert bool(command.run) == bool(command.predict_cost)
 
 
@@ -34,7 +34,7 @@ def test_cells_of_sweeps_have_measures_and_a_configuration(tmp_path: Path) -> No
     for name in cells:
         command = COMMANDS[name]
         assert all(measure.path for measure in measures_of(command).values())
-        assert issubclass(load(command.cell_config or command.config), Config)
+        assert issubclass(resolve_name(command.cell_config or command.config), Config)
     file = tmp_path / "sweep.yaml"
     file.write_text("experiment: probe\n")
     with pytest.raises(ConfigError, match="expected one of search, replay, compare, search_and_"):

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 
 from automix.configuration.base import Config
-from automix.configuration.command import load
 from automix.experiments.commands import COMMANDS
 from automix.experiments.sweep.cell import Cell, run_cell
 from automix.experiments.sweep.run import Sweep, load_sweep, measures_of
@@ -96,7 +96,7 @@ def test_the_first_and_last_cells_give_what_is_measured(
         for cell in (sweep.cells[0], sweep.cells[-1])
     ]
     for cell in cells:
-        run_cell(cell, tmp_path, load(sweep.experiment.run))
+        run_cell(cell, tmp_path, resolve_name(sweep.experiment.run))
     measures = sweep.config.measures or measures_of(sweep.experiment)
     table = build_table(sweep.config, cells, tmp_path, measures)
     assert len(table["cells"]) == 2

@@ -5,10 +5,10 @@ import functools
 import json
 import shutil
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
-from automix.configuration.command import load
 from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval
 from automix.experiments.commands import COMMANDS
@@ -50,7 +50,7 @@ def folder(finished_search: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         write_sweep(folder / "widths.yaml", TINY_TASK, seeds=3), folder / "ablate-widths", COMMANDS
     )
     for cell in sweep.cells[:-1]:
-        run_cell(cell, sweep.folder, load(sweep.experiment.run))
+        run_cell(cell, sweep.folder, resolve_name(sweep.experiment.run))
     save_table(sweep)
     write_report(folder)
     return folder

@@ -25,14 +25,7 @@ _TIMED_IMAGES = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
-    """Predicted cost of a command.
-
-    Attributes:
-        num_runs: training runs.
-        seconds_per_run: mean time of one, with its evaluations.
-        seconds: wall-clock time of all of them on the configured workers.
-        steps_per_run: optimizer steps of one.
-    """
+    """Predicted cost of a command: wall-clock ``seconds`` are those of all workers together."""
 
     num_runs: int
     seconds_per_run: float
@@ -43,6 +36,7 @@ class CostEstimate:
         """Return the cost of one after the other; steps are those of the longer training runs."""
         count = self.num_runs + other.num_runs
         seconds = self.num_runs * self.seconds_per_run + other.num_runs * other.seconds_per_run
+        # The mean of both kinds, weighted by how many there are.
         return CostEstimate(
             num_runs=count,
             seconds_per_run=seconds / count,
@@ -67,16 +61,7 @@ def estimate_cost(
     evaluations_per_run: int,
     compute: ComputeConfig,
 ) -> CostEstimate:
-    """Time a few steps of each operator and an evaluation, and scale them up.
-
-    Args:
-        task: a training run.
-        data: its splits.
-        operators: batches are mixed with these, each equally often.
-        num_runs: training runs of the command.
-        evaluations_per_run: passes over reward split and probe in one training run.
-        compute: workers that share the training runs, and threads of each.
-    """
+    """Time a few steps of each operator and an evaluation, and scale them up to the command."""
     torch.set_num_threads(compute.threads)
     trainer = build_trainer(task, data, seed=0)
     # Untimed: the first steps allocate memory and choose kernels.

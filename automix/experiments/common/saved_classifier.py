@@ -1,6 +1,5 @@
 """classifier.json beside the weights: written by replay, read by evaluate."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,21 +7,20 @@ from typing import Annotated, Any, Literal, Self
 import safetensors.torch
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from automix.configuration.base import Config, read_text
+from automix.configuration.base import Config
 from automix.configuration.data import DataConfig
 from automix.configuration.task import ModelConfig
 from automix.data.batches import BatchPreparer
 from automix.data.load import load_data
 from automix.data.splits import ChannelStatistics, Dataset
-from automix.errors import CheckpointError, ConfigError
+from automix.errors import CheckpointError
 from automix.evaluation.attacks import PixelModel
 from automix.evaluation.inference import Preparation
 from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.run_folder import CONFIG_NAME, RESULT_NAME, read_json
-from automix.files import sha256_of, write_bytes, write_json
+from automix.files import read_weights, sha256_of, write_bytes, write_json
 from automix.models.build import build_model
 from automix.random_streams import Stream, stream_generator
 from automix.saliency.gradient import evaluation_mode
@@ -104,7 +102,7 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierFacts]:
         CheckpointError: a file is missing or damaged, or the weights are another network's.
         AutoMixError: the library that the network comes from is not installed.
     """
-    facts = _read_facts(folder / FACTS_NAME)
+    facts = ClassifierFacts.from_json_file(folder / FACTS_NAME)
     # Built and then filled: safetensors hold numbers, and no code that could be executed.
     model = build_model(
         facts.model,
@@ -114,45 +112,19 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierFacts]:
     )
     path = folder / WEIGHTS_NAME
     try:
-        model.load_state_dict(_read_weights(path))
+        model.load_state_dict(read_weights(path))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: expected weights that fit, got: {reason}") from None
     return model.eval(), facts
 
 
-def _read_facts(path: Path) -> ClassifierFacts:
-    try:
-        return ClassifierFacts.from_mapping(json.loads(read_text(path)), source=str(path))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: expected JSON, got text that does not parse") from None
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(path.read_bytes())
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
-    except (SafetensorError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: expected safetensors, got: {reason}") from None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SavedClassifier:
     """The classifier that a finished replay saved, in evaluation mode, and its data.
 
-    Attributes:
-        config: of the training run; its data are where they are now.
-        result: of the training run.
-        data: all splits, in main memory.
-        facts: what the network expects of images.
-        model: on the device of this process; takes normalized images.
-        prepare: stored images to normalized ones on that device.
-        weights_hash: of the file of weights.
+    `model` takes the normalized images that `prepare` makes of stored ones, on the device of this
+    process; the paths in `config` are those where the data are now.
     """
 
     config: ReplayConfig
@@ -167,11 +139,6 @@ class SavedClassifier:
     def device(self) -> torch.device:
         """Device of the network."""
         return next(self.model.parameters()).device
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of weights of the network."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
     @torch.no_grad()
     def predict(self, images_BCHW: Tensor) -> Tensor:
@@ -193,17 +160,10 @@ class _Moved(Config):
 
 
 def load_saved_classifier(run: Path, *, data_path: Path | None = None) -> SavedClassifier:
-    """Read the classifier of a finished replay, and load the data it was trained on.
-
-    Args:
-        run: folder of the replay.
-        data_path: where the data are now; None: where they were.
+    """Read the classifier of a finished replay, and load its data, perhaps moved to ``data_path``.
 
     Raises:
-        CheckpointError: the run is not finished, is none of a replay, or its classifier is
-            damaged.
-        DataError: the data are missing.
-        ConfigError: the configuration does not fit.
+        AutoMixError: no finished replay, a damaged file, missing data or a wrong configuration.
     """
     # In the order of their cost: result, configuration, weights, and then the data.
     result = read_json(run / RESULT_NAME)

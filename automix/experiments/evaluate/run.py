@@ -200,7 +200,7 @@ def _facts(run: Path, source: EvaluationInput) -> Json:
     return {
         "run": run.resolve().name,
         "model": classifier.config.task.model.name,
-        "num_parameters": classifier.num_parameters,
+        "num_parameters": sum(weights.numel() for weights in classifier.model.parameters()),
         "weights_hash": classifier.weights_hash,
         "schedule_hash": classifier.result["schedule_hash"],
         "training_seed": classifier.config.seed,

@@ -12,7 +12,7 @@ from automix.data.splits import SearchData
 from automix.errors import CheckpointError, ConfigError, DataError
 from automix.experiments.common.run_folder import CONFIG_NAME
 from automix.experiments.config import SearchConfig
-from automix.experiments.replay.run import ENVIRONMENT_NAME, POLICY_NAME, SCHEDULE_NAME
+from automix.experiments.replay.run import ENVIRONMENT_NAME, POLICY_NAME, SCHEDULE_NAME, Decider
 from automix.files import sha256_of, write_bytes, write_text
 from automix.operator_info import Operator
 from automix.schedule import Decision, Schedule, Segment
@@ -25,7 +25,7 @@ from envs.measurement import Measurement, Reading
 from envs.observations import ObservationBuilder
 
 
-class PolicyDecider:
+class PolicyDecider(Decider):
     """Lets a policy decide, as in the environment it was learned in.
 
     It sees what the environment shows: the reward split, which is never trained on, and training
@@ -41,15 +41,7 @@ class PolicyDecider:
         *,
         num_steps: int,
     ) -> None:
-        """Decide for one training run.
-
-        Args:
-            policy: maps an observation to an action.
-            task: the classifier and how it is trained.
-            environment: segments, choices and observation of the policy.
-            data: with a reward split.
-            num_steps: of the training run, at least one per segment.
-        """
+        """Decide for one training run of ``num_steps`` steps, at least one per segment."""
         self._policy = policy
         self._num_segments = environment.num_segments
         self._num_steps = num_steps
@@ -144,14 +136,7 @@ def _means(stretches: list[TrainMetrics]) -> TrainMetrics:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PolicySource:
-    """A saved policy and the environment it was learned in.
-
-    Attributes:
-        policy: the decider of every segment.
-        environment: segments, choices and observation it was learned with.
-        files: content of the files it was read from, by name.
-        where: folder of the policy, for messages.
-    """
+    """A saved policy, the environment it was learned in, and the content of its files by name."""
 
     policy: LearnedPolicy
     environment: EnvironmentConfig

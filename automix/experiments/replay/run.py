@@ -1,7 +1,7 @@
 """Replay of a schedule or policy: one training run with checkpoints, resumed bit for bit.
 
-Following a schedule needs neither Gymnasium nor Stable-Baselines3: what a policy needs is in
-`automix.experiments.replay.policy`, which only a command that was asked for one imports.
+Following a schedule needs neither Gymnasium nor Stable-Baselines3; a policy is in a module of its
+own, `automix.experiments.replay.policy`.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,23 +51,26 @@ _LONGEST_CHUNK = 1000
 _LOG = logging.getLogger(__name__)
 
 
-class Decider(Protocol):
-    """Decides how the steps of one training run are mixed."""
+class Decider(ABC):
+    """Decides how the steps of one training run are mixed; by default without a state."""
 
     @property
+    @abstractmethod
     def schedule(self) -> Schedule:
         """The schedule of all decisions, complete at the end of the training run."""
 
+    @abstractmethod
     def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Decision, int]:
         """Return the decision for the next step, and the step before which it ends or ``limit``."""
 
-    def take_in(self, metrics: TrainMetrics) -> None:
+    def take_in(self, metrics: TrainMetrics) -> None:  # noqa: B027 - a schedule ignores it
         """Observe a stretch: the steps up to a logged one or to another decision."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values from which `load_state_dict` resumes."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - as above
         """Resume from a state."""
 
 
@@ -89,18 +93,14 @@ class ReplaySource(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ScheduleSource:
+class ScheduleSource(Decider):
     """A schedule, which is its own decider: it depends on nothing but the step."""
 
     schedule: Schedule
 
     @classmethod
     def of_run(cls, run: Path) -> "ScheduleSource":
-        """Read the schedule that a replay in ``run`` follows.
-
-        Raises:
-            AutoMixError: it is no folder of a replay, or the file is damaged.
-        """
+        """Read the schedule that a replay in ``run`` follows; refuse any other folder."""
         if not (run / SCHEDULE_NAME).exists():
             content = "one without a schedule and a policy" if run.is_dir() else "nothing there"
             raise CheckpointError(f"{run}: expected the folder of a replay, got {content}")
@@ -137,16 +137,6 @@ class ScheduleSource:
         stop = self.schedule.holds_until(trainer.step, limit=limit, num_steps=trainer.total_steps)
         return self.schedule.at(trainer.progress), stop
 
-    def take_in(self, metrics: TrainMetrics) -> None:
-        """Ignore it: a schedule is fixed."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the step of the trainer says all."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Ignore it."""
-
 
 def follows_policy(run: Path) -> bool:
     """Return whether the replay in ``run`` follows a policy, for `PolicySource.load`."""
@@ -172,13 +162,8 @@ def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str
     decider = source.decider(config.task, data.seen, num_steps=trainer.total_steps)
     run = RunFolder(output, config)
     with contextlib.ExitStack() as stack:
-
-        def enter() -> dict[str, Any] | None:
-            stack.enter_context(run)
-            return run.result()
-
         # Files are written by rank 0 alone; the other processes get its result, or its error.
-        if (finished := on_main(enter)) is not None:
+        if (finished := on_main(lambda: stack.enter_context(run).result())) is not None:
             return finished
         on_main(lambda: source.claim(output))
         # A checkpoint can be resumed only where all of this is the same.
@@ -194,9 +179,8 @@ def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str
         # The schedule of a policy is known only now.
         schedule = decider.schedule
         schedule_hash = schedule.decision_hash()
-        expected = schedule.decisions(trainer.total_steps)
-        applied_hash = check_decisions(loop.applied, expected, where=output)
         step = trainer.total_steps
+        applied_hash = check_decisions(loop.applied, schedule.decisions(step), where=output)
         if config.weights == "best" and loop.best is not None:
             step = loop.best["step"]
             trainer.evaluated_model.load_state_dict(on_main(lambda: loop.load_best(step)))
@@ -253,9 +237,8 @@ def predict_cost(config: ReplayConfig, source: ReplaySource) -> CostEstimate:
 class ReplayLoop:
     """One training run that follows a decider, resumed from its newest checkpoint if there is one.
 
-    Attributes:
-        applied: the decisions of all steps so far, each from a `start` to the step before `stop`.
-        best: the best validation so far: the `step` after which it was made, and its `metrics`.
+    `applied` holds the decisions of all steps so far, each from a `start` to the step before its
+    `stop`; `best`, the best validation so far: its `metrics`, and the `step` that it followed.
     """
 
     def __init__(
@@ -317,8 +300,10 @@ class ReplayLoop:
                     self._end_stretch(decision)
                 if end == validated_at:
                     self._validate()
-                best = f", best selection NLL {self._best_nll:.4f}" if self.best else ""
-                bar.advance(end - step, note=decision.label() + best)
+                note = decision.label()
+                if self.best:
+                    note += f", best selection NLL {self.best['metrics']['calibrated_nll']:.4f}"
+                bar.advance(end - step, note=note)
 
                 # Agree with the other processes on whether to stop, whether a checkpoint is due by
                 # time, and on the number of steps until the next time they agree: the fewest that
@@ -345,16 +330,11 @@ class ReplayLoop:
             raise CheckpointError(
                 f"{path}: expected the weights after step {step}, got those after {state['step']}"
             )
-        weights: dict[str, Tensor] = state["weights"]
-        return weights
-
-    @property
-    def _best_nll(self) -> float:
-        return float(self.best["metrics"]["calibrated_nll"]) if self.best else math.inf
+        return state["weights"]  # type: ignore[no-any-return]
 
     def _is_due(self) -> bool:
-        every_minutes = self._config.checkpoints.every_minutes
-        return every_minutes is not None and time.monotonic() - self._saved_at >= 60 * every_minutes
+        minutes = self._config.checkpoints.every_minutes
+        return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
 
     def _end_stretch(self, decision: Decision) -> None:
         metrics = self._finite_metrics()
@@ -383,7 +363,8 @@ class ReplayLoop:
         names = ("nll", "calibrated_nll", "accuracy", "temperature")
         self._log({f"selection/{name}": metrics[name] for name in names})
         # Calibrated: mixing makes a network underconfident, which plain NLL punishes.
-        if self.best is None or metrics["calibrated_nll"] < self._best_nll:
+        nll = metrics["calibrated_nll"]
+        if self.best is None or nll < self.best["metrics"]["calibrated_nll"]:
             self.best = {"step": step, "metrics": metrics}
             state = {"step": step, "weights": self._trainer.evaluated_model.state_dict()}
             on_main(lambda: write_checkpoint(self._checkpoints.path / _BEST_NAME, state))
@@ -458,11 +439,7 @@ def note_applied(applied: list[dict[str, Any]], decision: Decision, *, stop: int
 def check_decisions(
     applied: Sequence[dict[str, Any]], expected: Sequence[Decision], *, where: Path
 ) -> str:
-    """Return the hash of the decisions that the steps followed; ``expected`` has one per step.
-
-    Raises:
-        CheckpointError: they are not the expected ones.
-    """
+    """Return the hash of the decisions that the steps followed, if they are the expected ones."""
     steps = (
         itertools.repeat(Decision.from_plain(run["decision"]), run["stop"] - run["start"])
         for run in applied

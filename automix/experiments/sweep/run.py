@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from automix.configuration.base import did_you_mean
-from automix.configuration.command import Command, load
+from automix.configuration.command import Command
 from automix.errors import AutoMixError, ConfigError
 from automix.experiments.common.cost import CostEstimate
 from automix.experiments.common.run_folder import (
@@ -74,8 +75,8 @@ def load_sweep(path: Path, folder: Path, commands: Mapping[str, Command]) -> Swe
             f"{did_you_mean(config.experiment, names)}"
         )
     experiment = commands[config.experiment]
-    model = load(experiment.cell_config or experiment.config)
-    cells = expand_sweep(config, model, source=path, identify=load(experiment.identify))
+    model = resolve_name(experiment.cell_config or experiment.config)
+    cells = expand_sweep(config, model, source=path, identify=resolve_name(experiment.identify))
     return Sweep(path=path, config=config, experiment=experiment, cells=cells, folder=folder)
 
 
@@ -91,7 +92,7 @@ def run_all(sweep: Sweep, *, num_workers: int, devices: Sequence[str]) -> SweepO
         return run_sweep(
             sweep.cells,
             sweep.folder,
-            load(sweep.experiment.run),
+            resolve_name(sweep.experiment.run),
             num_workers=num_workers,
             devices=devices,
             preload=_PRELOAD,
@@ -106,7 +107,7 @@ def run_one(sweep: Sweep, beginning: str) -> Cell[Any]:
         AutoMixError: there is no such cell, another process runs it, or it failed.
     """
     cell = find_cell(sweep.cells, beginning)
-    state = run_cell(cell, sweep.folder, load(sweep.experiment.run))
+    state = run_cell(cell, sweep.folder, resolve_name(sweep.experiment.run))
     if state is CellState.BUSY:
         raise AutoMixError(
             f"{sweep.folder / cell.identifier}: expected a cell that nobody runs, got one that "
@@ -175,7 +176,7 @@ def predict(sweep: Sweep, *, num_workers: int) -> Iterator[str]:
             seedless = cell.config.model_copy(update={"seed": 0})
             key = seedless.content_hash()
             if key not in estimates:
-                estimates[key] = load(sweep.experiment.predict_cost)(seedless)
+                estimates[key] = resolve_name(sweep.experiment.predict_cost)(seedless)
             total += estimates[key].seconds
             cost = f": {estimates[key].describe()}"
         yield f"{cell.identifier}  {state:<8}  {describe_settings(cell.settings)}{cost}"
