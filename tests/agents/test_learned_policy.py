@@ -14,8 +14,9 @@ from gymnasium import spaces
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agents.learned import FACTS_NAME, WEIGHTS_NAME, LearnedPolicy, make_network
+from agents.learned import FACTS_NAME, WEIGHTS_NAME, LearnedPolicy, make_network, roll_out
 from automix.errors import CheckpointError
+from tests.agents.toy import NUM_SEGMENTS, SWITCH, BlindPolicy, ToyEnv
 from tests.equality import assert_same, untouched_generators
 
 OBSERVATIONS = spaces.Box(
@@ -185,3 +186,13 @@ def test_missing_and_additional_tensors_are_refused(saved: Path) -> None:
         safetensors.torch.save_file(tensors, saved / WEIGHTS_NAME)
         with pytest.raises(CheckpointError, match="expected weights that fit"):
             LearnedPolicy.load(saved)
+
+
+def test_roll_out_returns_what_was_applied_and_earned() -> None:
+    env = ToyEnv(SWITCH, noise=0.1)
+    policy = BlindPolicy(lambda: np.array([1, 2, 1]))
+    schedule, total = roll_out(policy, env, training_seed=4)
+    assert [segment.decision.label() for segment in schedule.segments] == ["mixup 2"] * NUM_SEGMENTS
+    assert schedule == env.schedule()
+    assert env.trainer.seed == 4
+    assert total == 1 - env.trainer.evaluate(env.data.reward).nll

@@ -28,7 +28,7 @@ from envs.rlmix.env import RLMixEnv, SeenBatch, mix
 from envs.rlmix.similarity import batch_similarity, gradient_cells, image_similarity
 from envs.smoke import SMOKE_TASK
 from tests.equality import assert_same, untouched_generators
-from tests.saliency.test_fixtures import network, read
+from tests.saliency.test_gradient_published import network, read
 
 REWARDS: tuple[RewardName, ...] = ("validation_gain", "gradient_similarity", "image_similarity")
 BATCH, STEPS = 10, 12

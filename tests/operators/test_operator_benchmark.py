@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from automix.operators.registry import OPERATORS
-from benchmarks.contenders import all_variants, named_function, neighbors
+from benchmarks.contenders import all_variants, named_function, neighbors, our_call, pairing_call
 from benchmarks.inputs import cell_contrast, synthetic_batch
 from benchmarks.measure import median_seconds, peak_bytes
 from benchmarks.operators import FLOOR, Options, main
 from tests.operators.cases import seeded
+
+# No operator takes more memory than this many batches beyond what it is given.
+MOST_BATCHES = 10
+CPU = torch.device("cpu")
 
 
 def another_operator(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,13 +67,13 @@ def test_neighbors_take_the_batch(batch: int, count: int) -> None:
 
 def test_memory_counts_what_is_alive_at_once() -> None:
     ones = torch.ones(1000)
-    assert 8000 <= peak_bytes(lambda: (ones + 1, ones + 2), torch.device("cpu")) < 8100
-    assert peak_bytes(lambda: [(ones + 1).sum() for _ in range(3)], torch.device("cpu")) < 4100
+    assert 8000 <= peak_bytes(lambda: (ones + 1, ones + 2), CPU) < 8100
+    assert peak_bytes(lambda: [(ones + 1).sum() for _ in range(3)], CPU) < 4100
 
 
 def test_median_of_the_rounds() -> None:
     calls = {"nothing": lambda: None, "something": lambda: sum(range(50_000))}
-    seconds = median_seconds(calls, rounds=5, device=torch.device("cpu"))
+    seconds = median_seconds(calls, rounds=5, device=CPU)
     assert 0 <= seconds["nothing"] < seconds["something"]
 
 
@@ -84,3 +88,16 @@ def test_unknown_rows_are_refused() -> None:
 def test_refused_functions(path: str) -> None:
     with pytest.raises(ValueError, match="against: expected"):
         named_function(path)
+
+
+@pytest.mark.parametrize("batch", [16, 128])
+@pytest.mark.parametrize("name", all_variants())
+def test_peak_of_an_operator(name: str, batch: int) -> None:
+    inputs = synthetic_batch((batch, 3, 32, 32), num_classes=10, generator=seeded(0))
+    call = our_call(all_variants()[name], inputs, seeded(1))
+    assert 0 < peak_bytes(call, CPU) <= MOST_BATCHES * inputs.images.nbytes
+
+
+def test_peak_of_the_greedy_pairing() -> None:
+    inputs = synthetic_batch((128, 3, 32, 32), num_classes=10, generator=seeded(0))
+    assert peak_bytes(pairing_call(inputs), CPU) <= MOST_BATCHES * inputs.images.nbytes

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import credit as imitation
+from agents import credit
 from agents.config import AgentConfig
 from agents.credit import imitate, teachers
 from agents.learned import roll_out
@@ -57,7 +57,7 @@ def test_episodes_that_begin_late_are_imitated_by_segment(monkeypatch: pytest.Mo
     changed = ENVIRONMENT.model_dump() | {"snapshot_fraction": 0.5}
     monkeypatch.setattr(toys, "ENVIRONMENT", EnvironmentConfig.model_validate(changed))
     lessons: list[torch.Tensor] = []
-    monkeypatch.setattr(imitation, "imitate", lambda policy, seen, *rest: lessons.append(seen))
+    monkeypatch.setattr(credit, "imitate", lambda policy, seen, *rest: lessons.append(seen))
     config = AgentConfig(episodes=96, num_environments=2)
     episodes: list[Episode] = []
     recorder = EpisodeRecorder(

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from automix.errors import MissingExtraError
-from automix.evaluation import attacks as autoattack
+from automix.evaluation import attacks
 from automix.evaluation.attacks import PixelModel, check_autoattack, survivors_of_autoattack
 from automix.evaluation.inference import EvaluationImages
 from tests.evaluation.photos import make_photos
 
 
 def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autoattack, "_MODULE", "a_module_that_is_not_there")
+    monkeypatch.setattr(attacks, "_MODULE", "a_module_that_is_not_there")
     with pytest.raises(
         MissingExtraError, match=r"the extra autoattack \(pip install 'automix\[auto"
     ):
@@ -20,7 +20,7 @@ def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_too_few_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autoattack, "_MODULE", "math")
+    monkeypatch.setattr(attacks, "_MODULE", "math")
     with pytest.raises(ValueError, match=r"expected at least 4 classes, .* got 3"):
         check_autoattack(3)
     check_autoattack(4)
