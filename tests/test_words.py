@@ -28,6 +28,7 @@ def test_the_project_uses_words_of_the_field() -> None:
         "# a share of the batches\n",
         "# one training, then another\n",
         "# the optimiser\n",
+        "x = 'two trainings'\n",
     ],
 )
 def test_other_words_are_noticed(text: str) -> None:
@@ -41,6 +42,7 @@ def test_other_words_are_noticed(text: str) -> None:
         '"""Return the fraction of mixed batches."""\n',
         "# one training batch at a time; optimistic\n",
         "shared = 1\n",
+        "cost['trainings'] = f'{cost[\"trainings\"]} runs'\n",
     ],
 )
 def test_words_of_the_field_pass(text: str) -> None:
