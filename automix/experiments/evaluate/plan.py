@@ -1,8 +1,9 @@
 """The input of an evaluation, and the units of work that its tasks are cut into."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +19,15 @@ Json = dict[str, Any]
 
 # Costs are counted in forward passes of one image; a forward and a backward pass cost about three.
 GRADIENT_PASSES = 3
+# Of tasks that take gradients: what an interruption loses is at most a unit.
+_IMAGES_PER_UNIT = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationInput:
-    """A classifier, and the images and annotations that it is evaluated on.
+    """A classifier, and the test images and annotations that it is evaluated on.
 
-    Attributes:
-        classifier: the network and its data.
-        images: test images, all or a random subset.
-        boxes: of test images, by their position in the split; None without a file of them.
-        groups: of every test image; None where the groups are the classes.
-        published: name of the archive of corrupted images; None where we corrupt them.
+    ``published`` names the archive of corrupted images; None where we corrupt them ourselves.
     """
 
     classifier: SavedClassifier
@@ -43,10 +41,7 @@ class EvaluationInput:
 class WorkUnit:
     """Work whose result is kept once it is done, so that an interrupted evaluation resumes.
 
-    Attributes:
-        name: unique in its task.
-        passes: about how many forward passes of single images it takes.
-        run: returns the result, as JSON.
+    ``passes`` says about how many forward passes of single images it takes.
     """
 
     name: str
@@ -56,11 +51,9 @@ class WorkUnit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPlan:
-    """The units of one task, in order.
+    """The units of one task, in order; ``combine`` makes its result of theirs.
 
-    Attributes:
-        combine: from the results of all units to that of the task.
-        num_corrupted: images that are corrupted in all 75 ways, for estimates of the time.
+    ``num_corrupted`` images are corrupted in all 75 ways, which takes time of its own.
     """
 
     task: EvaluationTask
@@ -80,11 +73,25 @@ def one_unit(task: EvaluationTask, passes: int, run: Callable[[], Json]) -> Task
     return TaskPlan(task=task, units=(unit,), combine=lambda results: results[0])
 
 
-def chunks(images: EvaluationImages, size: int) -> Iterator[tuple[str, EvaluationImages]]:
-    """Yield parts of at most ``size`` images, each with a name."""
-    for start in range(0, len(images), size):
-        stop = min(len(images), start + size)
-        yield f"images_{start}_to_{stop - 1}", images.part(start, stop)
+def many_units(
+    task: EvaluationTask,
+    images: EvaluationImages,
+    *,
+    passes: int,
+    run: Callable[[EvaluationImages], Json],
+    combine: Callable[[Sequence[Json]], Json],
+) -> TaskPlan:
+    """Return a task that is done part by part of its images, ``passes`` for an image."""
+    units = []
+    for start in range(0, len(images), _IMAGES_PER_UNIT):
+        part = images.part(start, min(len(images), start + _IMAGES_PER_UNIT))
+        unit = WorkUnit(
+            name=f"images_{start}_to_{start + len(part) - 1}",
+            passes=passes * len(part),
+            run=functools.partial(run, part),
+        )
+        units.append(unit)
+    return TaskPlan(task=task, units=tuple(units), combine=combine)
 
 
 def random_subset(images: EvaluationImages, count: int | None, *, seed: int) -> EvaluationImages:

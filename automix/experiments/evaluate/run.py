@@ -85,17 +85,11 @@ def evaluate(config: EvaluateConfig, run: Path, output: Path) -> dict[str, Any]:
 
 
 def prepare(config: EvaluateConfig, run: Path) -> tuple[EvaluationInput, list[TaskPlan]]:
-    """Read the classifier, its data and the files that the configuration names.
-
-    Raises:
-        AutoMixError: one of them is missing or does not fit.
-    """
+    """Read the classifier, its data and the files that the configuration names."""
     classifier = load_saved_classifier(run, data_path=config.data_path)
     test = classifier.data.test
-    test_images = EvaluationImages(
-        images=test.images,
-        labels=test.labels,
-        indices=torch.arange(len(test)),
+    test_images = dataclasses.replace(
+        EvaluationImages.whole(test.images, test.labels),
         batch_size=config.batch_size,
         device=classifier.device,
     )

@@ -55,7 +55,7 @@ from automix.experiments.evaluate.plan import (
     TaskPlan,
     WorkUnit,
     as_json,
-    chunks,
+    many_units,
     one_unit,
     random_subset,
 )
@@ -65,8 +65,6 @@ from automix.saliency.sources import spectral_residual
 _PATCHES_PER_SIDE = 14
 # Images of CIFAR-10-C and CIFAR-100-C per corruption and severity.
 _PUBLISHED_IMAGES = 10_000
-# Of tasks that take gradients: what an interruption loses is at most a unit.
-_IMAGES_PER_UNIT = 250
 # 100 steps of APGD, then 9 x 100 of its targeted version and of FAB, 5,000 queries of Square.
 _AUTOATTACK_PASSES = 13_000
 
@@ -166,8 +164,8 @@ def plan_patch_occlusion(source: EvaluationInput, config: EvaluateConfig) -> Tas
             indices=batch.indices,
         )
 
-    task = EvaluationTask.PATCH_OCCLUSION
-    return _plan_occlusion(task, source, source.images, occlude, {"patch_size": size})
+    facts: Json = {"patch_size": size}
+    return _plan_occlusion(EvaluationTask.PATCH_OCCLUSION, source, source.images, occlude, facts)
 
 
 def plan_object_occlusion(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
@@ -196,15 +194,10 @@ def patch_size(source: EvaluationInput, config: EvaluateConfig) -> int:
 
 
 def published_archive(config: EvaluateConfig) -> str | None:
-    """Return the name of the archive of published images, once its files are checked.
-
-    Raises:
-        DataError: a file is missing or is not the published one.
-    """
+    """Return the name of the archive of published images, once its files are verified."""
     folder = config.corruptions.published
-    if folder is None or EvaluationTask.CORRUPTIONS not in config.chosen_tasks:
-        return None
-    return verify_published(folder)
+    is_chosen = EvaluationTask.CORRUPTIONS in config.chosen_tasks
+    return verify_published(folder) if folder and is_chosen else None
 
 
 def _plan_box_occlusion(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
@@ -295,14 +288,7 @@ def plan_attacks(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     steps = 1 + settings.num_steps * settings.num_restarts
     passes = GRADIENT_PASSES * steps + settings.num_restarts + 4
     passes += _AUTOATTACK_PASSES if options.autoattack else 0
-    return TaskPlan(
-        task=EvaluationTask.ATTACKS,
-        units=tuple(
-            WorkUnit(name=name, passes=passes * len(chunk), run=functools.partial(run, chunk))
-            for name, chunk in chunks(images, _IMAGES_PER_UNIT)
-        ),
-        combine=combine,
-    )
+    return many_units(EvaluationTask.ATTACKS, images, passes=passes, run=run, combine=combine)
 
 
 def plan_localization(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
@@ -333,23 +319,11 @@ def plan_localization(source: EvaluationInput, config: EvaluateConfig) -> TaskPl
         return {"num_images": len(chunk), **sizes, **tables}
 
     def combine(results: Sequence[Json]) -> Json:
-        return _localization(results) | {
-            "layer": layer,
-            "num_outside": source.boxes.num_outside if source.boxes else 0,
-        }
+        num_outside = source.boxes.num_outside if source.boxes else 0
+        return _localization(results) | {"layer": layer, "num_outside": num_outside}
 
-    return TaskPlan(
-        task=EvaluationTask.LOCALIZATION,
-        units=tuple(
-            WorkUnit(
-                name=name,
-                passes=(GRADIENT_PASSES + 1) * len(chunk),
-                run=functools.partial(run, chunk),
-            )
-            for name, chunk in chunks(images, _IMAGES_PER_UNIT)
-        ),
-        combine=combine,
-    )
+    passes = GRADIENT_PASSES + 1
+    return many_units(EvaluationTask.LOCALIZATION, images, passes=passes, run=run, combine=combine)
 
 
 def _layer(source: EvaluationInput, config: EvaluateConfig) -> str:
@@ -393,8 +367,7 @@ def _maps(
 def _hits(overlaps_NT: NDArray[np.float64], counts: NDArray[np.bool_]) -> list[list[int]]:
     # Counts of images by threshold and overlap: they add up over units, accuracies do not.
     table = localization_accuracy(overlaps_NT, is_right=counts) * len(overlaps_NT)
-    rows: list[list[int]] = table.round().astype(int).tolist()
-    return rows
+    return table.round().astype(int).tolist()  # type: ignore[no-any-return]
 
 
 def _localization(results: Sequence[Json]) -> Json:
@@ -433,11 +406,7 @@ def boxed_images(source: EvaluationInput) -> tuple[EvaluationImages, tuple[Float
 
 
 def finite_logits(classifier: SavedClassifier, images: EvaluationImages) -> Tensor:
-    """Return (N, K) logits on the host.
-
-    Raises:
-        DivergedError: some are not finite.
-    """
+    """Return (N, K) logits on the host; refuse a classifier that gives others than finite ones."""
     logits_NK = torch.cat([classifier.predict(batch.images).cpu() for batch in images.batches()])
     num_bad = int((~logits_NK.isfinite().all(dim=1)).sum())
     if num_bad:

@@ -45,7 +45,7 @@ def write_card(run: Path, config: CardConfig, *, output: Path, overwrite: bool) 
         CheckpointError: the run is not finished, or has neither a classifier nor a policy.
         ConfigError: there is another file, and it may not be replaced.
     """
-    # Made first: an unfinished run leaves the old card as it was.
+    # Made first: where the run is not finished, the old card stays as it was.
     text = make_card(run, config)
     if output.exists() and not overwrite and output.read_bytes() != text.encode():
         raise ConfigError(
@@ -56,25 +56,19 @@ def write_card(run: Path, config: CardConfig, *, output: Path, overwrite: bool) 
 
 
 def make_card(run: Path, config: CardConfig) -> str:
-    """Return the card of a finished replay or search.
-
-    Raises:
-        CheckpointError: the run is not finished, or has neither a classifier nor a policy.
-    """
+    """Return the card of a finished replay or search."""
     finished = FinishedRun(run)
     name = config.name or run.resolve().name
-    kind = finished.result.get("kind")
-    if kind == "replay":
-        front, body = (
-            _classifier_front(finished, name),
-            classifier_text(finished, name, evaluations_of(run)),
-        )
-    elif kind == "search":
+    if finished.kind == "replay":
+        evaluations = evaluations_of(run)
+        front = _classifier_front(finished, name, evaluations)
+        body = classifier_text(finished, name, evaluations)
+    elif finished.kind == "search":
         front, body = _policy_front(finished, name), policy_text(finished, name)
     else:
         raise CheckpointError(
             f"{run}: expected the run of a replay, which has a classifier, or of a search, which "
-            f"has a policy, got one of {kind!r}"
+            f"has a policy, got one of {finished.kind!r}"
         )
     # The Hub reads the front matter; it is YAML even where names hold colons or quotes.
     head = yaml.safe_dump(_license(config) | front, sort_keys=False, allow_unicode=True)
@@ -84,10 +78,11 @@ def make_card(run: Path, config: CardConfig) -> str:
 def evaluations_of(run: Path) -> list[FinishedRun]:
     """Return the finished evaluations of this very classifier, those of most images first."""
     runs = [FinishedRun(path.parent) for path in sorted(run.glob(f"*/{RESULT_NAME}"))]
-    evaluations = [it for it in runs if it.result.get("kind") == "evaluation"]
     # An evaluation may be of weights that were replaced since.
     weights = weights_hash(run)
-    current = [it for it in evaluations if it.result["weights_hash"] == weights]
+    current = [
+        it for it in runs if it.kind == "evaluation" and it.result["weights_hash"] == weights
+    ]
     return sorted(current, key=lambda evaluation: -int(evaluation.result["num_images"]))
 
 
@@ -106,7 +101,7 @@ def _license_text(config: CardConfig) -> str:
     return f"## License\n\n{config.license_name or config.license}"
 
 
-def _classifier_front(run: FinishedRun, name: str) -> Json:
+def _classifier_front(run: FinishedRun, name: str, evaluations: Sequence[FinishedRun]) -> Json:
     config: ReplayConfig = run.config(ReplayConfig)
     schedule = Schedule.load(run.path / "schedule.json")
     # Tags of the Hub: what it was mixed with can be searched for.
@@ -120,7 +115,6 @@ def _classifier_front(run: FinishedRun, name: str) -> Json:
     }
     if source in _HUB_DATASETS:
         front["datasets"] = [_HUB_DATASETS[source]]
-    metrics = _scores(run.result, evaluations_of(run.path))
     front["metrics"] = ["accuracy"]
     result = {
         "task": {"type": "image-classification", "name": "Image Classification"},
@@ -129,7 +123,7 @@ def _classifier_front(run: FinishedRun, name: str) -> Json:
             "type": _HUB_DATASETS.get(source, source.value),
             "split": "test",
         },
-        "metrics": metrics,
+        "metrics": _scores(run.result, evaluations),
     }
     front["model-index"] = [{"name": name, "results": [result]}]
     return front

@@ -34,21 +34,12 @@ class FinishedRun:
         self.path = path
         self.slug = slug or slug_of(path.name)
         self.result = read_json(path / RESULT_NAME)
-        self.environment = read_json(path / ENVIRONMENT_NAME)
-
-    @property
-    def kind(self) -> str:
-        """Return search, replay or compare."""
-        return str(self.result["kind"])
+        self.kind = self.result.get("kind")
+        self.source = source_of(read_json(path / ENVIRONMENT_NAME))
 
     def config(self, model: type[Any]) -> Any:
         """Return the configuration of the run as a ``model``."""
         return model.from_yaml(self.path / CONFIG_NAME)
-
-    @property
-    def source(self) -> Source:
-        """Return how to get the result again."""
-        return source_of(self.environment)
 
 
 def slug_of(name: str) -> str:
@@ -72,14 +63,7 @@ _SCHEDULE_PATHS = ("run/search/schedule.json", "run/schedule.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedSweep:
-    """A sweep with a table.
-
-    Attributes:
-        path: its folder.
-        slug: begins the names of its figures and tables.
-        table: of `automix.experiments.sweep.table.build_table`, with its `name`.
-        source: how to get it again.
-    """
+    """A sweep with a table, that of `automix.experiments.sweep.table.build_table`."""
 
     path: Path
     slug: str
@@ -88,19 +72,13 @@ class FinishedSweep:
 
     @classmethod
     def read(cls, path: Path, slug: str) -> "FinishedSweep | None":
-        """Read the table in the folder of a sweep; None if it is no sweep's.
-
-        Raises:
-            CheckpointError: a file is damaged.
-        """
+        """Read the table in the folder of a sweep; None if it is no sweep's."""
         table = read_json(path / TABLE_NAME)
         if table.get("kind") != TABLE_KIND:
             return None
-        environment = path / ENVIRONMENT_NAME
-        if environment.exists():
-            source = source_of(read_json(environment))
-        else:
-            source = Source(command="automix ablate table")
+        source = Source(command="automix ablate table")
+        if (path / ENVIRONMENT_NAME).exists():
+            source = source_of(read_json(path / ENVIRONMENT_NAME))
         return cls(path=path, slug=slug, table=table, source=source)
 
     def schedules(self) -> dict[str, list[Schedule]]:
@@ -154,13 +132,13 @@ def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
 
 def learned_row(rows: Sequence[Row]) -> Row | None:
     """Return the first row of a comparison that comes from a schedule file."""
-    return next((row for row in rows if not is_fixed(row) and _is_learned(row["name"])), None)
-
-
-def _is_learned(name: str) -> bool:
-    # Controls, made of a schedule or of nothing, but learned by no search.
-    drawn_or_made = ("shuffled ", "marginal-matched ", "ramp:", "mix_then_off:")
-    return name != "random" and not name.startswith(drawn_or_made)
+    # Controls are made of a schedule or of nothing, but learned by no search.
+    controls = ("shuffled ", "marginal-matched ", "ramp:", "mix_then_off:")
+    for row in rows:
+        is_control = row["name"] == "random" or row["name"].startswith(controls)
+        if not is_control and not is_fixed(row):
+            return row
+    return None
 
 
 def is_fixed(row: Row) -> bool:
