@@ -46,19 +46,12 @@ _CONFIG_HELP = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """The parsed arguments of a command.
+    """The parsed arguments of a command."""
 
-    Attributes:
-        positionals: the required positional arguments.
-        config: of ``command.config``: file, flags and defaults together.
-        flags: of ``command.flags``.
-        flag_names: names of the flags that were typed, sorted.
-    """
-
-    positionals: tuple[str, ...]
-    config: Any
-    flags: Any
-    flag_names: tuple[str, ...]
+    positionals: tuple[str, ...]  # the required positional arguments
+    config: Any  # of ``command.config``: file, flags and defaults together
+    flags: Any  # of ``command.flags``
+    flag_names: tuple[str, ...]  # names of the flags that were typed, sorted
 
 
 def read_arguments(command: Command, argv: Sequence[str]) -> Arguments:
@@ -159,19 +152,12 @@ def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypedWords:
-    """The words that were typed after a command, sorted by kind and not yet validated.
+    """The words that were typed after a command, sorted by kind and not yet validated."""
 
-    Attributes:
-        files: words that belong to no flag, in order.
-        values: values of flags, nested by their dots.
-        sections: files that flags name for sections, by path.
-        paths: paths of the flags.
-    """
-
-    files: tuple[str, ...]
-    values: dict[str, Any]
-    sections: dict[KeyPath, str]
-    paths: frozenset[KeyPath]
+    files: tuple[str, ...]  # words that belong to no flag, in order
+    values: dict[str, Any]  # values of flags, nested by their dots
+    sections: dict[KeyPath, str]  # files that flags name for sections, by path
+    paths: frozenset[KeyPath]  # paths of the flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

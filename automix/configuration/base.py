@@ -181,15 +181,10 @@ _EXPECTED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """The first problem of a set of values.
+    """The first problem of a set of values."""
 
-    Attributes:
-        path: keys and list positions that lead to it; empty for the whole.
-        expectation: ``expected ..., got ...``.
-    """
-
-    path: tuple[str | int, ...]
-    expectation: str
+    path: tuple[str | int, ...]  # keys and list positions that lead to it; empty for the whole
+    expectation: str  # ``expected ..., got ...``
 
     def __str__(self) -> str:
         """Return ``path: expected ..., got ...``."""

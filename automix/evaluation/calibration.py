@@ -30,17 +30,11 @@ _NUM_ITERATIONS = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityBins:
-    """The reliability diagram: one entry for each bin of confidence.
+    """The reliability diagram: one entry for each bin of confidence."""
 
-    Attributes:
-        count: (M,) number of images in each bin, in the dtype of the confidences.
-        accuracy: (M,) fraction of correct predictions in [0, 1]; 0 where a bin is empty.
-        confidence: (M,) mean confidence in [0, 1]; 0 where a bin is empty.
-    """
-
-    count: Tensor
-    accuracy: Tensor
-    confidence: Tensor
+    count: Tensor  # (M,) number of images in each bin, in the dtype of the confidences
+    accuracy: Tensor  # (M,) fraction of correct predictions in [0, 1]; 0 where a bin is empty
+    confidence: Tensor  # (M,) mean confidence in [0, 1]; 0 where a bin is empty
 
     def error(self) -> Tensor:
         """Return the gaps between accuracy and confidence, weighted by the images per bin."""

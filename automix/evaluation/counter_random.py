@@ -19,15 +19,10 @@ _NUM_BITS = 23  # (k + 0.5) / 2^23 is exact in float32, and never 0 or 1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SampleRandom:
-    """Draws for a batch of samples; draws of different names are independent.
+    """Draws for a batch of samples; draws of different names are independent."""
 
-    Attributes:
-        seed: names all draws.
-        indices: (N,) int64, number of each sample in its dataset.
-    """
-
-    seed: int
-    indices: Tensor
+    seed: int  # names all draws
+    indices: Tensor  # (N,) int64, number of each sample in its dataset
 
     def uniform(self, name: str, shape: tuple[int, ...] = ()) -> Tensor:
         """Return (N, *shape) float32 uniform in (0, 1), on the device of the indices."""

@@ -34,22 +34,16 @@ Change = Callable[[ImageBatch], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationImages:
-    """Labeled images that are read a batch at a time.
+    """Labeled images that are read a batch at a time."""
 
-    Attributes:
-        images: (N, C, H, W) uint8; may be a file mapped into memory.
-        labels: (N,) int64 class numbers.
-        indices: (N,) int64 number of each image in its dataset; draws for an image depend on it,
-            so that a part of a dataset meets the same ones as the whole.
-        batch_size: images at a time, at least 1; it does not change any result.
-        device: where batches go.
-    """
-
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # (N, C, H, W) uint8; may be a file mapped into memory
+    labels: Tensor  # (N,) int64 class numbers
+    # (N,) int64 number of each image in its dataset; draws for an image depend on it, so that a
+    # part of a dataset meets the same ones as the whole.
     indices: Tensor
+    # Images at a time, at least 1; it does not change any result.
     batch_size: int = EVALUATION_BATCH
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # where batches go
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:

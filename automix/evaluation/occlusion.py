@@ -26,17 +26,11 @@ Occluder = Callable[[ImageBatch, float], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OcclusionCurve:
-    """Accuracy over the fraction that is hidden.
+    """Accuracy over the fraction that is hidden."""
 
-    Attributes:
-        num_images: how many images each accuracy is of.
-        fractions: hidden, in [0, 1].
-        accuracies: fraction of correct predictions at each, in [0, 1].
-    """
-
-    num_images: int
-    fractions: tuple[float, ...]
-    accuracies: tuple[float, ...]
+    num_images: int  # how many images each accuracy is of
+    fractions: tuple[float, ...]  # hidden, in [0, 1]
+    accuracies: tuple[float, ...]  # fraction of correct predictions at each, in [0, 1]
 
 
 def occlude_patches(

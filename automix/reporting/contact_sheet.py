@@ -33,69 +33,44 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Originals:
-    """The inputs of an operator.
+    """The inputs of an operator."""
 
-    Attributes:
-        images: (B, C, H, W), uint8, or floating point in [0, 1].
-        class_names: K names.
-        saliency: (B, H, W) floating point, at least 0; None where the operator read none.
-        partners: (N, C, H, W), the batch that `MixedBatch.partner` indexes, where that is another
-            one, such as RecursiveMix's batch of the step before.
-    """
-
-    images: Tensor
+    images: Tensor  # (B, C, H, W), uint8, or floating point in [0, 1]
     class_names: Sequence[str]
+    # (B, H, W) floating point, at least 0; None where the operator read none.
     saliency: Tensor | None = None
+    # (N, C, H, W), the batch that `MixedBatch.partner` indexes, where that is another one, such as
+    # RecursiveMix's batch of the step before.
     partners: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """One picture of a row.
+    """One picture of a row."""
 
-    Attributes:
-        kind: what it shows, the heading of its column.
-        caption: written below; may be empty.
-        pixels: (H, W, 3) uint8; None where there is nothing to show.
-    """
-
-    kind: str
-    caption: str
-    pixels: Pixels | None
+    kind: str  # what it shows, the heading of its column
+    caption: str  # written below; may be empty
+    pixels: Pixels | None  # (H, W, 3) uint8; None where there is nothing to show
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContactRow:
-    """One mixed image and where it comes from.
+    """One mixed image and where it comes from."""
 
-    Attributes:
-        tiles: from left to right; the same kinds in each row of a sheet.
-        lam: label weight of the first image, in [0, 1].
-        label: the soft label in words, such as "62% cat + 38% dog".
-    """
-
-    tiles: tuple[Tile, ...]
-    lam: float
-    label: str
+    tiles: tuple[Tile, ...]  # from left to right; the same kinds in each row of a sheet
+    lam: float  # label weight of the first image, in [0, 1]
+    label: str  # the soft label in words, such as "62% cat + 38% dog"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContactSheet:
-    """Rows of one operator.
+    """Rows of one operator."""
 
-    Attributes:
-        name: letters, digits, hyphens and underscores: the stem of its files.
-        title: such as "CutMix 1".
-        note: one line on what the operator does.
-        strength: one line on what the strength means; empty where there is none.
-        rows: at least one.
-    """
-
-    name: str
-    title: str
-    note: str
-    strength: str
-    rows: tuple[ContactRow, ...]
+    name: str  # letters, digits, hyphens and underscores: the stem of its files
+    title: str  # such as "CutMix 1"
+    note: str  # one line on what the operator does
+    strength: str  # one line on what the strength means; empty where there is none
+    rows: tuple[ContactRow, ...]  # at least one
 
 
 def contact_sheet(

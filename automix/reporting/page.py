@@ -25,23 +25,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFigure:
-    """A figure and what is said about it.
+    """A figure and what is said about it."""
 
-    Attributes:
-        name: letters, digits, hyphens and underscores: the stem of its file.
-        title: its heading: the message, where there is one.
-        description: what it shows, for those who cannot see it.
-        draw: one of the figure functions with its data, as a `functools.partial`.
-        caption: what the reader must know: data, number of seeds, kind of interval.
-        source: how to reproduce it; None where the report's own source says it.
-    """
-
-    name: str
-    title: str
-    description: str
-    draw: FigureFunction
-    caption: str = ""
-    source: Source | None = None
+    name: str  # letters, digits, hyphens and underscores: the stem of its file
+    title: str  # its heading: the message, where there is one
+    description: str  # what it shows, for those who cannot see it
+    draw: FigureFunction  # one of the figure functions with its data, as a `functools.partial`
+    caption: str = ""  # what the reader must know: data, number of seeds, kind of interval
+    source: Source | None = None  # how to reproduce it; None where the report's own source says it
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -71,21 +62,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """Everything a report says.
-
-    Attributes:
-        title: its heading.
-        headline: one to three sentences with the result, good or bad.
-        facts: the numbers to take away; the search's cost in training runs is one of them.
-        sections: in reading order.
-        limits: what does not hold, was not tested, or turned out negative; at least one.
-        source: how the whole was made.
-    """
+    """Everything a report says."""
 
     title: str
-    headline: tuple[str, ...]
+    headline: tuple[str, ...]  # one to three sentences with the result, good or bad
+    # The numbers to take away; the search's cost in training runs is one of them.
     facts: tuple[Fact, ...]
-    sections: tuple[Section, ...]
+    sections: tuple[Section, ...]  # in reading order
+    # What does not hold, was not tested, or turned out negative; at least one.
     limits: tuple[str, ...]
     source: Source
 

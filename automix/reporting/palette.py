@@ -17,21 +17,13 @@ PARTNER_COLOR = "#e69f00"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Theme:
-    """The inks of a picture, each a CSS color.
+    """The inks of a picture, each a CSS color."""
 
-    Attributes:
-        ink: text and important lines.
-        muted: axes, secondary text.
-        grid: grid lines.
-        surface: the background; also separates areas.
-        accent: the result that matters.
-    """
-
-    ink: str
-    muted: str
-    grid: str
-    surface: str
-    accent: str
+    ink: str  # text and important lines
+    muted: str  # axes, secondary text
+    grid: str  # grid lines
+    surface: str  # the background; also separates areas
+    accent: str  # the result that matters
 
 
 LIGHT = Theme(ink="#1b1f24", muted="#59636e", grid="#d8dee4", surface="#ffffff", accent="#0072b2")

@@ -64,38 +64,24 @@ Cell = str | int | float | Interval | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column of a table.
-
-    Attributes:
-        name: its heading.
-        unit: written after the heading; may be empty.
-        better: which way its numbers are better; its best cell is then set in bold.
-        digits: significant digits of its numbers.
-    """
+    """One column of a table."""
 
     name: str
-    unit: str = ""
+    unit: str = ""  # written after the heading; may be empty
+    # Which way its numbers are better; its best cell is then set in bold.
     better: Direction | None = None
-    digits: int = 3
+    digits: int = 3  # significant digits of its numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table of results.
+    """A table of results."""
 
-    Attributes:
-        name: letters, digits, hyphens and underscores: the stem of its files.
-        title: its heading.
-        columns: at least one; the first one names the row.
-        rows: one cell per column each; numbers are finite.
-        caption: what the reader must know: data, number of seeds, kind of interval.
-    """
-
-    name: str
+    name: str  # letters, digits, hyphens and underscores: the stem of its files
     title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    caption: str = ""
+    columns: tuple[Column, ...]  # at least one; the first one names the row
+    rows: tuple[tuple[Cell, ...], ...]  # one cell per column each; numbers are finite
+    caption: str = ""  # what the reader must know: data, number of seeds, kind of interval
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -113,19 +99,12 @@ def check_name(name: str) -> None:
 
 
 class ShownCell(NamedTuple):
-    """A cell as a reader sees it.
+    """A cell as a reader sees it."""
 
-    Attributes:
-        text: the estimate, or the text of the cell.
-        interval: such as "[0.085, 0.091]"; empty where there is none.
-        value: the exact number that the column is sorted by; empty for text.
-        is_best: whether it is the best of its column.
-    """
-
-    text: str
-    interval: str
-    value: str
-    is_best: bool
+    text: str  # the estimate, or the text of the cell
+    interval: str  # such as "[0.085, 0.091]"; empty where there is none
+    value: str  # the exact number that the column is sorted by; empty for text
+    is_best: bool  # whether it is the best of its column
 
 
 def shown_rows(table: Table) -> list[list[ShownCell]]:

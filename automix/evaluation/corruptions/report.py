@@ -29,33 +29,23 @@ class CorruptionSource(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptionErrors:
-    """Fraction of wrong predictions under one corruption.
+    """Fraction of wrong predictions under one corruption."""
 
-    Attributes:
-        num_images: images at each severity.
-        errors: at severities 1 to 5, in [0, 1].
-    """
-
-    num_images: int
-    errors: tuple[float, ...]
+    num_images: int  # images at each severity
+    errors: tuple[float, ...]  # at severities 1 to 5, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptionReport:
-    """Fraction of wrong predictions under every corruption.
+    """Fraction of wrong predictions under every corruption."""
 
-    Attributes:
-        source: where the corrupted images come from.
-        num_images: images per corruption and severity.
-        errors: for each corruption its errors at severities 1 to 5, in [0, 1].
-        unnormalized_mean_corruption_error: the plain mean over all corruptions and severities,
-            which the literature calls mCE on CIFAR-C; on ImageNet-C that name means something
-            else: there each corruption is divided by AlexNet's error.
-    """
-
-    source: CorruptionSource
-    num_images: int
+    source: CorruptionSource  # where the corrupted images come from
+    num_images: int  # images per corruption and severity
+    # For each corruption its errors at severities 1 to 5, in [0, 1].
     errors: Mapping[Corruption, tuple[float, ...]]
+    # The plain mean over all corruptions and severities, which the literature calls mCE on CIFAR-C;
+    # on ImageNet-C that name means something else: there each corruption is divided by AlexNet's
+    # error.
     unnormalized_mean_corruption_error: float
 
 

@@ -41,35 +41,22 @@ _TITLE_PAD = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRow:
-    """One compared schedule.
-
-    Attributes:
-        label: its name.
-        value: the metric over the seeds, mean or interquartile mean.
-        difference: paired difference to the baseline; None for the baseline itself.
-        operator: gives the color; None for schedules of several operators.
-    """
+    """One compared schedule."""
 
     label: str
-    value: Interval
-    difference: Interval | None
-    operator: Operator | None = None
+    value: Interval  # the metric over the seeds, mean or interquartile mean
+    difference: Interval | None  # paired difference to the baseline; None for the baseline itself
+    operator: Operator | None = None  # gives the color; None for schedules of several operators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The content of a forest plot.
+    """The content of a forest plot."""
 
-    Attributes:
-        metric: name of the metric, with its unit.
-        statistic: of which the values are estimates, such as "mean of 100 seeds".
-        better: which way the metric is better.
-        rows: from top to bottom; exactly one has no difference, the baseline.
-    """
-
-    metric: str
-    statistic: str
-    better: Direction
+    metric: str  # name of the metric, with its unit
+    statistic: str  # of which the values are estimates, such as "mean of 100 seeds"
+    better: Direction  # which way the metric is better
+    # From top to bottom; exactly one has no difference, the baseline.
     rows: tuple[ComparisonRow, ...]
 
     def __post_init__(self) -> None:
@@ -165,15 +152,10 @@ def comparison_table(comparison: Comparison, *, name: str, title: str, caption: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Time by stage, and the yardstick.
+    """Time by stage, and the yardstick."""
 
-    Attributes:
-        stages: (name, seconds), from top to bottom.
-        training_seconds: duration of one training run without mixing, positive.
-    """
-
-    stages: tuple[tuple[str, float], ...]
-    training_seconds: float
+    stages: tuple[tuple[str, float], ...]  # (name, seconds), from top to bottom
+    training_seconds: float  # duration of one training run without mixing, positive
 
     def __post_init__(self) -> None:
         if not self.training_seconds > 0:
@@ -235,19 +217,12 @@ def cost_table(cost: Cost, *, name: str, title: str, caption: str = "") -> Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GainPoint:
-    """One method in the plane of cost and gain.
-
-    Attributes:
-        label: its name.
-        cost: all its training and searching, in plain training runs; positive.
-        gain: paired difference of the metric to the baseline, signed so that up is better.
-        operator: gives the color; None for schedules of several operators.
-    """
+    """One method in the plane of cost and gain."""
 
     label: str
-    cost: float
-    gain: Interval
-    operator: Operator | None = None
+    cost: float  # all its training and searching, in plain training runs; positive
+    gain: Interval  # paired difference of the metric to the baseline, signed so that up is better
+    operator: Operator | None = None  # gives the color; None for schedules of several operators
 
 
 def gain_figure(

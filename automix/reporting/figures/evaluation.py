@@ -31,19 +31,12 @@ from automix.reporting.tables import Direction, number_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityPanel:
-    """One reliability diagram; all sequences have one entry per bin of confidence.
+    """One reliability diagram; all sequences have one entry per bin of confidence."""
 
-    Attributes:
-        title: written above, such as "before temperature scaling: ECE 4.1%".
-        count: number of images in each bin.
-        accuracy: fraction of correct predictions in each bin, in [0, 1].
-        confidence: mean confidence in each bin, in [0, 1].
-    """
-
-    title: str
-    count: Sequence[float]
-    accuracy: Sequence[float]
-    confidence: Sequence[float]
+    title: str  # written above, such as "before temperature scaling: ECE 4.1%"
+    count: Sequence[float]  # number of images in each bin
+    accuracy: Sequence[float]  # fraction of correct predictions in each bin, in [0, 1]
+    confidence: Sequence[float]  # mean confidence in each bin, in [0, 1]
 
 
 def reliability_figure(
@@ -89,20 +82,12 @@ def _draw_counts(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heatmap:
-    """A table of numbers to be drawn as cells.
+    """A table of numbers to be drawn as cells."""
 
-    Attributes:
-        values: (R, C) finite numbers, row by row.
-        rows: R names, from top to bottom.
-        columns: C names, from left to right.
-        better: which way the numbers are better.
-        column_title: what the columns are.
-    """
-
-    values: Sequence[Sequence[float]]
-    rows: Sequence[str]
-    columns: Sequence[str]
-    better: Direction
+    values: Sequence[Sequence[float]]  # (R, C) finite numbers, row by row
+    rows: Sequence[str]  # R names, from top to bottom
+    columns: Sequence[str]  # C names, from left to right
+    better: Direction  # which way the numbers are better
     column_title: str = ""
 
     def __post_init__(self) -> None:
@@ -159,17 +144,11 @@ _NAMES_BESIDE_FROM = 6.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OcclusionLine:
-    """Accuracy over the fraction that is hidden.
+    """Accuracy over the fraction that is hidden."""
 
-    Attributes:
-        name: of the line, such as "random patches".
-        fractions: hidden, in [0, 1], ascending.
-        accuracies: in [0, 1], one for each.
-    """
-
-    name: str
-    fractions: Sequence[float]
-    accuracies: Sequence[float]
+    name: str  # of the line, such as "random patches"
+    fractions: Sequence[float]  # hidden, in [0, 1], ascending
+    accuracies: Sequence[float]  # in [0, 1], one for each
 
     def __post_init__(self) -> None:
         if len(self.fractions) != len(self.accuracies) or not self.fractions:

@@ -30,24 +30,16 @@ _NAMES_BESIDE_FROM = 6.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningCurve:
-    """Episode returns by rollout; all four sequences have one entry per rollout.
+    """Episode returns by rollout; all four sequences have one entry per rollout."""
 
-    Attributes:
-        episodes: number of episodes finished by the end of the rollout, increasing.
-        mean: mean return of the rollout's episodes.
-        low: their lower quartile.
-        high: their upper quartile.
-        best: highest return of any episode so far.
-        greedy: (episodes finished, return) of evaluations without exploration.
-        references: returns of other policies, by name; drawn as level lines.
-    """
-
-    episodes: tuple[int, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    best: tuple[float, ...]
+    episodes: tuple[int, ...]  # number of episodes finished by the end of the rollout, increasing
+    mean: tuple[float, ...]  # mean return of the rollout's episodes
+    low: tuple[float, ...]  # their lower quartile
+    high: tuple[float, ...]  # their upper quartile
+    best: tuple[float, ...]  # highest return of any episode so far
+    # (episodes finished, return) of evaluations without exploration.
     greedy: tuple[tuple[int, float], ...] = ()
+    # Returns of other policies, by name; drawn as level lines.
     references: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:

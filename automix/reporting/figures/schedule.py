@@ -42,16 +42,11 @@ _PANEL_INCHES = 3.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulePanel:
-    """The content of one pair of axes.
+    """The content of one pair of axes."""
 
-    Attributes:
-        title: written above; may be empty.
-        schedules: one schedule, or the same search with several seeds.
-        until: progress up to which the training run is decided; the rest stays blank. In [0, 1].
-    """
-
-    title: str
-    schedules: tuple[Schedule, ...]
+    title: str  # written above; may be empty
+    schedules: tuple[Schedule, ...]  # one schedule, or the same search with several seeds
+    # Progress up to which the training run is decided; the rest stays blank. In [0, 1].
     until: float = 1.0
 
     def __post_init__(self) -> None:
@@ -137,19 +132,12 @@ def _draw_stack(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorFractions:
-    """Mean fraction of the batches per operator over training.
+    """Mean fraction of the batches per operator over training."""
 
-    Attributes:
-        edges: (E + 1,) float64, increasing from 0: where any schedule changes, and the end.
-        fractions: (O, E) float64; each column sums to 1.
-        mixed_low: (E,) float64, lower quartile over schedules of the fraction that is mixed.
-        mixed_high: (E,) float64, upper quartile.
-    """
-
-    edges: Floats
-    fractions: Floats
-    mixed_low: Floats
-    mixed_high: Floats
+    edges: Floats  # (E + 1,) float64, increasing from 0: where any schedule changes, and the end
+    fractions: Floats  # (O, E) float64; each column sums to 1
+    mixed_low: Floats  # (E,) float64, lower quartile over schedules of the fraction that is mixed
+    mixed_high: Floats  # (E,) float64, upper quartile
 
 
 def fractions_over_training(
