@@ -24,8 +24,8 @@ _TEMPORARY = ".tmp"
 _MAGIC = b"AUTOMIX1"
 _HEADER = len(_MAGIC) + hashlib.sha256().digest_size
 _STEP_NAME = re.compile(r"step-(\d{9,})\.ckpt")
-# Raised by the restricted unpickler for content that `write_checkpoint` did not write.
-_UNPICKLING_ERRORS = (
+# Raised by the restricted unpickler for damaged or hostile content.
+UNPICKLING_ERRORS = (
     pickle.UnpicklingError,
     AttributeError,
     EOFError,
@@ -188,7 +188,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     del content
     try:
         state = torch.load(stream, map_location="cpu", weights_only=True)
-    except _UNPICKLING_ERRORS as error:
+    except UNPICKLING_ERRORS as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"{path}: expected tensors and values, got: {reason}") from None
     if not isinstance(state, dict):

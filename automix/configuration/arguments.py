@@ -107,6 +107,7 @@ def _config(model: type[ConfigType], typed: "TypedWords", file: Path | None) -> 
     if not isinstance(values, dict):
         # Says so in the same terms as everywhere.
         return model.from_mapping(values, source=str(file))
+    # Defaults are not put in: validation adds them last, where nothing else says otherwise.
     # A section within a section comes after it.
     for path, name in sorted(typed.sections.items(), key=lambda item: len(item[0])):
         section: type[Config] = model
@@ -127,10 +128,12 @@ def _validated(
         return model.from_plain(values)
     except ValidationError as error:
         problem = first_problem(error, model)
+    # Positions in lists are no part of a flag's name.
     path = tuple(part for part in problem.path if isinstance(part, str))
     if file is None or path in typed.paths:
         where = flag_name(path) if path else "command line"
         raise ConfigError(f"{where}: {problem.expectation}")
+    # A problem of a whole section, which file and flags have both written to, may be of either.
     is_shared = any(path == flag[: len(path)] for flag in typed.paths)
     raise ConfigError(f"{file}{' and flags' if is_shared else ''}: {problem}")
 
@@ -177,12 +180,7 @@ def flag_name(path: Sequence[str | int]) -> str:
 
 
 def read_words(argv: Sequence[str], model: type[BaseModel], *, command: str) -> TypedWords:
-    """Sort words into files and flags, and give each flag its values.
-
-    Args:
-        argv: words after the command.
-        model: its fields are the flags.
-        command: named in messages.
+    """Sort the words after a command into files and flags, which are the fields of ``model``.
 
     Raises:
         ConfigError: a flag is unknown, given twice or without a value.
@@ -209,17 +207,15 @@ def read_words(argv: Sequence[str], model: type[BaseModel], *, command: str) -> 
         if equals or bool not in flag.kinds:
             texts = [text] if equals else []
             # A list takes every word up to the next flag, and anything else one.
-            while (
-                not equals
-                and queue
-                and not queue[0].startswith("--")
-                and (flag.takes_many or not texts)
-            ):
+            # A single dash may begin a negative number.
+            limit = 0 if equals else len(queue) if flag.takes_many else 1
+            while queue and len(texts) < limit and not queue[0].startswith("--"):
                 texts.append(queue.popleft())
             value = _value(flag, texts)
         if flag.is_section:
             sections[flag.path] = str(value)
             continue
+        # Nested as a file would be: `--task.trainer.epochs` is a value in `trainer` in `task`.
         target = values
         for key in flag.path[:-1]:
             target = target.setdefault(key, {})
@@ -234,12 +230,14 @@ def _flags(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[tuple[str, 
         is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
         kinds = [Path] if is_section else alternatives(kind)
         yield flag_name(path), _Flag(path=path, kinds=kinds, is_section=is_section)
+        # Tested again for mypy, which does not carry the test over from `is_section`.
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _flags(kind, path)
 
 
 def _find(name: str, flags: Mapping[str, _Flag], command: str) -> tuple[_Flag, bool]:
     """Return the flag of that name, and whether it says no, as ``--task.data.no-download``."""
+    # Underscores, as files have them, are as good as hyphens.
     spelled = name.replace("_", "-")
     if spelled in flags:
         return flags[spelled], False
@@ -247,12 +245,9 @@ def _find(name: str, flags: Mapping[str, _Flag], command: str) -> tuple[_Flag, b
     positive = flags.get(f"--{section}.{last.removeprefix('no-')}".replace("--.", "--"))
     if last.startswith("no-") and positive and bool in positive.kinds:
         return positive, True
-    here, everywhere = dict[str, str](), dict[str, str]()
-    for flag in flags:
-        other, _, end = flag.removeprefix("--").rpartition(".")
-        everywhere[end] = flag
-        if other == section:
-            here[end] = flag
+    everywhere = {flag.removeprefix("--").rpartition(".")[2]: flag for flag in flags}
+    beside = [flag for flag in flags if flag.removeprefix("--").rpartition(".")[0] == section]
+    here = {flag.removeprefix("--").rpartition(".")[2]: flag for flag in beside}
     if message := outdated(last.replace("-", "_"), [end.replace("-", "_") for end in here]):
         raise ConfigError(f"{spelled}: {message.replace('_', '-')}")
     # By the last part, its own section first: a long section makes all of its flags alike.

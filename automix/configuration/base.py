@@ -156,6 +156,7 @@ def read_section(path: Path, section: type[Config]) -> object:
 
 def _filled(values: dict[Any, Any], model: type[BaseModel], folder: Path) -> dict[Any, Any]:
     filled = dict(values)
+    # Sections within sections too, each relative to the file that names it.
     for name, section in sections_of(model):
         value = filled.get(name)
         if isinstance(value, str) and value.endswith((".yaml", ".yml")):
@@ -164,8 +165,6 @@ def _filled(values: dict[Any, Any], model: type[BaseModel], folder: Path) -> dic
             filled[name] = _filled(value, section, folder)
     return filled
 
-
-# Messages.
 
 # pydantic's phrases where there are better ones, or where they name Python's types.
 _EXPECTED = {
@@ -208,19 +207,14 @@ def did_you_mean(wrong: object, names: Iterable[str]) -> str:
 
 
 def outdated(name: object, names: Sequence[str]) -> str | None:
-    """Return the expectation of a key or value of version 0.1; None for any other.
-
-    Args:
-        name: a key or value that is none of ``names``.
-        names: the keys or values that there are now.
-    """
+    """Return the expectation of a key or value of version 0.1 that is none of ``names`` now."""
     if not isinstance(name, str):
         return None
     if name in REMOVED:
         return f"expected no such key (removed, see CHANGELOG.md), got {name!r}"
-    if (new := RENAMED.get(name)) is None or new not in names:
-        return None
-    return f"expected its new name {new}, got the old one"
+    # The new name may belong to another section: then it would be no help here.
+    new = RENAMED.get(name)
+    return f"expected its new name {new}, got the old one" if new in names else None
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
@@ -380,6 +374,7 @@ def to_yaml(values: object) -> str:
 def scalar_of(text: str) -> int | float | bool | str | None:
     """Return ``text`` as a scalar of a YAML file is read."""
     loader: Any = _PlainLoader("")
+    # Not by parsing a document: text such as "a: b" or "[1" is one scalar on the command line.
     node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
     try:
         value: int | float | bool | str | None = loader.construct_object(node)
@@ -403,6 +398,7 @@ class _PlainLoader(yaml.SafeLoader):
         self._level = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # Refused as the parser reads, before anything is built: a bomb never unfolds.
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             self._refuse("an anchor or alias; write the value out", event.start_mark)

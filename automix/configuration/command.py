@@ -10,45 +10,33 @@ _NO_FIELDS = "automix.configuration.base:Config"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """Arguments, code and output of a command; `pkgutil.resolve_name` reads ``module:name``.
+    """Arguments, code and output of a command; `pkgutil.resolve_name` reads ``module:name``."""
 
-    Attributes:
-        name: the word or words after ``automix``.
-        summary: its line in ``automix --help``; empty for commands listed by their group only.
-        description: first paragraph of its own help; empty: the docstring of ``config``.
-        handler: does what the parsed arguments say and yields lines to print; None for a group
-            of commands, such as ``schedule``, and for experiments that only sweeps run.
-        config: fields that a file or flags may set.
-        flags: fields that only flags may set.
-        positionals: description of each required argument, by name.
-        takes_file: whether a configuration file may follow them.
-        instead: flags that replace them, and whether a file may follow even so.
-        run: runs or resumes the experiment: ``(config, output)`` to its result.
-        predict_cost: measures a few steps: ``config`` to a `CostEstimate`, or several by name.
-        summarize: ``result`` to the text that is printed.
-        artifact: file in the run folder that is named after it.
-        identify: ``config`` to a hash of it and of the schedule files that it names, which are
-            checked; not empty where the experiment can be a cell of a sweep.
-        cell_config: configuration of a cell where it is not ``config``.
-        measures: numbers of the result that the table of a sweep shows unless the sweep says:
-            fields of `MeasureConfig` by name.
-    """
-
-    name: str
+    name: str  # the word or words after ``automix``
+    # Its line in ``automix --help``; empty for commands listed by their group only.
     summary: str = ""
-    description: str = ""
+    description: str = ""  # first paragraph of its own help; empty: the docstring of ``config``
+    # Does what the parsed arguments say and yields lines to print; None for a group of commands,
+    # such as ``schedule``, and for experiments that only sweeps run.
     handler: Callable[["Command", Any], Iterator[str]] | None = None
-    config: str = _NO_FIELDS
-    flags: str = _NO_FIELDS
+    config: str = _NO_FIELDS  # fields that a file or flags may set
+    flags: str = _NO_FIELDS  # fields that only flags may set
+    # Description of each required argument, by name.
     positionals: Mapping[str, str] = field(default_factory=dict)
-    takes_file: bool = False
+    takes_file: bool = False  # whether a configuration file may follow them
+    # Flags that replace them, and whether a file may follow even so.
     instead: Mapping[str, bool] = field(default_factory=dict)
-    run: str = ""
+    run: str = ""  # runs or resumes the experiment: ``(config, output)`` to its result
+    # Measures a few steps: ``config`` to a `CostEstimate`, or several by name.
     predict_cost: str = ""
-    summarize: str = ""
-    artifact: str = "result.json"
+    summarize: str = ""  # ``result`` to the text that is printed
+    artifact: str = "result.json"  # file in the run folder that is named after it
+    # ``config`` to a hash of it and of the schedule files that it names, which are checked; not
+    # empty where the experiment can be a cell of a sweep.
     identify: str = ""
-    cell_config: str = ""
+    cell_config: str = ""  # configuration of a cell where it is not ``config``
+    # Numbers of the result that the table of a sweep shows unless the sweep says: fields of
+    # `MeasureConfig` by name.
     measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property

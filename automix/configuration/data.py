@@ -19,6 +19,9 @@ DEFAULT_CROP_RATIO = (3 / 4, 4 / 3)
 Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
 AreaFraction = Annotated[float, Field(gt=0, le=1)]
 AspectRatio = Annotated[float, Field(gt=0)]
+Pair = tuple[float, float]
+Size = int | float
+# A fraction of each class, or a number of images per class.
 PartSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
 
 
@@ -94,9 +97,7 @@ class AugmentConfig(Config):
     # ignored: it is a mistake, and it would make two equal runs look different.
     @field_validator("resized_crop_scale")
     @classmethod
-    def _crops_once(
-        cls, scale: tuple[float, float] | None, info: ValidationInfo
-    ) -> tuple[float, float] | None:
+    def _crops_once(cls, scale: Pair | None, info: ValidationInfo) -> Pair | None:
         if scale is not None and info.data.get("crop_padding"):
             raise ValueError(
                 f"expected nothing where crop_padding is above 0, got {_pair(scale)}: two crops "
@@ -106,11 +107,10 @@ class AugmentConfig(Config):
 
     @field_validator("resized_crop_ratio")
     @classmethod
-    def _ratio_has_effect(
-        cls, ratio: tuple[float, float], info: ValidationInfo
-    ) -> tuple[float, float]:
-        is_preset = ratio == DEFAULT_CROP_RATIO
-        if not is_preset and info.data.get("resized_crop_scale", ()) is None:
+    def _ratio_has_effect(cls, ratio: Pair, info: ValidationInfo) -> Pair:
+        # The empty tuple stands for a scale that is itself wrong.
+        has_scale = info.data.get("resized_crop_scale", ()) is not None
+        if ratio != DEFAULT_CROP_RATIO and not has_scale:
             raise ValueError(
                 f"expected nothing where resized_crop_scale is not given, got {_pair(ratio)}"
             )
@@ -205,7 +205,7 @@ class DataConfig(Config):
             return self.cache.expanduser()
         return platformdirs.user_cache_path("automix") / "data"
 
-    def part_sizes(self, *, has_val: bool) -> tuple[int | float, int | float]:
+    def part_sizes(self, *, has_val: bool) -> tuple[Size, Size]:
         """Return the sizes of (reward, selection), with defaults filled in."""
         # val/ has no other use, so that the two divide it; train/ is mostly for training.
         preset = _DEFAULT_FRACTION_OF_VAL if has_val else _DEFAULT_FRACTION
@@ -215,7 +215,7 @@ class DataConfig(Config):
         )
 
     @property
-    def test_part_size(self) -> int | float:
+    def test_part_size(self) -> Size:
         """Return the size of a test split that is cut from the only images there are."""
         return _DEFAULT_FRACTION if self.test_size is None else self.test_size
 
@@ -271,7 +271,7 @@ class DataConfig(Config):
 
     @field_validator("reward_size", "selection_size", "test_size")
     @classmethod
-    def _fraction_or_count(cls, size: int | float | None) -> int | float | None:
+    def _fraction_or_count(cls, size: Size | None) -> Size | None:
         # YAML reads 20.0 as a float; 1.0 is one image per class, not all of them.
         if isinstance(size, float) and size >= 1:
             if not size.is_integer():
@@ -281,9 +281,7 @@ class DataConfig(Config):
 
     @field_validator("test_size")
     @classmethod
-    def _test_size_has_effect(
-        cls, size: int | float | None, info: ValidationInfo
-    ) -> int | float | None:
+    def _test_size_has_effect(cls, size: Size | None, info: ValidationInfo) -> Size | None:
         source = info.data.get("source")
         if size is not None and source is not None and source is not DataSource.DIGITS:
             raise ValueError(
@@ -292,11 +290,11 @@ class DataConfig(Config):
         return size
 
 
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+def _ascending(pair: Pair) -> Pair:
     if pair[0] > pair[1]:
         raise ValueError(f"expected the smaller number first, got {_pair(pair)}")
     return pair
 
 
-def _pair(values: tuple[float, float]) -> str:
+def _pair(values: Pair) -> str:
     return f"[{values[0]:g}, {values[1]:g}]"

@@ -90,10 +90,9 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _width_has_an_effect(self) -> "ModelConfig":
-        scalable = self.name == SMALL_CNN or any(
-            pattern.fullmatch(self.name) for pattern in (RESNET, PREACT_RESNET)
-        )
-        if self.width is not None and not scalable:
+        # Names of wide ResNets and ResNeXts hold their width; libraries have no such option.
+        scalable = RESNET.fullmatch(self.name) or PREACT_RESNET.fullmatch(self.name)
+        if self.width is not None and not scalable and self.name != SMALL_CNN:
             raise ValueError(f"expected no width with {self.name!r}, got {self.width}")
         return self
 
@@ -134,6 +133,7 @@ class SaliencyConfig(Config):
             raise ValueError(f"expected no layer with {self.source}, got {self.layer!r}")
         if self.source is not SaliencyKind.REDUCED_GRADIENT and self.scale is not None:
             raise ValueError(f"expected no scale with {self.source}, got {self.scale}")
+        # Without a network there are no statistics, and nothing that is worth keeping.
         if self.source is SaliencyKind.SPECTRAL_RESIDUAL:
             if self.refresh_every > 1:
                 raise ValueError(
@@ -258,6 +258,7 @@ class TrainerConfig(Config):
         cls, milestones: tuple[float, ...] | None, info: ValidationInfo
     ) -> tuple[float, ...] | None:
         schedule = info.data.get("learning_rate_schedule")
+        # No default: where the rate drops is a choice of the experiment.
         if schedule == "multi_step" and milestones is None:
             raise ValueError("expected fractions such as [0.5, 0.75], got none")
         if milestones is None or schedule is None:

@@ -91,12 +91,9 @@ def report_classifier(
 ) -> ClassifierReport:
     """Score predictions, before and after temperature scaling fitted on other images.
 
-    Args:
-        logits_NK: (N, K) floating, of the images to report on.
-        labels_N: (N,) integer class numbers.
-        validation_logits: (M, K), of images that the network was neither trained nor is reported
-            on; a temperature fitted on the reported images would flatter the result.
-        validation_labels: (M,) integer class numbers.
+    Logits are (N, K) floating, labels (N,) integer class numbers. The validation images are ones
+    that the network was neither trained nor is reported on: a temperature fitted on the reported
+    images would flatter the result.
 
     Raises:
         TypeError: labels are soft targets.
@@ -128,16 +125,13 @@ def score_probabilities(logits_NK: Tensor, labels_N: Tensor) -> ProbabilityScore
     """Return every score of the predicted probabilities, on the host."""
     bins = reliability(logits_NK, labels_N)
     rows = torch.stack((bins.count, bins.accuracy, bins.confidence)).tolist()
-    metrics = (nll, brier, ece, adaptive_ece)
-    scores = torch.stack([metric(logits_NK, labels_N) for metric in metrics]).tolist()
+    count, accuracies, confidences = map(tuple, rows)
     return ProbabilityScores(
-        nll=scores[0],
-        brier=scores[1],
-        ece=scores[2],
-        adaptive_ece=scores[3],
-        diagram=ReliabilityDiagram(
-            count=tuple(rows[0]), accuracy=tuple(rows[1]), confidence=tuple(rows[2])
-        ),
+        nll=nll(logits_NK, labels_N).item(),
+        brier=brier(logits_NK, labels_N).item(),
+        ece=ece(logits_NK, labels_N).item(),
+        adaptive_ece=adaptive_ece(logits_NK, labels_N).item(),
+        diagram=ReliabilityDiagram(count=count, accuracy=accuracies, confidence=confidences),
     )
 
 
@@ -146,12 +140,8 @@ def group_accuracy(
 ) -> GroupAccuracy:
     """Return the accuracy within each group.
 
-    Args:
-        logits_NK: (N, K) floating.
-        labels_N: (N,) integer class numbers.
-        groups: (N,) integer group of each image in [0, ``num_groups``); the labels themselves
-            give the accuracy of each class.
-        num_groups: number of groups, at least 1.
+    ``groups`` are (N,) integers in [0, ``num_groups``), one for each image; the labels themselves
+    give the accuracy of each class.
 
     Raises:
         ValueError: the shapes do not fit, or there is no image.

@@ -71,24 +71,21 @@ class EvaluationImages:
     def batches(self) -> Iterator[ImageBatch]:
         """Yield all images in order."""
         for start in range(0, len(self), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            rows = (self.images[part], self.labels[part], self.indices[part])
+            part = self.part(start, start + self.batch_size)
+            rows = (part.images, part.labels, part.indices)
             yield ImageBatch(*(row.to(self.device) for row in rows))
 
     def part(self, start: int, stop: int) -> "EvaluationImages":
         """Return the images from position ``start`` to before ``stop``, without a copy."""
-        rows = slice(start, stop)
-        return replace(
-            self, images=self.images[rows], labels=self.labels[rows], indices=self.indices[rows]
-        )
+        return self._rows(slice(start, stop))
 
     def subset(self, positions_M: Tensor) -> "EvaluationImages":
         """Return a copy of the images at positions, (M,) int64, which keep their numbers."""
+        return self._rows(positions_M)
+
+    def _rows(self, rows: slice | Tensor) -> "EvaluationImages":
         return replace(
-            self,
-            images=self.images[positions_M],
-            labels=self.labels[positions_M],
-            indices=self.indices[positions_M],
+            self, images=self.images[rows], labels=self.labels[rows], indices=self.indices[rows]
         )
 
 

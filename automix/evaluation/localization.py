@@ -35,13 +35,8 @@ def class_activation_maps(
     layer is followed by global average pooling and one linear map, that is CAM
     (https://arxiv.org/abs/1512.04150); elsewhere it is Grad-CAM without its ReLU
     (https://arxiv.org/abs/1610.02391). Maps are resized bicubically and scaled per image; an
-    image whose map is constant gets zeros. The model is left as it was.
-
-    Args:
-        model: takes ``images_BCHW``.
-        images_BCHW: input of the network, normalized.
-        classes_B: (B,) int64, usually the predicted classes.
-        layer: a module of the model whose output is (B, C, h, w).
+    image whose map is constant gets zeros. The model, which takes normalized images, is left as it
+    was; ``classes_B`` are usually the predicted ones, and the output of the layer is (B, C, h, w).
 
     Raises:
         ValueError: the layer does not run, or its output is not four-dimensional.
@@ -111,11 +106,8 @@ def best_overlaps(
 
     Every connected region above the threshold gives a box; any of them and any true box count
     (the second version of https://arxiv.org/abs/2007.04178; the first takes one region only).
-
-    Args:
-        maps_NHW: in [0, 1].
-        boxes: for each image its true boxes, (M, 4), at least one.
-        num_thresholds: evenly spaced from 0, exclusive of 1.
+    Maps are in [0, 1]; ``boxes`` are for each image its true ones, (M, 4), at least one. Thresholds
+    are evenly spaced from 0, exclusive of 1.
 
     Raises:
         ValueError: there is no image, or numbers of maps and boxes differ.

@@ -16,9 +16,6 @@ def holm(p_values: ArrayLike) -> Floats:
     Rejecting every hypothesis whose corrected value is at most alpha keeps the probability of any
     false rejection at alpha, whatever the dependence between the comparisons.
 
-    Args:
-        p_values: (num_comparisons,) in [0, 1].
-
     Raises:
         ValueError: a value is not in [0, 1], or the array is not one-dimensional.
     """
@@ -41,13 +38,8 @@ def paired_p_value(
 
     Under the null hypothesis each difference is as likely as its negative. Exact when all 2^n sign
     patterns are at most ``num_permutations``; otherwise patterns are drawn and the observed one
-    counts as one of them, so the value is never 0.
-
-    Args:
-        a: (num_runs,) finite.
-        b: (num_runs,) finite; row i used the same seed as row i of ``a``.
-        num_permutations: largest number of sign patterns.
-        seed: seed of the drawn patterns.
+    counts as one of them, so the value is never 0. Entry i of ``a`` and of ``b``, (num_runs,), used
+    the same seed; ``seed`` is that of the drawn patterns.
 
     Raises:
         ValueError: the arrays are not one row of at least two finite values of equal number.

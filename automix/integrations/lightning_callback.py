@@ -54,6 +54,7 @@ class ScheduledMixCallback(Callback):
         super().__init__()
         self._schedule = schedule
         self._total_steps = total_steps
+        # For `on_train_start`: number of steps, module and rank are known only then.
         self._options = {
             "num_classes": num_classes,
             "saliency": saliency,
@@ -106,6 +107,7 @@ class ScheduledMixCallback(Callback):
 
 
 def _micro_batches(trainer: Trainer) -> int:
+    # Lightning counts optimizer steps in max_steps and micro-batches in an epoch; -1 is no limit.
     if trainer.max_steps >= 0:
         return trainer.max_steps * trainer.accumulate_grad_batches
     if trainer.max_epochs is None or trainer.max_epochs < 0:

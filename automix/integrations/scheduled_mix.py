@@ -102,6 +102,7 @@ class ScheduledMix:
         self._saliency = saliency or input_gradient
         self._label_smoothing = label_smoothing
         self._key = seed, rank
+        # The batch before, for RecursiveMix; part of the state, as it cannot be drawn again.
         self._previous: MixedBatch | None = None
 
     def __call__(self, images_BCHW: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,10 +126,6 @@ class ScheduledMix:
         For a loss that is not linear in the target, take ``own_targets``, ``partner_targets`` and
         ``lam`` to `automix.training.metrics.interpolated_loss`. (Co-Mixup has more than two
         parents: its ``partner_targets`` are None.)
-
-        Args:
-            images_BCHW: as in a call.
-            targets: as in a call.
         """
         # A loop may run longer than it said: the last decision then holds.
         progress = min(self.step / self._total_steps, 1.0)
@@ -175,6 +172,7 @@ class ScheduledMix:
         self._previous = None if previous is None else batch_from_tensors(previous)
 
     def _previous_on(self, device: torch.device) -> MixedBatch | None:
+        # A checkpoint is loaded before the loop has shown which device its batches are on.
         batch = self._previous
         if batch is None or batch.images.device == device:
             return batch

@@ -28,9 +28,6 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
         >>> images, targets = transform(torch.rand(8, 3, 32, 32), torch.arange(8))
         >>> images.shape, targets.shape
         (torch.Size([8, 3, 32, 32]), torch.Size([8, 10]))
-
-    Attributes:
-        num_classes: K; None where labels are (B, K) already.
     """
 
     def __init__(
@@ -46,7 +43,7 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
 
         Args:
             operator: its name.
-            num_classes: K.
+            num_classes: K; None where labels are (B, K) already.
             strength: the operator's one knob; its default where None.
             seed: names the draws.
             rank: number of this process among those that train together.
@@ -76,6 +73,8 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
         Args:
             inputs: images (B, C, H, W) floating point, and labels (B,) int64 or (B, K).
         """
+        # As v2.MixUp takes them: ``transform(images, labels)`` or one ``(images, labels)``, which a
+        # loader's default collate function makes a list.
         batch = inputs if len(inputs) > 1 else inputs[0]
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             got = type(batch).__name__

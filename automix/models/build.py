@@ -29,6 +29,7 @@ from automix.configuration.task import (
     ModelConfig,
 )
 from automix.errors import CheckpointError, ConfigError, MissingExtraError
+from automix.files import UNPICKLING_ERRORS
 from automix.models.networks import preact_resnet, resnet, resnext, small_cnn, wide_resnet
 from automix.random_streams import restored_generators
 
@@ -36,16 +37,6 @@ from automix.random_streams import restored_generators
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 # Where training scripts put the network among other things.
 _NESTED_UNDER = ("model", "state_dict")
-# What the restricted unpickler raises for damaged or hostile content.
-_UNPICKLING_ERRORS = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 # The heads that GoogLeNet and Inception have for training from scratch.
 _PARTS_LEFT_OUT = ("aux1.", "aux2.", "AuxLogits.")
 _WITHOUT_DRAWS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -96,12 +87,7 @@ def build_model(
 
 
 def reinitialize_(
-    model: nn.Module,
-    config: ModelConfig,
-    *,
-    num_classes: int,
-    channels: int,
-    generator: Generator,
+    model: nn.Module, config: ModelConfig, *, num_classes: int, channels: int, generator: Generator
 ) -> None:
     """Give ``model`` the values that `build_model` would give it, in place, on its device.
 
@@ -141,15 +127,14 @@ def _torchvision_model(
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise _unknown("torchvision", name, names)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if name in _WITH_AUXILIARY_HEADS:
-        options = {"aux_logits": False, "init_weights": True}
-    model: nn.Module = torchvision.models.get_model(
-        name, weights=None, num_classes=num_classes, **options
-    )
+        options |= {"aux_logits": False, "init_weights": True}
+    model: nn.Module = torchvision.models.get_model(name, **options)
     if channels != 3:
         _replace_first_convolution(model, channels)
     if is_pretrained:
+        # Not by `get_model`, which insists on the 1000 classes of the weights.
         weights = torchvision_weights(name)
         copy_weights_(model, weights, source=f"the pretrained torchvision/{name}")
     return model
@@ -204,10 +189,8 @@ def _unknown(library: str, name: str, names: list[str]) -> ConfigError:
 def load_weights_(model: nn.Module, path: Path) -> None:
     """Copy the tensors of a file into ``model``; a head of another number of classes stays.
 
-    Args:
-        model: any module; its last layer is taken for the head.
-        path: a safetensors file, or one of `torch.save` with a mapping of names to tensors (also
-            under the key model or state_dict). It is read without running any code in it.
+    The file is of safetensors, or of `torch.save` with a mapping of names to tensors (also under
+    the key model or state_dict). It is read without running any code in it.
 
     Raises:
         CheckpointError: the file cannot be read, or a tensor is missing, unknown or of another
@@ -218,12 +201,7 @@ def load_weights_(model: nn.Module, path: Path) -> None:
 
 @torch.no_grad()
 def copy_weights_(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy named tensors into ``model``; a head of another number of classes stays.
-
-    Args:
-        model: any module; its last layer is taken for the head.
-        weights: a tensor for each name in the state of ``model``.
-        source: named in errors.
+    """Copy named tensors into ``model``; its last layer stays if it has another number of classes.
 
     Raises:
         CheckpointError: a tensor is missing, unknown or of another shape; nothing is copied.
@@ -261,7 +239,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
-    except (safetensors.SafetensorError, *_UNPICKLING_ERRORS):
+    except (safetensors.SafetensorError, *UNPICKLING_ERRORS):
         raise CheckpointError(
             f"{path}: expected a safetensors file or a PyTorch file of tensors, got another kind"
         ) from None
@@ -318,10 +296,7 @@ def initialize_(module: nn.Module, generator: Generator) -> None:
     Convolutions: Kaiming normal, fan out, zero bias (https://arxiv.org/abs/1502.01852). Linear:
     uniform within 1 / sqrt(inputs), weight and bias. Normalization: scale 1, shift 0, running
     statistics reset. Any other module: its own ``reset_parameters``.
-
-    Args:
-        module: any module; storage, dtype, device and memory format of its tensors stay.
-        generator: advanced; the global generators are not.
+    Storage, dtype, device and memory format of the tensors stay. Only ``generator`` is advanced.
 
     Raises:
         TypeError: a parameter belongs to a module without ``reset_parameters``, such as the

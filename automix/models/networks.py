@@ -174,6 +174,7 @@ def with_head(
 ) -> nn.Sequential:
     """Append a global average pool and a linear classifier to named parts."""
     parts["pool"] = GlobalAveragePool()
+    # Last in the order of parameters: that is how `copy_weights_` recognizes the head.
     parts["head"] = nn.Linear(channels, num_classes)
     return nn.Sequential(parts)
 

@@ -7,21 +7,22 @@ The two settings that exist only as Matplotlib's global parameters are put back 
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from html import escape
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from automix.reporting.palette import LIGHT, Theme
+from automix.reporting.palette import Theme
 
 WIDE: Final = 8.5
 """Width in inches of a figure for a page column or a slide."""
@@ -42,17 +43,30 @@ INLINE: Final = Theme(
 _VARIABLES: Final = {color: f"var(--{name})" for name, color in asdict(INLINE).items()}
 
 
-class FigureFunction(Protocol):
-    """Draws one figure for a given width and theme; a `functools.partial` of ours is one."""
-
-    def __call__(self, *, width: float, theme: Theme) -> Figure:
-        """Return a figure ``width`` inches wide in the inks of ``theme``."""
-        ...
+FigureFunction = Callable[..., Figure]
+"""Takes ``width`` in inches and ``theme``; a figure function with its data, by `partial`."""
 
 
 def new_figure(*, width: float, height: float, theme: Theme, dpi: float = 100.0) -> Figure:
     """Return an empty figure of ``width`` by ``height`` inches."""
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor=theme.surface)
+
+
+def new_axes(
+    *,
+    width: float,
+    height: float,
+    theme: Theme,
+    grid: Literal["x", "y", "both"] | None = None,
+    x: str = "",
+    y: str = "",
+) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes, styled and labeled."""
+    figure = new_figure(width=width, height=height, theme=theme)
+    axes = figure.add_subplot()
+    style_axes(axes, theme, grid=grid)
+    label_axes(axes, theme, x=x, y=y)
+    return figure, axes
 
 
 def style_axes(axes: Axes, theme: Theme, *, grid: Literal["x", "y", "both"] | None = None) -> None:
@@ -82,13 +96,10 @@ def label_axes(
         axes.set_title(plain(title), loc="left", color=theme.ink, **style)
 
 
-def percent_axis(
-    axes: Axes, name: str, *, ticks: Sequence[float] = (0, 0.25, 0.5, 0.75, 1)
-) -> None:
-    """Show axis ``name`` ("x" or "y") of fractions in [0, 1] as percentages."""
-    axis = axes.xaxis if name == "x" else axes.yaxis
+def percent_axis(axis: Axis) -> None:
+    """Show fractions in [0, 1] as percentages."""
     axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    axis.set_ticks(list(ticks))
+    axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
 
 
 def write_beside(
@@ -146,12 +157,8 @@ def inline_svg(figure: Figure, *, identifier: str, description: str) -> str:
     """Return the picture as an ``<svg>`` element for a page; the same figure gives the same text.
 
     Its text stays text, in the page's font; inks of the `INLINE` theme become the page's CSS
-    variables; nothing in it refers outside it.
-
-    Args:
-        figure: drawn with the `INLINE` theme.
-        identifier: letters, digits and hyphens; distinct for each picture of a page.
-        description: text for those who cannot see the picture.
+    variables; nothing in it refers outside it. ``identifier``, of letters, digits and hyphens, is
+    distinct for each picture of a page.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", identifier):
         raise ValueError(f"expected letters, digits and hyphens, got {identifier!r}")
@@ -197,8 +204,3 @@ def _quiet_about_glyphs() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         yield
-
-
-def light_png(draw: FigureFunction, *, width: float = WIDE) -> bytes:
-    """Return a figure as PNG in the light theme."""
-    return png_bytes(draw(width=width, theme=LIGHT))

@@ -18,7 +18,7 @@ import torch
 from markupsafe import Markup
 from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
 from automix.files import write_bytes, write_text
@@ -76,13 +76,7 @@ class ContactSheet:
 def contact_sheet(
     mixed: MixedBatch, originals: Originals, *, decision: Decision, max_rows: int = 8
 ) -> ContactSheet:
-    """Return the sheet of a mixed batch; columns without any picture are left out.
-
-    Args:
-        mixed: output of the operator.
-        originals: its input.
-        decision: the operator and its strength, for the title.
-        max_rows: number of images to show, from the first.
+    """Return the sheet of the first images of a mixed batch, without columns that are all empty.
 
     Raises:
         ValueError: shapes or class names that do not belong together, or pixels outside [0, 1].
@@ -106,7 +100,7 @@ def contact_sheet(
     value = f"{decision.strength:g}"
     return ContactSheet(
         name=decision.operator.value,
-        title=OPERATOR_FACTS[decision.operator].label + (f" {value}" if has_strength else ""),
+        title=f"{facts.label} {value}" if has_strength else facts.label,
         note=facts.summary,
         strength=f"strength {value}: {facts.strength.meaning}" if has_strength else "",
         rows=tuple(
@@ -117,8 +111,7 @@ def contact_sheet(
 
 
 def _row(mixed: MixedBatch, originals: Originals, index: int) -> ContactRow:
-    partner = int(mixed.partner[index])
-    names = originals.class_names
+    partner, names = int(mixed.partner[index]), originals.class_names
     if mixed.partner_targets is None:  # one of several parents, all in this batch
         partner_target = mixed.own_targets[partner]
     else:
@@ -131,15 +124,11 @@ def _row(mixed: MixedBatch, originals: Originals, index: int) -> ContactRow:
     image_b = (originals.images if originals.partners is None else originals.partners)[partner]
     lam = float(mixed.lam[index])
     mask = None if mixed.mask is None else mask_map(mixed.mask[index, 0])
+    caption_a = _class_text(mixed.own_targets[index], names)
+    caption_b = _class_text(partner_target, names)
     tiles = (
-        Tile(
-            kind="image A",
-            caption=_class_text(mixed.own_targets[index], names),
-            pixels=photograph(originals.images[index]),
-        ),
-        Tile(
-            kind="image B", caption=_class_text(partner_target, names), pixels=photograph(image_b)
-        ),
+        Tile(kind="image A", caption=caption_a, pixels=photograph(originals.images[index])),
+        Tile(kind="image B", caption=caption_b, pixels=photograph(image_b)),
         Tile(kind="saliency A", caption="", pixels=saliency_a),
         Tile(kind="saliency B", caption="", pixels=saliency_b),
         Tile(kind="mask", caption="", pixels=mask),
@@ -169,19 +158,12 @@ def label_text(target_K: Tensor, class_names: Sequence[str]) -> str:
 
 
 def write_contact_sheets(folder: Path, sheets: Sequence[ContactSheet], *, title: str) -> Path:
-    """Write each sheet as PNG and HTML, and all of them as one page; each file stands alone.
+    """Write each sheet as PNG and HTML, and all of them as one page, which is returned.
 
-    Args:
-        folder: is made if missing; files of the same names are replaced.
-        sheets: with distinct names.
-        title: heading of the page of all sheets.
-
-    Returns:
-        The page of all sheets.
+    Each file stands alone. The folder is made if missing; files of the same names are replaced.
 
     Raises:
         ValueError: two sheets of the same name.
-        OSError: the folder cannot be written.
     """
     names = [sheet.name for sheet in sheets]
     if len(set(names)) != len(names):
@@ -195,21 +177,14 @@ def write_contact_sheets(folder: Path, sheets: Sequence[ContactSheet], *, title:
 
 
 def _page(title: str, sheets: Sequence[ContactSheet], *, heading: str) -> Markup:
-    return render(
-        "contact_sheets",
-        title=title,
-        sheets=sheets,
-        heading=heading,
-        sheet_html=contact_sheet_html,
-    )
+    values = {"title": title, "sheets": sheets, "heading": heading}
+    return render("contact_sheets", sheet_html=contact_sheet_html, **values)
 
 
 def contact_sheet_html(sheet: ContactSheet, *, heading: str = "h3") -> Markup:
     """Return the sheet as a section; its pictures are inside the text.
 
-    Args:
-        sheet: the rows to show.
-        heading: the element of its title; empty where the page already has that title.
+    ``heading`` is the element of its title; empty where the page already has that title.
     """
     rows = [(row, [_tile_values(tile) for tile in row.tiles]) for row in sheet.rows]
     return render("contact_sheet", sheet=sheet, heading=heading, rows=rows)
@@ -277,7 +252,11 @@ def contact_sheet_pixels(sheet: ContactSheet) -> Pixels:
             left = _MARGIN + column * across
             if picture is not None:
                 image.paste(Image.fromarray(picture), (left, top))
-                _draw_frame(draw, tile, (left, top), picture)
+                if color := _FRAMES.get(tile.kind):
+                    # The color of the parent around its image, outside its pixels.
+                    right, bottom = left + picture.shape[1] - 1, top + picture.shape[0] - 1
+                    box = (left - _FRAME, top - _FRAME, right + _FRAME, bottom + _FRAME)
+                    draw.rectangle(box, outline=color, width=_FRAME)
             _write(draw, (left, top + tile_height + 3), tile.caption, width=tile_width)
         corner = (_MARGIN + tiles_width, top + tile_height + _LINE + 3)
         _draw_label(draw, row, corner, tile_width)
@@ -290,16 +269,6 @@ def _enlarged_pictures(sheet: ContactSheet) -> list[list[Pixels | None]]:
     longest = max(max(pixels.shape) for row in rows for pixels in row if pixels is not None)
     side = _SMALL_SIDE if longest <= _SMALL_SIDE else _LARGE_SIDE
     return [[None if pixels is None else enlarged(pixels, side) for pixels in row] for row in rows]
-
-
-def _draw_frame(
-    draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], picture: Pixels
-) -> None:
-    """Draw the color of the parent around its image, outside its pixels."""
-    if color := _FRAMES.get(tile.kind):
-        (left, top), (height, width) = corner, picture.shape[:2]
-        box = (left - _FRAME, top - _FRAME, left + width + _FRAME - 1, top + height + _FRAME - 1)
-        draw.rectangle(box, outline=color, width=_FRAME)
 
 
 def _draw_label(
@@ -348,11 +317,9 @@ def _font(size: int, *, is_bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def photograph(image_CHW: Tensor) -> Pixels:
-    """Return an image as pixels.
+    """Return as pixels an image of (1 | 3 | 4, H, W) uint8, or floating point in [0, 1].
 
-    Args:
-        image_CHW: (1 | 3 | 4, H, W), uint8, or floating point in [0, 1]; a fourth channel is left
-            out.
+    A fourth channel is left out.
 
     Raises:
         ValueError: another number of channels, or values outside [0, 1].
@@ -385,17 +352,12 @@ def heat_map(saliency_HW: Tensor) -> Pixels:
 def mask_map(mask_HW: Tensor) -> Pixels:
     """Return a mask of partner weights as a blend from the first to the second parent's color."""
     weight = mask_HW.detach().float().cpu().numpy().clip(0, 1)[..., None]
-    color_a, color_b = (np.array(rgb(color)) for color in (OWN_COLOR, PARTNER_COLOR))
+    color_a, color_b = (np.array(ImageColor.getrgb(color)) for color in (OWN_COLOR, PARTNER_COLOR))
     return _bytes(color_a * (1 - weight) + color_b * weight)
 
 
 def _bytes(values: ArrayLike) -> Pixels:
     return np.rint(values).astype(np.uint8, copy=False)
-
-
-def rgb(color: str) -> tuple[int, int, int]:
-    """Return ``#rrggbb`` as three numbers in [0, 255]."""
-    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def enlarged(pixels: Pixels, side: int) -> Pixels:

@@ -25,7 +25,8 @@ def _page_values() -> dict[str, Markup]:
     """Return what every page holds: style, script, and the policy that allows nothing else."""
     assets = resources.files("automix.reporting").joinpath("assets")
     # Finished text by purpose: both are files of this package, and neither holds "</".
-    style, script = (Markup(assets.joinpath(name).read_text("utf-8")) for name in _RAW_ASSETS)
+    files = ("page.css", "page.js")
+    style, script = (Markup(assets.joinpath(name).read_text("utf-8")) for name in files)
     # The browser loads nothing and runs only the script of this digest, whatever the page holds:
     # a second barrier behind the escaping.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -36,7 +37,6 @@ def _page_values() -> dict[str, Markup]:
     return {"style": style, "script": script, "policy": Markup(policy)}
 
 
-_RAW_ASSETS = ("page.css", "page.js")
 _ENVIRONMENT = Environment(
     loader=PackageLoader("automix.reporting", "assets"),
     autoescape=True,

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from markupsafe import Markup
 
 from automix.files import write_bytes, write_json, write_text
-from automix.reporting.canvas import INLINE, NARROW, WIDE, FigureFunction, inline_svg, light_png
+from automix.reporting.canvas import INLINE, NARROW, WIDE, FigureFunction, inline_svg, png_bytes
 from automix.reporting.contact_sheet import ContactSheet, contact_sheet_html, contact_sheet_png
 from automix.reporting.html import render
 from automix.reporting.tables import Table, check_name, shown_rows, table_csv, table_json
@@ -20,7 +19,7 @@ class Source:
     """The exact command line that made a result, and versions of packages, data and so on."""
 
     command: str
-    versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +91,7 @@ class ReportData:
 def write_report(data: ReportData, folder: Path) -> Path:
     """Write ``report.html``, ``report.json``, ``tables/*.csv`` and ``*.json``, ``figures/*.png``.
 
-    Args:
-        data: everything the report says.
-        folder: is made if missing; files of the same names are replaced.
-
-    Returns:
-        The page.
-
-    Raises:
-        OSError: the folder cannot be written.
+    The folder is made if missing; files of the same names are replaced. Return the page.
     """
     text = report_html(data)
     for block in data.blocks:
@@ -109,7 +100,7 @@ def write_report(data: ReportData, folder: Path) -> Path:
                 write_text(folder / "tables" / f"{block.name}.csv", table_csv(block))
                 write_json(folder / "tables" / f"{block.name}.json", table_json(block))
             case ReportFigure():
-                write_bytes(folder / "figures" / f"{block.name}.png", light_png(block.draw))
+                write_bytes(folder / "figures" / f"{block.name}.png", png_bytes(block.draw()))
             case ContactSheet():
                 write_bytes(folder / "figures" / f"{block.name}.png", contact_sheet_png(block))
     write_json(folder / "report.json", report_json(data))
@@ -121,22 +112,18 @@ def write_report(data: ReportData, folder: Path) -> Path:
 
 def report_html(data: ReportData) -> str:
     """Return the report as one document that needs no other file; same data, same text."""
-    return str(render("report", title=data.title, data=data, block_html=_block_html))
+    return str(render("report", title=data.title, data=data, block_html=block_html))
 
 
-def _block_html(block: Block) -> Markup:
+def block_html(block: Block) -> Markup:
+    """Return a part of a section; each heading of a table is a button that sorts by its column."""
     match block:
         case Table():
-            return table_html(block)
+            return render("table", table=block, rows=shown_rows(block))
         case ContactSheet():
             return contact_sheet_html(block)
         case ReportFigure():
             return _figure_html(block)
-
-
-def table_html(table: Table) -> Markup:
-    """Return the table; each heading is a button that sorts by its column."""
-    return render("table", table=table, rows=shown_rows(table))
 
 
 def _figure_html(figure: ReportFigure) -> Markup:

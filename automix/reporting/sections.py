@@ -27,22 +27,16 @@ from automix.reporting.tables import (
 )
 from automix.schedule import Schedule
 
-# Of the p-values after Holm's correction.
-_ALPHA = 0.05
+_ALPHA = 0.05  # of the p-values after Holm's correction
 _ATTACKS = {"clean": "no attack", "fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
-_CONFIDENCE = 0.95
-
 
 Json = Mapping[str, Any]
 
 
 def evaluation_section(result: Json, source: Source, number: int) -> Section:
-    """Return what an evaluation measured.
+    """Return what an evaluation measured; tasks that are missing in its result are not shown.
 
-    Args:
-        result: of `automix evaluate`; tasks that are missing in it are not shown.
-        source: how to get it again.
-        number: distinguishes the files of several evaluations in one report.
+    ``number`` distinguishes the files of several evaluations in one report.
     """
     prefix = f"evaluation-{number}"
     blocks: list[Block] = []
@@ -51,8 +45,7 @@ def evaluation_section(result: Json, source: Source, number: int) -> Section:
     if errors := result.get("corruptions"):
         blocks += _corruptions(errors, source, prefix)
     names = (("patch_occlusion", "random patches"), ("object_occlusion", "object"))
-    curves = {name: result[task] for task, name in names if task in result}
-    if curves:
+    if curves := {name: result[task] for task, name in names if task in result}:
         blocks += _occlusion(curves, source, prefix, chance=1 / result["num_classes"])
     if attacks := result.get("attacks"):
         blocks += _attacks(attacks, source, prefix)
@@ -103,11 +96,8 @@ def _classification(part: Json, source: Source, prefix: str) -> list[Block]:
         rows=tuple(row for row in scores if row[1] is not None),
         caption="A temperature changes no prediction. 95% Wilson interval over the images.",
     )
-    blocks: list[Block] = [
-        figure,
-        table,
-        _groups(part["classes"], part["class_names"], prefix),
-    ]
+    classes = _groups(part["classes"], part["class_names"], prefix)
+    blocks: list[Block] = [figure, table, classes]
     if "groups" in part:
         blocks.append(_groups(part["groups"], part["groups"]["names"], prefix, kind="group"))
     return blocks
@@ -189,7 +179,7 @@ def _occlusion(curves: Json, source: Source, prefix: str, *, chance: float) -> l
         caption="; ".join(details) + ". Filled with the mean color of the training images.",
         source=source,
     )
-    first = next(iter(curves.values()))
+    (first, *_) = curves.values()
     table = Table(
         name=f"{prefix}-occlusion",
         title="Accuracy while the image is hidden, as numbers",
@@ -233,15 +223,9 @@ def _attacks(part: Json, source: Source, prefix: str) -> list[Block]:
 
 
 def _localization(part: Json, prefix: str) -> Table:
-    levels = [f"overlap {level:g}" for level in part["iou_levels"]]
     kinds = (("class known", "max_box_acc_v2"), ("and predicted right", "top1_max_box_acc_v2"))
     rows = tuple(
-        (
-            title,
-            part[name],
-            part.get(f"{name}_cross_fitted"),
-            *part[f"{name}_per_level"],
-        )
+        (title, part[name], part.get(f"{name}_cross_fitted"), *part[f"{name}_per_level"])
         for title, name in kinds
     )
     return Table(
@@ -251,7 +235,7 @@ def _localization(part: Json, prefix: str) -> Table:
             Column(name="images counted"),
             Column(name="MaxBoxAccV2", digits=4),
             Column(name="cross-fitted", digits=4),
-            *(Column(name=level, digits=4) for level in levels),
+            *(Column(name=f"overlap {level:g}", digits=4) for level in part["iou_levels"]),
         ),
         rows=rows,
         caption=f"Class activation maps at {part['layer']}, {part['num_images']} images with "
@@ -261,7 +245,7 @@ def _localization(part: Json, prefix: str) -> Table:
 
 
 def _interval(estimate: float, low: float, high: float) -> Interval:
-    return Interval(estimate=estimate, low=low, high=high, confidence=_CONFIDENCE)
+    return Interval(estimate=estimate, low=low, high=high, confidence=0.95)
 
 
 def sweep_section(
@@ -269,11 +253,9 @@ def sweep_section(
 ) -> Section:
     """Return effects and table of every measure of a sweep, then the schedules that were found.
 
-    Args:
-        table: of `automix.experiments.sweep.table.build_table`, with the `name` of the sweep.
-        slug: begins the names of its figures and tables.
-        source: how to get it again.
-        schedules: of the searches in the sweep, by `settings_label` of their row.
+    ``table`` is of `automix.experiments.sweep.table.build_table`, with the ``name`` of the sweep;
+    ``slug`` begins the names of its figures and tables; ``schedules`` are those of the searches in
+    the sweep, by `settings_label` of their row.
     """
     blocks: list[Block] = []
     is_seeded = table["seed_key"] is not None

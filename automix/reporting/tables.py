@@ -24,7 +24,7 @@ class Direction(StrEnum):
 
     @property
     def sign(self) -> int:
-        """Return what numbers are multiplied with so that more is better: 1 or -1."""
+        """Return the factor that makes more better: 1 or -1."""
         return 1 if self is Direction.HIGHER else -1
 
 

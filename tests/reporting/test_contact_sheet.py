@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
 from automix.operator_info import Operator
 from automix.reporting.contact_sheet import (
@@ -22,7 +22,6 @@ from automix.reporting.contact_sheet import (
     mask_map,
     photograph,
     png,
-    rgb,
     write_contact_sheets,
 )
 from automix.reporting.palette import OWN_COLOR, PARTNER_COLOR
@@ -74,8 +73,8 @@ def test_a_row_holds_what_was_mixed() -> None:
     np.testing.assert_array_equal(partner_saliency.pixels, heat_map(images[2].mean(dim=0)))
     np.testing.assert_array_equal(mix.pixels[:, :4], first.pixels[:, :4])
     np.testing.assert_array_equal(mix.pixels[:, 4:], photograph(images[2])[:, 4:])
-    assert tuple(mask.pixels[0, 0]) == rgb(OWN_COLOR)
-    assert tuple(mask.pixels[0, 7]) == rgb(PARTNER_COLOR)
+    assert tuple(mask.pixels[0, 0]) == ImageColor.getrgb(OWN_COLOR)
+    assert tuple(mask.pixels[0, 7]) == ImageColor.getrgb(PARTNER_COLOR)
     assert (first.caption, partner.caption, mix.caption) == ("dog", HOSTILE, "lam 0.50")
     assert sheet.rows[0].label == "50% cat + 50% dog"
 
@@ -98,8 +97,8 @@ def test_the_label_bar_is_as_long_as_lam() -> None:
     row = dataclasses.replace(sheet.rows[0], lam=0.25)
     drawn = contact_sheet_pixels(dataclasses.replace(sheet, rows=(row,)))
     below = drawn[-40:]
-    first = (below == rgb(OWN_COLOR)).all(axis=-1).sum()
-    partner = (below == rgb(PARTNER_COLOR)).all(axis=-1).sum()
+    first = (below == ImageColor.getrgb(OWN_COLOR)).all(axis=-1).sum()
+    partner = (below == ImageColor.getrgb(PARTNER_COLOR)).all(axis=-1).sum()
     assert first / (first + partner) == 0.25
 
 
@@ -184,7 +183,7 @@ def test_heat_is_relative_to_the_maximum_and_flat_maps_are_dark() -> None:
 
 def test_a_partial_mask_is_a_blend() -> None:
     half = mask_map(torch.tensor([[0.5]]))[0, 0].astype(int)
-    ends = np.array([rgb(OWN_COLOR), rgb(PARTNER_COLOR)])
+    ends = np.array([ImageColor.getrgb(OWN_COLOR), ImageColor.getrgb(PARTNER_COLOR)])
     assert np.abs(half - ends.mean(axis=0)).max() <= 0.5
 
 

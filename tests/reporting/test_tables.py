@@ -9,7 +9,7 @@ import pytest
 
 from automix.reporting.figures.comparison import comparison_table, cost_table
 from automix.reporting.figures.schedule import schedule_table
-from automix.reporting.page import table_html
+from automix.reporting.page import block_html
 from automix.reporting.tables import (
     Cell,
     Column,
@@ -41,7 +41,7 @@ TABLE = Table(
 
 
 def test_every_cell_is_in_the_page() -> None:
-    document = parse(table_html(TABLE))
+    document = parse(block_html(TABLE))
     assert [len(row) for row in document.cells] == [4, 4, 4, 4]
     assert document.cells[1:] == [
         ["learned", "0.088 [0.085, 0.091]", "0.971", "440"],
@@ -52,19 +52,19 @@ def test_every_cell_is_in_the_page() -> None:
 
 
 def test_sorting_values_are_exact() -> None:
-    values = parse(table_html(TABLE)).attributes("data-value")
+    values = parse(block_html(TABLE)).attributes("data-value")
     assert [float(value) for value in values] == [0.088, 0.9712, 440, 0.12, 0.9734, 1, 1.05]
 
 
 def test_the_best_cell_is_bold() -> None:
-    html = table_html(TABLE)
+    html = block_html(TABLE)
     assert html.count("<b>") == 2
     assert "<b>0.088</b>" in html
     assert "<b>0.973</b>" in html
 
 
 def test_headings_are_buttons_in_scoped_cells() -> None:
-    elements = parse(table_html(TABLE)).elements
+    elements = parse(block_html(TABLE)).elements
     assert [name for name, _ in elements].count("button") == 4
     scopes = [attributes.get("scope") for name, attributes in elements if name == "th"]
     assert scopes == ["col"] * 4 + ["row"] * 3

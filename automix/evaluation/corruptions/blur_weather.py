@@ -18,7 +18,6 @@ from automix.evaluation.counter_random import SampleRandom
 
 Boundary = Literal["nearest", "symmetric"]
 
-
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in the published script
 _FROST_TINT = (0.86, 0.94, 1.0)
 _FROST_DECAY = 1.6
@@ -95,13 +94,8 @@ def snow(
 ) -> Tensor:
     """Whiten, then add flakes that fall at 45 to 135 degrees, and the same upside down.
 
-    Args:
-        images_BCHW: in [0, 1].
-        random: draws the flakes and the angle.
-        mean: of the normal map that flakes are made of; its standard deviation is 0.3.
-        threshold: below it the map has no flake.
-        sigma: length of the flakes.
-        fraction: of the image that is not whitened.
+    ``mean`` is that of the normal map that flakes are made of, which has none below ``threshold``;
+    ``sigma`` is their length, ``fraction`` the part of the image that is not whitened.
     """
     # Rare large values of a normal map are flakes, magnified and drawn out along their fall.
     height, width = images_BCHW.shape[-2:]
@@ -206,24 +200,19 @@ def directional_blur(images_BCHW: Tensor, angles_B: Tensor, *, sigma: float) -> 
     weights = [math.exp(-0.5 * (tap / sigma) ** 2) for tap in range(math.ceil(3 * sigma) + 1)]
     total = torch.zeros_like(images_BCHW)
     for tap, weight in enumerate(weights):
-        shifted = _shifted(images_BCHW, tap * angles_B.sin(), tap * angles_B.cos())
+        # Down, then to the right: bilinear interpolation one dimension at a time.
+        shifted = _shifted(images_BCHW, tap * angles_B.sin(), 2)
+        shifted = _shifted(shifted, tap * angles_B.cos(), 3)
         total += shifted * (weight / sum(weights))
     return total
 
 
-def _shifted(images_BCHW: Tensor, down_B: Tensor, right_B: Tensor) -> Tensor:
-    """Return images read ``down`` rows and ``right`` columns further, bilinearly."""
-    height, width = images_BCHW.shape[-2:]
-    images = _along(images_BCHW, down_B, height, 2)
-    return _along(images, right_B, width, 3)
-
-
-def _along(images_BCHW: Tensor, shift_B: Tensor, length: int, dim: int) -> Tensor:
-    """Shift along one dimension by a fraction of pixels per image."""
+def _shifted(images_BCHW: Tensor, shift_B: Tensor, dim: int) -> Tensor:
+    """Return images read ``shift`` pixels further along one dimension, linearly."""
+    length = images_BCHW.shape[dim]
     whole_B = shift_B.floor()
-    view = [-1, 1, 1, 1]
     positions_BL = torch.arange(length, device=shift_B.device) + whole_B.long()[:, None]
-    part = (shift_B - whole_B).view(view)
+    part = (shift_B - whole_B).view(-1, 1, 1, 1)
     near, far = (
         images_BCHW.gather(dim, _spread(index.clamp(0, length - 1), images_BCHW, dim))
         for index in (positions_BL, positions_BL + 1)
@@ -236,11 +225,6 @@ def _spread(positions_BL: Tensor, images_BCHW: Tensor, dim: int) -> Tensor:
     view = [len(positions_BL), 1, 1, 1]
     view[dim] = positions_BL.shape[1]
     return positions_BL.view(view).expand(images_BCHW.shape)
-
-
-def apply_separably(images_BCHW: Tensor, rows_HH: Tensor, columns_WW: Tensor) -> Tensor:
-    """Return rows @ image @ columns^T for every channel."""
-    return rows_HH @ images_BCHW @ columns_WW.T
 
 
 def gaussian_blur(
@@ -257,32 +241,25 @@ def gaussian_blur(
     offsets = torch.arange(-radius, radius + 1, device=images_BCHW.device)
     weights = torch.exp(-0.5 * (offsets / sigma).square())
     weights = (weights / weights.sum()).to(images_BCHW.dtype)
-    height, width = images_BCHW.shape[-2:]
-    return apply_separably(
-        images_BCHW,
-        _filter_matrix(height, offsets, weights, boundary),
-        _filter_matrix(width, offsets, weights, boundary),
+    rows_HH, columns_WW = (
+        _filter_matrix(length, offsets, weights, boundary) for length in images_BCHW.shape[-2:]
     )
+    return rows_HH @ images_BCHW @ columns_WW.T
 
 
 def zoom(images_BCHW: Tensor, factor: float) -> Tensor:
     """Return images magnified about their center by ``factor`` >= 1, bilinearly, same size."""
-    height, width = images_BCHW.shape[-2:]
-    return apply_separably(
-        images_BCHW,
-        _zoom_matrix(height, factor, images_BCHW),
-        _zoom_matrix(width, factor, images_BCHW),
+    rows_HH, columns_WW = (
+        _zoom_matrix(length, factor, images_BCHW) for length in images_BCHW.shape[-2:]
     )
+    return rows_HH @ images_BCHW @ columns_WW.T
 
 
 def box_resize(images_BCHW: Tensor, height: int, width: int) -> Tensor:
     """Return images of another size, each pixel the mean of the area that it covers."""
-    rows, columns = images_BCHW.shape[-2:]
-    return apply_separably(
-        images_BCHW,
-        _overlap_matrix(rows, height, images_BCHW),
-        _overlap_matrix(columns, width, images_BCHW),
-    )
+    rows = _overlap_matrix(images_BCHW.shape[2], height, images_BCHW)
+    columns = _overlap_matrix(images_BCHW.shape[3], width, images_BCHW)
+    return rows @ images_BCHW @ columns.T
 
 
 def convolve(images_BCHW: Tensor, kernel_TT: Tensor) -> Tensor:
@@ -309,13 +286,9 @@ def sample_bilinearly(images_BCHW: Tensor, rows_BHW: Tensor, columns_BHW: Tensor
     """Return images read at positions in pixels (0: center of the first), mirrored outside."""
     height, width = images_BCHW.shape[-2:]
     # grid_sample wants (x, y) in [-1, 1]; a side of one pixel has no extent.
-    grid = torch.stack(
-        (
-            columns_BHW * (2 / max(width - 1, 1)) - 1,
-            rows_BHW * (2 / max(height - 1, 1)) - 1,
-        ),
-        dim=-1,
-    )
+    x_BHW = columns_BHW * (2 / max(width - 1, 1)) - 1
+    y_BHW = rows_BHW * (2 / max(height - 1, 1)) - 1
+    grid = torch.stack((x_BHW, y_BHW), dim=-1)
     return F.grid_sample(images_BCHW, grid, padding_mode="reflection", align_corners=True)
 
 

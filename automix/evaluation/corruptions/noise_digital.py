@@ -76,11 +76,7 @@ _CHROMINANCE = (
     *((99,) * _BLOCK,) * 4,
 )
 # JFIF: red, green and blue to luma and the two color differences.
-_TO_YCC = (
-    (0.299, 0.587, 0.114),
-    (-0.168736, -0.331264, 0.5),
-    (0.5, -0.418688, -0.081312),
-)
+_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
@@ -178,13 +174,9 @@ def elastic_transform(
 ) -> Tensor:
     """Distort by a random affine map and a smooth random field (Simard et al. 2003).
 
-    Args:
-        images_BCHW: in [0, 1]; mirrored outside.
-        random: draws the map and the field.
-        amount: largest displacement of the field, in pixels, before it is smoothed.
-        sigma: width of the Gaussian that smooths it.
-        jitter: three points at a third of the image around its center move by at most this many
-            pixels in each direction, and the plane with them.
+    The field moves pixels by at most ``amount`` before a Gaussian of width ``sigma`` smooths it.
+    Three points at a third of the image around its center move by at most ``jitter`` pixels in
+    each direction, and the plane with them. The image is mirrored outside.
     """
     batch, _, height, width = images_BCHW.shape
     scale = reference_pixels(height, width)

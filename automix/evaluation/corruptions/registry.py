@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from automix.errors import DataError
-from automix.evaluation.corruptions import blur_weather, noise_digital
+from automix.evaluation.corruptions import blur_weather as blur
+from automix.evaluation.corruptions import noise_digital as noise
 from automix.evaluation.counter_random import SampleRandom
 from automix.random_streams import Stream, derived_seed
 
@@ -64,29 +65,23 @@ def _spec(apply: Callable[..., Tensor], *parameters: tuple[float, ...]) -> Corru
 CORRUPTIONS: Mapping[Corruption, CorruptionSpec] = MappingProxyType(
     {
         Corruption.GAUSSIAN_NOISE: _spec(
-            noise_digital.gaussian_noise, (0.04,), (0.06,), (0.08,), (0.09,), (0.1,)
+            noise.gaussian_noise, (0.04,), (0.06,), (0.08,), (0.09,), (0.1,)
         ),
-        Corruption.SHOT_NOISE: _spec(
-            noise_digital.shot_noise, (500,), (250,), (100,), (75,), (50,)
-        ),
+        Corruption.SHOT_NOISE: _spec(noise.shot_noise, (500,), (250,), (100,), (75,), (50,)),
         Corruption.IMPULSE_NOISE: _spec(
-            noise_digital.impulse_noise, (0.01,), (0.02,), (0.03,), (0.05,), (0.07,)
+            noise.impulse_noise, (0.01,), (0.02,), (0.03,), (0.05,), (0.07,)
         ),
         Corruption.DEFOCUS_BLUR: _spec(
-            blur_weather.defocus_blur, (0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.5), (1.5, 0.5)
+            blur.defocus_blur, (0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.5), (1.5, 0.5)
         ),
         Corruption.GLASS_BLUR: _spec(
-            blur_weather.glass_blur,
+            blur.glass_blur,
             *((0.4, 0.4, 1), (0.4, 0.7, 1), (0.4, 1, 1), (0.4, 0.8, 2), (0.4, 1, 2)),
         ),
-        Corruption.MOTION_BLUR: _spec(
-            blur_weather.motion_blur, (1,), (1.5,), (2,), (2.25,), (2.5,)
-        ),
-        Corruption.ZOOM_BLUR: _spec(
-            blur_weather.zoom_blur, (1.05,), (1.1,), (1.15,), (1.2,), (1.25,)
-        ),
+        Corruption.MOTION_BLUR: _spec(blur.motion_blur, (1,), (1.5,), (2,), (2.25,), (2.5,)),
+        Corruption.ZOOM_BLUR: _spec(blur.zoom_blur, (1.05,), (1.1,), (1.15,), (1.2,), (1.25,)),
         Corruption.SNOW: _spec(
-            blur_weather.snow,
+            blur.snow,
             (0.1, 0.6, 3, 0.95),
             (0.1, 0.5, 4, 0.9),
             (0.15, 0.55, 4, 0.9),
@@ -94,30 +89,22 @@ CORRUPTIONS: Mapping[Corruption, CorruptionSpec] = MappingProxyType(
             (0.3, 0.65, 12, 0.8),
         ),
         Corruption.FROST: _spec(
-            blur_weather.frost, (1, 0.2), (1, 0.3), (0.95, 0.4), (0.9, 0.5), (0.85, 0.6)
+            blur.frost, (1, 0.2), (1, 0.3), (0.95, 0.4), (0.9, 0.5), (0.85, 0.6)
         ),
-        Corruption.FOG: _spec(
-            blur_weather.fog, (0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)
-        ),
-        Corruption.BRIGHTNESS: _spec(
-            blur_weather.brightness, (0.05,), (0.1,), (0.15,), (0.2,), (0.3,)
-        ),
-        Corruption.CONTRAST: _spec(
-            noise_digital.contrast, (0.75,), (0.5,), (0.4,), (0.3,), (0.15,)
-        ),
+        Corruption.FOG: _spec(blur.fog, (0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+        Corruption.BRIGHTNESS: _spec(blur.brightness, (0.05,), (0.1,), (0.15,), (0.2,), (0.3,)),
+        Corruption.CONTRAST: _spec(noise.contrast, (0.75,), (0.5,), (0.4,), (0.3,), (0.15,)),
         Corruption.ELASTIC_TRANSFORM: _spec(
-            noise_digital.elastic_transform,
+            noise.elastic_transform,
             (0.8, 1.9, 0.8),
             (1.6, 1.6, 1.0),
             (2.4, 1.3, 1.2),
             (3.2, 1.3, 1.4),
             (3.2, 1.0, 1.6),
         ),
-        Corruption.PIXELATE: _spec(
-            noise_digital.pixelate, (0.95,), (0.9,), (0.85,), (0.75,), (0.65,)
-        ),
+        Corruption.PIXELATE: _spec(noise.pixelate, (0.95,), (0.9,), (0.85,), (0.75,), (0.65,)),
         Corruption.JPEG_COMPRESSION: _spec(
-            noise_digital.jpeg_compression, (80,), (65,), (58,), (50,), (40,)
+            noise.jpeg_compression, (80,), (65,), (58,), (50,), (40,)
         ),
     }
 )
@@ -134,15 +121,10 @@ def corrupt(
 ) -> Tensor:
     """Return corrupted images; what happens to one depends on ``seed`` and its index alone.
 
-    The same draws serve all severities, so a stronger one is the same noise or the same distortion
-    made stronger. The result has the dtype and device of the images; bytes are rounded.
-
-    Args:
-        images_NCHW: uint8, or floating in [0, 1]; any size and number of channels.
-        corruption: by name.
-        severity: 1 to 5.
-        seed: seed of all draws.
-        indices: (N,) int64 number of each image in its dataset; 0 to N - 1 by default.
+    Images are uint8, or floating in [0, 1], of any size and number of channels; the result has
+    their dtype and device, and bytes are rounded. ``indices``, (N,) int64, are their numbers in
+    their dataset, 0 to N - 1 by default. The same draws serve all severities, so a stronger one is
+    the same noise or the same distortion made stronger.
 
     Raises:
         ValueError: the severity, the shapes or the dtype do not fit.
@@ -219,9 +201,7 @@ def verify_published(
 ) -> str:
     """Read every array and the labels once, and return the name of their published archive.
 
-    Args:
-        folder: holds the arrays under their published names.
-        sums: MD5 sums of the files of each archive that may be there.
+    ``sums`` are the MD5 sums of the files of each archive that may be in the folder.
 
     Raises:
         DataError: a file is missing or is not that of the archive the labels are of.

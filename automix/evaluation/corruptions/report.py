@@ -76,13 +76,12 @@ def published_corruption_errors(
     Raises:
         DataError: a file is missing or does not have the published layout.
     """
-    errors, num_images = [], 0
+    errors = []
     for severity in SEVERITIES:
         images = EvaluationImages.whole(*read_published(folder, corruption, severity))
         images = replace(images, batch_size=batch_size)
         errors.append((len(images) - count_correct(predict, images)) / len(images))
-        num_images = len(images)
-    return CorruptionErrors(num_images=num_images, errors=tuple(errors))
+    return CorruptionErrors(num_images=len(images), errors=tuple(errors))
 
 
 def report_corruptions(

@@ -1,7 +1,6 @@
 """Schedules named in configurations and on the command line."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from automix.errors import ConfigError
 from automix.files import write_bytes
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
-from automix.reporting.canvas import light_png
+from automix.reporting.canvas import png_bytes
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.schedule import (
     Decision,
@@ -253,7 +252,7 @@ def plot(path: Path, picture: Path) -> Path:
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"{picture}: expected a file name that ends in .png, got another")
     panel = SchedulePanel(title=path.name, schedules=(Schedule.load(path),))
-    write_bytes(picture, light_png(functools.partial(schedule_figure, [panel])))
+    write_bytes(picture, png_bytes(schedule_figure([panel])))
     return picture
 
 

@@ -16,6 +16,7 @@ from automix.reporting.canvas import (
     TEXT_POINTS,
     WIDE,
     label_axes,
+    new_axes,
     new_figure,
     plain,
     style_axes,
@@ -166,15 +167,15 @@ class Cost:
 
 def cost_figure(cost: Cost, *, width: float = WIDE, theme: Theme = LIGHT) -> Figure:
     """Draw a bar per stage, with its duration in time and in plain training runs."""
-    figure = new_figure(width=width, height=0.8 + 0.34 * len(cost.stages), theme=theme)
-    axes = figure.add_subplot()
-    style_axes(axes, theme, grid="x")
-    axes.spines["left"].set_visible(False)
     heights = range(len(cost.stages))
     durations = [seconds for _, seconds in cost.stages]
     longest = max(durations)
     # One unit for the axis, that of the longest stage; each bar has its own in its text.
     unit, length = duration_unit(longest)
+    x = f"time in {unit} (one plain training run: {duration_text(cost.training_seconds)})"
+    height = 0.8 + 0.34 * len(heights)
+    figure, axes = new_axes(width=width, height=height, theme=theme, grid="x", x=x)
+    axes.spines["left"].set_visible(False)
     bars = [seconds / length for seconds in durations]
     axes.barh(heights, bars, height=0.62, color=theme.accent)
     axes.set_yticks(heights, [plain(name) for name, _ in cost.stages])
@@ -195,8 +196,6 @@ def cost_figure(cost: Cost, *, width: float = WIDE, theme: Theme = LIGHT) -> Fig
         )
     axes.set_xlim(0, longest / length * 1.02 or 1.0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if width > 5 else 3))
-    yardstick = duration_text(cost.training_seconds)
-    label_axes(axes, theme, x=f"time in {unit} (one plain training run: {yardstick})")
     return figure
 
 
@@ -235,19 +234,14 @@ def gain_figure(
 ) -> Figure:
     """Draw gain over cost, with intervals; cost on a logarithmic axis.
 
-    Args:
-        points: the methods.
-        metric: name of the metric, with its unit.
-        better: which way the metric itself is better; gains point up in either case.
-        width: inches.
-        theme: inks.
+    ``better`` is the way the metric itself is better; gains point up in either case.
     """
     if not points:
         raise ValueError("expected at least one point, got none")
     height = 3.4
-    figure = new_figure(width=width, height=height, theme=theme)
-    axes = figure.add_subplot()
-    style_axes(axes, theme, grid="y")
+    x = "cost in plain training runs"
+    y = f"gain: {'decrease' if better is Direction.LOWER else 'increase'} of {metric}"
+    figure, axes = new_axes(width=width, height=height, theme=theme, grid="y", x=x, y=y)
     axes.axhline(0, color=theme.muted, linewidth=1)
     for point in points:
         axes.vlines(point.cost, point.gain.low, point.gain.high, color=theme.ink, linewidth=1.4)
@@ -258,8 +252,6 @@ def gain_figure(
     costs = [point.cost for point in points]
     # Room for the names, which stand left of the points of the right half.
     axes.set_xlim(min(costs) / 1.6, max(costs) * 1.6)
-    sign = "decrease" if better is Direction.LOWER else "increase"
-    label_axes(axes, theme, x="cost in plain training runs", y=f"gain: {sign} of {metric}")
     # About this part of the figure, at 72 points per inch, is inside the axes.
     _name_points(axes, points, (width * 0.84 * 72, height * 0.8 * 72), theme)
     return figure

@@ -17,6 +17,7 @@ from automix.reporting.canvas import (
     SMALL_POINTS,
     WIDE,
     label_axes,
+    new_axes,
     new_figure,
     panel_axes,
     percent_axis,
@@ -68,7 +69,7 @@ def _draw_reliability(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None
     axes.plot(confidence, accuracy, color=theme.accent, linewidth=1.8, marker="o", markersize=4)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    percent_axis(axes, "y")
+    percent_axis(axes.yaxis)
     axes.tick_params(labelbottom=False)
 
 
@@ -77,7 +78,7 @@ def _draw_counts(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
     count = np.asarray(panel.count, dtype=float)
     axes.stairs(count, np.linspace(0, 1, len(count) + 1), fill=True, color=theme.muted)
     axes.set_yticks([0, float(count.max())], ["0", f"{count.max():.0f}"])
-    percent_axis(axes, "x")
+    percent_axis(axes.xaxis)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +102,8 @@ def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGH
     """Draw numbers as colored cells with the numbers in them; worse is darker."""
     values = np.asarray(heatmap.values, dtype=float)
     rows, columns = heatmap.rows, heatmap.columns
-    figure = new_figure(width=width, height=0.6 + 0.27 * len(rows), theme=theme)
-    axes = figure.add_subplot()
-    style_axes(axes, theme)
+    height = 0.6 + 0.27 * len(rows)
+    figure, axes = new_axes(width=width, height=height, theme=theme, x=heatmap.column_title)
     # Worse is darker in either direction.
     badness = values if heatmap.better is Direction.LOWER else -values
     span = float(badness.max() - badness.min()) or 1.0
@@ -127,13 +127,11 @@ def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGH
             va="center",
         )
     axes.xaxis.set_label_position("top")
-    label_axes(axes, theme, x=heatmap.column_title)
     axes.set_xticks(range(len(columns)), [plain(name) for name in columns])
     axes.set_yticks(range(len(rows)), [plain(name) for name in rows])
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-    axes.tick_params(axis="both", labelcolor=theme.ink)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.tick_params(labelcolor=theme.ink)
+    axes.spines[:].set_visible(False)
     return figure
 
 
@@ -164,9 +162,9 @@ def occlusion_figure(
     """Draw accuracy over the hidden fraction, one line per method, and the accuracy of guessing."""
     if not 0 < len(lines) <= len(_DASHES):
         raise ValueError(f"expected 1 to {len(_DASHES)} curves, got {len(lines)}")
-    figure = new_figure(width=width, height=3.2, theme=theme)
-    axes = figure.add_subplot()
-    style_axes(axes, theme, grid="y")
+    figure, axes = new_axes(
+        width=width, height=3.2, theme=theme, grid="y", x="hidden", y="accuracy"
+    )
     # Only to where the curves end: their names stand beyond.
     reach = max(line.fractions[-1] for line in lines)
     axes.plot([0, reach], [chance] * 2, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
@@ -184,9 +182,8 @@ def occlusion_figure(
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    percent_axis(axes, "x")
-    percent_axis(axes, "y")
-    label_axes(axes, theme, x="hidden", y="accuracy")
+    percent_axis(axes.xaxis)
+    percent_axis(axes.yaxis)
     write_beside(axes, "guessing", (0, chance), (4, 3), color=theme.muted)
     if width < _NAMES_BESIDE_FROM:
         style: dict[str, Any] = {"fontsize": SMALL_POINTS, "labelcolor": theme.ink}
@@ -207,9 +204,8 @@ def attacks_figure(
     """Draw the accuracy under each attack as a bar from 0, with its interval."""
     if not rows:
         raise ValueError("expected at least one attack, got none")
-    figure = new_figure(width=width, height=0.9 + 0.36 * len(rows), theme=theme)
-    axes = figure.add_subplot()
-    style_axes(axes, theme, grid="x")
+    height = 0.9 + 0.36 * len(rows)
+    figure, axes = new_axes(width=width, height=height, theme=theme, grid="x", x="accuracy")
     positions = range(len(rows))
     accuracies = [interval.estimate for _, interval in rows]
     axes.barh(positions, accuracies, height=0.55, color=theme.accent, alpha=0.55)
@@ -222,6 +218,5 @@ def attacks_figure(
     axes.invert_yaxis()
     # Room for the number beside a bar of 100%.
     axes.set_xlim(0, 1.16)
-    percent_axis(axes, "x")
-    label_axes(axes, theme, x="accuracy")
+    percent_axis(axes.xaxis)
     return figure

@@ -11,15 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from automix.reporting.canvas import (
-    SMALL_POINTS,
-    WIDE,
-    label_axes,
-    new_figure,
-    plain,
-    style_axes,
-    write_beside,
-)
+from automix.reporting.canvas import SMALL_POINTS, WIDE, new_axes, plain, write_beside
 from automix.reporting.figures.placement import spread
 from automix.reporting.palette import LIGHT, Theme
 from automix.reporting.tables import number_text
@@ -59,14 +51,7 @@ class LearningCurve:
         greedy: Sequence[tuple[int, float]] = (),
         references: Mapping[str, float] | None = None,
     ) -> Self:
-        """Group the returns of all episodes, in the order they ended, into rollouts.
-
-        Args:
-            returns: one number per episode; a last incomplete rollout counts.
-            per_rollout: number of episodes per rollout, at least 1.
-            greedy: as the attribute.
-            references: as the attribute.
-        """
+        """Group the returns of all episodes, in the order they ended, into rollouts."""
         # One group per rollout, in the order of the episodes; the last one may be short.
         starts = range(0, len(returns), per_rollout)
         groups = [np.asarray(returns[start : start + per_rollout]) for start in starts]
@@ -95,10 +80,8 @@ def learning_curve_figure(
     ``return_name`` labels the vertical axis, with the unit of the return.
     """
     is_wide = width >= _NAMES_BESIDE_FROM
-    figure = new_figure(width=width, height=3.2, theme=theme)
-    axes = figure.add_subplot()
-    style_axes(axes, theme, grid="y")
-    label_axes(axes, theme, x="episodes (each one training run)", y=return_name)
+    x = "episodes (each one training run)"
+    figure, axes = new_axes(width=width, height=3.2, theme=theme, grid="y", x=x, y=return_name)
     _draw_lines(axes, curve, theme)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6 if is_wide else 4, integer=True))
     axes.set_xlim(left=0, right=curve.episodes[-1])

@@ -22,14 +22,9 @@ def place_in_area(
     """Return (x, y, rotation in degrees) where ``name`` fits into an area, or None.
 
     The room for a text is the smallest height of the area over the width of the text; the place
-    with the most room wins, the middle one of equals.
-
-    Args:
-        edges: (E + 1,) float64 from 0 to at most 1, the edges of the area's steps.
-        lower: (E,) float64 in [0, 1], bottom of each step.
-        upper: (E,) float64 in [0, 1], top of each step.
-        name: the text, in `TEXT_POINTS`.
-        size: width and height of the unit square on paper, in points.
+    with the most room wins, the middle one of equals. ``edges``, (E + 1,) from 0 to at most 1, are
+    those of the area's steps, ``lower`` and ``upper``, (E,) in [0, 1], their bottoms and tops;
+    ``size`` is that of the unit square on paper, in points.
     """
     num_samples = round(_SAMPLES * edges[-1])
     positions = (np.arange(num_samples) + 0.5) / _SAMPLES
@@ -91,13 +86,8 @@ def beside_points(
     """Return an offset per point at which its name overlaps no other point or name.
 
     A positive x offset means the name begins there, a negative one that it ends there. Where a
-    crowd leaves no room, the last candidate is taken.
-
-    Args:
-        anchors: points on the page, in points from its lower left corner.
-        widths: width of each name, in points.
-        height: height of a line, in points.
-        page_width: in points.
+    crowd leaves no room, the last candidate is taken. Anchors are on the page, from its lower left
+    corner; all lengths are in points, ``height`` is that of a line.
     """
     radius = 6.0
     # Boxes as (left, right, bottom, top): the points themselves, then each name once it is placed.

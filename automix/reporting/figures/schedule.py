@@ -87,7 +87,7 @@ def _draw_fractions(
     style_axes(axes, theme)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    percent_axis(axes, "y")
+    percent_axis(axes.yaxis)
     axes.tick_params(labelbottom=False)
     keys = _draw_stack(axes, panel, size, theme) if panel.until else []
     _head(axes, panel.title, keys, size[0], theme)
@@ -176,10 +176,8 @@ def _draw_quartiles(axes: Axes, data: OperatorFractions, theme: Theme) -> Line2D
     middles = (data.edges[:-1] + data.edges[1:]) / 2
     axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.surface, linewidth=3)
     axes.vlines(middles, data.mixed_low, data.mixed_high, color=theme.ink, linewidth=1.3)
-    label = "mixed: quartiles"
-    return Line2D(
-        [], [], color=theme.ink, linestyle="none", marker="|", markersize=8, mew=1.3, label=label
-    )
+    style: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 8, "mew": 1.3}
+    return Line2D([], [], color=theme.ink, label="mixed: quartiles", **style)
 
 
 def _head(axes: Axes, title: str, keys: list[Patch | Line2D], points: float, theme: Theme) -> None:
@@ -204,7 +202,7 @@ def _draw_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.25, 1.7)  # room above "strong" for the value of a line
     axes.set_yticks([0, 1], ["weak", "strong"])
-    percent_axis(axes, "x")
+    percent_axis(axes.xaxis)
     if not panel.until:
         return
     if len(panel.schedules) == 1:
@@ -220,7 +218,7 @@ def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: T
     runs: list[tuple[float, float, Decision]] = []
     for start, end in itertools.pairwise([*starts, panel.until]):
         decision = panel.schedules[0].at(start)
-        if runs and _same_strength(runs[-1][2], decision):
+        if runs and _strength_key(runs[-1][2]) == _strength_key(decision):
             runs[-1] = (runs[-1][0], end, decision)
         else:
             runs.append((start, end, decision))
@@ -239,10 +237,7 @@ def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: T
 
 
 def relative_strength(decision: Decision) -> float:
-    """Return where the strength lies between the operator's weak (0) and strong (1) level.
-
-    NaN when nothing is mixed or the operator has no strength.
-    """
+    """Return where the strength lies between weak (0) and strong (1); NaN where there is none."""
     # Linear between the levels, which are not evenly spaced: each level has its own height.
     levels = OPERATOR_FACTS[decision.operator].strength.levels
     if len(levels) < 2 or decision.probability == 0:
@@ -250,20 +245,15 @@ def relative_strength(decision: Decision) -> float:
     return float(np.interp(decision.strength, levels, np.linspace(0, 1, len(levels))))
 
 
-def _same_strength(first: Decision, second: Decision) -> bool:
-    return (first.operator, first.strength) == (second.operator, second.strength) and (
-        (first.probability == 0) == (second.probability == 0)
-    )
+def _strength_key(decision: Decision) -> tuple[Operator, float, bool]:
+    return decision.operator, decision.strength, decision.probability == 0
 
 
 def _draw_strength_band(axes: Axes, panel: SchedulePanel, theme: Theme) -> None:
     """Draw median and quartiles over the schedules that mix with an adjustable strength."""
     starts = _starts_before(panel.schedules, panel.until)
     strengths = np.array(
-        [
-            [relative_strength(schedule.at(start)) for start in starts]
-            for schedule in panel.schedules
-        ]
+        [[relative_strength(entry.at(start)) for start in starts] for entry in panel.schedules]
     )
     # Intervals in which no schedule has a strength stay blank.
     some = ~np.isnan(strengths).all(axis=0)
