@@ -1,6 +1,7 @@
 """Typed configuration read from YAML: base class, strict parsing, and one-line error messages.
 
-Every message has the form ``where: expected ..., got ...``.
+All that read a file raise `ConfigError` where it is missing or does not fit, and every message has
+the form ``where: expected ..., got ...``.
 """
 
 import difflib
@@ -74,21 +75,13 @@ class Config(BaseModel):
 
     @classmethod
     def from_plain(cls, values: dict[Any, Any]) -> Self:
-        """Validate plain values by JSON's types: ``true`` is no 1, ``"80"`` no number.
-
-        Raises:
-            ValidationError: a key is unknown or a value does not fit.
-        """
+        """Validate plain values by JSON's types: ``true`` is no 1, ``"80"`` no number."""
         # As JSON, because in pydantic's strict Python mode a list is no tuple and text no enum.
         return cls.model_validate_json(json.dumps(values, default=str), strict=True)
 
     @classmethod
     def from_mapping(cls, values: object, *, source: str) -> Self:
-        """Validate ``values`` as parsed from YAML or JSON.
-
-        Raises:
-            ConfigError: a key is unknown or a value does not fit; the text names ``source``.
-        """
+        """Validate ``values`` as parsed from YAML or JSON; messages begin with ``source``."""
         if not isinstance(values, dict):
             got = "nothing" if values is None else shown(values)
             raise ConfigError(f"{source}: expected a mapping of keys to values, got {got}")
@@ -101,11 +94,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
-        """Read and validate a YAML file.
-
-        Raises:
-            ConfigError: the file is missing, not YAML, or does not fit the model.
-        """
+        """Read and validate a YAML file."""
         return cls.from_mapping(read_values(path, cls), source=str(path))
 
     @classmethod
@@ -135,20 +124,13 @@ def read_values(path: Path, model: type[BaseModel]) -> object:
 
     A section may be the name of a file that ends in ``.yaml`` or ``.yml``, relative to the file
     that names it. ``model`` decides which keys are sections.
-
-    Raises:
-        ConfigError: a file is missing or not YAML, or that of a section does not fit its model.
     """
     values = read_yaml(path)
     return _filled(values, model, path.parent) if isinstance(values, dict) else values
 
 
 def read_section(path: Path, section: type[Config]) -> object:
-    """Return the values in the file of a section, which fits on its own.
-
-    Raises:
-        ConfigError: it is missing, not YAML or does not fit.
-    """
+    """Return the values in the file of a section, which fits on its own."""
     values = read_values(path, section)
     section.from_mapping(values, source=str(path))
     return values
@@ -320,11 +302,7 @@ _MAX_LEVELS = 20
 
 
 def read_text(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> str:
-    """Read a small UTF-8 text file.
-
-    Raises:
-        ConfigError: the file is missing, larger than ``limit`` bytes, or not UTF-8.
-    """
+    """Read a UTF-8 text file of at most ``limit`` bytes."""
     try:
         with path.open("rb") as stream:
             # Not the size of the file: a device or a pipe has none, and may never end.
@@ -348,11 +326,7 @@ def read_text(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> str:
 
 
 def read_yaml(path: Path) -> object:
-    """Parse a YAML file without constructing anything but plain values; None if it is empty.
-
-    Raises:
-        ConfigError: the file cannot be read or is not plain YAML.
-    """
+    """Parse a YAML file without constructing anything but plain values; None if it is empty."""
     text = read_text(path)
     try:
         return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader

@@ -1,7 +1,9 @@
 """Statistics over training runs: paired differences, rank correlation, and their intervals.
 
-Pure functions over arrays of (runs,) or (runs, tasks), as in rliable
-(https://arxiv.org/abs/2108.13264).
+Pure functions over finite arrays of (num_runs,) or (num_runs, num_tasks), as in rliable
+(https://arxiv.org/abs/2108.13264). In all of them ``confidence`` is the nominal coverage in (0, 1),
+``num_bootstrap`` the number of resamples, at least 100, and ``seed`` that of the resampling. They
+raise ValueError for shapes that do not fit, too few values and values that are not finite.
 """
 
 import warnings
@@ -60,18 +62,9 @@ def paired_difference(
     the mean over 2,000 synthetic experiments: normal runs 96% (3 runs), 94% (5), 97% (10),
     95% (20); exponential runs, which are skewed, 89% (3), 88% (5), 93% (10 and 20).
 
-    Where all differences are equal, the interval has no width.
-
-    Args:
-        a: (num_runs,) or (num_runs, num_tasks), finite.
-        b: same shape; row i used the same seed as row i of ``a``.
-        confidence: nominal coverage in (0, 1).
-        num_bootstrap: number of resamples, at least 100.
-        seed: seed of the resampling.
-        statistic: "mean", or "iqm" for the mean of the middle half of all differences.
-
-    Raises:
-        ValueError: shapes differ, there are fewer than two runs, or a value is out of range.
+    Where all differences are equal, the interval has no width. Row i of ``b`` used the same seed as
+    row i of ``a``, and there are at least two. ``statistic`` "iqm" is the mean of the middle half
+    of all differences.
 
     Example:
         >>> difference = paired_difference([0.91, 0.93, 0.92], [0.90, 0.91, 0.90], seed=0)
@@ -105,9 +98,6 @@ def interquartile_mean(values: ArrayLike) -> float:
 
     A quarter of the values, rounded down, is dropped at each end (the IQM of rliable). NaN among
     the values (a run that diverged) gives NaN.
-
-    Raises:
-        ValueError: there is no value.
     """
     array = _array(values, "values").ravel()
     return float("nan") if np.isnan(array).any() else float(_pooled_iqm(array))
@@ -123,16 +113,8 @@ def probability_of_improvement(
     (Newcombe 2006, method 5, https://doi.org/10.1002/sim.2324). Paired, only runs of equal seed
     are compared, and the interval is Wilson's. Neither collapses to a point when one side always
     wins, as a bootstrap does. Runs of different tasks are taken as independent. Unpaired intervals
-    of arrays that share seeds are too wide rather than too narrow.
-
-    Args:
-        a: (num_runs_a,) or (num_runs_a, num_tasks), finite; larger is better.
-        b: (num_runs_b,) or (num_runs_b, num_tasks); as many runs as ``a`` when paired.
-        confidence: nominal coverage in (0, 1).
-        paired: compare only row i with row i.
-
-    Raises:
-        ValueError: the shapes do not fit, or a value is not finite.
+    of arrays that share seeds are too wide rather than too narrow. The numbers of runs may differ
+    unless they are paired.
     """
     first, second = _finite(a, "a"), _finite(b, "b")
     if first.shape[1:] != second.shape[1:] or (paired and len(first) != len(second)):
@@ -164,14 +146,8 @@ def intraclass_correlation(table: ArrayLike, *, confidence: float = 0.95) -> Int
     With schedules as rows and repeated runs as columns it says how much of the variance is due to
     the schedule and how much is seed noise. The interval is exact for normal data (Shrout and
     Fleiss 1979, https://doi.org/10.1037/0033-2909.86.2.420). The estimate is unbiased rather than
-    non-negative: it can be as low as -1 / (num_columns - 1).
-
-    Args:
-        table: (num_schedules, num_runs), at least 2 by 2, finite.
-        confidence: nominal coverage in (0, 1).
-
-    Raises:
-        ValueError: the table is too small, holds non-finite values, or all values are equal.
+    non-negative: it can be as low as -1 / (num_columns - 1). The table is at least 2 by 2, and its
+    values are not all equal.
     """
     values = _finite(table, "table")
     if values.ndim != 2 or min(values.shape) < 2:
@@ -209,17 +185,9 @@ def spearman(
     """Return the rank correlation of two scores of the same items, with a BCa interval.
 
     Ties get their mean rank. Measured coverage at a nominal 95%: 95 to 97% for 12 to 60 items and
-    true correlations of 0 to 0.9. A perfect correlation in the sample gives no width.
-
-    Args:
-        a: (num_items,) finite, for example the score of each schedule on a small network.
-        b: (num_items,) finite, the score of the same items on another one.
-        confidence: nominal coverage in (0, 1).
-        num_bootstrap: number of resamples, at least 100.
-        seed: seed of the resampling.
-
-    Raises:
-        ValueError: shapes differ, there are fewer than four items, or one score is constant.
+    true correlations of 0 to 0.9. A perfect correlation in the sample gives no width. Each of ``a``
+    and ``b`` has one score per item, such as that of each schedule on a small network and on a
+    large one; there are at least four items, and neither score is constant.
     """
     first, second = _finite(a, "a"), _finite(b, "b")
     if first.ndim != 1 or first.shape != second.shape:

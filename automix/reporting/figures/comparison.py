@@ -11,18 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from automix.evaluation.statistics import Interval
 from automix.operator_info import OPERATOR_FACTS, Operator
-from automix.reporting.canvas import (
-    SMALL_POINTS,
-    TEXT_POINTS,
-    WIDE,
-    label_axes,
-    new_axes,
-    new_figure,
-    plain,
-    style_axes,
-    text_width,
-    write_beside,
-)
+from automix.reporting import canvas
 from automix.reporting.figures.placement import beside_points
 from automix.reporting.palette import LIGHT, Theme
 from automix.reporting.tables import (
@@ -74,31 +63,31 @@ class Comparison:
 
 
 def comparison_figure(
-    comparison: Comparison, *, width: float = WIDE, theme: Theme = LIGHT
+    comparison: Comparison, *, width: float = canvas.WIDE, theme: Theme = LIGHT
 ) -> Figure:
     """Draw each row's value, and beside it the paired difference to the baseline."""
     rows = comparison.rows
-    figure = new_figure(width=width, height=1.15 + 0.31 * len(rows), theme=theme)
+    figure = canvas.new_figure(width=width, height=1.15 + 0.31 * len(rows), theme=theme)
     num_columns = 2 if width >= _TWO_COLUMNS_FROM else 1
     columns: list[Axes] = []
     # Values on the left and differences on the right share the rows.
     for index in range(num_columns):
         shared = columns[0] if columns else None
         axes = figure.add_subplot(1, num_columns, index + 1, sharey=shared)
-        style_axes(axes, theme, grid="x")
+        canvas.style_axes(axes, theme, grid="x")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=3 + num_columns))
         columns.append(axes)
     if num_columns == 2:
         x = f"{comparison.metric}, {comparison.better} is better"
-        label_axes(columns[0], theme, x=x, title=comparison.statistic, pad=_TITLE_PAD)
+        canvas.label_axes(columns[0], theme, x=x, title=comparison.statistic, pad=_TITLE_PAD)
         for height, row in enumerate(rows):
             _draw_interval(columns[0], height, row.value, row.operator, theme)
         columns[1].tick_params(labelleft=False)
     _draw_differences(columns[-1], comparison, theme)
-    columns[0].set_yticks(range(len(rows)), [plain(row.label) for row in rows])
-    columns[0].tick_params(axis="y", labelsize=TEXT_POINTS - 0.5, labelcolor=theme.ink)
+    columns[0].set_yticks(range(len(rows)), [canvas.plain(row.label) for row in rows])
+    columns[0].tick_params(axis="y", labelsize=canvas.TEXT_POINTS - 0.5, labelcolor=theme.ink)
     columns[0].set_ylim(len(rows) - 0.4, -0.6)
     return figure
 
@@ -106,7 +95,7 @@ def comparison_figure(
 def _draw_differences(axes: Axes, comparison: Comparison, theme: Theme) -> None:
     title = f"difference to {comparison.baseline}"
     x = f"difference in {comparison.metric}"
-    label_axes(axes, theme, x=x, title=title, pad=_TITLE_PAD)
+    canvas.label_axes(axes, theme, x=x, title=title, pad=_TITLE_PAD)
     axes.axvline(0, color=theme.muted, linewidth=1)
     low = high = 0.0
     for height, row in enumerate(comparison.rows):
@@ -123,8 +112,8 @@ def _draw_differences(axes: Axes, comparison: Comparison, theme: Theme) -> None:
     axes.set_xlim(min(low, -0.3 * reach) - 0.06 * reach, max(high, 0.3 * reach) + 0.06 * reach)
     sides = ("better", "worse") if comparison.better is Direction.LOWER else ("worse", "better")
     at_zero: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "color": theme.muted}
-    write_beside(axes, f"< {sides[0]}", (0, 1), (-6, 4), ha="right", **at_zero)
-    write_beside(axes, f"{sides[1]} >", (0, 1), (6, 4), ha="left", **at_zero)
+    canvas.write_beside(axes, f"< {sides[0]}", (0, 1), (-6, 4), ha="right", **at_zero)
+    canvas.write_beside(axes, f"{sides[1]} >", (0, 1), (6, 4), ha="left", **at_zero)
 
 
 def _draw_interval(
@@ -165,7 +154,7 @@ class Cost:
             raise ValueError(f"expected stages of at least 0 seconds, got {self.stages}")
 
 
-def cost_figure(cost: Cost, *, width: float = WIDE, theme: Theme = LIGHT) -> Figure:
+def cost_figure(cost: Cost, *, width: float = canvas.WIDE, theme: Theme = LIGHT) -> Figure:
     """Draw a bar per stage, with its duration in time and in plain training runs."""
     heights = range(len(cost.stages))
     durations = [seconds for _, seconds in cost.stages]
@@ -174,18 +163,18 @@ def cost_figure(cost: Cost, *, width: float = WIDE, theme: Theme = LIGHT) -> Fig
     unit, length = duration_unit(longest)
     x = f"time in {unit} (one plain training run: {duration_text(cost.training_seconds)})"
     height = 0.8 + 0.34 * len(heights)
-    figure, axes = new_axes(width=width, height=height, theme=theme, grid="x", x=x)
+    figure, axes = canvas.new_axes(width=width, height=height, theme=theme, grid="x", x=x)
     axes.spines["left"].set_visible(False)
     bars = [seconds / length for seconds in durations]
     axes.barh(heights, bars, height=0.62, color=theme.accent)
-    axes.set_yticks(heights, [plain(name) for name, _ in cost.stages])
-    axes.tick_params(axis="y", length=0, labelsize=TEXT_POINTS - 0.5, labelcolor=theme.ink)
+    axes.set_yticks(heights, [canvas.plain(name) for name, _ in cost.stages])
+    axes.tick_params(axis="y", length=0, labelsize=canvas.TEXT_POINTS - 0.5, labelcolor=theme.ink)
     axes.set_ylim(len(cost.stages) - 0.4, -0.6)
     for height, seconds in zip(heights, durations, strict=True):
         runs = number_text(seconds / cost.training_seconds, digits=2)
         # A long bar takes its text inside, so that it need not leave room beside it.
         is_inside = seconds > 0.6 * longest
-        write_beside(
+        canvas.write_beside(
             axes,
             f"{duration_text(seconds)} = {runs} runs",
             (seconds / length, height),
@@ -229,7 +218,7 @@ def gain_figure(
     *,
     metric: str,
     better: Direction,
-    width: float = WIDE,
+    width: float = canvas.WIDE,
     theme: Theme = LIGHT,
 ) -> Figure:
     """Draw gain over cost, with intervals; cost on a logarithmic axis.
@@ -241,7 +230,7 @@ def gain_figure(
     height = 3.4
     x = "cost in plain training runs"
     y = f"gain: {'decrease' if better is Direction.LOWER else 'increase'} of {metric}"
-    figure, axes = new_axes(width=width, height=height, theme=theme, grid="y", x=x, y=y)
+    figure, axes = canvas.new_axes(width=width, height=height, theme=theme, grid="y", x=x, y=y)
     axes.axhline(0, color=theme.muted, linewidth=1)
     for point in points:
         axes.vlines(point.cost, point.gain.low, point.gain.high, color=theme.ink, linewidth=1.4)
@@ -271,12 +260,12 @@ def _name_points(
         )
         for point in points
     ]
-    widths = [text_width(point.label, SMALL_POINTS) for point in points]
-    offsets = beside_points(anchors, widths, height=1.3 * SMALL_POINTS, page_width=size[0])
+    widths = [canvas.text_width(point.label, canvas.SMALL_POINTS) for point in points]
+    offsets = beside_points(anchors, widths, height=1.3 * canvas.SMALL_POINTS, page_width=size[0])
     for point, offset in zip(points, offsets, strict=True):
-        write_beside(
+        canvas.write_beside(
             axes,
-            plain(point.label),
+            canvas.plain(point.label),
             (point.cost, point.gain.estimate),
             offset,
             ha="left" if offset[0] > 0 else "right",

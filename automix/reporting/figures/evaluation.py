@@ -13,18 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from automix.evaluation.statistics import Interval
-from automix.reporting.canvas import (
-    SMALL_POINTS,
-    WIDE,
-    label_axes,
-    new_axes,
-    new_figure,
-    panel_axes,
-    percent_axis,
-    plain,
-    style_axes,
-    write_beside,
-)
+from automix.reporting import canvas
 from automix.reporting.figures.placement import spread
 from automix.reporting.palette import LIGHT, Theme, ink_on
 from automix.reporting.tables import Direction, number_text
@@ -41,24 +30,24 @@ class ReliabilityPanel:
 
 
 def reliability_figure(
-    panels: Sequence[ReliabilityPanel], *, width: float = WIDE, theme: Theme = LIGHT
+    panels: Sequence[ReliabilityPanel], *, width: float = canvas.WIDE, theme: Theme = LIGHT
 ) -> Figure:
     """Draw accuracy over confidence, and below it how many images have that confidence."""
     if not panels:
         raise ValueError("expected at least one panel, got none")
     columns = min(len(panels), max(1, int(width / 3.0)))
-    figure = new_figure(width=width, height=3.6 * -(-len(panels) // columns), theme=theme)
-    axes = panel_axes(figure, len(panels), num_columns=columns, lower_ratio=1)
+    figure = canvas.new_figure(width=width, height=3.6 * -(-len(panels) // columns), theme=theme)
+    axes = canvas.panel_axes(figure, len(panels), num_columns=columns, lower_ratio=1)
     for panel, (upper, lower, is_first) in zip(panels, axes, strict=True):
         _draw_reliability(upper, panel, theme)
         _draw_counts(lower, panel, theme)
-        label_axes(upper, theme, y="accuracy" if is_first else "", title=panel.title)
-        label_axes(lower, theme, x="confidence", y="images" if is_first else "")
+        canvas.label_axes(upper, theme, y="accuracy" if is_first else "", title=panel.title)
+        canvas.label_axes(lower, theme, x="confidence", y="images" if is_first else "")
     return figure
 
 
 def _draw_reliability(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
-    style_axes(axes, theme, grid="both")
+    canvas.style_axes(axes, theme, grid="both")
     # A bin without images has neither accuracy nor confidence.
     filled = np.asarray(panel.count) > 0
     confidence = np.asarray(panel.confidence)[filled]
@@ -69,16 +58,16 @@ def _draw_reliability(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None
     axes.plot(confidence, accuracy, color=theme.accent, linewidth=1.8, marker="o", markersize=4)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    percent_axis(axes.yaxis)
+    canvas.percent_axis(axes.yaxis)
     axes.tick_params(labelbottom=False)
 
 
 def _draw_counts(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
-    style_axes(axes, theme)
+    canvas.style_axes(axes, theme)
     count = np.asarray(panel.count, dtype=float)
     axes.stairs(count, np.linspace(0, 1, len(count) + 1), fill=True, color=theme.muted)
     axes.set_yticks([0, float(count.max())], ["0", f"{count.max():.0f}"])
-    percent_axis(axes.xaxis)
+    canvas.percent_axis(axes.xaxis)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +87,12 @@ class Heatmap:
             raise ValueError(f"expected shape {shape} from the names, got {actual}")
 
 
-def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGHT) -> Figure:
+def heatmap_figure(heatmap: Heatmap, *, width: float = canvas.WIDE, theme: Theme = LIGHT) -> Figure:
     """Draw numbers as colored cells with the numbers in them; worse is darker."""
     values = np.asarray(heatmap.values, dtype=float)
     rows, columns = heatmap.rows, heatmap.columns
     height = 0.6 + 0.27 * len(rows)
-    figure, axes = new_axes(width=width, height=height, theme=theme, x=heatmap.column_title)
+    figure, axes = canvas.new_axes(width=width, height=height, theme=theme, x=heatmap.column_title)
     # Worse is darker in either direction.
     badness = values if heatmap.better is Direction.LOWER else -values
     span = float(badness.max() - badness.min()) or 1.0
@@ -122,13 +111,13 @@ def heatmap_figure(heatmap: Heatmap, *, width: float = WIDE, theme: Theme = LIGH
             row,
             number_text(float(values[row, column]), digits=3),
             color=ink_on(to_hex(colors[row, column])),
-            fontsize=SMALL_POINTS - (1.5 if width < 5 else 0),
+            fontsize=canvas.SMALL_POINTS - (1.5 if width < 5 else 0),
             ha="center",
             va="center",
         )
     axes.xaxis.set_label_position("top")
-    axes.set_xticks(range(len(columns)), [plain(name) for name in columns])
-    axes.set_yticks(range(len(rows)), [plain(name) for name in rows])
+    axes.set_xticks(range(len(columns)), [canvas.plain(name) for name in columns])
+    axes.set_yticks(range(len(rows)), [canvas.plain(name) for name in rows])
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.tick_params(labelcolor=theme.ink)
     axes.spines[:].set_visible(False)
@@ -157,12 +146,16 @@ class OcclusionLine:
 
 
 def occlusion_figure(
-    lines: Sequence[OcclusionLine], *, chance: float, width: float = WIDE, theme: Theme = LIGHT
+    lines: Sequence[OcclusionLine],
+    *,
+    chance: float,
+    width: float = canvas.WIDE,
+    theme: Theme = LIGHT,
 ) -> Figure:
     """Draw accuracy over the hidden fraction, one line per method, and the accuracy of guessing."""
     if not 0 < len(lines) <= len(_DASHES):
         raise ValueError(f"expected 1 to {len(_DASHES)} curves, got {len(lines)}")
-    figure, axes = new_axes(
+    figure, axes = canvas.new_axes(
         width=width, height=3.2, theme=theme, grid="y", x="hidden", y="accuracy"
     )
     # Only to where the curves end: their names stand beyond.
@@ -178,15 +171,15 @@ def occlusion_figure(
             linewidth=1.8,
             marker="o",
             markersize=3.5,
-            label=plain(line.name),
+            label=canvas.plain(line.name),
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    percent_axis(axes.xaxis)
-    percent_axis(axes.yaxis)
-    write_beside(axes, "guessing", (0, chance), (4, 3), color=theme.muted)
+    canvas.percent_axis(axes.xaxis)
+    canvas.percent_axis(axes.yaxis)
+    canvas.write_beside(axes, "guessing", (0, chance), (4, 3), color=theme.muted)
     if width < _NAMES_BESIDE_FROM:
-        style: dict[str, Any] = {"fontsize": SMALL_POINTS, "labelcolor": theme.ink}
+        style: dict[str, Any] = {"fontsize": canvas.SMALL_POINTS, "labelcolor": theme.ink}
         figure.legend(loc="outside upper left", frameon=False, **style)
         return figure
     # Names at the ends of their lines, moved apart where they would overlap.
@@ -194,29 +187,29 @@ def occlusion_figure(
     for line, color, height in zip(lines, colors, heights, strict=True):
         end = (line.fractions[-1], height)
         style = {"color": color, "va": "center", "annotation_clip": False}
-        write_beside(axes, plain(line.name), end, (8, 0), **style)
+        canvas.write_beside(axes, canvas.plain(line.name), end, (8, 0), **style)
     return figure
 
 
 def attacks_figure(
-    rows: Sequence[tuple[str, Interval]], *, width: float = WIDE, theme: Theme = LIGHT
+    rows: Sequence[tuple[str, Interval]], *, width: float = canvas.WIDE, theme: Theme = LIGHT
 ) -> Figure:
     """Draw the accuracy under each attack as a bar from 0, with its interval."""
     if not rows:
         raise ValueError("expected at least one attack, got none")
     height = 0.9 + 0.36 * len(rows)
-    figure, axes = new_axes(width=width, height=height, theme=theme, grid="x", x="accuracy")
+    figure, axes = canvas.new_axes(width=width, height=height, theme=theme, grid="x", x="accuracy")
     positions = range(len(rows))
     accuracies = [interval.estimate for _, interval in rows]
     axes.barh(positions, accuracies, height=0.55, color=theme.accent, alpha=0.55)
     for position, (_, interval) in zip(positions, rows, strict=True):
         axes.plot([interval.low, interval.high], [position] * 2, color=theme.ink, linewidth=1.5)
         text, end = f"{interval.estimate:.1%}", (interval.high, position)
-        write_beside(axes, text, end, (5, 0), color=theme.ink, va="center")
-    axes.set_yticks(list(positions), [plain(name) for name, _ in rows])
+        canvas.write_beside(axes, text, end, (5, 0), color=theme.ink, va="center")
+    axes.set_yticks(list(positions), [canvas.plain(name) for name, _ in rows])
     axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
     axes.invert_yaxis()
     # Room for the number beside a bar of 100%.
     axes.set_xlim(0, 1.16)
-    percent_axis(axes.xaxis)
+    canvas.percent_axis(axes.xaxis)
     return figure

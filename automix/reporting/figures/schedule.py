@@ -17,17 +17,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from automix.operator_info import OPERATOR_FACTS, Operator
-from automix.reporting.canvas import (
-    SMALL_POINTS,
-    TEXT_POINTS,
-    WIDE,
-    label_axes,
-    new_figure,
-    panel_axes,
-    percent_axis,
-    style_axes,
-    text_width,
-)
+from automix.reporting import canvas
 from automix.reporting.figures.placement import place_in_area
 from automix.reporting.palette import LIGHT, Theme, ink_on
 from automix.reporting.tables import Column, Table
@@ -57,7 +47,7 @@ class SchedulePanel:
 
 
 def schedule_figure(
-    panels: Sequence[SchedulePanel], *, width: float = WIDE, theme: Theme = LIGHT
+    panels: Sequence[SchedulePanel], *, width: float = canvas.WIDE, theme: Theme = LIGHT
 ) -> Figure:
     """Draw schedules: areas for operators, below them a line for the strength.
 
@@ -69,25 +59,25 @@ def schedule_figure(
     columns = min(len(panels), max(1, int(width / _PANEL_INCHES)))
     rows = math.ceil(len(panels) / columns)
     height = rows * (3.3 if columns == 1 and width > 5 else 3.0)
-    figure = new_figure(width=width, height=height, theme=theme)
+    figure = canvas.new_figure(width=width, height=height, theme=theme)
     # About this part of a panel, in points, is inside the axes: names must fit into it.
     size = (0.84 * width / columns * 72, 0.62 * height / rows * 72)
-    axes = panel_axes(figure, len(panels), num_columns=columns, lower_ratio=1.25)
+    axes = canvas.panel_axes(figure, len(panels), num_columns=columns, lower_ratio=1.25)
     for panel, (upper, lower, is_first) in zip(panels, axes, strict=True):
         _draw_fractions(upper, panel, size, theme)
         _draw_strength(lower, panel, size[0], theme)
-        label_axes(upper, theme, y="fraction of batches" if is_first else "")
-        label_axes(lower, theme, x="training progress", y="strength" if is_first else "")
+        canvas.label_axes(upper, theme, y="fraction of batches" if is_first else "")
+        canvas.label_axes(lower, theme, x="training progress", y="strength" if is_first else "")
     return figure
 
 
 def _draw_fractions(
     axes: Axes, panel: SchedulePanel, size: tuple[float, float], theme: Theme
 ) -> None:
-    style_axes(axes, theme)
+    canvas.style_axes(axes, theme)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    percent_axis(axes.yaxis)
+    canvas.percent_axis(axes.yaxis)
     axes.tick_params(labelbottom=False)
     keys = _draw_stack(axes, panel, size, theme) if panel.until else []
     _head(axes, panel.title, keys, size[0], theme)
@@ -122,7 +112,7 @@ def _draw_stack(
         if place is None:
             keys.append(Patch(facecolor=color, label=name))
         else:
-            style: dict[str, Any] = {"color": ink_on(color), "fontsize": TEXT_POINTS}
+            style: dict[str, Any] = {"color": ink_on(color), "fontsize": canvas.TEXT_POINTS}
             axes.text(*place[:2], name, rotation=place[2], ha="center", va="center", **style)
         stack = stack + fraction
     if len(panel.schedules) > 1:
@@ -185,24 +175,24 @@ def _head(axes: Axes, title: str, keys: list[Patch | Line2D], points: float, the
     lines = 0
     if keys:
         # As many columns as fit into the width, and a title above as many lines.
-        widest = max(text_width(str(key.get_label()), SMALL_POINTS) for key in keys)
-        columns = max(1, int(points / (widest + 2.5 * SMALL_POINTS)))
+        widest = max(canvas.text_width(str(key.get_label()), canvas.SMALL_POINTS) for key in keys)
+        columns = max(1, int(points / (widest + 2.5 * canvas.SMALL_POINTS)))
         lines = math.ceil(len(keys) / columns)
-        style: dict[str, Any] = {"fontsize": SMALL_POINTS, "labelcolor": theme.ink}
+        style: dict[str, Any] = {"fontsize": canvas.SMALL_POINTS, "labelcolor": theme.ink}
         style |= {"frameon": False, "borderaxespad": 0.2, "borderpad": 0, "columnspacing": 0.9}
         style |= {"handlelength": 1.0, "handleheight": 1.0, "handletextpad": 0.4}
         axes.legend(
             handles=keys, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, **style
         )
-    label_axes(axes, theme, title=title, pad=6 + 13 * lines)
+    canvas.label_axes(axes, theme, title=title, pad=6 + 13 * lines)
 
 
 def _draw_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme) -> None:
-    style_axes(axes, theme)
+    canvas.style_axes(axes, theme)
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.25, 1.7)  # room above "strong" for the value of a line
     axes.set_yticks([0, 1], ["weak", "strong"])
-    percent_axis(axes.xaxis)
+    canvas.percent_axis(axes.xaxis)
     if not panel.until:
         return
     if len(panel.schedules) == 1:
@@ -231,8 +221,8 @@ def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: T
         color = OPERATOR_FACTS[decision.operator].color
         axes.hlines(height, start, end, color=color, linewidth=3.5)
         value = f"{decision.strength:g}"
-        if (end - start) * points > text_width(value, SMALL_POINTS) + 2:
-            style: dict[str, Any] = {"color": theme.ink, "fontsize": SMALL_POINTS}
+        if (end - start) * points > canvas.text_width(value, canvas.SMALL_POINTS) + 2:
+            style: dict[str, Any] = {"color": theme.ink, "fontsize": canvas.SMALL_POINTS}
             axes.text((start + end) / 2, height + 0.17, value, ha="center", va="bottom", **style)
 
 
