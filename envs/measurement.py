@@ -31,7 +31,7 @@ class Reading:
 
     Attributes:
         progress: fraction of the run done, in [0, 1].
-        learning_rate_share: learning rate over its peak, in [0, 1].
+        learning_rate_fraction: learning rate over its peak, in [0, 1].
         reward: metrics on the reward split.
         clean: metrics on unmixed training images; None if nothing reads them.
         train: means over the last segment; None before the first, as is ``decision``.
@@ -41,7 +41,7 @@ class Reading:
     """
 
     progress: float
-    learning_rate_share: float
+    learning_rate_fraction: float
     reward: EvalMetrics
     clean: EvalMetrics | None
     train: TrainMetrics | None
@@ -62,7 +62,7 @@ class Reading:
         decision, clean, train = values["decision"], values["clean"], values["train"]
         return cls(
             progress=values["progress"],
-            learning_rate_share=values["learning_rate_share"],
+            learning_rate_fraction=values["learning_rate_fraction"],
             reward=EvalMetrics(**values["reward"]),
             clean=EvalMetrics(**clean) if clean else None,
             train=TrainMetrics(**train) if train else None,
@@ -204,7 +204,7 @@ class Measurement:
         return Reading(
             progress=trainer.progress,
             # Relative to the peak, so that it means the same for any optimizer.
-            learning_rate_share=rate / trainer.config.learning_rate,
+            learning_rate_fraction=rate / trainer.config.learning_rate,
             reward=trainer.evaluate(self._reward),
             clean=trainer.evaluate(self._clean) if config.needs_clean_metrics else None,
             train=train,

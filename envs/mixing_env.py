@@ -358,7 +358,7 @@ class MixingEnv(gym.Env[Observation, Action]):
             training_seed=self.trainer.seed,
             seconds=self._seconds,
             readings=[reading.to_plain() for reading in self._readings],
-            # A copy, because training goes on in place; none before the first step, when the seed
+            # A copy, because training continues in place; none before the first step, when the seed
             # says all and a snapshot would hold a whole network for nothing.
             trainer=copy.deepcopy(self.trainer.state_dict()) if self._decisions else None,
         )

@@ -114,7 +114,7 @@ _SHARED_FEATURES = (
     Feature("progress", _PROGRESS, 0, 1, "fraction of the training run done",
             lambda v: v.now.progress),
     Feature("learning_rate", _PROGRESS, 0, 1, "learning rate over its peak",
-            lambda v: v.now.learning_rate_share),
+            lambda v: v.now.learning_rate_fraction),
     Feature("reward_nll", _LOSSES, 0, 3, "NLL on the reward split / log K",
             lambda v: v.now.reward.nll / v.scale),
     Feature("reward_calibrated_nll", _LOSSES, 0, 1.5, "NLL after one fitted temperature / log K",

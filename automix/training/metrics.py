@@ -188,7 +188,7 @@ class TrainMetrics:
             [0, 1]; None if all batches were mixed.
         mixed_accuracy: fraction of the images of mixed batches whose predicted class is that of the
             first parent, in [0, 1]; None if no batch was mixed.
-        mixed_share: fraction of the images that were in mixed batches, in [0, 1].
+        mixed_fraction: fraction of the images that were in mixed batches, in [0, 1].
         num_images: number of images.
         seconds: wall-clock time of the segment.
     """
@@ -196,7 +196,7 @@ class TrainMetrics:
     loss: float
     clean_accuracy: float | None
     mixed_accuracy: float | None
-    mixed_share: float
+    mixed_fraction: float
     num_images: int
     seconds: float
 
@@ -278,7 +278,7 @@ class RunningSums:
             loss=loss / max(num_images, 1),
             clean_accuracy=clean_correct / num_clean if num_clean else None,
             mixed_accuracy=mixed_correct / num_mixed if num_mixed else None,
-            mixed_share=num_mixed / max(num_images, 1),
+            mixed_fraction=num_mixed / max(num_images, 1),
             num_images=int(num_images),
             seconds=self.seconds,
         )

@@ -155,7 +155,7 @@ class ToyTrainer:
             loss=loss,
             clean_accuracy=None,
             mixed_accuracy=0.5,
-            mixed_share=1.0,
+            mixed_fraction=1.0,
             num_images=1,
             seconds=0.0,
         )

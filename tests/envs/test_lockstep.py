@@ -55,7 +55,7 @@ def test_each_learns_what_it_would_have_learned_alone(smoke_data: SearchData) ->
         for result, reference in zip(metrics, expected, strict=True):
             assert result.loss == pytest.approx(reference.loss, rel=1e-4)
             assert result.num_images == reference.num_images
-            assert result.mixed_share == reference.mixed_share
+            assert result.mixed_fraction == reference.mixed_fraction
             assert result.seconds > 0
     for one, other in zip(joined, alone, strict=True):
         assert one.step == other.step

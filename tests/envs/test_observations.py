@@ -34,7 +34,7 @@ TRAIN_METRICS = st.builds(
     loss=LOSSES,
     clean_accuracy=st.none() | SHARES,
     mixed_accuracy=st.none() | SHARES,
-    mixed_share=SHARES,
+    mixed_fraction=SHARES,
     num_images=st.just(5),
     seconds=st.just(1.0),
 )
@@ -49,7 +49,7 @@ DECISIONS = st.sampled_from(
 READINGS = st.builds(
     Reading,
     progress=SHARES,
-    learning_rate_share=SHARES,
+    learning_rate_fraction=SHARES,
     reward=EVALUATIONS,
     clean=EVALUATIONS,
     train=st.none() | TRAIN_METRICS,
@@ -59,7 +59,7 @@ READINGS = st.builds(
 EVALUATION = EvalMetrics(nll=1.0, calibrated_nll=0.8, accuracy=0.6, temperature=1.5, num_images=10)
 START = Reading(
     progress=0.0,
-    learning_rate_share=0.05,
+    learning_rate_fraction=0.05,
     reward=EVALUATION,
     clean=dataclasses.replace(EVALUATION, nll=0.7, accuracy=0.9),
     train=None,
@@ -75,7 +75,7 @@ AFTER = dataclasses.replace(
         loss=1.2,
         clean_accuracy=None,
         mixed_accuracy=0.5,
-        mixed_share=1,
+        mixed_fraction=1,
         num_images=8,
         seconds=1,
     ),

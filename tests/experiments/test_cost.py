@@ -25,7 +25,7 @@ def test_slow_networks_are_timed_by_fewer_steps(
             loss=1.0,
             clean_accuracy=None,
             mixed_accuracy=None,
-            mixed_share=0.0,
+            mixed_fraction=0.0,
             num_images=num_steps,
             seconds=seconds_per_step * num_steps,
         )

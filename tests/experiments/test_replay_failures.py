@@ -220,7 +220,7 @@ def test_tensorboard_shows_each_step_once(tmp_path: Path, monkeypatch: pytest.Mo
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
     tags = set(board.Tags()["scalars"])
-    names = {"loss", "mixed_share", "clean_accuracy", "learning_rate", "images_per_second"}
+    names = {"loss", "mixed_fraction", "clean_accuracy", "learning_rate", "images_per_second"}
     assert {f"train/{name}" for name in names} | {"operator/cutmix", "operator/mixup"} <= tags
     steps = [event.step for event in board.Scalars("train/loss")]
     assert steps == list(range(1, TOTAL_STEPS + 1))

@@ -38,8 +38,8 @@ def assert_close(results: list[TrainMetrics], expected: list[TrainMetrics]) -> N
         assert result.loss == close(reference.loss)
         assert result.clean_accuracy == close(reference.clean_accuracy)
         assert result.mixed_accuracy == close(reference.mixed_accuracy)
-        assert (result.mixed_share, result.num_images) == (
-            reference.mixed_share,
+        assert (result.mixed_fraction, result.num_images) == (
+            reference.mixed_fraction,
             reference.num_images,
         )
 
@@ -79,7 +79,7 @@ def test_processes_train_as_one_does_that_accumulates(
     expected = in_worlds.plain_run(EVERY_OPERATOR, alone)
     for results in run_world(size, in_worlds.plain_run, EVERY_OPERATOR, together):
         assert_close(results, expected)
-    assert {0.0, 1.0} < {metrics.mixed_share for metrics in expected}
+    assert {0.0, 1.0} < {metrics.mixed_fraction for metrics in expected}
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -54,7 +54,7 @@ def test_a_divided_batch_trains_as_the_whole(
 def test_each_micro_batch_is_mixed_or_not_for_itself(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(accumulation=4, epochs=20)
     decision = Decision(operator=Operator.MIXUP, probability=0.5)
-    fractions = [trainer.train(decision, num_steps=1).mixed_share for _ in range(60)]
+    fractions = [trainer.train(decision, num_steps=1).mixed_fraction for _ in range(60)]
     assert set(fractions) == {0.0, 0.25, 0.5, 0.75, 1.0}
 
 

@@ -190,7 +190,7 @@ def test_sums_that_are_cut_and_continued_are_the_same_to_the_last_bit(
         continued.load_state_dict(sums.state_dict())
         sums = continued
     mine = sums.read()
-    assert 0 < mine.mixed_share < 1
+    assert 0 < mine.mixed_fraction < 1
     assert dataclasses.replace(mine, seconds=0) == dataclasses.replace(expected, seconds=0)
     assert mine.seconds > 0
 

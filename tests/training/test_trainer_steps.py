@@ -51,7 +51,7 @@ def test_a_training_run_does_not_go_past_its_end(make_trainer: MakeTrainer) -> N
 def test_mixed_batches_are_counted(make_trainer: MakeTrainer) -> None:
     decision = Decision(operator=Operator.MIXUP, probability=0.3)
     trainer = make_trainer(epochs=100)
-    fractions = [trainer.train(decision, num_steps=1).mixed_share for _ in range(300)]
+    fractions = [trainer.train(decision, num_steps=1).mixed_fraction for _ in range(300)]
     assert set(fractions) == {0.0, 1.0}
     # Three standard deviations of a binomial fraction.
     assert abs(sum(fractions) / 300 - 0.3) < 3 * math.sqrt(0.3 * 0.7 / 300)
@@ -62,7 +62,7 @@ def test_certain_fractions_are_exact(
     make_trainer: MakeTrainer, probability: float, fraction: float
 ) -> None:
     decision = Decision(operator=Operator.CUTMIX, probability=probability)
-    assert make_trainer().train(decision, num_steps=TOTAL_STEPS).mixed_share == fraction
+    assert make_trainer().train(decision, num_steps=TOTAL_STEPS).mixed_fraction == fraction
 
 
 def test_loss_and_accuracy_are_means_over_the_images_fed(make_trainer: MakeTrainer) -> None:
@@ -237,8 +237,8 @@ def test_accuracies_are_counted_apart(make_trainer: MakeTrainer) -> None:
     assert len(clean) + len(mixed) == TOTAL_STEPS
     assert total.clean_accuracy == pytest.approx(sum(clean) / len(clean))
     assert total.mixed_accuracy == pytest.approx(sum(mixed) / len(mixed))
-    assert total.mixed_share == len(mixed) / TOTAL_STEPS
+    assert total.mixed_fraction == len(mixed) / TOTAL_STEPS
     for step in steps:
-        assert (step.clean_accuracy is None) == (step.mixed_share == 1)
-        assert (step.mixed_accuracy is None) == (step.mixed_share == 0)
+        assert (step.clean_accuracy is None) == (step.mixed_fraction == 1)
+        assert (step.mixed_accuracy is None) == (step.mixed_fraction == 0)
     assert total.images_per_second == TOTAL_STEPS * 8 / total.seconds

@@ -117,18 +117,18 @@ def _means(stretches: list[TrainMetrics]) -> TrainMetrics:
         return sum(value * weight for value, weight in defined) / total if total else None
 
     num_images = sum(stretch.num_images for stretch in stretches)
-    num_mixed = sum(stretch.mixed_share * stretch.num_images for stretch in stretches)
+    num_mixed = sum(stretch.mixed_fraction * stretch.num_images for stretch in stretches)
     loss = mean([(stretch.loss, stretch.num_images) for stretch in stretches])
     assert loss is not None
     return TrainMetrics(
         loss=loss,
         clean_accuracy=mean(
-            [(it.clean_accuracy, it.num_images * (1 - it.mixed_share)) for it in stretches]
+            [(it.clean_accuracy, it.num_images * (1 - it.mixed_fraction)) for it in stretches]
         ),
         mixed_accuracy=mean(
-            [(it.mixed_accuracy, it.num_images * it.mixed_share) for it in stretches]
+            [(it.mixed_accuracy, it.num_images * it.mixed_fraction) for it in stretches]
         ),
-        mixed_share=num_mixed / num_images,
+        mixed_fraction=num_mixed / num_images,
         num_images=num_images,
         seconds=sum(stretch.seconds for stretch in stretches),
     )

@@ -345,12 +345,12 @@ class ReplayLoop:
                 "train/loss": metrics.loss,
                 "train/clean_accuracy": metrics.clean_accuracy,
                 "train/mixed_accuracy": metrics.mixed_accuracy,
-                "train/mixed_share": metrics.mixed_share,
+                "train/mixed_fraction": metrics.mixed_fraction,
                 "train/images_per_second": metrics.images_per_second,
                 "train/learning_rate": learning_rate_at(
                     self._trainer.config, self._trainer.progress
                 ),
-                f"operator/{decision.operator.value}": metrics.mixed_share,
+                f"operator/{decision.operator.value}": metrics.mixed_fraction,
                 "decision": decision.label(),
             }
         )
