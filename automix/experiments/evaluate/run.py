@@ -122,6 +122,7 @@ def predict_cost(config: EvaluateConfig, run: Path) -> str:
 
 def summarize_evaluation(result: Mapping[str, Any]) -> str:
     """Return the main numbers of a result, one line per task."""
+    # A task that was not chosen has no entry in the result.
     lines = []
     if part := result.get("classification"):
         before, after = part["as_trained"], part["rescaled"]
@@ -179,6 +180,7 @@ def _check_published(source: EvaluationInput) -> None:
     """Refuse published images of another size or with other classes."""
     if source.published is None:
         return
+    # CIFAR-10-C or CIFAR-100-C.
     num_classes = int(source.published.split("-")[1])
     shape = tuple(source.images.images.shape[1:])
     if (shape, num_classes) != ((3, 32, 32), source.classifier.data.num_classes):

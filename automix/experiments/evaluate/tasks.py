@@ -102,6 +102,7 @@ def plan_classification(source: EvaluationInput, config: EvaluateConfig) -> Task
         content["class_names"] = list(classifier.data.class_names)
         if source.groups is not None:
             names = source.groups.names
+            # Groups are read for the whole split, of which these images may be a subset.
             groups_N = torch.tensor(source.groups.numbers)[images.indices]
             accuracies = group_accuracy(
                 logits_NK, images.labels, groups=groups_N, num_groups=len(names)
@@ -152,6 +153,7 @@ def plan_corruptions(source: EvaluationInput, config: EvaluateConfig) -> TaskPla
 
 def plan_patch_occlusion(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     """Return the accuracy while random patches are hidden."""
+    # The mean color: a patch of it is zero once images are normalized.
     size, fill = patch_size(source, config), source.classifier.data.statistics.mean
 
     def occlude(batch: ImageBatch, fraction: float) -> Tensor:
@@ -381,6 +383,7 @@ def _localization(results: Sequence[Json]) -> Json:
             fold: np.sum([np.array(row[f"{kind}_{fold}"], dtype=float) for row in results], axis=0)
             for fold in halves
         }
+        # One threshold for all images, the best on the very images that are counted.
         whole = (hits["even"] + hits["odd"]) / total
         name = "max_box_acc_v2" if kind == "known" else "top1_max_box_acc_v2"
         content[name] = max_box_accuracy(whole)

@@ -87,6 +87,7 @@ class FinishedSweep:
         if not self.table["experiment"].startswith("search"):
             return groups
         for cell in self.table["cells"]:
+            # A row of the table is what its cells share: every setting but the seed.
             settings = dict(cell["settings"])
             settings.pop(self.table["seed_key"], None)
             for name in _SCHEDULE_PATHS:
@@ -116,18 +117,16 @@ def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
     Raises:
         CheckpointError: one was written by a version that compared on one split only.
     """
-    for run in runs:
-        if run.kind == "compare" and "splits" not in run.result:
+    splits = []
+    for run in (run for run in runs if run.kind == "compare"):
+        if "splits" not in run.result:
             raise CheckpointError(
                 f"{run.path / RESULT_NAME}: expected splits, got the result of an earlier version; "
                 "compare again, in another folder"
             )
-    return [
-        ComparedSplit(run=run, name=name, rows=rows)
-        for run in runs
-        if run.kind == "compare"
-        for name, rows in run.result["splits"].items()
-    ]
+        for name, rows in run.result["splits"].items():
+            splits.append(ComparedSplit(run=run, name=name, rows=rows))
+    return splits
 
 
 def learned_row(rows: Sequence[Row]) -> Row | None:

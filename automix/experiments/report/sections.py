@@ -77,6 +77,7 @@ def learning_section(run: FinishedRun) -> Section:
     """Return the learning curve and the cost of a search."""
     config: SearchConfig = run.config(SearchConfig)
     potentials = [episode["potential"] for episode in run.result["episodes"]]
+    # By rollout: within one, all episodes followed the same policy.
     curve = LearningCurve.from_returns(potentials, per_rollout=config.agent.episodes_per_rollout)
     cost = run.result["cost"]
     stages = Cost(
@@ -289,13 +290,12 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
     # A baseline alone is no picture.
     if len(points) < 2:
         return []
-    draw = functools.partial(gain_figure, points, metric=name, better=better)
     return [
         ReportFigure(
             name=f"{split.slug}-gain",
             title=f"Gain over {split.run.result['baseline']}, and what it cost",
             description="Gain of each schedule over its cost in plain training runs.",
-            draw=draw,
+            draw=functools.partial(gain_figure, points, metric=name, better=better),
             caption="Cost of one training run and of the search behind its schedule, if that is in "
             "this folder. A constant operator that was chosen among several cost the others as "
             "well. 95% BCa intervals.",
