@@ -25,37 +25,27 @@ from automix.random_streams import Stream, stream_generator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchKey:
-    """Names one micro-batch of one step.
+    """Names one micro-batch of one step."""
 
-    Attributes:
-        seed: of the training run.
-        step: number of the step in the whole training run, from 0. The loop may train for several
-            optimizer steps on the batch of one (``saliency.refresh_every``).
-        micro_batch: number of the micro-batch of the step, from 0, counted over all processes.
-    """
-
-    seed: int
+    seed: int  # of the training run
+    # Number of the step in the whole training run, from 0. The loop may train for several optimizer
+    # steps on the batch of one (``saliency.refresh_every``).
     step: int
+    # Number of the micro-batch of the step, from 0, counted over all processes.
     micro_batch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLayout:
-    """The division of epochs into steps, and of steps into micro-batches of processes.
+    """The division of epochs into steps, and of steps into micro-batches of processes."""
 
-    Attributes:
-        num_images: images of the training split.
-        batch_size: images of one optimizer step, over all processes and micro-batches; a multiple
-            of ``accumulation * world_size``, at most ``num_images``. Images of an epoch that do not
-            fill a step are skipped in that epoch.
-        accumulation: micro-batches per step and process.
-        rank: number of this process, of ``world_size`` that train together.
-    """
-
-    num_images: int
+    num_images: int  # images of the training split
+    # Images of one optimizer step, over all processes and micro-batches; a multiple of
+    # ``accumulation * world_size``, at most ``num_images``. Images of an epoch that do not fill a
+    # step are skipped in that epoch.
     batch_size: int
-    accumulation: int = 1
-    rank: int = 0
+    accumulation: int = 1  # micro-batches per step and process
+    rank: int = 0  # number of this process, of ``world_size`` that train together
     world_size: int = 1
 
     @classmethod
@@ -123,17 +113,11 @@ class BatchLayout:
 
 
 class TrainingBatch(NamedTuple):
-    """One micro-batch, ready for the network, on its device.
+    """One micro-batch, ready for the network, on its device."""
 
-    Attributes:
-        images: (B, C, H, W) float32, augmented and normalized.
-        labels: (B,) int64 class indices.
-        indices: (B,) int64 indices of the images in the training split, on any device.
-    """
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
+    images: Tensor  # (B, C, H, W) float32, augmented and normalized
+    labels: Tensor  # (B,) int64 class indices
+    indices: Tensor  # (B,) int64 indices of the images in the training split, on any device
 
 
 class TrainingBatches(Protocol):

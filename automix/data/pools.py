@@ -21,19 +21,12 @@ _ROUNDING = 1e-9
 
 
 class ClassLabels(NamedTuple):
-    """The labels of a pool, all that an assignment depends on besides the configuration.
+    """The labels of a pool, all that an assignment depends on besides the configuration."""
 
-    Attributes:
-        labels: (N,) int64 on the CPU, 0 to len(class_names) - 1.
-        class_names: name of each class.
-        where: file or folder of the images, for messages.
-        pool: 0 for the training images, 1 for those of val/, so that they draw independently.
-    """
-
-    labels: Tensor
-    class_names: Sequence[str]
-    where: str
-    pool: int = 0
+    labels: Tensor  # (N,) int64 on the CPU, 0 to len(class_names) - 1
+    class_names: Sequence[str]  # name of each class
+    where: str  # file or folder of the images, for messages
+    pool: int = 0  # 0 for the training images, 1 for those of val/, so that they draw independently
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

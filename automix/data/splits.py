@@ -209,23 +209,15 @@ class ChannelStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SearchData:
-    """The data that a search has access to: it has no test split, so none can leak.
+    """The data that a search has access to: it has no test split, so none can leak."""
 
-    Attributes:
-        train: images to train classifiers on.
-        reward: images that the reward is measured on.
-        selection: images that finished schedules are compared on.
-        class_names: name of each class, in label order.
-        statistics: mean and standard deviation that images are normalized with.
-        fingerprint: hash of every pixel, label and split assignment, equal on every machine. Of
-            streamed images the names and sizes of the files are hashed instead of the pixels.
-    """
-
-    train: TrainingImages
-    reward: Split
-    selection: Split
-    class_names: tuple[str, ...]
-    statistics: ChannelStatistics
+    train: TrainingImages  # images to train classifiers on
+    reward: Split  # images that the reward is measured on
+    selection: Split  # images that finished schedules are compared on
+    class_names: tuple[str, ...]  # name of each class, in label order
+    statistics: ChannelStatistics  # mean and standard deviation that images are normalized with
+    # Hash of every pixel, label and split assignment, equal on every machine. Of streamed images
+    # the names and sizes of the files are hashed instead of the pixels.
     fingerprint: str
 
     @property

@@ -53,19 +53,15 @@ class MixedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorSpec(Generic[Draws]):
-    """An operator: its facts and its two halves.
+    """An operator: its facts and its two halves."""
 
-    Attributes:
-        facts: what is known of it without running it.
-        draw: ``draw(shape, *, strength, generator)`` draws every random parameter, as tensors on
-            the generator's device.
-        function: ``function(images_BCHW, targets, draws, *, num_classes)`` applies them, without
-            randomness and without modifying what is passed in. It takes ``saliency_BHW`` and
-            ``previous`` exactly if the facts say that it needs them.
-    """
-
-    facts: OperatorFacts
+    facts: OperatorFacts  # what is known of it without running it
+    # ``draw(shape, *, strength, generator)`` draws every random parameter, as tensors on the
+    # generator's device.
     draw: Callable[Concatenate[BatchShape, ...], Draws]
+    # ``function(images_BCHW, targets, draws, *, num_classes)`` applies them, without randomness and
+    # without modifying what is passed in. It takes ``saliency_BHW`` and ``previous`` exactly if the
+    # facts say that it needs them.
     function: Callable[Concatenate[Tensor, Tensor, Draws, ...], MixedBatch]
 
     def apply(

@@ -25,15 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The processes that train together.
+    """The processes that train together."""
 
-    Attributes:
-        rank: number of this process, from 0.
-        size: how many there are.
-    """
-
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # number of this process, from 0
+    size: int = 1  # how many there are
 
     @property
     def is_main(self) -> bool:

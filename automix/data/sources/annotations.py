@@ -30,17 +30,11 @@ _GROUP_COLUMNS = ("image", "group")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageBoxes:
-    """The true boxes of the test images that have some.
+    """The true boxes of the test images that have some."""
 
-    Attributes:
-        positions: ascending numbers of these images in the test split.
-        boxes: for each of them (M, 4), in pixels of the image as it is used.
-        num_outside: images all of whose boxes lie in the part that was cut off.
-    """
-
-    positions: tuple[int, ...]
-    boxes: tuple[Floats, ...]
-    num_outside: int
+    positions: tuple[int, ...]  # ascending numbers of these images in the test split
+    boxes: tuple[Floats, ...]  # for each of them (M, 4), in pixels of the image as it is used
+    num_outside: int  # images all of whose boxes lie in the part that was cut off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

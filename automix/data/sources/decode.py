@@ -44,21 +44,13 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFormat:
-    """Common format of the images of a dataset.
+    """Common format of the images of a dataset."""
 
-    Attributes:
-        channels: 1 (gray) or 3 (red, green, blue).
-        height: rows, in pixels.
-        width: columns, in pixels.
-        resize: whether images are scaled and cut to this size, or must have it.
-        crop: fraction of the shorter side that is kept when they are scaled, in (0, 1].
-    """
-
-    channels: int
-    height: int
-    width: int
-    resize: bool
-    crop: float = 1.0
+    channels: int  # 1 (gray) or 3 (red, green, blue)
+    height: int  # rows, in pixels
+    width: int  # columns, in pixels
+    resize: bool  # whether images are scaled and cut to this size, or must have it
+    crop: float = 1.0  # fraction of the shorter side that is kept when they are scaled, in (0, 1]
 
     @property
     def shape(self) -> tuple[int, int, int]:

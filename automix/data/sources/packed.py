@@ -36,38 +36,24 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """The images of a pack that is to be made.
+    """The images of a pack that is to be made."""
 
-    Attributes:
-        num_images: at least 1.
-        shape: of every image, (C, H, W).
-        class_names: in label order.
-        read: from the number of an image to its uint8 pixels and its label; thread-safe.
-    """
-
-    num_images: int
-    shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
+    num_images: int  # at least 1
+    shape: tuple[int, int, int]  # of every image, (C, H, W)
+    class_names: tuple[str, ...]  # in label order
+    # From the number of an image to its uint8 pixels and its label; thread-safe.
     read: Callable[[int], tuple[NDArray[np.uint8], int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackRequest:
-    """A pack, and the way to make it if the cache does not have it.
+    """A pack, and the way to make it if the cache does not have it."""
 
-    Attributes:
-        name: human-readable part of the file name.
-        key: hash of everything the pixels depend on; 16 hex digits.
-        where: origin of the images, for messages.
-        prepare: looks at the source; only called if the pack has to be made.
-        remedy: advice if there is no room for it.
-    """
-
-    name: str
-    key: str
-    where: str
-    prepare: Callable[[], Decoding]
-    remedy: str = "a smaller data.image_size needs less"
+    name: str  # human-readable part of the file name
+    key: str  # hash of everything the pixels depend on; 16 hex digits
+    where: str  # origin of the images, for messages
+    prepare: Callable[[], Decoding]  # looks at the source; only called if the pack has to be made
+    remedy: str = "a smaller data.image_size needs less"  # advice if there is no room for it
 
 
 class _Record(Config):

@@ -26,17 +26,11 @@ SplitName = Literal["reward", "selection", "test"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """A training run to be done.
+    """A training run to be done."""
 
-    Attributes:
-        schedule: how its batches are mixed.
-        seed: of its initialization, order and draws.
-        splits: where the trained classifier is evaluated; at least one.
-    """
-
-    schedule: Schedule
-    seed: int
-    splits: tuple[SplitName, ...]
+    schedule: Schedule  # how its batches are mixed
+    seed: int  # of its initialization, order and draws
+    splits: tuple[SplitName, ...]  # where the trained classifier is evaluated; at least one
 
     @property
     def key(self) -> str:
@@ -46,17 +40,11 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOutcome:
-    """Result of a training run.
+    """Result of a training run."""
 
-    Attributes:
-        metrics: the trained classifier on each split of the job.
-        seconds: wall-clock time of training alone.
-        diverged: whether the loss was not finite at the end; metrics are then not finite either.
-    """
-
-    metrics: Mapping[SplitName, EvalMetrics]
-    seconds: float
-    diverged: bool
+    metrics: Mapping[SplitName, EvalMetrics]  # the trained classifier on each split of the job
+    seconds: float  # wall-clock time of training alone
+    diverged: bool  # whether the loss was not finite at the end; metrics are then not finite either
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Self:

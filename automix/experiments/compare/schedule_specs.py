@@ -43,15 +43,11 @@ _KINDS += "shuffled:FILE, marginal_matched:FILE, ramp:OPERATOR or mix_then_off:O
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleEntry:
-    """One row of a comparison.
+    """One row of a comparison."""
 
-    Attributes:
-        name: unique; its row in tables.
-        schedule_for: the schedule of training run number i; the same for every i but for random,
-            shuffled and marginal-matched entries.
-    """
-
-    name: str
+    name: str  # unique; its row in tables
+    # The schedule of training run number i; the same for every i but for random, shuffled and
+    # marginal-matched entries.
     schedule_for: Callable[[int], Schedule]
 
 

@@ -17,34 +17,24 @@ RunJobs = Callable[[Sequence[TrainingJob]], Sequence[TrainingOutcome]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A schedule that may be selected.
+    """A schedule that may be selected."""
 
-    Attributes:
-        name: unique; its origin.
-        is_constant: whether it holds one operator throughout.
-        is_proposal: whether it is the one that the searcher itself ranks first.
-    """
-
-    name: str
+    name: str  # unique; its origin
     schedule: Schedule
-    is_constant: bool
-    is_proposal: bool = False
+    is_constant: bool  # whether it holds one operator throughout
+    is_proposal: bool = False  # whether it is the one that the searcher itself ranks first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Result of a candidate.
-
-    Attributes:
-        losses: calibrated NLL on the selection split, one per seed, in nats; lower is better.
-        rounds: number of rounds it took part in.
-        to_winner: paired difference of its losses to the winner's over the seeds they share,
-            with interval; None for the winner, for a single seed and where a training run diverged.
-    """
+    """Result of a candidate."""
 
     candidate: Candidate
+    # Calibrated NLL on the selection split, one per seed, in nats; lower is better.
     losses: tuple[float, ...]
-    rounds: int
+    rounds: int  # number of rounds it took part in
+    # Paired difference of its losses to the winner's over the seeds they share, with interval; None
+    # for the winner, for a single seed and where a training run diverged.
     to_winner: Interval | None
 
     @property

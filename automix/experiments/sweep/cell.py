@@ -90,17 +90,12 @@ class SweepConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell(Generic[ConfigType]):
-    """One experiment of a sweep.
+    """One experiment of a sweep."""
 
-    Attributes:
-        identifier: hash of the experiment's name and its whole configuration.
-        settings: the variant and the grid's values, by key: what tells it from the other cells.
-        config: validated, complete.
-    """
-
-    identifier: str
+    identifier: str  # hash of the experiment's name and its whole configuration
+    # The variant and the grid's values, by key: what tells it from the other cells.
     settings: Mapping[str, Any]
-    config: ConfigType
+    config: ConfigType  # validated, complete
 
 
 def expand_sweep(

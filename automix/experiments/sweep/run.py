@@ -43,21 +43,13 @@ _PRELOAD = ("automix.experiments.sweep.experiments", "automix.data.load", "torch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """A sweep that was read and validated.
+    """A sweep that was read and validated."""
 
-    Attributes:
-        path: its file.
-        config: what the file says.
-        experiment: what its cells run.
-        cells: in the order of the file.
-        folder: where results are.
-    """
-
-    path: Path
-    config: SweepConfig
-    experiment: Command
-    cells: tuple[Cell[Any], ...]
-    folder: Path
+    path: Path  # its file
+    config: SweepConfig  # what the file says
+    experiment: Command  # what its cells run
+    cells: tuple[Cell[Any], ...]  # in the order of the file
+    folder: Path  # where results are
 
 
 def load_sweep(path: Path, folder: Path, commands: Mapping[str, Command]) -> Sweep:

@@ -42,15 +42,11 @@ ConfigType = TypeVar("ConfigType", bound=Config)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOutcome:
-    """Outcome of a sweep.
+    """Outcome of a sweep."""
 
-    Attributes:
-        finished: identifiers of cells that have their result, in the order of the sweep.
-        failed: why each of the other cells has none, by identifier.
-    """
-
+    # Identifiers of cells that have their result, in the order of the sweep.
     finished: tuple[str, ...]
-    failed: dict[str, str]
+    failed: dict[str, str]  # why each of the other cells has none, by identifier
 
 
 def run_sweep(

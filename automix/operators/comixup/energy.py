@@ -31,25 +31,16 @@ _PRIOR_FLOOR = 1e-8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoMixupWeights:
-    """Parameters of the objective; the defaults are the published ones.
+    """Parameters of the objective; the defaults are the published ones."""
 
-    Attributes:
-        grid: P, cells along a side, 2 or more.
-        beta: weight of smoothness, not negative.
-        gamma: weight of the reuse of an input by several outputs, not negative.
-        tau: fraction of a whole image that the other outputs may use of an input, positive.
-        is_soft: whether only what exceeds that fraction is paid for.
-        eta: weight of the prior over inputs, not negative.
-        omega: weight of the distance between peaks, in [0, 1).
-    """
-
-    grid: int = 4
-    beta: float = 0.32
-    gamma: float = 1.0
+    grid: int = 4  # P, cells along a side, 2 or more
+    beta: float = 0.32  # weight of smoothness, not negative
+    gamma: float = 1.0  # weight of the reuse of an input by several outputs, not negative
+    # Fraction of a whole image that the other outputs may use of an input, positive.
     tau: float = 0.83
-    is_soft: bool = False
-    eta: float = 0.05
-    omega: float = 0.001
+    is_soft: bool = False  # whether only what exceeds that fraction is paid for
+    eta: float = 0.05  # weight of the prior over inputs, not negative
+    omega: float = 0.001  # weight of the distance between peaks, in [0, 1)
 
     def __post_init__(self) -> None:
         if self.grid < 2:

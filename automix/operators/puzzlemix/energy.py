@@ -34,27 +34,19 @@ _PRIOR_FLOOR = 1e-8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PuzzleWeights:
-    """Parameters of the objective; the defaults are the published ones.
+    """Parameters of the objective; the defaults are the published ones."""
 
-    Attributes:
-        grid: P, cells along a side, 2 to 16. The authors draw it from {2, 4, 8, 16} for each
-            batch. Here it is fixed, because each grid is another program to compile; draw it
-            outside, as a choice between four operators.
-        num_labels: N, 2 or 3; with 3 a cell can show both images half and half.
-        beta: weight of smoothness, not negative.
-        gamma: weight of the image borders within smoothness, not negative.
-        eta: weight of the prior, not negative.
-        neigh_size: pixels that are pooled to one position along a border, positive.
-        pixel_std: what the images were divided by to normalize them; differences of pixels are
-            measured before that.
-    """
-
+    # P, cells along a side, 2 to 16. The authors draw it from {2, 4, 8, 16} for each batch. Here it
+    # is fixed, because each grid is another program to compile; draw it outside, as a choice
+    # between four operators.
     grid: int = 4
-    num_labels: int = 3
-    beta: float = 1.2
-    gamma: float = 0.5
-    eta: float = 0.2
-    neigh_size: int = 4
+    num_labels: int = 3  # N, 2 or 3; with 3 a cell can show both images half and half
+    beta: float = 1.2  # weight of smoothness, not negative
+    gamma: float = 0.5  # weight of the image borders within smoothness, not negative
+    eta: float = 0.2  # weight of the prior, not negative
+    neigh_size: int = 4  # pixels that are pooled to one position along a border, positive
+    # What the images were divided by to normalize them; differences of pixels are measured before
+    # that.
     pixel_std: float = 0.25
 
     def __post_init__(self) -> None:
