@@ -2,7 +2,7 @@
 
 import json
 
-from tests.cli.mistake import BadInput, bad_words
+from tests.cli.mistake import LAST_OPERATOR, BadInput, bad_words
 
 GOOD_SCHEDULE = json.dumps(
     {
@@ -185,7 +185,7 @@ WORDS = [
         name="words: show an unknown operator",
         argv="show images --operators blur",
         files={"images": None},
-        message="--operators: expected 'none', 'mixup',... or 'recursivemix', got 'blur'",
+        message=f"--operators: expected 'none', 'mixup',... or '{LAST_OPERATOR}', got 'blur'",
     ),
     bad_words(
         "unknown schedule command",

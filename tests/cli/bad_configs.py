@@ -1,6 +1,6 @@
 """Configuration files that are wrong."""
 
-from tests.cli.mistake import BadInput, bad_words
+from tests.cli.mistake import LAST_OPERATOR, BadInput, bad_words
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n"
@@ -103,7 +103,7 @@ CONFIGS = [
     bad_config(
         "unknown operator",
         "environment: {operators: [none, cutmixx]}",
-        ": environment.operators.1: expected 'none', 'mixup', 'cutmix',... or 'recursivemix', "
+        f": environment.operators.1: expected 'none', 'mixup', 'cutmix',... or '{LAST_OPERATOR}', "
         "got 'cutmixx' (did you mean 'cutmix'?)",
     ),
     bad_config(

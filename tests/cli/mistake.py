@@ -4,6 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from automix.operator_info import Operator
+
+# Messages name the last operator of the table.
+LAST_OPERATOR = tuple(Operator)[-1].value
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadInput:
