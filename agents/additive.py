@@ -62,27 +62,18 @@ _FARTHEST = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdditiveFit:
-    """A fitted model.
-
-    Attributes:
-        choices: the D decisions whose effects were estimated.
-        effects: (S, D), estimated contribution of each decision in each segment to the value of a
-            schedule, in the unit of the value; the prior mean is 0.
-        correlation: of the effects of neighboring segments, in (0, 1).
-        reactions: how the effects of each segment change with the state before it; () if no
-            states were known.
-    """
+    """A fitted model of D decisions in S segments."""
 
     choices: tuple[Decision, ...]
+    # (S, D), contributions to the value of a schedule, in the unit of the value.
     effects: Floats
+    # rho.
     correlation: float
+    # One per segment; () if no states were known.
     reactions: tuple["Reaction", ...] = ()
 
     def effects_in(self, segments: NDArray[np.int64], states: Floats) -> Floats:
-        """Return (N, D) effects in N segments, with the (N, F) states before them.
-
-        A state that is not known, a row of NaN, is taken as the average one.
-        """
+        """Return (N, D) effects in N segments after (N, F) states; rows of NaN are not known."""
         effects: Floats = self.effects[segments]
         for segment, reaction in enumerate(self.reactions):
             rows = segments == segment
@@ -105,14 +96,10 @@ def fit_additive(
     num_segments: int,
     states: Floats | None = None,
 ) -> AdditiveFit:
-    """Fit the model to finished episodes.
+    """Fit the model to finished episodes, whose schedules choose among ``choices``.
 
-    Args:
-        schedules: of at most ``num_segments`` equal segments.
-        values: their outcomes, one finite number each; higher is better.
-        choices: the decisions there are; those of ``schedules`` are among them.
-        num_segments: S.
-        states: (E, S, F), what was observed before each decision; NaN where that is not known.
+    A higher value is better. ``states``, (E, S, F), are what was observed before each decision; NaN
+    where that is not known.
 
     Raises:
         ValueError: there are fewer than 8 episodes, or not one value per schedule.
@@ -123,13 +110,10 @@ def fit_additive(
             f"{len(schedules)} and {len(values)}"
         )
     index = {decision: number for number, decision in enumerate(choices)}
+    starts = [segment / num_segments for segment in range(num_segments)]
     data = _Data(
-        decisions=np.array(
-            [
-                [index[schedule.at(segment / num_segments)] for segment in range(num_segments)]
-                for schedule in schedules
-            ]
-        ),
+        # A run that diverged has fewer segments: its last decision holds to the end.
+        decisions=np.array([[index[it.at(start)] for start in starts] for it in schedules]),
         values=np.asarray(values, dtype=np.float64) - np.mean(values),
         prior=decision_covariance(choices),
     )
@@ -175,14 +159,10 @@ def _amount(decision: Decision) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateScale:
-    """Standardization of the F features of an observation at one time of a training run.
-
-    Attributes:
-        center: (F,); 0 where a feature is unknown.
-        weight: (F,), 1 over the deviation; 0 for features that are unknown or constant.
-    """
+    """Standardization of the F features of an observation at one time of a training run."""
 
     center: Floats
+    # 1 over the deviation; 0 for features that are unknown or constant.
     weight: Floats
 
     @classmethod
@@ -198,10 +178,8 @@ class StateScale:
         return cls(center=complete.mean(axis=0), weight=weight)
 
     def features(self, states: Floats) -> Floats:
-        """Return (N, F) features phi, so scaled that phi(x) . phi(x) is 1 on average.
-
-        What is not known is taken as the mean, which is 0.
-        """
+        """Return (N, F) features phi, so scaled that phi(x) . phi(x) is 1 on average."""
+        # What is not known is taken as the mean, which is 0.
         scaled = np.nan_to_num((states - self.center) * self.weight)
         clipped = np.clip(scaled, -_FARTHEST, _FARTHEST)
         features: Floats = clipped / math.sqrt(max(1, int(np.count_nonzero(self.weight))))

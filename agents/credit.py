@@ -17,7 +17,7 @@ from torch import Tensor
 
 from agents.additive import FEWEST_EPISODES, AdditiveFit, fit_additive
 from agents.config import AgentConfig
-from agents.ppo import Episode, SchedulePPO, plan_learning
+from agents.ppo import Episode, RolloutCallback, SchedulePPO, plan_learning
 from automix.schedule import Decision
 from envs.actions import ActionCodec
 
@@ -51,23 +51,16 @@ def teachers(
 ) -> list[BaseCallback]:
     """Return what gives the agent credit for its decisions, and lets it imitate if it should.
 
-    Args:
-        config: of the agent.
-        episodes: finished ones, which others append to.
-        codec: of its actions.
-        num_segments: decisions per episode.
+    Both read the finished ``episodes``, which others append to.
     """
-    callbacks: list[BaseCallback] = [
-        RedistributedReturns(episodes, codec, num_segments=num_segments)
-    ]
-    if config.warm_start is not None:
-        plan = plan_learning(config, num_segments=num_segments)
-        steps = plan.total_steps // plan.num_rollouts
-        after_steps = round(config.warm_start * plan.num_rollouts) * steps
-        callbacks.append(
-            Imitation(episodes, codec, num_segments=num_segments, after_steps=after_steps)
-        )
-    return callbacks
+    credit = RedistributedReturns(episodes, codec, num_segments=num_segments)
+    if config.warm_start is None:
+        return [credit]
+    # At a rollout boundary, where a search that resumes can stand.
+    plan = plan_learning(config, num_segments=num_segments)
+    steps = plan.total_steps // plan.num_rollouts
+    after_steps = round(config.warm_start * plan.num_rollouts) * steps
+    return [credit, Imitation(episodes, codec, num_segments=num_segments, after_steps=after_steps)]
 
 
 class RedistributedReturns(BaseCallback):
@@ -87,7 +80,6 @@ class RedistributedReturns(BaseCallback):
     def __init__(
         self, episodes: Sequence[Episode], codec: ActionCodec, *, num_segments: int
     ) -> None:
-        """Learn contributions from ``episodes``, which others append to."""
         super().__init__()
         self._episodes = episodes
         self._codec = codec
@@ -117,10 +109,7 @@ class RedistributedReturns(BaseCallback):
         buffer.compute_returns_and_advantage(self.locals["values"], self.locals["dones"])
 
     def _shift(self, fit: AdditiveFit, buffer: RolloutBuffer) -> Floats:
-        """Return (steps, environments) amounts that move credit and sum to 0 over an episode.
-
-        An episode that is not whole within the rollout is left as it is.
-        """
+        """Return (steps, environments) amounts that move credit and sum to 0 over an episode."""
         num_steps, num_envs = buffer.rewards.shape
         shift = np.zeros((num_steps, num_envs))
         for env in range(num_envs):
@@ -148,7 +137,7 @@ _STEPS = 200
 _LEARNING_RATE = 0.01
 
 
-class Imitation(BaseCallback):
+class Imitation(RolloutCallback):
     """Teaches the policy once what an additive model of all episodes prefers.
 
     The target in state x before segment s is q(d) = softmax_d(f_s(d, x) / (tau sigma)), with sigma
@@ -166,19 +155,13 @@ class Imitation(BaseCallback):
         num_segments: int,
         after_steps: int,
     ) -> None:
-        """Learn from ``episodes``, which others append to, after that many decisions.
-
-        Not after a number of episodes: those from snapshots are shorter, so that no rollout may
-        end with exactly that number.
-        """
         super().__init__()
         self._episodes = episodes
         self._codec = codec
         self._num_segments = num_segments
+        # Not a number of episodes: those from snapshots are shorter, so that no rollout may end
+        # with exactly that number.
         self._after_steps = after_steps
-
-    def _on_step(self) -> bool:
-        return True
 
     def _on_rollout_start(self) -> None:
         is_due = self.model.num_timesteps == self._after_steps
@@ -204,31 +187,16 @@ class Imitation(BaseCallback):
 
 @torch.enable_grad()
 def imitate(
-    policy: ActorCriticPolicy,
-    observations_NF: Tensor,
-    actions_DP: Tensor,
-    probabilities_ND: Tensor,
+    policy: ActorCriticPolicy, observations_NF: Tensor, actions_DP: Tensor, probabilities_ND: Tensor
 ) -> None:
-    """Minimize the cross-entropy - mean_n sum_d q_nd log pi(d | x_n).
-
-    Args:
-        policy: changed in place, but for what only its critic uses.
-        observations_NF: float32.
-        actions_DP: int64, D actions of P parts.
-        probabilities_ND: q, float32, rows sum to 1.
-    """
+    """Minimize - mean_n sum_d q_nd log pi(d | x_n), with D actions of P parts, in place."""
     # The critic learns from returns, which say nothing here.
     weights = [weight for name, weight in policy.named_parameters() if "value" not in name]
     optimizer = torch.optim.Adam(weights, lr=_LEARNING_RATE)
     for _ in range(_STEPS):
         distribution = policy.get_distribution(observations_NF)
-        log_probabilities_ND = torch.stack(
-            [
-                distribution.log_prob(action.expand(len(observations_NF), -1))
-                for action in actions_DP
-            ],
-            dim=1,
-        )
+        rows = [action.expand(len(observations_NF), -1) for action in actions_DP]
+        log_probabilities_ND = torch.stack([distribution.log_prob(row) for row in rows], dim=1)
         loss = -(probabilities_ND * log_probabilities_ND).sum(dim=1).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import AgentConfig
-from agents.learned import LearnedPolicy, network_arguments
+from agents.learned import network_arguments
 from automix.errors import ConfigError
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
@@ -32,16 +32,9 @@ from automix.schedule import Schedule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningPlan:
-    """Numbers of decisions, derived from configuration.
+    """Numbers derived from configuration; a step is one decision of one environment."""
 
-    Attributes:
-        steps_per_environment: decisions of one environment per rollout.
-        minibatch_size: decisions per gradient step.
-        num_rollouts: rollouts, each followed by an update.
-        total_steps: decisions of all environments over all rollouts.
-        total_episodes: training runs over all rollouts.
-    """
-
+    # Per rollout; each of these is followed by an update.
     steps_per_environment: int
     minibatch_size: int
     num_rollouts: int
@@ -96,15 +89,9 @@ def train_ppo(
     callbacks: Sequence[BaseCallback] = (),
     state: "AgentState | None" = None,
 ) -> SchedulePPO:
-    """Learn a schedule policy; the caller's global generators are left as they were.
+    """Learn a schedule policy, or resume from ``state``, to which the environments are set.
 
-    Args:
-        env: environments whose episodes have ``num_segments`` decisions.
-        config: how the policy learns.
-        num_segments: decisions per episode.
-        seed: names the initial policy and its exploration.
-        callbacks: Stable-Baselines3 callbacks.
-        state: resume from this state instead of starting; the environments are set to it.
+    Episodes have ``num_segments`` decisions. The caller's global generators stay as they were.
 
     Raises:
         ConfigError: episodes, environments and minibatches do not divide.
@@ -155,15 +142,11 @@ def _make_ppo(env: VecEnv, config: AgentConfig, plan: LearningPlan, *, seed: int
         seed=derived_seed(seed, Stream.POLICY) % 2**32,
         device="cpu",
     )
-    # Without a logger of its own it would leave a folder in the system's temporary one.
+    # Without a logger of its own it would leave a folder in the system's temporary one. This one
+    # only collects what is recorded, for `ForwardLogs`.
     model.set_logger(Logger(folder=None, output_formats=[]))
     model.returns = FinalReturn(env)
     return model
-
-
-def policy_of(model: PPO) -> LearnedPolicy:
-    """Return the greedy policy of a learned model."""
-    return LearnedPolicy(model.policy)
 
 
 @contextlib.contextmanager
@@ -270,32 +253,24 @@ class FinalReturn(BaseCallback):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """One training run of the search.
+    """One training run of the search."""
 
-    Attributes:
-        number: position in the order in which episodes ended, from 0.
-        schedule: how its batches were mixed.
-        total_reward: sum of its rewards: the gain of the whole run.
-        potential: the potential at its end; comparable between episodes.
-        training_seed: names its initialization, order and draws.
-        seconds: wall-clock time spent training.
-        observations: what was observed before each decision; empty if unknown.
-    """
-
+    # In the order in which episodes ended, from 0.
     number: int
     schedule: Schedule
+    # The gain of the whole run, from another start in each episode; the potential at the end can
+    # be compared between episodes.
     total_reward: float
     potential: float
     training_seed: int
     seconds: float
+    # Before each decision; empty if unknown.
     observations: tuple[tuple[float, ...], ...] = ()
 
     @property
     def observed_segments(self) -> range:
-        """Segments whose decisions `observations` were made before.
-
-        An episode may resume from a snapshot: what was seen before it is not known.
-        """
+        """Segments whose decisions `observations` were made before."""
+        # An episode may resume from a snapshot: what was seen before it is not known.
         last = len(self.schedule.segments)
         return range(last - len(self.observations), last)
 
@@ -397,7 +372,14 @@ class AgentState(TypedDict):
     numpy_generator: list[Any]
 
 
-class RolloutCheckpoint(BaseCallback):
+class RolloutCallback(BaseCallback):
+    """A callback that acts between rollouts, and lets every step pass."""
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class RolloutCheckpoint(RolloutCallback):
     """Hands the state out at every rollout boundary: after the update, before the next episode."""
 
     def __init__(self, save: Callable[[AgentState], None]) -> None:
@@ -428,9 +410,6 @@ class RolloutCheckpoint(BaseCallback):
             )
         )
 
-    def _on_step(self) -> bool:
-        return True
-
 
 def _restore(model: SchedulePPO, state: AgentState) -> None:
     model.policy.load_state_dict(state["policy"])
@@ -441,7 +420,7 @@ def _restore(model: SchedulePPO, state: AgentState) -> None:
     model.returns.statistics = state["returns"]
 
 
-class _RestoreAtFirstRollout(BaseCallback):
+class _RestoreAtFirstRollout(RolloutCallback):
     """Puts environments and generators back, after `learn` has reset the environments."""
 
     def __init__(self, returns: FinalReturn, state: AgentState) -> None:
@@ -465,48 +444,26 @@ class _RestoreAtFirstRollout(BaseCallback):
         torch.set_rng_state(self._state["torch_generator"])
         self._state = None
 
-    def _on_step(self) -> bool:
-        return True
 
-
-class ForwardLogs(BaseCallback):
+class ForwardLogs(RolloutCallback):
     """Forwards the numbers that Stable-Baselines3 logs at each update."""
 
     def __init__(self, write: Callable[[dict[str, float], int], None]) -> None:
         super().__init__()
         self._write = write
 
-    def _on_training_start(self) -> None:
-        self.model.set_logger(Logger(folder=None, output_formats=[_Forward(self._write)]))
-
     def _on_rollout_start(self) -> None:
-        self.model.logger.dump(self.num_timesteps)
-
-    def _on_training_end(self) -> None:
-        self.model.logger.dump(self.num_timesteps)
-
-    def _on_step(self) -> bool:
-        return True
-
-
-class _Forward(KVWriter):
-    """A Stable-Baselines3 log format that calls a function."""
-
-    def __init__(self, write: Callable[[dict[str, float], int], None]) -> None:
-        self._write = write
-
-    def write(
-        self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
-    ) -> None:
-        """Forward the numbers among ``key_values``."""
-        del key_excluded
+        # What the update before this rollout recorded; there is none before the first.
+        logger = self.model.logger
         numbers = {
             key: float(value)
-            for key, value in key_values.items()
+            for key, value in logger.name_to_value.items()
             if isinstance(value, int | float | np.number)
         }
         if numbers:
-            self._write(numbers, step)
+            self._write(numbers, self.num_timesteps)
+        # The logger has no outputs of its own: this only forgets what was recorded.
+        logger.dump(self.num_timesteps)
 
-    def close(self) -> None:
-        """Nothing is open."""
+    def _on_training_end(self) -> None:
+        self._on_rollout_start()

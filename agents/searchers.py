@@ -117,34 +117,22 @@ _RESAMPLED = 0.25
 
 @dataclass(slots=True)
 class _Member:
-    """A training run in progress: the state of its environment before the next segment.
-
-    It repeats ``action`` until it copies another member. The potential is that after its last
-    segment, -inf if it diverged.
-    """
+    """A training run in progress: the state of its environment before the next segment."""
 
     state: EnvState
+    # Repeated until the member copies another.
     action: Action
+    # After the last segment; -inf if it diverged.
     potential: float = -math.inf
 
 
 def train_population(
-    env: VecEnv,
-    *,
-    size: int,
-    num_segments: int,
-    seed: int,
-    number: int,
+    env: VecEnv, *, size: int, num_segments: int, seed: int, number: int
 ) -> list[dict[str, Any]]:
     """Train one population to its end; return the final ``info`` of each member, in order.
 
-    Args:
-        env: environments to train members in, a few at a time; ``size`` is a multiple of their
-            number.
-        size: members.
-        num_segments: decisions per run.
-        seed: names all draws, with ``number``.
-        number: of the population.
+    ``size`` is a multiple of the number of environments; ``seed`` and the ``number`` of the
+    population name all draws.
     """
     generator = np.random.default_rng(derived_seed(seed, Stream.POLICY, step=number))
     sizes = env.action_space.nvec  # type: ignore[attr-defined]  # MultiDiscrete

@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -43,9 +43,6 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
 
     When the body raises, nothing is left behind and an existing file stays as it was. Missing
     folders are created.
-
-    Raises:
-        OSError: the folder cannot be written or the disk is full; its ``filename`` says where.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
@@ -122,11 +119,7 @@ class CheckpointFolder:
         return self.path / f"step-{step:09d}.ckpt"
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write ``state``; only then remove the files that it replaces.
-
-        Raises:
-            OSError: it cannot be written; the checkpoints before it are as they were.
-        """
+        """Write ``state``; only then remove the files that it replaces."""
         write_checkpoint(self.file_of(step), state)
         # Files of later steps are damaged ones: this run was resumed from before them.
         files = self.files()
@@ -137,14 +130,22 @@ class CheckpointFolder:
     def load_newest(self) -> dict[str, Any] | None:
         """Return the newest readable state, or None if there never was one.
 
-        A damaged file is reported in the log and the one before it is used; temporary files that
-        a crash left are removed.
-
         Raises:
             CheckpointError: there are files, but none can be read.
         """
         remove_temporaries(self.path)
-        return _first_readable(self.files())
+        damaged: CheckpointError | None = None
+        for file in self.files():
+            # A damaged file costs the steps since the one before it, not the run.
+            if damaged is not None:
+                _LOG.warning("%s; trying the checkpoint before it", damaged)
+            try:
+                return read_checkpoint(file)
+            except CheckpointError as error:
+                damaged = error
+        if damaged is not None:
+            raise damaged
+        return None
 
     def files(self) -> list[Path]:
         """Return the files, newest step first."""
@@ -219,17 +220,3 @@ def read_weights(path: Path, *, limit: int | None = None) -> dict[str, "Tensor"]
 
 def _step_of(file: Path) -> int:
     return int(file.stem.removeprefix("step-"))
-
-
-def _first_readable(files: Iterable[Path]) -> dict[str, Any] | None:
-    damaged: CheckpointError | None = None
-    for file in files:
-        if damaged is not None:
-            _LOG.warning("%s; trying the checkpoint before it", damaged)
-        try:
-            return read_checkpoint(file)
-        except CheckpointError as error:
-            damaged = error
-    if damaged is not None:
-        raise damaged
-    return None

@@ -19,25 +19,19 @@ _SEED_RANGE = 2.0**63
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepKey:
-    """Names the draws of one step of one process: equal keys, equal draws.
-
-    Attributes:
-        seed: of the training.
-        step: number of the optimizer step (or micro-batch), from 0.
-        rank: number of the process among those that train together.
-    """
+    """Names the draws of one step of one process: equal keys, equal draws."""
 
     seed: int
+    # Of the optimizer, or of the micro-batch where a step has several.
     step: int
+    # Of the process, among those that train together.
     rank: int = 0
 
 
 def is_mixed(decision: Decision, key: StepKey) -> bool:
-    """Draw whether the batch of a step is mixed.
-
-    The draw is made on the host: a batch that is not mixed needs no saliency pass, and nothing
-    has to be read back from the device to know it.
-    """
+    """Draw whether the batch of a step is mixed."""
+    # On the host: a batch that is not mixed needs no saliency pass, and nothing has to be read back
+    # from the device to know it.
     if decision.operator is Operator.NONE:
         return False
     draw = derived_seed(key.seed, Stream.MIXING_CHOICE, rank=key.rank, step=key.step)
@@ -57,15 +51,8 @@ def mix_step(
 ) -> MixedBatch:
     """Mix the batch of a step as ``decision`` says, without asking `is_mixed`.
 
-    Args:
-        decision: operator and strength.
-        images_BCHW: floating point, on any device.
-        targets: (B,) classes or (B, K) soft targets.
-        key: names the draws.
-        num_classes: K.
-        model: given to the saliency source; needed by operators that read saliency.
-        saliency: where those operators get it from.
-        previous: the last mixed batch, for operators that mix with it.
+    ``model`` and ``saliency`` are for operators that read saliency, ``previous``, the last mixed
+    batch, for those that mix with it.
 
     Raises:
         ValueError: the operator needs saliency, and there is no model or no source.

@@ -62,32 +62,30 @@ class StrengthFacts:
 
     low: float
     high: float
+    # From weak to strong: what a policy chooses between.
     levels: tuple[float, ...]
-    """Values from weak to strong that a policy chooses between."""
+    # That of the published recipe, or the nearest to it.
     default: float
-    """The value of the published recipe, or the nearest to it."""
     meaning: str
-    """Quantity that the number stands for, with its unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorFacts:
     """Everything known of an operator without running it."""
 
+    # Its name and its color, ``#rrggbb``, in every picture and table: an operator is recognized
+    # from one report to the next. See `automix.reporting.palette` for the choice.
     label: str
-    """Its name as written in pictures and tables."""
     color: str
-    """Its color in every picture, ``#rrggbb``; see `automix.reporting.palette` for the choice."""
     family: Family
     strength: StrengthFacts
+    # For help texts, without a full stop.
     summary: str
-    """One line on what it does, without a full stop."""
     paper: str = ""
-    """Address of the paper; empty for none."""
+    # Inputs apart from images and targets: a saliency map of the batch, and the mixed batch of the
+    # step before. Whoever mixes provides only what is needed, because a map costs a backward pass.
     needs_saliency: bool = False
-    """Whether it takes a saliency map of the batch."""
     needs_previous: bool = False
-    """Whether it takes the mixed batch of the step before."""
 
 
 # Mixup is published with 0.2 on ImageNet and 1 on CIFAR, Manifold Mixup with 2.

@@ -242,11 +242,7 @@ def random_schedule(choices: Sequence[Decision], *, num_segments: int, seed: int
 
 
 def majority_schedule(rows: Sequence[Sequence[Decision]]) -> Schedule:
-    """Return what most of ``rows`` do in each segment; of equally many, what an earlier row does.
-
-    Args:
-        rows: decisions of equal segments, as many in each row.
-    """
+    """Return what most of ``rows`` do in each segment; of equally many, what an earlier does."""
     return even_schedule([max(column, key=column.count) for column in zip(*rows, strict=True)])
 
 

@@ -120,16 +120,14 @@ class EnvironmentConfig(Config):
     @classmethod
     def _no_operator_twice(cls, value: tuple[Operator, ...]) -> tuple[Operator, ...]:
         if len(set(value)) < len(value):
-            names = ", ".join(operator.value for operator in value)
-            raise ValueError(f"expected each operator once, got {names}")
+            raise ValueError(f"expected each operator once, got {', '.join(value)}")
         return value
 
     @field_validator("probabilities")
     @classmethod
     def _probabilities_rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 < probability <= 1 for probability in value) or list(value) != sorted(
-            set(value)
-        ):
+        in_range = all(0 < probability <= 1 for probability in value)
+        if not in_range or list(value) != sorted(set(value)):
             raise ValueError(f"expected rising probabilities in (0, 1], got {list(value)}")
         return value
 
@@ -137,8 +135,8 @@ class EnvironmentConfig(Config):
     @classmethod
     def _groups_in_order(cls, value: tuple[ObservationGroup, ...]) -> tuple[ObservationGroup, ...]:
         if len(set(value)) < len(value):
-            names = ", ".join(group.value for group in value)
-            raise ValueError(f"expected each group once, got {names}")
+            raise ValueError(f"expected each group once, got {', '.join(value)}")
+        # The order of the features is part of what a saved policy was trained on.
         return tuple(group for group in ObservationGroup if group in value)
 
     @model_validator(mode="after")
@@ -194,11 +192,7 @@ class EnvironmentConfig(Config):
         return bool(CLEAN_GROUPS & set(self.observation))
 
     def check_length(self, total_steps: int) -> None:
-        """Refuse more segments than a training run has optimizer steps: some would be empty.
-
-        Raises:
-            ConfigError: there are more.
-        """
+        """Raise `ConfigError` for more segments than optimizer steps: some would be empty."""
         if self.num_segments > total_steps:
             raise ConfigError(
                 f"environment.num_segments: expected at most {total_steps} (the optimizer steps of "

@@ -27,26 +27,20 @@ from envs.rewards import SegmentReward
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Knowledge of a training run after a segment (or before the first).
-
-    Attributes:
-        progress: fraction of the run done, in [0, 1].
-        learning_rate_fraction: learning rate over its peak, in [0, 1].
-        reward: metrics on the reward split.
-        clean: metrics on unmixed training images; None if nothing reads them.
-        train: means over the last segment; None before the first, as is ``decision``.
-        decision: the last decision.
-        probe: loss on the probe batch as each operator mixes it, in nats; empty if not observed.
-        segment_sum: sum over the segments so far of `Reward.of_segment`; 0 for other rewards.
-    """
+    """Knowledge of a training run after a segment (or before the first)."""
 
     progress: float
+    # Over its peak, so that it means the same for any optimizer.
     learning_rate_fraction: float
     reward: EvalMetrics
+    # On unmixed training images; None if nothing reads them.
     clean: EvalMetrics | None
+    # Of the last segment; None before the first.
     train: TrainMetrics | None
     decision: Decision | None
+    # Loss on the probe batch as each operator mixes it, in nats; empty if not observed.
     probe: tuple[float, ...] = ()
+    # Over the segments so far, of `Reward.of_segment`; 0 for other rewards.
     segment_sum: float = 0.0
 
     def to_plain(self) -> dict[str, Any]:
@@ -73,8 +67,8 @@ class Reading:
 
 
 def fixed_sample(split: TrainingImages, count: int) -> Split:
-    """Return at most ``count`` images, the same ones always, of every class alike on average."""
-    # The seed is a constant: every run is measured on the same images.
+    """Return at most ``count`` images, the same ones in every run."""
+    # Of every class alike on average, by the order that a constant seed draws.
     order = torch.randperm(len(split), generator=stream_generator(0, Stream.PROBE))
     return split.subset(order[:count].to(split.device))
 
@@ -86,11 +80,7 @@ def middle_decision(operator: Operator) -> Decision:
 
 
 class MixedProbe:
-    """A batch of training images and how each operator mixes it.
-
-    Where an operator reads no saliency its mixed images are kept; the others share one saliency
-    pass.
-    """
+    """A batch of training images and how each operator mixes it."""
 
     def __init__(
         self,
@@ -106,7 +96,8 @@ class MixedProbe:
         self._num_classes = num_classes
         self._saliency = saliency
         self._decisions = [middle_decision(operator) for operator in operators]
-        # Mixed once: without saliency, the mixed images do not depend on the network.
+        # Mixed once: without saliency, the mixed images do not depend on the network. The other
+        # operators share one saliency pass after each segment.
         self._kept = {
             decision.operator: self._mix(decision, None)
             for decision in self._decisions
@@ -115,10 +106,7 @@ class MixedProbe:
 
     @torch.no_grad()
     def losses(self, model: nn.Module) -> tuple[float, ...]:
-        """Return the mean loss of a model in eval mode on the batch as each operator mixes it.
-
-        In nats; the host waits for the device once.
-        """
+        """Return the mean loss, in nats, of a model in eval mode on the batch per operator."""
         maps = self._maps(model, self._decisions)
         mixed = [
             self._kept.get(decision.operator) or self._mix(decision, maps)
@@ -126,9 +114,9 @@ class MixedProbe:
         ]
         # One pass through the network for all operators.
         logits = model(torch.cat([batch.images for batch in mixed])).float()
-        losses_N = F.cross_entropy(
-            logits, torch.cat([batch.targets for batch in mixed]), reduction="none"
-        )
+        targets = torch.cat([batch.targets for batch in mixed])
+        losses_N = F.cross_entropy(logits, targets, reduction="none")
+        # The host waits for the device here, once.
         means: list[float] = losses_N.view(len(mixed), -1).mean(dim=1).tolist()
         return tuple(means)
 
@@ -140,15 +128,12 @@ class MixedProbe:
         return function(model, self._images, self._labels, mixed, decision)
 
     def _maps(self, model: nn.Module, decisions: Sequence[Decision]) -> Tensor | None:
-        """Return (B, H, W) saliency maps if any of the decisions reads them."""
         if any(OPERATOR_FACTS[decision.operator].needs_saliency for decision in decisions):
             return self._saliency(model, self._images, self._labels)
         return None
 
     def _mix(self, decision: Decision, maps_BHW: Tensor | None) -> MixedBatch:
-        previous = None
-        if OPERATOR_FACTS[decision.operator].needs_previous:
-            previous = self._rolled()
+        needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
         return mix_step(
             decision,
             self._images,
@@ -158,7 +143,7 @@ class MixedProbe:
             num_classes=self._num_classes,
             model=nn.Identity(),
             saliency=None if maps_BHW is None else lambda *_: maps_BHW,
-            previous=previous,
+            previous=self._rolled() if needs_previous else None,
         )
 
     def _rolled(self) -> MixedBatch:
@@ -193,40 +178,29 @@ class Measurement:
         decision: Decision | None,
         before: Reading | None,
     ) -> Reading:
-        """Return what is known of a run now, of its averaged weights if there are any.
-
-        ``train`` and ``decision`` are of the last segment, and None before the first; ``before`` is
-        the reading after the segment before.
-        """
+        """Return what is known of a run now, of its averaged weights if there are any."""
         config = self._config
         # Host waits: one per evaluated split, and one for the probe.
+        reward = trainer.evaluate(self._reward)
+        clean = trainer.evaluate(self._clean) if config.needs_clean_metrics else None
+        losses: tuple[float, ...] = ()
+        segment_sum = before.segment_sum if before else 0.0
+        if self._probe is not None:
+            model = trainer.evaluated_model.eval()
+            if ObservationGroup.PROBE in config.observation:
+                losses = self._probe.losses(model)
+            if config.segment_reward is not None and decision is not None:
+                segment_sum += self._probe.segment_reward(config.segment_reward, model, decision)
         rate = learning_rate_at(trainer.config, trainer.progress)
         return Reading(
             progress=trainer.progress,
-            # Relative to the peak, so that it means the same for any optimizer.
             learning_rate_fraction=rate / trainer.config.learning_rate,
-            reward=trainer.evaluate(self._reward),
-            clean=trainer.evaluate(self._clean) if config.needs_clean_metrics else None,
+            reward=reward,
+            clean=clean,
             train=train,
             decision=decision,
-            probe=self._losses(trainer),
-            segment_sum=self._segment_sum(trainer, decision, before),
-        )
-
-    def _losses(self, trainer: ClassifierTrainer) -> tuple[float, ...]:
-        if self._probe is None or ObservationGroup.PROBE not in self._config.observation:
-            return ()
-        return self._probe.losses(trainer.evaluated_model.eval())
-
-    def _segment_sum(
-        self, trainer: ClassifierTrainer, decision: Decision | None, before: Reading | None
-    ) -> float:
-        function = self._config.segment_reward
-        total = before.segment_sum if before else 0.0
-        if function is None or decision is None or self._probe is None:
-            return total
-        return total + self._probe.segment_reward(
-            function, trainer.evaluated_model.eval(), decision
+            probe=losses,
+            segment_sum=segment_sum,
         )
 
 

@@ -44,20 +44,18 @@ class RunState(TypedDict):
 
 
 class EnvState(RunState):
-    """State that an environment resumes from bit for bit: tensors and plain values.
+    """State that an environment resumes from bit for bit: tensors and plain values."""
 
-    Beyond the run in progress: the sequence of episodes (``seed``, ``episode``), the segment the
-    episode started at, whether it belongs to the sequence (``explores``) or was requested by the
-    options of `reset`, whether it is over, whether it is at its first decision (``is_start``, for
-    the agent that resumes), and the snapshots that later episodes may start from.
-    """
-
+    # The sequence of episodes, and the segment that this one started at.
     seed: int
     episode: int
     start_segment: int
+    # Whether it belongs to the sequence, or was requested by the options of `reset`.
     explores: bool
     is_over: bool
+    # Whether it is at its first decision, for the agent that resumes.
     is_start: bool
+    # Snapshots that later episodes may start from.
     kept: list[RunState]
 
 
@@ -133,12 +131,7 @@ class MixingEnv(gym.Env[Observation, Action]):
     ) -> None:
         """Prepare the data and the classifier once; episodes re-initialize it in place.
 
-        Args:
-            task: data, model and training; the digits by default.
-            config: segments, choices and reward.
-            data: splits to use instead of loading those of ``task``.
-            seed: seed of the sequence of episodes, until `reset` gets another.
-            render_mode: None or "rgb_array".
+        The default task is the digits; ``data`` are used instead of loading those of the task.
 
         Raises:
             AutoMixError: the data cannot be loaded, or a training run is too short for its
@@ -212,20 +205,15 @@ class MixingEnv(gym.Env[Observation, Action]):
         }
 
     def step(self, action: Action, *, trained: TrainMetrics | None = None) -> Transition:
-        """Train one segment as the action says.
-
-        Args:
-            action: (3,) integers, see `action_space`.
-            trained: means over the segment, if it has been trained as `plan_segment` says.
+        """Train one segment as the action says, unless it was ``trained`` as `plan_segment` says.
 
         Raises:
             RuntimeError: the episode is over.
-            ValueError: the action is outside of its space.
+            ValueError: the action is not within `action_space`.
         """
-        # Decode.
         decision, num_steps = self.plan_segment(action)
 
-        # Train.
+        # Train, unless all environments were trained at once (`LockstepVecEnv`).
         if trained is None:
             trained = self.trainer.train(decision, num_steps=num_steps)
         self._seconds += trained.seconds
@@ -234,11 +222,11 @@ class MixingEnv(gym.Env[Observation, Action]):
         before = self._potential_of(self._readings[-1])
         self._measure(trained, decision)
 
-        # Reward: the gain of the potential.
+        # Reward: the gain of the potential. A loss that is not finite has ruined the weights.
         diverged = not math.isfinite(trained.loss)
-        potential = (
-            self._potential.at_chance if diverged else self._potential_of(self._readings[-1])
-        )
+        potential = self._potential_of(self._readings[-1])
+        if diverged:
+            potential = self._potential.at_chance
         reward = potential - before
 
         # End, or keep this boundary as a start for later episodes.
@@ -265,9 +253,8 @@ class MixingEnv(gym.Env[Observation, Action]):
             raise RuntimeError("expected reset() after the end of an episode, got step()")
         decision = self._actions.decode(action)
         # Segments of one run may differ by a step: the boundaries are rounded as in a replay.
-        start, stop = segment_steps(
-            self._total_steps, self.config.num_segments, len(self._decisions)
-        )
+        segment, num_segments = len(self._decisions), self.config.num_segments
+        start, stop = segment_steps(self._total_steps, num_segments, segment)
         return decision, stop - start
 
     def get_state(self) -> EnvState:
@@ -299,17 +286,14 @@ class MixingEnv(gym.Env[Observation, Action]):
             return None
         # Imported here: Matplotlib takes as long to load as everything else together.
         from automix.reporting.canvas import rgb_array  # noqa: PLC0415
-        from automix.reporting.figures.schedule import (  # noqa: PLC0415
-            SchedulePanel,
-            schedule_figure,
-        )
+        from automix.reporting.figures import schedule as figures  # noqa: PLC0415
 
-        panel = SchedulePanel(
+        panel = figures.SchedulePanel(
             title=f"training {self.trainer.seed}: {-self._potential_of(self._readings[-1]):.4f}",
             schedules=(self.schedule(),),
             until=self.trainer.progress,
         )
-        return rgb_array(schedule_figure([panel]))
+        return rgb_array(figures.schedule_figure([panel]))
 
     def schedule(self) -> Schedule:
         """Return the decisions of the run so far as a schedule.
@@ -317,12 +301,12 @@ class MixingEnv(gym.Env[Observation, Action]):
         If it diverged, its last decision holds to the end; before the first decision nothing is
         mixed.
         """
+        decisions = self._decisions or [Decision(operator=Operator.NONE)]
+        # Not `even_schedule`: a run in progress has covered only some of its segments.
         return Schedule(
             segments=tuple(
                 Segment(start=index / self.config.num_segments, decision=decision)
-                for index, decision in enumerate(
-                    self._decisions or [Decision(operator=Operator.NONE)]
-                )
+                for index, decision in enumerate(decisions)
             )
         )
 
@@ -407,10 +391,8 @@ class Snapshots:
         return self.runs[derived_seed(seed, Stream.SNAPSHOT, rank=1, step=episode) % len(self.runs)]
 
     def is_due(self, segment: int, *, start: int, seed: int, episode: int) -> bool:
-        """Return whether to keep an episode that began at ``start`` after ``segment`` segments.
-
-        Every inner boundary of the episode is as probable as any other.
-        """
+        """Return whether to keep an episode that began at ``start`` after ``segment`` segments."""
+        # Every inner boundary of the episode is as probable as any other.
         num_boundaries = self._num_segments - 1 - start
         if not self._fraction or num_boundaries < 1:
             return False

@@ -46,18 +46,6 @@ class View:
     before: Reading
     scale: float
 
-    @property
-    def clean(self) -> EvalMetrics:
-        """Metrics on unmixed training images."""
-        assert self.now.clean is not None
-        return self.now.clean
-
-    @property
-    def clean_before(self) -> EvalMetrics:
-        """Metrics on unmixed training images one segment earlier."""
-        assert self.before.clean is not None
-        return self.before.clean
-
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -82,6 +70,12 @@ def features_of(
         *(_last_is(operator) for operator in operators),
     ]
     return tuple(feature for group in groups for feature in features if feature.group is group)
+
+
+def _clean(reading: Reading) -> EvalMetrics:
+    # Measured wherever a group reads it, see `EnvironmentConfig.needs_clean_metrics`.
+    assert reading.clean is not None
+    return reading.clean
 
 
 def _log_calibrated(view: View) -> float:
@@ -128,22 +122,22 @@ _SHARED_FEATURES = (
             "natural logarithm of the fitted temperature; above 0: overconfident",
             lambda v: math.log(v.now.reward.temperature)),
     Feature("clean_nll", _LOSSES, 0, 3, "NLL on unmixed training images / log K",
-            lambda v: v.clean.nll / v.scale),
+            lambda v: _clean(v.now).nll / v.scale),
     Feature("clean_accuracy", _LOSSES, 0, 1, "accuracy on unmixed training images",
-            lambda v: v.clean.accuracy),
+            lambda v: _clean(v.now).accuracy),
     Feature("train_loss", _LOSSES, 0, 3,
             "training loss of the last segment, as fed / log K; 1 before the first",
             lambda v: v.now.train.loss / v.scale if v.now.train else 1.0),
     Feature("nll_gap", _GAP, -3, 3, "reward NLL minus clean training NLL, / log K",
-            lambda v: (v.now.reward.nll - v.clean.nll) / v.scale),
+            lambda v: (v.now.reward.nll - _clean(v.now).nll) / v.scale),
     Feature("accuracy_gap", _GAP, -1, 1, "clean training accuracy minus reward accuracy",
-            lambda v: v.clean.accuracy - v.now.reward.accuracy),
+            lambda v: _clean(v.now).accuracy - v.now.reward.accuracy),
     Feature("reward_slope", _SLOPES, -2, 2,
             "change of the calibrated reward NLL over the last segment, / log K",
             lambda v: (v.now.reward.calibrated_nll - v.before.reward.calibrated_nll) / v.scale),
     Feature("clean_slope", _SLOPES, -3, 3,
             "change of the clean training NLL over the last segment, / log K",
-            lambda v: (v.clean.nll - v.clean_before.nll) / v.scale),
+            lambda v: (_clean(v.now).nll - _clean(v.before).nll) / v.scale),
     Feature("last_strength", _LAST, 0, 1,
             "last strength within the operator's levels, weak 0 to strong 1", _last_strength),
     Feature("last_probability", _LAST, 0, 1, "last mixing probability", _last_probability),
@@ -158,36 +152,24 @@ _NUM_STAGES = 5
 
 def _stage(index: int) -> Feature:
     """Return how near progress is to a stage: piecewise linear; all stages sum to 1."""
-    return Feature(
-        f"stage_{index}",
-        _PROGRESS,
-        0,
-        1,
-        f"nearness of progress to {index / (_NUM_STAGES - 1):g}: 1 there, 0 at the next",
-        lambda v: max(0.0, 1 - abs(v.now.progress * (_NUM_STAGES - 1) - index)),
-    )
+    meaning = f"nearness of progress to {index / (_NUM_STAGES - 1):g}: 1 there, 0 at the next"
+
+    def read(view: View) -> float:
+        return max(0.0, 1 - abs(view.now.progress * (_NUM_STAGES - 1) - index))
+
+    return Feature(f"stage_{index}", _PROGRESS, 0, 1, meaning, read)
 
 
 def _probe(index: int, operator: Operator) -> Feature:
-    name = operator.value
-    meaning = f"loss on a training batch mixed by {name} at middle strength / log K"
-    return Feature(
-        f"probe_{name}",
-        ObservationGroup.PROBE,
-        0,
-        3,
-        meaning,
-        lambda v: v.now.probe[index] / v.scale,
-    )
+    name, group = f"probe_{operator.value}", ObservationGroup.PROBE
+    meaning = f"loss on a training batch mixed by {operator.value} at middle strength / log K"
+    return Feature(name, group, 0, 3, meaning, lambda v: v.now.probe[index] / v.scale)
 
 
 def _last_is(operator: Operator) -> Feature:
     meaning = f"1 if the last operator was {operator.value}; all 0 before the first"
-    return Feature(
-        f"last_is_{operator.value}",
-        _LAST,
-        0,
-        1,
-        meaning,
-        lambda v: float(v.now.decision is not None and v.now.decision.operator is operator),
-    )
+
+    def read(view: View) -> float:
+        return float(view.now.decision is not None and view.now.decision.operator is operator)
+
+    return Feature(f"last_is_{operator.value}", _LAST, 0, 1, meaning, read)

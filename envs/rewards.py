@@ -41,17 +41,11 @@ images as ``decision`` mixes them, and ``decision``; returns the reward of the s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """One reward.
-
-    Attributes:
-        help: a clause for the help of `environment.potential`.
-        at_chance: the potential of a run that diverged, from the number of classes K: what a
-            classifier is worth that predicts every class alike.
-        of_metrics: the potential, from the metrics on the reward split; higher is better.
-        of_segment: instead of ``of_metrics``, the reward of one segment.
-    """
+    """One reward: ``of_metrics``, a potential where higher is better, or ``of_segment``."""
 
     help: str
+    # From the number of classes K: the worth of a classifier that predicts every class alike. A run
+    # that diverged counts as this.
     at_chance: Callable[[int], float]
     of_metrics: "Callable[[EvalMetrics], float] | None" = None
     of_segment: SegmentReward | None = None
@@ -99,22 +93,12 @@ REWARDS: Mapping[str, Reward] = MappingProxyType(
 
 
 class Potential:
-    """The potential phi whose gain is the reward of a segment.
-
-    Attributes:
-        at_chance: its value for a run that diverged.
-    """
+    """The potential phi whose gain is the reward of a segment; `at_chance` if a run diverged."""
 
     def __init__(
         self, weights: Mapping[str, float], *, num_classes: int, num_segments: int = 1
     ) -> None:
-        """Weight the rewards of the table.
-
-        Args:
-            weights: by name in `REWARDS`; see `EnvironmentConfig.reward_weights`.
-            num_classes: K.
-            num_segments: of an episode; read by rewards that are measured per segment.
-        """
+        """Weight the rewards of the table, by name: `EnvironmentConfig.reward_weights`."""
         self._num_segments = num_segments
         # A reward of weight 0 is not read: 0 * infinity is NaN.
         self._terms = [(weight, REWARDS[name]) for name, weight in weights.items() if weight]
@@ -123,20 +107,15 @@ class Potential:
         )
 
     def of(self, metrics: "EvalMetrics", *, segment_sum: float = 0.0) -> float:
-        """Return the potential of a training run; one that is not finite counts as diverged.
+        """Return the potential of a training run from its metrics on the reward split.
 
-        Args:
-            metrics: on the reward split.
-            segment_sum: sum of what ``of_segment`` returned for the segments so far. Segments to
-                come count 0, so that each is paid its own value over the number of segments.
+        ``segment_sum`` is the sum of what ``of_segment`` returned for the segments so far.
         """
+        # Segments to come count 0, so that each is paid its own value over the number of segments.
+        mean = segment_sum / self._num_segments
         value = math.fsum(
-            weight
-            * (
-                reward.of_metrics(metrics)
-                if reward.of_metrics
-                else segment_sum / self._num_segments
-            )
+            weight * (reward.of_metrics(metrics) if reward.of_metrics else mean)
             for weight, reward in self._terms
         )
+        # What is not finite counts as diverged: a learner cannot take in an infinite return.
         return value if math.isfinite(value) else self.at_chance

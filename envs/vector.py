@@ -36,18 +36,10 @@ def make_vec_env(
     seed: int,
     data: SearchData | None = None,
 ) -> VecEnv:
-    """Return ``num_envs`` environments for Stable-Baselines3, each with a seed of its own.
+    """Return ``num_envs`` environments for Stable-Baselines3; number i is seeded by (seed, i).
 
-    Args:
-        task: what each episode trains.
-        config: segments, choices and reward.
-        num_envs: training runs at the same time.
-        kind: "in_process" runs them one after the other; "subprocess" in a process each, which
-            loads the (memory-mapped) data by itself and computes with as many threads as this
-            one; "lockstep" trains all classifiers at once on one device, with other last bits;
-            "auto" is what `choose_kind` says, and never processes if there are ``data``.
-        seed: names the sequences of episodes; environment i gets a hash of (seed, i).
-        data: splits to use instead of loading those of ``task``; not with processes.
+    They use ``data``, or load the splits of ``task``. "auto" is what `choose_kind` says, and never
+    "subprocess" where there are ``data``: those processes load theirs.
     """
     if kind == "auto":
         kind, reason = choose_kind(num_envs)
@@ -58,6 +50,8 @@ def make_vec_env(
     if kind == "subprocess":
         if data is not None:
             raise ValueError("expected data=None with subprocess environments, got splits")
+        # Each process maps the data into memory by itself, and computes with as many threads as
+        # this one: sums that are split among another number have other bits.
         make = functools.partial(_make_env_in_worker, task, config, torch.get_num_threads())
         return SubprocVecEnv(
             [functools.partial(make, env_seed) for env_seed in seeds],
@@ -74,11 +68,9 @@ def make_vec_env(
 
 
 def choose_kind(num_envs: int) -> tuple[ChosenKind, str]:
-    """Return the fastest kind of environments here, and why in a few words.
-
-    Small networks trained at once fill an accelerator; on a CPU each core trains one. The kind is
-    part of the result where it is "lockstep": its sums run in another order.
-    """
+    """Return the fastest kind of environments here, and why in a few words."""
+    # Small networks trained at once fill an accelerator; on a CPU each core trains one. The kind is
+    # part of the result where it is "lockstep": its sums run in another order.
     device, cores = training_device(), _num_cores()
     if num_envs == 1:
         return "in_process", "one environment"

@@ -31,13 +31,9 @@ def take(images_BCHW: Tensor, index_N: Tensor) -> Tensor:
 def blend(images_BCHW: Tensor, partner_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
     """Return ``(1 - mask) * images + mask * partner``, written over the partner images.
 
-    Where the mask is 0 or 1 the pixels are exactly those of one image, if both are finite.
-
-    Args:
-        images_BCHW: (B, C, H, W) first parents.
-        partner_BCHW: (B, C, H, W) second parents, a copy that the caller owns: what `take` or
-            `resize_into_box` return. Memory format and dtype are those of the images.
-        mask_B1HW: (B, 1, H, W) or (B, 1, 1, 1) in [0, 1], weight of the second parent.
+    Where the mask is 0 or 1 the pixels are exactly those of one image, if both are finite. The
+    partner images are a copy that the caller owns, as `take` and `resize_into_box` return them. A
+    mask of (B, 1, 1, 1) has one weight for each image.
     """
     # lerp with a broadcast mask takes a tenth of the time of torch.where with a boolean one on a
     # CPU, and in place two thirds of the time of a new result.
@@ -73,17 +69,8 @@ def resize_into_box(
     """Return images whose box shows a whole source image; outside the box they mean nothing.
 
     ``nearest`` shows source row floor(i H / n) in row i of n; ``bilinear`` samples at
-    (i + 1/2) H / n - 1/2, clamped, without antialiasing.
-
-    Args:
-        images_NCHW: (N, C, H, W) sources.
-        index_B: (B,) int64, source of each image.
-        box_B4: (B, 4) int64, (y0, y1, x0, x1).
-        size: rows and columns of the result; may differ from the source's.
-        interpolation: one of the above.
-
-    Returns:
-        (B, C, *size), in the dtype and memory format of the sources; a copy.
+    (i + 1/2) H / n - 1/2, clamped, without antialiasing. The result, (B, C, *size), is a copy in
+    the dtype and memory format of the sources, whose size may be another.
     """
     if interpolation == "bilinear":
         return _bilinear(take(images_NCHW, index_B), box_B4, size)

@@ -72,20 +72,14 @@ def apply_guidedmixup(
 def gaussian_blur(maps_BHW: Tensor, *, size: int = 7, sigma: float = 3.0) -> Tensor:
     """Return maps blurred by a Gaussian, the border mirrored without repeating the edge.
 
-    Args:
-        maps_BHW: (B, H, W) floating point.
-        size: odd width of the kernel in pixels. A side of fewer than size // 2 + 1 pixels has
-            nothing to mirror beyond, so the kernel is cut to 2 * side - 1 along it.
-        sigma: standard deviation in pixels.
-
-    Raises:
-        ValueError: the size is even or not positive, or sigma is not positive.
+    ``size``, odd, is the width of the kernel in pixels, and ``sigma`` its deviation.
     """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"size: expected an odd positive number, got {size}")
     if not sigma > 0:
         raise ValueError(f"sigma: expected a positive number, got {sigma}")
     height, width = maps_BHW.shape[1:]
+    # A side of fewer than size // 2 + 1 pixels has nothing to mirror beyond: the kernel is cut.
     rows, columns = (min(size // 2, length - 1) for length in (height, width))
     padded = F.pad(maps_BHW, (columns, columns, rows, rows), mode="reflect")
     # A sum of shifted maps along rows, then along columns: for 224 x 224 maps a twentieth of the

@@ -140,10 +140,5 @@ def mix(
     batch, _, height, width = images.shape
     draws = spec.draw(BatchShape(batch, height, width), strength=strength, generator=generator)
     return spec.apply(
-        images,
-        targets,
-        draws,
-        num_classes=num_classes,
-        saliency_BHW=saliency,
-        previous=previous,
+        images, targets, draws, num_classes=num_classes, saliency_BHW=saliency, previous=previous
     )

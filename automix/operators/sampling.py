@@ -9,11 +9,7 @@ from torch import Generator, Tensor
 
 
 def check_images(images_BCHW: Tensor, drawn_B: Tensor | None) -> None:
-    """Refuse images that cannot be mixed with the drawn parameters.
-
-    Args:
-        images_BCHW: (B, C, H, W), floating point.
-        drawn_B: any of the parameters, one entry for each image; None if there are none.
+    """Refuse images that cannot be mixed with the drawn parameters, of which ``drawn_B`` is one.
 
     Raises:
         TypeError: the images are not floating point (uint8 images, say).
@@ -73,9 +69,6 @@ def draw_beta(batch: int, alpha: float, generator: Generator, *, per: Per = "ima
     """Draw from Beta(alpha, alpha): (B,) float32 in [0, 1].
 
     Below an alpha of 1 values near 0 and 1 are likely, above 1 values near 1/2.
-
-    Raises:
-        ValueError: alpha is not positive.
     """
     if not alpha > 0:
         raise ValueError(f"alpha: expected a positive number, got {alpha}")
@@ -94,9 +87,6 @@ def draw_gamma(batch: int, shape: float, generator: Generator) -> Tensor:
 
     Divided by their sum, those of any set of images are a draw from Dirichlet(shape, .., shape):
     the smaller the shape, the more unequal.
-
-    Raises:
-        ValueError: the shape is not positive.
     """
     if not shape > 0:
         raise ValueError(f"shape: expected a positive number, got {shape}")
@@ -136,12 +126,7 @@ def centered_box(
     ``clovaai`` (the authors of CutMix, and older timm) lays h // 2 on both sides, so an odd h
     loses a row; ``torchvision`` 0.29 lays int(H side / 2) on both sides.
 
-    Args:
-        side_B: (B,) float32 in [0, 1], side of the box as a fraction of the image's.
-        row_B: (B,) int64, center row.
-        column_B: (B,) int64, center column.
-        size: (H, W).
-        rule: one of the above.
+    ``side_B`` is the side of the box as a fraction of the image's; (row, column) is the center.
     """
     bounds = []
     for length, center_B in zip(size, (row_B, column_B), strict=True):
@@ -179,13 +164,8 @@ def box_lam(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def unit_sum(maps_BHW: Tensor) -> Tensor:
-    """Return maps divided by their sum; uniform ones for those that are zero or not finite.
-
-    A map without information counts as uniform, in every operator.
-
-    Args:
-        maps_BHW: (B, H, W) or (B, P, P) float32, non-negative.
-    """
+    """Return non-negative maps divided by their sum; uniform where that is 0 or not finite."""
+    # A map without information counts as uniform, in every operator.
     total_B11 = maps_BHW.sum((1, 2), keepdim=True)
     is_usable_B11 = (total_B11 > 0) & (total_B11 < torch.inf)
     # Divided by NaN every number becomes NaN, which is replaced in a sixth of the time of

@@ -26,7 +26,6 @@ from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.gradient import normalized, raw_module
 from automix.schedule import Decision
-from automix.training.metrics import EvalMetrics
 from automix.training.step import MicroBatch
 from automix.training.trainer import (
     ClassifierTrainer,
@@ -46,9 +45,8 @@ from envs.rlmix.similarity import (
 
 NUM_PERCENTILES = 10
 _PERCENTILE_STEP = 0.11
+# Log-probabilities below this are observed as this: a space of observations has bounds.
 LOWEST_LOG = -16.0
-"""Log-probabilities below this are observed as this."""
-
 
 Maps = dict[str, NDArray[np.float32]]
 Percentiles = NDArray[np.int64]
@@ -121,11 +119,7 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
     ) -> None:
         """Prepare the data and the classifier once; episodes re-initialize it in place.
 
-        Args:
-            task: data, model and training; the digits by default.
-            config: observation and reward.
-            data: splits to use instead of loading those of ``task``.
-            seed: seed of the sequence of episodes, until `reset` is given another.
+        The default task is the digits; ``data`` are used instead of loading those of the task.
 
         Raises:
             AutoMixError: the data cannot be loaded, the layer does not exist, a grid is finer than
@@ -161,7 +155,9 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         self._episode += 1
         self.trainer.reset(derived_seed(self._seed, Stream.EPISODE, step=self._episode))
         self._is_over = False
-        self._last_potential = self._potential.of(self._evaluate()) if self._pays_gain else 0.0
+        self._last_potential = 0.0
+        if self._pays_gain:
+            self._last_potential = self._potential.of(self.trainer.evaluate(self.data.reward))
         return self._see()[0], {"training_seed": self.trainer.seed}
 
     def step(self, action: Percentiles) -> tuple[Maps, float, bool, bool, dict[str, Any]]:
@@ -183,7 +179,7 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         is_due = self._pays_gain and self.trainer.step % self.config.validate_every == 0
         reward = 0.0 if diverged or self._pays_gain else numbers[1]
         if self._is_over or is_due:
-            metrics = self._evaluate()
+            metrics = self.trainer.evaluate(self.data.reward)
             potential = self._potential.at_chance if diverged else self._potential.of(metrics)
             if self._pays_gain:
                 reward, self._last_potential = potential - self._last_potential, potential
@@ -226,25 +222,16 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
             start += part.numel()
         return observation, values[: len(numbers)].tolist()
 
-    def _evaluate(self) -> EvalMetrics:
-        return self.trainer.evaluate(self.data.reward)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenBatch:
-    """A clean batch, its outputs and gradients, and what is drawn for its mixing.
-
-    Attributes:
-        clean: the batch.
-        cells: (B, P, P) magnitude of the gradient, not normalized.
-        logits: (B, K).
-        draws: partners and weights; the percentiles are up to the agent.
-        grid: cells along a side of the grid that is mixed on.
-    """
+    """A clean batch, its outputs and gradients, and what is drawn for its mixing."""
 
     clean: MicroBatch
+    # (B, P, P) magnitude of the gradient, not normalized: a similarity compares magnitudes.
     cells: Tensor
     logits: Tensor
+    # Partners and weights; the percentiles are up to the agent.
     draws: RMixDraws
     grid: int
 
@@ -302,12 +289,10 @@ def mix(seen: SeenBatch, levels_B: Tensor) -> MixedBatch:
 def train_on(
     trainer: ClassifierTrainer, seen: SeenBatch, mixed: MixedBatch, config: RLMixConfig
 ) -> tuple[Tensor, Tensor]:
-    """Do one training step on the mixed batch.
+    """Do one training step on the mixed batch; return its loss and the similarity that is paid.
 
-    Returns:
-        The loss, and the similarity of the gradients of the clean and the mixed batch (0 if it is
-        not paid), scalars on the device. The gradient with respect to the mixed images comes from
-        the training step itself; the weights are the same for both.
+    Both are scalars on the device. The similarity, of the gradients of the clean and the mixed
+    batch with respect to the same weights, is 0 where only the gain is paid.
     """
     batch = dataclasses.replace(
         seen.clean, images=mixed.images, targets=mixed.targets, is_mixed=True
@@ -373,6 +358,7 @@ def _check(config: RLMixConfig, task: TaskConfig, model: nn.Module, *, image_siz
         )
     if config.layer is None:
         return
+    # The root has no name, and its output is the logits.
     names = [name for name, _ in raw_module(model).named_modules() if name]
     if config.layer not in names:
         outer = ", ".join(name for name in names if "." not in name)

@@ -20,17 +20,11 @@ _CELLS = 8
 
 
 def decision_similarity(
-    model: nn.Module,
-    images_BCHW: Tensor,
-    labels_B: Tensor,
-    mixed: MixedBatch,
-    decision: Decision,
+    model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, mixed: MixedBatch, decision: Decision
 ) -> float:
-    """Return the cosine of the input gradients of a batch, clean and as mixed, in [0, 1].
-
-    A decision mixes a batch with probability p: the expectation is p * cosine + (1 - p) * 1,
-    because an unmixed batch is like itself.
-    """
+    """Return the expected cosine of the input gradients of a batch, clean and as decided."""
+    # A decision mixes a batch with probability p: the expectation is p * cosine + (1 - p) * 1,
+    # because an unmixed batch is like itself.
     if decision.operator is Operator.NONE:
         return 1.0
     clean, _ = gradient_cells(model, images_BCHW, labels_B, cells=_CELLS)
@@ -48,21 +42,11 @@ def gradient_cells(
     layer: str | None = None,
     statistics: Statistics = Statistics.BATCH,
 ) -> tuple[Tensor, Tensor]:
-    """Return the magnitude of the gradient, averaged over a grid and not normalized, and logits.
+    """Return gradient magnitudes on a grid, (B, P, P), and logits, (B, K), both float32.
 
-    Unlike saliency maps, an image whose loss is large has large values here.
-
-    Args:
-        model: a classifier, (B, C, H, W) to logits (B, K); nothing about it changes.
-        images_BCHW: floating point.
-        targets: (B,) class indices or (B, K) soft targets.
-        cells: cells per side.
-        layer: name of a module whose output the gradient is taken at; None: at the image. The
-            later the layer, the less the backward pass costs.
-        statistics: what batch norm normalizes with.
-
-    Returns:
-        (B, P, P) float32, not negative, up to one factor for the whole batch; (B, K) float32.
+    The gradient is of the loss, (B,) or (B, K) targets, at the image or at the output of ``layer``.
+    The magnitudes are right up to one factor for the whole batch: unlike in saliency maps, an image
+    whose loss is large has large values. Nothing about the model changes.
     """
     raw = raw_module(model)
     with without_trace(raw, device=images_BCHW.device, statistics=statistics):
@@ -104,24 +88,19 @@ def outputs_of(model: nn.Module, layer: str, *, cut: bool) -> Iterator[list[Tens
 
 
 def pooled_magnitude(gradient_BCHW: Tensor, *, cells: int) -> Tensor:
-    """Return the root mean square over channels on a grid, (B, P, P).
-
-    Larger maps are averaged over the cells, smaller ones enlarged bilinearly.
-    """
+    """Return the root mean square over channels on a grid, (B, P, P)."""
     # By the peak of the batch: squares of the gradients of well-fitted images underflow.
     scaled = gradient_BCHW / gradient_BCHW.abs().amax().clamp_min(_tiny(gradient_BCHW))
     maps_B1HW = scaled.square().mean(dim=1, keepdim=True).sqrt()
+    # Larger maps are averaged over the cells, smaller ones enlarged.
     if min(maps_B1HW.shape[2:]) >= cells:
         return F.adaptive_avg_pool2d(maps_B1HW, cells).squeeze(1)
     return F.interpolate(maps_B1HW, size=(cells, cells), mode="bilinear", antialias=True).squeeze(1)
 
 
 def batch_similarity(a_BPP: Tensor, b_BPP: Tensor) -> Tensor:
-    """Return one cosine over the whole batch, a scalar in [0, 1] for maps that are not negative.
-
-    This is the published reward; one image with a large gradient decides it. 0 where a batch has
-    no gradient at all.
-    """
+    """Return one cosine over the whole batch, a scalar in [0, 1]; 0 without any gradient."""
+    # The published reward; one image with a large gradient decides it.
     return _cosine(a_BPP.flatten()[None], b_BPP.flatten()[None])[0]
 
 

@@ -7,8 +7,8 @@ import torch
 from agents import credit
 from agents.config import AgentConfig
 from agents.credit import imitate, teachers
-from agents.learned import roll_out
-from agents.ppo import Episode, EpisodeRecorder, policy_of, train_ppo
+from agents.learned import LearnedPolicy, roll_out
+from agents.ppo import Episode, EpisodeRecorder, train_ppo
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 from tests.agents import toy as toys
@@ -39,7 +39,7 @@ def greedy_return(config: AgentConfig) -> float:
     model = train_ppo(
         env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=[recorder, *callbacks]
     )
-    return roll_out(policy_of(model), ToyEnv(SWITCH, noise=0.0), training_seed=0)[1]
+    return roll_out(LearnedPolicy(model.policy), ToyEnv(SWITCH, noise=0.0), training_seed=0)[1]
 
 
 def test_the_policy_does_what_the_episodes_suggest() -> None:

@@ -11,8 +11,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from agents.config import AgentConfig
 from agents.credit import teachers
-from agents.learned import roll_out
-from agents.ppo import Episode, EpisodeRecorder, policy_of, train_ppo
+from agents.learned import LearnedPolicy, roll_out
+from agents.ppo import Episode, EpisodeRecorder, train_ppo
 from automix.schedule import Decision, constant_decisions
 from envs.actions import ActionCodec
 from tests.agents.toy import (
@@ -89,7 +89,7 @@ def learned_return(
     model = train_ppo(
         env, config, num_segments=NUM_SEGMENTS, seed=seed, callbacks=whole_agent(config)
     )
-    policy, quiet = policy_of(model), ToyEnv(toy, noise=0.0)
+    policy, quiet = LearnedPolicy(model.policy), ToyEnv(toy, noise=0.0)
     return float(np.mean([roll_out(policy, quiet, training_seed=index)[1] for index in range(2)]))
 
 

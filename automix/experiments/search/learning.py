@@ -20,7 +20,6 @@ from agents.ppo import (
     LearningPlan,
     RolloutCheckpoint,
     plan_learning,
-    policy_of,
     train_ppo,
 )
 from agents.searchers import RandomSearch, TreeParzenSearch, train_population
@@ -176,7 +175,7 @@ def _learn_ppo(config: SearchConfig, data: SearchData, log: LearningLog, run: Ru
             ],
         )
     # Before the log says that learning is over: a crash in between repeats the last rollout.
-    policy_of(model).save(run.path / POLICY_NAME)
+    LearnedPolicy(model.policy).save(run.path / POLICY_NAME)
 
 
 def _learn_population(config: SearchConfig, data: SearchData, log: LearningLog, _: object) -> None:

@@ -66,14 +66,10 @@ class CoMixupProblem(NamedTuple):
 def comixup_problem(
     saliency_GMHW: Tensor, prior_GM: Tensor, size_G: Tensor, weights: CoMixupWeights
 ) -> CoMixupProblem:
-    """Return the objective of each group.
+    """Return the objective of each group, whose ``size_G`` images come first in it.
 
-    Args:
-        saliency_GMHW: (G, M, H, W) float32 or float64, non-negative, any scale. A map that is
-            zero or not finite counts as uniform.
-        prior_GM: (G, M) positive, a Dirichlet draw up to a factor for each group.
-        size_G: (G,) int64, images in each group, which come first in it.
-        weights: parameters of the objective.
+    The saliency is non-negative and of any scale; the prior is a Dirichlet draw up to a factor for
+    each group.
     """
     groups, members, height, width = saliency_GMHW.shape
     maps_BHW = saliency_GMHW.flatten(0, 1)
@@ -124,12 +120,7 @@ def _affinity(distance_GMM: Tensor, size_G: Tensor, omega: float) -> Tensor:
 
 
 def comixup_objective(z_GJPPK: Tensor, problem: CoMixupProblem) -> Tensor:
-    """Return U, V and W of a solution, (G, 3); their sum is the objective.
-
-    Args:
-        z_GJPPK: (G, J, P, P, K) weight of each input in each cell of each output; 0 in padding.
-        problem: what `comixup_problem` returns.
-    """
+    """Return U, V and W of a solution z, which is 0 in padding: (G, 3), of the objective as sum."""
     weights = problem.weights
     num_cells = weights.grid**2
     z = z_GJPPK.to(problem.cost.dtype)

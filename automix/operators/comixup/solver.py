@@ -52,15 +52,11 @@ def solve_comixup(
 ) -> Tensor:
     """Return the two inputs that each cell of each output shows half and half.
 
-    Args:
-        problem: what `comixup_problem` returns.
-        order_GM: (G, M) random numbers, which decide the second outputs of owned inputs.
-        most_inputs: how many inputs an output may show, from 1; cells for which none of these has
-            room show another one all the same. None for the lowest objective.
-
-    Returns:
-        (G, J, P, P, 2) int64, the same input twice where a cell shows one. Padding shows itself.
-        The objective of no group is above that of no mixing.
+    (G, J, P, P, 2) int64, the same input twice where a cell shows one. Padding shows itself. The
+    objective of no group is above that of no mixing. The random numbers ``order_GM`` decide the
+    second outputs of owned inputs. ``most_inputs``, from 1, is how many inputs an output may show;
+    cells for which none of these has room show another one all the same. None for the lowest
+    objective.
     """
     roles = assign_roles(problem, order_GM)
     cost = _anneal(roles, _costs(problem, roles), problem.weights.beta)
@@ -288,12 +284,7 @@ def _any_room(is_open_GQ: Tensor, room_KG1: Tensor) -> Tensor:
 
 
 def _two_best(cost_KGQ: Tensor, saving_GQ: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the best weights of each cell on its own, and what the second best would cost more.
-
-    Args:
-        cost_KGQ: (K, G, Q) cost of showing one input.
-        saving_GQ: (G, Q) twice what showing two half and half saves.
-    """
+    """Return the best weights of each cell on its own, and what the second best would cost more."""
     # Showing both half and half costs half the regret and saves half of `saving_GQ` on borders.
     least_GQ = cost_KGQ.amin(0)
     is_best_KGQ = 1 - (cost_KGQ - least_GQ).sign()

@@ -172,14 +172,9 @@ def _pass_messages(
 ) -> tuple[Tensor, _Positions]:
     """Run messages along a family of chains to the end and back.
 
-    Args:
-        half_unary: (R, N, M, B) half the cost of each label.
-        crossing: (M, N, R, B) sum of the messages along the chains of the other family.
-        back: messages towards the start, from the round before.
-        jumps: for each step of a chain the cost of a pair of labels, (N, N, M, B).
-
-    Returns:
-        The sum of the messages in both directions, (R, N, M, B), and those towards the start.
+    ``crossing``, (M, N, R, B), sums the messages along the other family; ``back`` are those towards
+    the start, from the round before; ``jumps`` are the costs of a pair of labels, (N, N, M, B), for
+    each step. Return the sum of both directions, (R, N, M, B), and those towards the start.
     """
     # Forwards first, so that the way back already uses what the way there has learned.
     half_belief = list(torch.add(half_unary, crossing.transpose(0, 2), alpha=0.5))

@@ -35,12 +35,8 @@ def transport_plan(saliency_BTT: Tensor, visible_BTT: Tensor, t_eps: float) -> T
 
     Each patch is used at most once, and each visible cell shows one. A patch only moves where it
     is worth more than the move costs, so a visible patch without saliency stays. (The published
-    code loses it: its cost ties with an empty entry.)
-
-    Args:
-        saliency_BTT: (B, T, T) float32, non-negative, sum 1 for each image.
-        visible_BTT: (B, T, T) bool, whether the image has weight in the cell.
-        t_eps: cost of a move from side to side, not negative.
+    code loses it: its cost ties with an empty entry.) The saliency of an image sums to 1;
+    ``visible_BTT`` says where the image has weight; ``t_eps`` is the cost of a move across it.
     """
     batch, side, _ = saliency_BTT.shape
     num_patches = side * side
@@ -71,12 +67,11 @@ def transport_plan(saliency_BTT: Tensor, visible_BTT: Tensor, t_eps: float) -> T
 
 
 def _offsets(side: int, t_eps: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the offsets from near to far, of equally far ones the first in row-major order.
+    """Return the offsets from near to far, their costs, and the place of each among them.
 
-    Returns:
-        Offsets in row-major numbers and their costs, by the exponent of a float32: bit k is at
-        127 + k. Exponent 0 is that of a patch with no cell left to ask; it cannot afford any.
-        And the place among the offsets of each cell of the window, rows by columns.
+    Offsets are row-major numbers; of equally far ones the first comes first. They and their costs
+    are found by the exponent of a float32: bit k is at 127 + k. Exponent 0 is that of a patch with
+    no cell left to ask; it cannot afford any.
     """
     # Computed on the device: a table from the host would make it wait.
     number = torch.arange(_WINDOW * _WINDOW, device=device)
@@ -119,14 +114,7 @@ def move_patches(images_BCHW: Tensor, source_BN: Tensor) -> Tensor:
 
     Pixel y of H belongs to cell ``y * T // H``. Where the grid does not divide the image, a patch
     with a row or column less than its cell repeats the last one. A cell without a patch shows its
-    own.
-
-    Args:
-        images_BCHW: (B, C, H, W), at least T x T pixels.
-        source_BN: (B, N) what `transport_plan` returns.
-
-    Returns:
-        (B, C, H, W), dtype and memory format of the input.
+    own. The memory format is that of the input.
     """
     batch, channels, height, width = images_BCHW.shape
     own_N = torch.arange(source_BN.shape[1], device=source_BN.device)
