@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ class FinishedRun:
         self.slug = slug or slug_of(path.name)
         self.result = read_json(path / RESULT_NAME)
         self.kind = self.result.get("kind")
-        self.source = source_of(read_json(path / ENVIRONMENT_NAME))
+
+    @cached_property
+    def source(self) -> Source:
+        """Command and versions of the run."""
+        return source_of(read_json(self.path / ENVIRONMENT_NAME))
 
     def config(self, model: type[Any]) -> Any:
         """Return the configuration of the run as a ``model``."""
