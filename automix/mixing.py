@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,26 +59,23 @@ def mix_step(
         ValueError: the operator needs saliency, and there is no model or no source.
     """
     spec = OPERATORS[decision.operator]
-    maps = None
+    # What the operator needs beside images and labels, and nothing else.
+    needed: dict[str, Any] = {}
     if spec.facts.needs_saliency:
         if model is None or saliency is None:
             raise ValueError(
                 f"expected a model and a saliency source for {decision.operator.value}, got none"
             )
-        maps = saliency(model, images_BCHW, targets)
+        needed["saliency_BHW"] = saliency(model, images_BCHW, targets)
+    if spec.facts.needs_previous:
+        needed["previous"] = previous
     generator = stream_generator(
         key.seed, Stream.MIXING, rank=key.rank, step=key.step, device=images_BCHW.device
     )
     shape = BatchShape(len(images_BCHW), images_BCHW.shape[-2], images_BCHW.shape[-1])
     with torch.no_grad():
-        return spec.apply(
-            images_BCHW,
-            targets,
-            spec.draw(shape, strength=decision.strength, generator=generator),
-            num_classes=num_classes,
-            saliency_BHW=maps,
-            previous=previous,
-        )
+        draws = spec.draw(shape, strength=decision.strength, generator=generator)
+        return spec.function(images_BCHW, targets, draws, num_classes=num_classes, **needed)
 
 
 def tensors_of(batch: MixedBatch) -> dict[str, Tensor | None]:

@@ -19,7 +19,6 @@ from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.sources import SaliencySource, build_source
 from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics, TrainMetrics
-from automix.training.optimizer import learning_rate_at
 from automix.training.trainer import ClassifierTrainer, training_device
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.rewards import SegmentReward
@@ -191,7 +190,7 @@ class Measurement:
                 losses = self._probe.losses(model)
             if config.segment_reward is not None and decision is not None:
                 segment_sum += self._probe.segment_reward(config.segment_reward, model, decision)
-        rate = learning_rate_at(trainer.config, trainer.progress)
+        rate = trainer.config.learning_rate_at(trainer.progress)
         return Reading(
             progress=trainer.progress,
             learning_rate_fraction=rate / trainer.config.learning_rate,

@@ -7,10 +7,8 @@ import yaml
 
 from automix.configuration.base import Config
 from automix.configuration.data import Loading
-from automix.configuration.task import TrainerConfig
-from automix.experiments.common.config import ReplayConfig
+from automix.configuration.task import ReplayConfig, TrainerConfig
 from automix.experiments.config import CompareConfig, SearchConfig
-from automix.training.optimizer import learning_rate_at
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 COMMANDS: dict[str, type[Config]] = {
@@ -59,7 +57,7 @@ def test_a_protocol_names_its_source_its_result_and_what_differs(name: str) -> N
 
 
 def rates(config: TrainerConfig, *epochs: float) -> list[float]:
-    return [learning_rate_at(config, epoch / config.epochs) for epoch in epochs]
+    return [config.learning_rate_at(epoch / config.epochs) for epoch in epochs]
 
 
 def test_learning_rates_by_epoch() -> None:

@@ -1,10 +1,11 @@
-"""Configuration of a training run: model, saliency source, trainer. Free of torch."""
+"""Configuration of a training run: task, compute, checkpoints and replay. Free of torch."""
 
 import difflib
 import itertools
+import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -13,6 +14,9 @@ from automix.configuration.data import DataConfig
 from automix.operator_info import SaliencyKind, Statistics
 
 SMALL_CNN = "small_cnn"
+# One-cycle starts at this fraction of the maximum; one_cycle and cosine end at 0.
+_ONE_CYCLE_START = 0.05
+_MILESTONE_FACTOR = 0.1
 # Patterns of the families, because help and messages must not import torch to list models; names
 # of torchvision and timm are checked when the model is built.
 RESNET = re.compile(r"resnet(20|32|44|56|110)")
@@ -80,7 +84,7 @@ class ModelConfig(Config):
         return name
 
     @model_validator(mode="after")
-    def _pretrained_exists(self) -> "ModelConfig":
+    def _pretrained_exists(self) -> Self:
         if self.weights == "pretrained" and not LIBRARY.fullmatch(self.name):
             raise ValueError(
                 f"expected a file of weights for {self.name!r}, got 'pretrained', which only "
@@ -89,7 +93,7 @@ class ModelConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _width_has_an_effect(self) -> "ModelConfig":
+    def _width_has_an_effect(self) -> Self:
         # Names of wide ResNets and ResNeXts hold their width; libraries have no such option.
         scalable = RESNET.fullmatch(self.name) or PREACT_RESNET.fullmatch(self.name)
         if self.width is not None and not scalable and self.name != SMALL_CNN:
@@ -126,7 +130,7 @@ class SaliencyConfig(Config):
     reused."""
 
     @model_validator(mode="after")
-    def _options_have_an_effect(self) -> "SaliencyConfig":
+    def _options_have_an_effect(self) -> Self:
         if self.source is SaliencyKind.LAYER_GRADIENT and self.layer is None:
             raise ValueError("expected a layer with layer_gradient, got none")
         if self.source is not SaliencyKind.LAYER_GRADIENT and self.layer is not None:
@@ -236,6 +240,29 @@ class TrainerConfig(Config):
             return self.warmup
         return 0.2 if self.learning_rate_schedule in {"one_cycle", "cosine"} else 0.0
 
+    def learning_rate_at(self, progress: float) -> float:
+        """Return the learning rate at ``progress``, the fraction of the run done, in [0, 1]."""
+        # A function of progress, without a counter of its own: nothing to save, and a search on 20
+        # epochs and a replay on 200 have the same curve.
+        warmup = self.warmup_fraction
+        if progress < warmup:
+            rising = progress / warmup
+            if self.learning_rate_schedule == "one_cycle":
+                rising = _ONE_CYCLE_START + (1 - _ONE_CYCLE_START) * rising
+            return self.learning_rate * rising
+        falling = (progress - warmup) / (1 - warmup)
+        match self.learning_rate_schedule:
+            case "one_cycle":
+                return self.learning_rate * (1 - falling)
+            case "cosine":
+                return self.learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
+            case "multi_step":
+                factor = self.milestone_factor or _MILESTONE_FACTOR
+                passed = sum(progress >= milestone for milestone in self.milestones or ())
+                return self.learning_rate * factor**passed
+            case "constant":
+                return self.learning_rate
+
     # Here and below, info.data lacks a field that is itself wrong: its own message is enough.
     @field_validator("accumulation")
     @classmethod
@@ -302,3 +329,87 @@ class TaskConfig(Config):
 
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     """Length, optimizer and averaging of one training run."""
+
+
+class ComputeConfig(Config):
+    """Processes and threads of training runs. On a CPU, sums are split among the threads."""
+
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Training runs in parallel, one process each, outside the search. The results do not depend on
+    it."""
+
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads per training run. The last bits of the results depend on it."""
+
+
+class CheckpointConfig(Config):
+    """Checkpoints of a training run.
+
+    One is written at its end, and one when it is interrupted, whatever is set here.
+    """
+
+    every_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    """Minutes between checkpoints; null: no checkpoints by time."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps between checkpoints; null: no checkpoints by steps."""
+
+    keep: Annotated[int, Field(ge=1)] = 2
+    """Number of most recent checkpoints to keep. With 2 or more, a damaged one can be skipped. The
+    best one on the selection split is kept in addition."""
+
+
+class ReplayConfig(Config):
+    """Train one classifier with a schedule and evaluate it."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Random seed of the training run: initialization, order of the images, augmentation and
+    mixing."""
+
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    """Dataset, model and training recipe. Any length, model and dataset will do: a schedule is
+    stated in fractions of a training run."""
+
+    validations: Annotated[int, Field(ge=0)] = 10
+    """Number of evaluations on the selection split, evenly spaced, the last one at the end of the
+    training run. None without a selection split (task.data.selection-size 0)."""
+
+    weights: Literal["last", "best"] = "last"
+    """Weights that are exported and evaluated on the test split: the last ones, or the best ones,
+    those with the lowest calibrated NLL among the validations."""
+
+    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    """Checkpoints during the training run."""
+
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    """Threads of the training run."""
+
+    @model_validator(mode="after")
+    def _the_best_is_of_some(self) -> Self:
+        if self.weights == "best" and not self.validations:
+            raise ValueError("expected validations of at least 1 with weights best, got 0")
+        return self
+
+
+class RunFlags(Config):
+    """Flags of commands that write a run folder."""
+
+    output: Path | None = None
+    """Folder of the run. Default: a folder in runs/ named after the configuration. An interrupted
+    run in it is resumed, a finished one is left alone."""
+
+    dry_run: bool = False
+    """Print the training runs and the predicted time, and exit."""
+
+
+class ReplayFlags(RunFlags):
+    """Flags of `automix replay`."""
+
+    policy: Path | None = None
+    """Instead of a schedule: folder of a search, whose policy then decides before every segment,
+    from what it observes of this training run. The reward split that it observes is not trained on.
+    Its decisions are written to schedule.json."""
+
+    resume: Path | None = None
+    """Instead of everything else: folder of an interrupted replay, which is resumed bit for bit,
+    with as many processes as it was started with."""

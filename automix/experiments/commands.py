@@ -20,7 +20,7 @@ from automix.errors import AutoMixError, ConfigError
 
 if TYPE_CHECKING:
     from automix.configuration.arguments import Arguments
-    from automix.experiments.common.config import ReplayConfig
+    from automix.configuration.task import ReplayConfig
     from automix.experiments.replay.run import ReplaySource
     from automix.experiments.sweep.run import Sweep
 
@@ -143,7 +143,7 @@ def _replay(command: Command, arguments: "Arguments") -> Iterator[str]:
 
 def _replay_of(arguments: "Arguments") -> tuple["ReplayConfig", "ReplaySource", Path]:
     """Return the configuration, the schedule or policy to follow, and the folder of the run."""
-    from automix.experiments.common.config import ReplayConfig
+    from automix.configuration.task import ReplayConfig
     from automix.experiments.replay.run import ScheduleSource, follows_policy
     from automix.schedule import Schedule
 
@@ -294,7 +294,7 @@ def _load_sweep(file: str, output: Path | None) -> "Sweep":
 
 _CONFIG = "automix.experiments.config"
 # Apart, so that a replay imports neither environments nor agents.
-_COMMON = "automix.experiments.common.config"
+_COMMON = "automix.configuration.task"
 _CELL = "automix.experiments.sweep.experiments"
 _SCHEDULE = "SCHEDULE.json"
 _SWEEP = {

@@ -7,8 +7,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from agents.config import AgentConfig
 from automix.configuration.base import Config
-from automix.configuration.task import TaskConfig
-from automix.experiments.common.config import ComputeConfig, ReplayConfig
+from automix.configuration.task import ComputeConfig, ReplayConfig, TaskConfig
 from automix.operator_info import Operator
 from envs.config import EnvironmentConfig
 

@@ -35,13 +35,10 @@ from automix.training.distributed import (
     sum_over_processes_,
 )
 from automix.training.metrics import RunningSums, smooth_labels, soft_cross_entropy
-from automix.training.optimizer import (
-    AveragedWeights,
-    learning_rate_at,
-    make_optimizer,
-    reset_optimizer_,
-)
 
+_MOMENTUM = 0.9
+_BETAS = (0.9, 0.999)
+_EMA_WARMUP_STEPS = 10
 _AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # `TrainingStep.average` makes buffers equal after the step, for the averaged weights too. Newer
 # releases of PyTorch have a new name for the option, and warn of the old one.
@@ -269,7 +266,7 @@ class TrainingStep:
             # micro-batch, summed over processes, and without the scale of the loss.
             self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        rate = learning_rate_at(self.config, step / self.total_steps)
+        rate = self.config.learning_rate_at(step / self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # If float16 gradients overflowed, the device skips the step and lowers the scale of later
@@ -398,3 +395,66 @@ def _batch_norm_statistics(model: nn.Module) -> list[Tensor]:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     pairs = [(norm.running_mean, norm.running_var) for norm in norms]
     return [tensor for pair in pairs for tensor in pair if tensor is not None]
+
+
+def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.SGD | torch.optim.AdamW:
+    """Return the optimizer of ``config``, without weight decay on norms and biases."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    rate = config.learning_rate_at(0.0)
+    # Fused: one kernel for all weights, and with a GradScaler no wait for the device.
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=config.betas or _BETAS, fused=True)
+    momentum = _MOMENTUM if config.momentum is None else config.momentum
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
+
+
+def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:
+    """Set every state tensor to zero in place; the first step then equals that of a new one."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()
+
+
+class AveragedWeights:
+    """Exponential moving average of a model's weights and BatchNorm statistics.
+
+    Attributes:
+        model: a copy of the model that holds the averages; evaluate this one.
+    """
+
+    def __init__(self, source: nn.Module, *, decay: float) -> None:
+        """Average ``source`` into a copy of it; ``decay`` in (0, 1)."""
+        self.model = copy.deepcopy(source).requires_grad_(False)
+        self._decay = decay
+        self._pairs = _floating_state(self.model), _floating_state(source)
+        self._counts = _integer_state(self.model), _integer_state(source)
+
+    @torch.no_grad()
+    def copy_(self) -> None:
+        """Set the averages to the current weights."""
+        for averages, current in (self._pairs, self._counts):
+            for average, value in zip(averages, current, strict=True):
+                average.copy_(value)
+
+    @torch.no_grad()
+    def update_(self, step: int) -> None:
+        """Take in the weights after optimizer step number ``step`` (from 0)."""
+        # average = d * average + (1 - d) * weights, with d = min(decay, (1 + t) / (10 + t)): the
+        # decay warms up, or the initial weights would dominate the average of the first steps.
+        decay = min(self._decay, (1 + step) / (_EMA_WARMUP_STEPS + step))
+        torch._foreach_lerp_(*self._pairs, 1 - decay)
+        for average, value in zip(*self._counts, strict=True):
+            average.copy_(value)
+
+
+def _floating_state(module: nn.Module) -> list[Tensor]:
+    return [value for value in module.state_dict().values() if value.is_floating_point()]
+
+
+def _integer_state(module: nn.Module) -> list[Tensor]:
+    return [value for value in module.state_dict().values() if not value.is_floating_point()]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from agents.config import AgentConfig
 from automix.configuration.arguments import every_field, flag_name, read_arguments
 from automix.configuration.base import Config
+from automix.configuration.task import ReplayConfig
 from automix.errors import ConfigError
 from automix.experiments.commands import COMMANDS
-from automix.experiments.common.config import ReplayConfig
 from automix.experiments.config import CompareConfig, ProbeConfig, SearchConfig, TransferConfig
 from automix.experiments.evaluate.config import EvaluateConfig
 from tests.cli.running import RunCommand, leaves

@@ -3,7 +3,7 @@
 import pytest
 
 from automix.configuration.arguments import flag_name, read_words
-from automix.experiments.common.config import RunFlags
+from automix.configuration.task import RunFlags
 from automix.experiments.config import SearchConfig
 
 

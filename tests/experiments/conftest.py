@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.common.config import ReplayConfig
+from automix.configuration.task import ReplayConfig
 from automix.experiments.evaluate.run import evaluate
 from automix.experiments.replay.run import ScheduleSource, replay
 from automix.experiments.search.run import search

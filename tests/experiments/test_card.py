@@ -6,8 +6,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError, ConfigError
-from automix.experiments.common.config import ReplayConfig
 from automix.experiments.config import CardConfig
 from automix.experiments.evaluate.config import AttacksConfig, EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.run import evaluate

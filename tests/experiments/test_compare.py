@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.common.config import ComputeConfig
+from automix.configuration.task import ComputeConfig
 from automix.experiments.compare import run as module
 from automix.experiments.compare.run import compare, format_table, predict_cost
 from automix.experiments.config import CompareConfig

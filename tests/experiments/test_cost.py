@@ -2,7 +2,7 @@
 
 import pytest
 
-from automix.experiments.common.config import ComputeConfig
+from automix.configuration.task import ComputeConfig
 from automix.experiments.common.cost import estimate_cost
 from automix.experiments.config import SearchConfig
 from automix.operator_info import Operator

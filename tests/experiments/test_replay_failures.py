@@ -13,8 +13,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from automix.configuration.base import Config
+from automix.configuration.task import CheckpointConfig, ReplayConfig
 from automix.errors import CheckpointError, DivergedError
-from automix.experiments.common.config import CheckpointConfig, ReplayConfig
 from automix.experiments.common.run_folder import StopRequest
 from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.replay import run as replay_loop

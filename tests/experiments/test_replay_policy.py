@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from agents.learned import LearnedPolicy, make_network, roll_out
-from automix.configuration.task import TaskConfig
+from automix.configuration.task import CheckpointConfig, ReplayConfig, TaskConfig
 from automix.data.load import load_data
 from automix.errors import CheckpointError, ConfigError, DataError
-from automix.experiments.common.config import CheckpointConfig, ReplayConfig
 from automix.experiments.config import SearchConfig
 from automix.experiments.replay.policy import PolicySource
 from automix.experiments.replay.run import ScheduleSource, follows_policy, replay

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError
-from automix.experiments.common.config import ReplayConfig
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.run import replay
 from automix.files import read_checkpoint, write_checkpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from automix.configuration.data import AugmentConfig, DataConfig, DataSource, Loading
-from automix.experiments.common.config import ReplayConfig
+from automix.configuration.task import ReplayConfig
 from automix.experiments.replay.run import replay
 from tests.data.conftest import write_image
 from tests.equality import assert_same, untouched_generators

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from automix.configuration.task import ReplayConfig
 from automix.errors import AutoMixError
-from automix.experiments.common.config import ReplayConfig
 from automix.experiments.replay.run import replay
 from automix.training.distributed import current_world
 from tests.equality import assert_same

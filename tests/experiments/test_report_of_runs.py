@@ -9,10 +9,10 @@ from pkgutil import resolve_name
 
 import pytest
 
+from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval
 from automix.experiments.commands import COMMANDS
-from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.summaries import METRICS
 from automix.experiments.compare.run import compare
 from automix.experiments.replay.run import ScheduleSource, replay

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from automix.configuration.task import ComputeConfig
 from automix.errors import CheckpointError
-from automix.experiments.common.config import ComputeConfig
 from automix.experiments.common.run_folder import (
     METRICS_NAME,
     RESULT_NAME,

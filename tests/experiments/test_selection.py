@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome
 from automix.experiments.config import SelectionConfig
-from automix.experiments.search.selection import Candidate, Standing, planned_runs, select
+from automix.experiments.search.run import Candidate, Standing, planned_runs, select
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule
 from automix.training.metrics import EvalMetrics

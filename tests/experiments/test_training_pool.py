@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.common.journal import Journal
-from automix.experiments.common.run_folder import ProgressBar
+from automix.experiments.common.run_folder import Journal, ProgressBar
 from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome, run_jobs
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule

@@ -10,8 +10,15 @@ from typing import Any
 import pytest
 
 from automix.configuration.data import AugmentConfig, DataConfig
-from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig, TrainerConfig
-from automix.experiments.common.config import CheckpointConfig, ComputeConfig, ReplayConfig
+from automix.configuration.task import (
+    CheckpointConfig,
+    ComputeConfig,
+    ModelConfig,
+    ReplayConfig,
+    SaliencyConfig,
+    TaskConfig,
+    TrainerConfig,
+)
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.run import ReplaySource, ScheduleSource, replay
 from automix.files import read_checkpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.config import AgentConfig
-from automix.experiments.common.config import ComputeConfig
+from automix.configuration.task import ComputeConfig
 from automix.experiments.config import SearchConfig, SelectionConfig
 from automix.experiments.search.learning import POLICY_NAME
 from automix.experiments.search.run import SCHEDULE_NAME

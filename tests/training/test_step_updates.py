@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from automix.configuration.task import TrainerConfig
 from automix.data.batches import BatchKey, BatchLayout, TrainingBatch
 from automix.saliency.gradient import input_gradient
-from automix.training.optimizer import learning_rate_at
 from automix.training.step import TrainingStep
 from tests.equality import assert_same
 
@@ -68,7 +67,7 @@ def reference(config: TrainerConfig, optimizer: torch.optim.Optimizer, model: nn
         if config.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(config, step / STEPS)
+            group["lr"] = config.learning_rate_at(step / STEPS)
         optimizer.step()
         optimizer.zero_grad()
 

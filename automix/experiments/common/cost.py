@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from automix.configuration.task import TaskConfig
+from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.splits import SearchData, Split
-from automix.experiments.common.config import ComputeConfig
 from automix.experiments.common.run_folder import format_seconds
 from automix.operator_info import Operator
 from automix.schedule import Decision

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from automix.configuration.base import Config
 from automix.configuration.data import DataConfig
-from automix.configuration.task import ModelConfig
+from automix.configuration.task import ModelConfig, ReplayConfig
 from automix.data.batches import BatchPreparer
 from automix.data.load import load_data
 from automix.data.splits import ChannelStatistics, Dataset
 from automix.errors import CheckpointError
 from automix.evaluation.attacks import PixelModel
 from automix.evaluation.inference import Preparation
-from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.run_folder import CONFIG_NAME, RESULT_NAME, read_json
 from automix.files import read_weights, sha256_of, write_bytes, write_json
 from automix.models.build import build_model

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from automix.configuration.task import TaskConfig
+from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.load import load_data
 from automix.data.splits import Dataset, SearchData, Split
-from automix.experiments.common.config import ComputeConfig
-from automix.experiments.common.journal import Journal
-from automix.experiments.common.run_folder import ProgressBar
+from automix.experiments.common.run_folder import Journal, ProgressBar
 from automix.schedule import Schedule
 from automix.training.distributed import prepare_worker, start_method
 from automix.training.metrics import EvalMetrics

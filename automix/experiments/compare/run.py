@@ -11,8 +11,7 @@ import torch
 
 from automix.data.load import load_data
 from automix.experiments.common.cost import CostEstimate, estimate_cost
-from automix.experiments.common.journal import Journal
-from automix.experiments.common.run_folder import RunFolder
+from automix.experiments.common.run_folder import Journal, RunFolder
 from automix.experiments.common.summaries import HEADINGS, METRICS, align, summarize, summary_cells
 from automix.experiments.common.training_pool import (
     SplitName,

@@ -13,8 +13,13 @@ from automix.data.sources.annotations import name_test_images, read_boxes, read_
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, corrupt
 from automix.evaluation.inference import EvaluationImages
-from automix.experiments.common.journal import Journal
-from automix.experiments.common.run_folder import ProgressBar, RunFolder, format_seconds, read_json
+from automix.experiments.common.run_folder import (
+    Journal,
+    ProgressBar,
+    RunFolder,
+    format_seconds,
+    read_json,
+)
 from automix.experiments.common.saved_classifier import SavedClassifier, load_saved_classifier
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.plan import EvaluationInput, Json, TaskPlan, random_subset

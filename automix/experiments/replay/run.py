@@ -18,11 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from automix.configuration.task import TaskConfig
+from automix.configuration.task import ReplayConfig, TaskConfig
 from automix.data.load import load_data
 from automix.data.splits import Dataset, SearchData, Split
 from automix.errors import CheckpointError, ConfigError, DivergedError
-from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.run_folder import ProgressBar, RunFolder, StopRequest, versions
 from automix.experiments.common.saved_classifier import ClassifierFacts, save_classifier
@@ -31,7 +30,6 @@ from automix.operator_info import Operator
 from automix.schedule import Decision, Schedule, decisions_hash
 from automix.training.distributed import current_world, highest_of_processes, on_main
 from automix.training.metrics import RunningSums, TrainMetrics
-from automix.training.optimizer import learning_rate_at
 from automix.training.trainer import ClassifierTrainer, build_trainer, check_model
 
 SCHEDULE_NAME = "schedule.json"
@@ -347,8 +345,8 @@ class ReplayLoop:
                 "train/mixed_accuracy": metrics.mixed_accuracy,
                 "train/mixed_fraction": metrics.mixed_fraction,
                 "train/images_per_second": metrics.images_per_second,
-                "train/learning_rate": learning_rate_at(
-                    self._trainer.config, self._trainer.progress
+                "train/learning_rate": self._trainer.config.learning_rate_at(
+                    self._trainer.progress
                 ),
                 f"operator/{decision.operator.value}": metrics.mixed_fraction,
                 "decision": decision.label(),

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from automix.configuration.data import DataSource
+from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError, ConfigError
-from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.run_folder import RESULT_NAME
 from automix.experiments.common.saved_classifier import weights_hash
 from automix.experiments.config import CardConfig, SearchConfig

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import safetensors.torch
 from torch import Tensor
 
-from automix.configuration.task import TaskConfig
+from automix.configuration.task import ReplayConfig, TaskConfig
 from automix.errors import DataError
 from automix.evaluation.statistics import Interval
-from automix.experiments.common.config import ReplayConfig
 from automix.experiments.common.summaries import METRICS
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import ComparedSplit, FinishedRun, operator_of

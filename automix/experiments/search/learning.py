@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.additive import FEWEST_EPISODES
@@ -20,7 +21,6 @@ from agents.ppo import (
     LearningPlan,
     RolloutCheckpoint,
     plan_learning,
-    train_ppo,
 )
 from agents.searchers import RandomSearch, TreeParzenSearch, train_population
 from automix.data.splits import SearchData
@@ -145,44 +145,33 @@ def num_greedy(config: SearchConfig) -> int:
     return NUM_GREEDY if config.searcher == "ppo" else 0
 
 
-def _learn_ppo(config: SearchConfig, data: SearchData, log: LearningLog, run: RunFolder) -> None:
-    """Train the policy of PPO on the environments and save it."""
-    num_segments = config.environment.num_segments
-    with _environments(config, data) as env:
-        model = train_ppo(
-            env,
+def ppo_callbacks(config: SearchConfig, log: LearningLog, run: RunFolder) -> list[BaseCallback]:
+    """Return what happens at every rollout of PPO: logs, a checkpoint, episodes, teachers."""
+    # In this order: a checkpoint holds the numbers that were logged before it, and the teachers,
+    # which change the policy, come after the episodes that they learn from.
+    return [
+        ForwardLogs(lambda values, step: run.log(step, values)),
+        RolloutCheckpoint(log.save),
+        EpisodeRecorder(
+            log.episodes,
+            on_episode=log.on_episode,
+            episodes_per_rollout=config.agent.episodes_per_rollout,
+            patience=config.agent.patience,
+        ),
+        *teachers(
             config.agent,
-            num_segments=num_segments,
-            seed=config.seed,
-            state=log.agent,
-            # In this order: a checkpoint holds the numbers that were logged before it, and the
-            # teachers, which change the policy, come after the episodes that they learn from.
-            callbacks=[
-                ForwardLogs(lambda values, step: run.log(step, values)),
-                RolloutCheckpoint(log.save),
-                EpisodeRecorder(
-                    log.episodes,
-                    on_episode=log.on_episode,
-                    episodes_per_rollout=config.agent.episodes_per_rollout,
-                    patience=config.agent.patience,
-                ),
-                *teachers(
-                    config.agent,
-                    log.episodes,
-                    ActionCodec(config.environment),
-                    num_segments=num_segments,
-                ),
-            ],
-        )
-    # Before the log says that learning is over: a crash in between repeats the last rollout.
-    LearnedPolicy(model.policy).save(run.path / POLICY_NAME)
+            log.episodes,
+            ActionCodec(config.environment),
+            num_segments=config.environment.num_segments,
+        ),
+    ]
 
 
-def _learn_population(config: SearchConfig, data: SearchData, log: LearningLog, _: object) -> None:
+def _learn_population(config: SearchConfig, data: SearchData, log: LearningLog) -> None:
     """Train population after population (PBT, arXiv:1711.09846), saving after each."""
     plan, size = plan_of(config), config.agent.episodes_per_rollout
     chance = _potential(config, data).at_chance
-    with _environments(config, data) as env:
+    with environments(config, data) as env:
         # A population is the unit that is resumed: one that was interrupted is trained anew.
         for number in range(len(log.episodes) // size, plan.num_rollouts):
             infos = train_population(
@@ -198,7 +187,7 @@ def _learn_population(config: SearchConfig, data: SearchData, log: LearningLog, 
             log.save()
 
 
-def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog, _: object) -> None:
+def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog) -> None:
     """Train the schedules that a searcher asks for, and tell it how they did."""
     plan, size = plan_of(config), config.agent.episodes_per_rollout
     potential = _potential(config, data)
@@ -232,17 +221,14 @@ def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog, _: o
             log.save()
 
 
-LEARNERS: Mapping[str, Callable[[SearchConfig, SearchData, LearningLog, RunFolder], None]] = (
-    MappingProxyType(
-        {
-            "ppo": _learn_ppo,
-            "pbt": _learn_population,
-            # The additive fit is of random schedules; it is made when learning is over.
-            **dict.fromkeys(("random_search", "additive", "tpe"), _ask_and_tell),
-        }
-    )
+RIVALS: Mapping[str, Callable[[SearchConfig, SearchData, LearningLog], None]] = MappingProxyType(
+    {
+        "pbt": _learn_population,
+        # The additive fit is of random schedules; it is made when learning is over.
+        **dict.fromkeys(("random_search", "additive", "tpe"), _ask_and_tell),
+    }
 )
-"""Learn until the budget is spent, resuming from the log, by the name of the searcher."""
+"""The searchers beside PPO: learn until the budget is spent, resuming from the log."""
 
 
 def _episode(
@@ -312,7 +298,7 @@ def _additive_fit(config: SearchConfig, episodes: Sequence[Episode]) -> Proposal
 
 
 @contextlib.contextmanager
-def _environments(config: SearchConfig, data: SearchData) -> Iterator[VecEnv]:
+def environments(config: SearchConfig, data: SearchData) -> Iterator[VecEnv]:
     """Yield the environments of a search; their processes end with the body."""
     count, kind = config.agent.num_environments, config.agent.workers
     if kind == "auto":

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from automix.errors import ConfigError
 from automix.evaluation.statistics import Interval, intraclass_correlation, paired_difference
 from automix.experiments.common.cost import CostEstimate, estimate_cost
-from automix.experiments.common.journal import Journal
-from automix.experiments.common.run_folder import RunFolder, format_seconds
+from automix.experiments.common.run_folder import Journal, RunFolder, format_seconds
 from automix.experiments.common.summaries import align, interval_text, mean_interval, plain
 from automix.experiments.common.training_pool import (
     SplitName,

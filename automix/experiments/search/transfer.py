@@ -12,8 +12,7 @@ from automix.data.splits import SearchData
 from automix.errors import ConfigError
 from automix.evaluation.statistics import Interval, intraclass_correlation, spearman
 from automix.experiments.common.cost import CostEstimate, estimate_cost
-from automix.experiments.common.journal import Journal
-from automix.experiments.common.run_folder import RunFolder
+from automix.experiments.common.run_folder import Journal, RunFolder
 from automix.experiments.common.summaries import align, interval_text, plain
 from automix.experiments.common.training_pool import TrainingJob, train_all
 from automix.experiments.config import TransferConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from automix.configuration.base import Config
-from automix.experiments.common.config import ReplayConfig
+from automix.configuration.task import ReplayConfig
 from automix.experiments.common.cost import CostEstimate
 from automix.experiments.common.summaries import METRICS
 from automix.experiments.compare import run as comparison

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.common.journal import Journal
+from automix.experiments.common.run_folder import Journal
 
 
 def test_results_and_their_time_are_read_back(

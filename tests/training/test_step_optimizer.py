@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from automix.configuration.task import TrainerConfig
-from automix.training.optimizer import (
+from automix.training.step import (
     AveragedWeights,
-    learning_rate_at,
     make_optimizer,
     reset_optimizer_,
 )
@@ -37,7 +36,7 @@ FALLING = st.sampled_from(["one_cycle", "cosine"])
 def test_learning_rate_lies_between_zero_and_the_peak(
     config: TrainerConfig, progress: float
 ) -> None:
-    rate = learning_rate_at(config, progress)
+    rate = config.learning_rate_at(progress)
     assert 0 <= rate <= config.learning_rate * (1 + 1e-12)
 
 
@@ -46,7 +45,7 @@ def test_learning_rate_rises_to_the_peak_and_falls_from_it(
     config: TrainerConfig, first: float, second: float
 ) -> None:
     earlier, later = sorted((first, second))
-    rise = learning_rate_at(config, later) - learning_rate_at(config, earlier)
+    rise = config.learning_rate_at(later) - config.learning_rate_at(earlier)
     tolerance = 1e-12 * config.learning_rate
     if later <= config.warmup_fraction:
         assert rise >= -tolerance
@@ -56,19 +55,19 @@ def test_learning_rate_rises_to_the_peak_and_falls_from_it(
 
 @given(CONFIGS)
 def test_the_peak_is_reached_at_the_end_of_the_warmup(config: TrainerConfig) -> None:
-    assert learning_rate_at(config, config.warmup_fraction) == pytest.approx(config.learning_rate)
+    assert config.learning_rate_at(config.warmup_fraction) == pytest.approx(config.learning_rate)
 
 
 @given(FALLING, st.floats(0, 0.99))
 def test_one_cycle_and_cosine_end_at_zero(schedule: str, warmup: float) -> None:
     config = TrainerConfig.model_validate({"learning_rate_schedule": schedule, "warmup": warmup})
-    assert learning_rate_at(config, 1.0) == pytest.approx(0, abs=1e-15)
+    assert config.learning_rate_at(1.0) == pytest.approx(0, abs=1e-15)
 
 
 def test_published_points_of_the_schedules() -> None:
     def rate(schedule: str, progress: float) -> float:
         values = {"learning_rate_schedule": schedule, "learning_rate": 1.0}
-        return learning_rate_at(TrainerConfig.model_validate(values), progress)
+        return TrainerConfig.model_validate(values).learning_rate_at(progress)
 
     assert rate("one_cycle", 0.0) == pytest.approx(0.05)
     assert rate("one_cycle", 0.1) == pytest.approx(0.525)
@@ -84,10 +83,10 @@ def test_steps_of_the_literature() -> None:
     config = TrainerConfig(
         epochs=300, learning_rate_schedule="multi_step", milestones=(1 / 3, 2 / 3)
     )
-    rates = [learning_rate_at(config, epoch / 300) for epoch in (0, 99, 100, 199, 200, 299)]
+    rates = [config.learning_rate_at(epoch / 300) for epoch in (0, 99, 100, 199, 200, 299)]
     assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
     halved = config.model_copy(update={"milestone_factor": 0.5, "warmup": 0.1})
-    rates = [learning_rate_at(halved, epoch / 300) for epoch in (0, 15, 30, 100, 200)]
+    rates = [halved.learning_rate_at(epoch / 300) for epoch in (0, 15, 30, 100, 200)]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.05])
 
 
