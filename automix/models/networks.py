@@ -7,7 +7,7 @@ pool. The networks come first, then what they are built of.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -19,14 +19,6 @@ _WIDE_RESNET_STEM = 16
 
 Block = Callable[[int, int, int], nn.Module]
 """Makes a block from (input channels, output channels, stride)."""
-
-
-class Stage(NamedTuple):
-    """A row of blocks at one resolution."""
-
-    num_blocks: int
-    channels: int  # of the output
-    stride: int  # of the first block; the others have stride 1
 
 
 def small_cnn(*, channels: int, num_classes: int, width: int = 16) -> nn.Sequential:
@@ -53,10 +45,10 @@ def resnet(depth: int, *, channels: int, num_classes: int, width: int = 16) -> n
     0.27 M parameters.
     """
     # Two convolutions per block and three stages, plus stem and head: depth = 6 n + 2.
-    num_blocks = (depth - 2) // 6
-    stages = [Stage(num_blocks, width << level, 1 + (level > 0)) for level in range(3)]
+    num_blocks = [(depth - 2) // 6] * 3
+    stem = ConvNormReLU(channels, width)
     return residual_network(
-        ConvNormReLU(channels, width), stages, BasicBlock, inputs=width, num_classes=num_classes
+        stem, num_blocks, basic_block, inputs=width, width=width, num_classes=num_classes
     )
 
 
@@ -68,13 +60,13 @@ def preact_resnet(depth: int, *, channels: int, num_classes: int, width: int = 6
     with bottlenecks; ``width`` the channels of the first stage, before a bottleneck's expansion.
     """
     bottleneck = depth >= _BOTTLENECK_FROM
-    expansion = _EXPANSION if bottleneck else 1
-    stages = [
-        Stage(num_blocks, (width << level) * expansion, 1 + (level > 0))
-        for level, num_blocks in enumerate(_PREACT_BLOCKS[depth])
-    ]
     return preactivated_network(
-        stages, channels=channels, num_classes=num_classes, width=width, bottleneck=bottleneck
+        _PREACT_BLOCKS[depth],
+        channels=channels,
+        inputs=width,
+        width=width * (_EXPANSION if bottleneck else 1),
+        num_classes=num_classes,
+        bottleneck=bottleneck,
     )
 
 
@@ -86,13 +78,12 @@ def wide_resnet(depth: int, widening: int, *, channels: int, num_classes: int) -
     """
     # Two convolutions per block and three stages, the stem, and the projections of the three
     # stages: depth = 6 n + 4.
-    num_blocks = (depth - 4) // 6
-    stages = [
-        Stage(num_blocks, (_WIDE_RESNET_STEM << level) * widening, 1 + (level > 0))
-        for level in range(3)
-    ]
     return preactivated_network(
-        stages, channels=channels, num_classes=num_classes, width=_WIDE_RESNET_STEM
+        [(depth - 4) // 6] * 3,
+        channels=channels,
+        inputs=_WIDE_RESNET_STEM,
+        width=_WIDE_RESNET_STEM * widening,
+        num_classes=num_classes,
     )
 
 
@@ -105,65 +96,67 @@ def resnext(
     the channels per group at the first stage.
     """
     # Three convolutions per block and three stages, plus stem and head: depth = 9 n + 2.
-    num_blocks = (depth - 2) // 9
-    stages = [
-        Stage(num_blocks, (_RESNEXT_STEM << level) * _EXPANSION, 1 + (level > 0))
-        for level in range(3)
-    ]
-
-    def block(inputs: int, outputs: int, stride: int) -> nn.Module:
-        return GroupedBottleneck(
-            inputs, outputs, stride, groups=groups, group_channels=group_channels
-        )
-
     return residual_network(
         ConvNormReLU(channels, _RESNEXT_STEM),
-        stages,
-        block,
+        [(depth - 2) // 9] * 3,
+        partial(grouped_bottleneck, groups=groups, group_channels=group_channels),
         inputs=_RESNEXT_STEM,
+        width=_RESNEXT_STEM * _EXPANSION,
         num_classes=num_classes,
     )
 
 
 def preactivated_network(
-    stages: list[Stage], *, channels: int, num_classes: int, width: int, bottleneck: bool = False
+    num_blocks: Sequence[int],
+    *,
+    channels: int,
+    inputs: int,
+    width: int,
+    num_classes: int,
+    bottleneck: bool = False,
 ) -> nn.Sequential:
-    """Assemble pre-activation blocks between a bare convolution and a last norm and ReLU."""
+    """Assemble pre-activation blocks between a bare convolution and a last norm and ReLU.
 
-    def block(inputs: int, outputs: int, stride: int) -> nn.Module:
-        return PreActivationBlock(inputs, outputs, stride, bottleneck=bottleneck)
-
+    The convolution has ``inputs`` output channels, the first stage ``width``.
+    """
     # The sum that leaves the last block is not activated: https://arxiv.org/abs/1603.05027 puts a
     # norm and a ReLU after it.
-    last = nn.Sequential(nn.BatchNorm2d(stages[-1].channels), nn.ReLU(inplace=True))
+    outputs = width << (len(num_blocks) - 1)
     return residual_network(
-        convolution(channels, width),
-        stages,
-        block,
-        inputs=width,
+        convolution(channels, inputs),
+        num_blocks,
+        partial(PreActivationBlock, bottleneck=bottleneck),
+        inputs=inputs,
+        width=width,
         num_classes=num_classes,
-        final=last,
+        final=nn.Sequential(nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)),
     )
 
 
 def residual_network(
     stem: nn.Module,
-    stages: Sequence[Stage],
+    num_blocks: Sequence[int],
     block: Block,
     *,
     inputs: int,
+    width: int,
     num_classes: int,
     final: nn.Module | None = None,
 ) -> nn.Sequential:
-    """Assemble stem (of ``inputs`` channels), stages, pool and linear head."""
+    """Assemble stem (of ``inputs`` channels), stages, pool and linear head.
+
+    The first stage has ``width`` channels at the resolution of the stem; every further one has
+    twice the channels at half the resolution.
+    """
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
-    for number, stage in enumerate(stages, start=1):
+    for level, count in enumerate(num_blocks):
         blocks = []
-        for index in range(stage.num_blocks):
+        for index in range(count):
             # Only the first block of a stage shrinks the image and widens the features.
-            blocks.append(block(inputs, stage.channels, stage.stride if index == 0 else 1))
-            inputs = stage.channels
-        parts[f"stage{number}"] = nn.Sequential(*blocks)
+            stride = 2 if level > 0 and index == 0 else 1
+            blocks.append(block(inputs, width << level, stride))
+            inputs = width << level
+        parts[f"stage{level + 1}"] = nn.Sequential(*blocks)
     if final is not None:
         parts["final"] = final
     return with_head(parts, inputs, num_classes)
@@ -179,17 +172,42 @@ def with_head(
     return nn.Sequential(parts)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, post-activation (https://arxiv.org/abs/1512.03385)."""
+def basic_block(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Return two 3x3 convolutions, post-activation (https://arxiv.org/abs/1512.03385)."""
+    body = nn.Sequential(
+        ConvNormReLU(inputs, outputs, stride=stride),
+        convolution(outputs, outputs),
+        nn.BatchNorm2d(outputs),
+    )
+    return PostActivationBlock(body, inputs, outputs, stride)
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+
+def grouped_bottleneck(
+    inputs: int, outputs: int, stride: int, *, groups: int, group_channels: int
+) -> nn.Module:
+    """Return 1x1, grouped 3x3 and 1x1 convolution, post-activation."""
+    # "4x24" names the groups and their channels at the first stage; they double with it.
+    inner = groups * group_channels * outputs // (_RESNEXT_STEM * _EXPANSION)
+    body = nn.Sequential(
+        ConvNormReLU(inputs, inner, kernel=1),
+        ConvNormReLU(inner, inner, stride=stride, groups=groups),
+        convolution(inner, outputs, kernel=1),
+        nn.BatchNorm2d(outputs),
+    )
+    return PostActivationBlock(body, inputs, outputs, stride)
+
+
+class PostActivationBlock(nn.Module):
+    """ReLU(body + shortcut); a shortcut that changes the shape is a 1x1 convolution and norm."""
+
+    def __init__(self, body: nn.Module, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            ConvNormReLU(inputs, outputs, stride=stride),
-            convolution(outputs, outputs),
-            nn.BatchNorm2d(outputs),
-        )
-        self.shortcut = projection(inputs, outputs, stride)
+        self.body = body
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                convolution(inputs, outputs, kernel=1, stride=stride), nn.BatchNorm2d(outputs)
+            )
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -227,39 +245,6 @@ class PreActivationBlock(nn.Module):
         shortcut = images_BCHW if self.shortcut is None else self.shortcut(activated)
         result: Tensor = self.body(activated) + shortcut
         return result
-
-
-class GroupedBottleneck(nn.Module):
-    """1x1, grouped 3x3 and 1x1 convolution, post-activation."""
-
-    def __init__(
-        self, inputs: int, outputs: int, stride: int, *, groups: int, group_channels: int
-    ) -> None:
-        super().__init__()
-        # "4x24" names the groups and their channels at the first stage; they double with it.
-        inner = groups * group_channels * outputs // (_RESNEXT_STEM * _EXPANSION)
-        self.body = nn.Sequential(
-            ConvNormReLU(inputs, inner, kernel=1),
-            ConvNormReLU(inner, inner, stride=stride, groups=groups),
-            convolution(inner, outputs, kernel=1),
-            nn.BatchNorm2d(outputs),
-        )
-        self.shortcut = projection(inputs, outputs, stride)
-        self.activation = nn.ReLU(inplace=True)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return ReLU(body + shortcut)."""
-        result: Tensor = self.activation(self.body(images_BCHW) + self.shortcut(images_BCHW))
-        return result
-
-
-def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """Return the shortcut of a post-activation block: nothing, or a 1x1 convolution and norm."""
-    if stride == 1 and inputs == outputs:
-        return nn.Identity()
-    return nn.Sequential(
-        convolution(inputs, outputs, kernel=1, stride=stride), nn.BatchNorm2d(outputs)
-    )
 
 
 class ConvNormReLU(nn.Sequential):
