@@ -49,12 +49,13 @@ def input_gradient(
     raw = raw_module(model)
     with without_trace(raw, device=images_BCHW.device, statistics=statistics):
         images = images_BCHW.detach().to(pass_dtype(raw)).requires_grad_()
-        gradient = _loss_gradient(raw(images), targets, images)
+        gradient = loss_gradient(raw(images), targets, images)
     return normalized(gradient_magnitude(gradient))
 
 
-def _loss_gradient(logits_BK: Tensor, targets: Tensor, at: Tensor) -> Tensor:
-    # Summed, not averaged: the factor cancels in the normalized map, and 1/B costs range.
+def loss_gradient(logits_BK: Tensor, targets: Tensor, at: Tensor) -> Tensor:
+    """Return the gradient of the cross-entropy, summed over the images, with respect to ``at``."""
+    # A mean would make an image's gradient depend on the size of its batch, and 1/B costs range.
     loss = F.cross_entropy(logits_BK.float(), targets, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, at)
     return gradient
@@ -73,16 +74,8 @@ def layer_gradient(
     The backward pass ends at the layer, so a late layer costs little more than a forward pass; its
     map is as coarse as the layer and is enlarged bilinearly.
 
-    Args:
-        model: as in `input_gradient`.
-        images_BCHW: floating point; not modified.
-        targets: (B,) class indices or (B, K) soft targets.
-        layer: name of a module of the raw model whose output is (B, channels, rows, columns); of
-            a module that is called several times, the last call counts.
-        statistics: what batch norm normalizes with.
-
-    Returns:
-        (B, H, W) maps as of `input_gradient`.
+    Maps and the other arguments are those of `input_gradient`. ``layer`` names a module of the raw
+    model whose output is (B, channels, rows, columns); of several calls, the last one counts.
 
     Raises:
         ValueError: there is no such module, it is not called, or its output is not of that shape.
@@ -90,19 +83,26 @@ def layer_gradient(
     raw = raw_module(model)
     with (
         without_trace(raw, device=images_BCHW.device, statistics=statistics),
-        _cut_at(raw, layer) as outputs,
+        outputs_of(raw, layer, cut=True) as outputs,
     ):
         logits = raw(images_BCHW.detach().to(pass_dtype(raw)))
         if not outputs:
             raise ValueError(f"expected a layer that the model calls, got {layer!r}")
-        gradient = _loss_gradient(logits, targets, outputs[-1])
+        gradient = loss_gradient(logits, targets, outputs[-1])
     height, width = images_BCHW.shape[2:]
     return normalized(resized(gradient_magnitude(gradient), height, width))
 
 
 @contextmanager
-def _cut_at(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """Make the outputs of a layer leaves of the graph, and collect them."""
+def outputs_of(model: nn.Module, layer: str, *, cut: bool) -> Iterator[list[Tensor]]:
+    """Collect what a layer gives while the block runs, ready for gradients with respect to it.
+
+    With ``cut`` the outputs are leaves, at which a backward pass ends; otherwise they keep their
+    gradient in ``.grad`` as a leaf does.
+
+    Raises:
+        ValueError: there is no such module, or its output is not (B, channels, rows, columns).
+    """
     modules = dict(model.named_modules())
     if layer not in modules:
         close = difflib.get_close_matches(layer, modules, n=1)
@@ -110,16 +110,19 @@ def _cut_at(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
         raise ValueError(f"expected the name of a module of the model, got {layer!r}{hint}")
     outputs: list[Tensor] = []
 
-    def cut(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+    def collect(module: nn.Module, inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
                 f"expected layer {layer!r} to give (B, channels, rows, columns), got {got}"
             )
-        outputs.append(output.detach().requires_grad_())
-        return outputs[-1]
+        collected: Tensor = output.detach().requires_grad_() if cut else output
+        # Nothing changes for a leaf, which keeps its gradient anyway.
+        collected.retain_grad()
+        outputs.append(collected)
+        return collected
 
-    handle = modules[layer].register_forward_hook(cut)
+    handle = modules[layer].register_forward_hook(collect)
     try:
         yield outputs
     finally:
@@ -136,17 +139,8 @@ def reduced_gradient(
 ) -> Tensor:
     """Return the input gradient of the shrunken images, enlarged bilinearly.
 
-    Costs ``scale`` squared of `input_gradient`; the model must take images of that size.
-
-    Args:
-        model: as in `input_gradient`.
-        images_BCHW: floating point; not modified.
-        targets: (B,) class indices or (B, K) soft targets.
-        scale: side of the shrunken images as a fraction of the images' side, in (0, 1).
-        statistics: what batch norm normalizes with.
-
-    Returns:
-        (B, H, W) maps as of `input_gradient`.
+    Costs ``scale`` squared of `input_gradient`, whose maps and other arguments these are: the side
+    of the shrunken images, which the model must take, as a fraction in (0, 1) of the images' side.
     """
     if not 0 < scale < 1:
         raise ValueError(f"expected a scale between 0 and 1, got {scale}")
@@ -160,11 +154,7 @@ def reduced_gradient(
 def normalized(scores_BHW: Tensor) -> Tensor:
     """Divide each map by its sum; a map that is all zero, or not finite, becomes uniform.
 
-    Args:
-        scores_BHW: not negative, any floating-point type.
-
-    Returns:
-        (B, H, W) float32, sums to 1 per image.
+    Scores are not negative, of any floating-point type; maps are float32 and sum to 1 per image.
     """
     scores = scores_BHW.float()
     # By the peak first: the sum of large maps overflows, and that of denormal ones is inexact.
@@ -225,12 +215,8 @@ def without_trace(
 
     Inside, no parameter requires a gradient, batch norm does not track, dropout and stochastic
     depth are off, autocast is off and gradients are recorded. Everything is put back when the
-    block raises, too.
-
-    Args:
-        model: the raw module.
-        device: of the images; its generator is put back as well as the CPU's.
-        statistics: what batch norm normalizes with.
+    block raises, too. ``model`` is the raw module, ``device`` that of the images, whose generator
+    is put back as well as the CPU's, and ``statistics`` are what batch norm normalizes with.
     """
     with ExitStack() as stack:
         stack.enter_context(restored_generators(device))

@@ -24,7 +24,7 @@ from automix.operators.rmix import RMixDraws, apply_rmix, draw_rmix
 from automix.operators.sampling import enlarge_cells
 from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
-from automix.saliency.gradient import normalized, raw_module
+from automix.saliency.gradient import normalized, outputs_of, raw_module
 from automix.schedule import Decision
 from automix.training.step import MicroBatch
 from automix.training.trainer import (
@@ -39,7 +39,6 @@ from envs.rlmix.similarity import (
     batch_similarity,
     gradient_cells,
     image_similarity,
-    outputs_of,
     pooled_magnitude,
 )
 

@@ -4,16 +4,13 @@ Random-Mixup, https://arxiv.org/abs/2212.04875. Shape suffixes: B batch, C chann
 columns, P cells per side, K classes.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automix.operator_info import Operator, Statistics
 from automix.operators.types import MixedBatch
-from automix.saliency.gradient import raw_module, without_trace
+from automix.saliency.gradient import loss_gradient, outputs_of, raw_module, without_trace
 from automix.schedule import Decision
 
 _CELLS = 8
@@ -58,33 +55,8 @@ def gradient_cells(
             with outputs_of(raw, layer, cut=True) as outputs:
                 logits = raw(images).float()
             at = outputs[-1]
-        loss = F.cross_entropy(logits, targets, reduction="sum")
-        (gradient_BCHW,) = torch.autograd.grad(loss, at)
+        gradient_BCHW = loss_gradient(logits, targets, at)
     return pooled_magnitude(gradient_BCHW, cells=cells), logits.detach()
-
-
-@contextmanager
-def outputs_of(model: nn.Module, layer: str, *, cut: bool) -> Iterator[list[Tensor]]:
-    """Collect what a layer gives while the block runs, ready for gradients with respect to it.
-
-    With ``cut`` the outputs are leaves, at which a backward pass ends; otherwise they keep their
-    gradient in ``.grad`` as a leaf does.
-    """
-    outputs: list[Tensor] = []
-
-    def collect(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        if cut:
-            output = output.detach().requires_grad_()
-        else:
-            output.retain_grad()
-        outputs.append(output)
-        return output
-
-    handle = model.get_submodule(layer).register_forward_hook(collect)
-    try:
-        yield outputs
-    finally:
-        handle.remove()
 
 
 def pooled_magnitude(gradient_BCHW: Tensor, *, cells: int) -> Tensor:
