@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automix.errors import MissingExtraError
@@ -20,7 +19,7 @@ from automix.evaluation.counter_random import SampleRandom
 from automix.evaluation.inference import EvaluationImages
 from automix.operator_info import Statistics
 from automix.random_streams import Stream, derived_seed
-from automix.saliency.gradient import without_trace
+from automix.saliency.gradient import loss_gradient, without_trace
 
 
 class PixelModel(nn.Module):
@@ -43,19 +42,12 @@ class PixelModel(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgdSettings:
-    """Distance and length of projected gradient descent (https://arxiv.org/abs/1706.06083).
+    """Distance and length of projected gradient descent (https://arxiv.org/abs/1706.06083)."""
 
-    Attributes:
-        epsilon: largest change of a pixel value, of values in [0, 1].
-        step_size: change of every pixel value in one step.
-        num_steps: steps per start.
-        num_restarts: random starts; the strongest result of each image counts.
-    """
-
-    epsilon: float = 8 / 255
-    step_size: float = 2 / 255
-    num_steps: int = 20
-    num_restarts: int = 3
+    epsilon: float = 8 / 255  # largest change of a pixel value, of values in [0, 1]
+    step_size: float = 2 / 255  # change of every pixel value in one step
+    num_steps: int = 20  # per start
+    num_restarts: int = 3  # random starts; the strongest result of each image counts
 
     def __post_init__(self) -> None:
         if min(self.epsilon, self.step_size) < 0:
@@ -89,7 +81,7 @@ def fgsm(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, *, epsilon: fl
     """
     # x' = clip(x + epsilon sign(d loss / d x), 0, 1).
     with without_trace(model, device=images_BCHW.device, statistics=Statistics.RUNNING):
-        signs = _loss_gradient(model, images_BCHW, labels_B).sign()
+        signs = _ascent(model, images_BCHW, labels_B)
     return (images_BCHW + epsilon * signs).clamp(0, 1)
 
 
@@ -123,7 +115,7 @@ def pgd(
             moved = low + start.to(low.dtype) * (high - low)
             for _ in range(settings.num_steps):
                 # Ascent on the loss, projected back into the box by the clamp.
-                signs = _loss_gradient(model, moved, labels_B).sign()
+                signs = _ascent(model, moved, labels_B)
                 moved = torch.clamp(moved + settings.step_size * signs, low, high)
             # Keep the strongest restart of each image by its margin, not by the loss: a restart
             # that is misclassified beats every one that is not.
@@ -162,12 +154,10 @@ def _count_correct(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> T
     return hits_B.sum()
 
 
-def _loss_gradient(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+def _ascent(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+    """Return the signs of the loss gradient at each pixel."""
     images = images_BCHW.detach().requires_grad_()
-    # A sum, so that an image's gradient does not depend on the size of the batch.
-    loss = F.cross_entropy(model(images).float(), labels_B, reduction="sum")
-    gradient: Tensor = torch.autograd.grad(loss, images)[0]
-    return gradient
+    return loss_gradient(model(images), labels_B, images).sign()
 
 
 @torch.no_grad()

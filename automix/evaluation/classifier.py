@@ -58,27 +58,16 @@ class GroupAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierReport:
-    """Results of a classifier on a split that it never saw.
+    """Results of a classifier on a split that it never saw."""
 
-    Attributes:
-        num_images: size of the split.
-        num_validation_images: images that the temperature was fitted on.
-        top1: fraction of images whose label has the largest logit, in [0, 1].
-        top5: fraction of images whose label is among the five largest; None with at most 5 classes.
-        temperature: fitted on validation images, for likelihood.
-        as_trained: scores of the probabilities as the network gives them.
-        rescaled: scores after division of the logits by the temperature.
-        classes: accuracy of each class.
-    """
-
-    num_images: int
-    num_validation_images: int
-    top1: float
-    top5: float | None
-    temperature: float
-    as_trained: ProbabilityScores
-    rescaled: ProbabilityScores
-    classes: GroupAccuracy
+    num_images: int  # size of the split
+    num_validation_images: int  # images that the temperature was fitted on
+    top1: float  # fraction of images whose label has the largest logit, in [0, 1]
+    top5: float | None  # the same of the five largest logits; None with at most 5 classes
+    temperature: float  # fitted on validation images, for likelihood
+    as_trained: ProbabilityScores  # of the probabilities as the network gives them
+    rescaled: ProbabilityScores  # after division of the logits by the temperature
+    classes: GroupAccuracy  # accuracy of each class
 
 
 @torch.no_grad()

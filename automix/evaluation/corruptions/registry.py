@@ -6,6 +6,7 @@ Shape suffixes: N images, C channels, H rows, W columns.
 import hashlib
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -164,7 +165,6 @@ def corrupt(
 
 
 _LABELS = "labels.npy"
-_BYTES_AT_ONCE = 1 << 20
 
 # MD5 sums of the files of CIFAR-10-C and CIFAR-100-C, as checked by torch-uncertainty (MIT
 # license, https://github.com/torch-uncertainty/torch-uncertainty).
@@ -225,11 +225,9 @@ def verify_published(
 
 
 def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
     try:
         with path.open("rb") as stream:
-            while block := stream.read(_BYTES_AT_ONCE):
-                digest.update(block)
+            digest = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DataError(f"{path}: expected a readable NumPy array, got: {reason}") from None
