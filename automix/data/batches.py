@@ -133,15 +133,8 @@ class TrainingBatches(Protocol):
     * The host does not wait for the device, and a batch that was returned is never overwritten.
     """
 
-    @property
-    def layout(self) -> BatchLayout:
-        """Division of the epochs; fixed for the life of this object."""
-        ...
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the labels."""
-        ...
+    layout: BatchLayout  # fixed for the life of this object
+    num_classes: int  # of the labels
 
     def batch(self, key: BatchKey) -> TrainingBatch:
         """Return the micro-batch of ``key``, ``layout.micro_batch_size`` images."""
@@ -171,12 +164,7 @@ class ResidentBatches:
         # 2. Gather the bytes where the images are held; the preparer moves them.
         images, labels = self._split.take(indices)
         # 3. Augment and normalize on the device of the network.
-        device = self._preparer.device
-        return TrainingBatch(
-            images=self._preparer.training(images, generator=augmentation_generator(key, device)),
-            labels=labels.to(device, non_blocking=True),
-            indices=indices,
-        )
+        return self._preparer.batch(key, images, labels, indices)
 
 
 def epoch_order(
@@ -214,6 +202,15 @@ class BatchPreparer:
         std = torch.tensor(statistics.std, dtype=torch.float64).view(1, -1, 1, 1)
         self._scale = (1 / (255 * std)).float().to(self.device)
         self._shift = (-mean / std).float().to(self.device)
+
+    def batch(
+        self, key: BatchKey, images_BCHW: Tensor, labels_B: Tensor, indices_B: Tensor
+    ) -> TrainingBatch:
+        """Return the micro-batch of ``key`` from its stored bytes."""
+        generator = augmentation_generator(key, self.device)
+        images = self.training(images_BCHW, generator=generator)
+        labels = labels_B.to(self.device, non_blocking=True)
+        return TrainingBatch(images=images, labels=labels, indices=indices_B)
 
     def training(self, images_BCHW: Tensor, *, generator: Generator) -> Tensor:
         """Return augmented, normalized images; the generator is on the preparer's device."""

@@ -202,12 +202,7 @@ def training_batches(
 ) -> tuple[TrainingBatches, BatchPreparer]:
     """Return the batches of the training images, and the preparer of images for evaluation.
 
-    Args:
-        data: as loaded with ``config``.
-        config: augmentation and workers.
-        layout: division of epochs into steps and micro-batches.
-        num_steps: of the whole training run; nothing beyond is read ahead.
-        device: of the batches.
+    ``num_steps`` are those of the whole training run, beyond which nothing is read ahead.
     """
     if isinstance(data.train, Split):
         preparer = BatchPreparer(data.statistics, config.augment, device=device)

@@ -124,17 +124,10 @@ def assign(
 def stratified_parts(
     pool: ClassLabels, sizes: Mapping[str, int | float], *, rest: str | None, seed: int
 ) -> dict[str, Tensor]:
-    """Deal every class out into named parts.
+    """Deal every class out into named, disjoint parts; return their ascending int64 indices.
 
-    Args:
-        pool: the images.
-        sizes: count or fraction per class of each part, in the order they are dealt.
-        rest: name of a part that gets all remaining images, at least one of each class; None: they
-            belong to no part.
-        seed: of the assignment.
-
-    Returns:
-        Ascending (M,) int64 indices of each part; the parts are disjoint.
+    ``sizes`` are counts or fractions per class, in the order they are dealt. ``rest`` names a part
+    that gets all remaining images, at least one of each class; None: they belong to no part.
 
     Raises:
         DataError: a class has fewer images than its parts need.

@@ -31,18 +31,13 @@ from automix.errors import DataError
 class Split:
     """Images and labels in memory, all on one device.
 
-    Attributes:
-        images: (N, C, H, W) uint8, 0 to 255.
-        labels: (N,) int64, 0 to num_classes - 1.
-        num_classes: of the dataset, at least 1; a split may lack some of them.
-
     Raises:
         ValueError: shapes or dtypes are different.
     """
 
-    images: Tensor
-    labels: Tensor
-    num_classes: int
+    images: Tensor  # (N, C, H, W) uint8, 0 to 255
+    labels: Tensor  # (N,) int64, 0 to num_classes - 1
+    num_classes: int  # of the dataset, at least 1; a split may lack some of them
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
@@ -278,11 +273,6 @@ class Dataset:
         """Hash of every pixel, label and split assignment, see `SearchData`."""
         return self.seen.fingerprint
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all splits, in bytes."""
-        return self.seen.num_bytes + self.test.num_bytes
-
     def for_search(self) -> SearchData:
         """Return the data without its test split.
 
@@ -293,10 +283,6 @@ class Dataset:
             if not len(split):
                 raise DataError(f"data.{name}_size: expected more than 0 for a search, got 0")
         return self.seen
-
-    def to(self, device: torch.device | str) -> "Dataset":
-        """Return the data with all images on ``device``."""
-        return Dataset(name=self.name, seen=self.seen.to(device), test=self.test.to(device))
 
 
 # The constants of torchvision's pretrained networks (references/classification/presets.py).

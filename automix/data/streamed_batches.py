@@ -4,7 +4,6 @@ Shape suffixes: B images of a micro-batch, C channels, H rows, W columns.
 """
 
 import atexit
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -25,7 +24,6 @@ from automix.data.batches import (
     BatchLayout,
     BatchPreparer,
     TrainingBatch,
-    augmentation_generator,
     epoch_order,
 )
 from automix.data.sources.decode import in_order, num_threads, refusing_bombs
@@ -62,13 +60,9 @@ class StreamedBatches:
     ) -> None:
         """Start nothing yet: workers start with the first batch.
 
-        Args:
-            split: the training images.
-            preparer: made with `device_augmentation`; its device is that of the batches.
-            layout: division of the epochs.
-            augment: the whole augmentation.
-            num_steps: of the training run; nothing beyond is read ahead.
-            num_workers: 0 decodes in this process; None: one for each core of this process.
+        The preparer is made with `device_augmentation`, ``augment`` is the whole augmentation.
+        Beyond ``num_steps`` nothing is read ahead. With 0 workers this process decodes, with None
+        it has one for each core.
         """
         self.layout = layout
         self.num_classes = split.num_classes
@@ -90,13 +84,8 @@ class StreamedBatches:
             DataError: a file is not a readable image, or the workers ended twice.
         """
         images = self._decoded(key) if self._num_workers else self._reader.read(key, in_order)
-        device = self._preparer.device
         indices = self._reader.indices(key)
-        return TrainingBatch(
-            images=self._preparer.training(images, generator=augmentation_generator(key, device)),
-            labels=self._labels[indices].to(device, non_blocking=True),
-            indices=indices,
-        )
+        return self._preparer.batch(key, images, self._labels[indices], indices)
 
     def close(self) -> None:
         """End the workers; the next batch starts new ones."""
@@ -132,7 +121,10 @@ class StreamedBatches:
         if self._arriving is None or key != self._next:
             # Persistent workers stay; a new iterator drops what they have decoded ahead.
             self._keys.first = key
-            with _without_worker_warning():
+            with warnings.catch_warnings():
+                # torch warns about more workers than cores, when the loader is made and when it is
+                # iterated; the number is the user's choice.
+                warnings.filterwarnings("ignore", message="This DataLoader will create")
                 if self._loader is None:
                     self._loader = self._new_loader()
                 self._arriving = iter(self._loader)
@@ -193,18 +185,17 @@ class MicroBatchReader(Dataset[Tensor | str]):
         Raises:
             DataError: a file is not a readable image.
         """
-        places = self._layout.places(key)
-        with refusing_bombs():
-            images = mapping(lambda place: self._read(key, place), range(places.start, places.stop))
-            return torch.stack(list(images))
+        epoch, places = self._layout.epoch(key), self._layout.places(key)
+        order = _epoch_order(self._layout.num_images, key.seed, epoch)
 
-    def _read(self, key: BatchKey, place: int) -> Tensor:
-        # The crop is named by the place in the epoch's order, not by the micro-batch: it does not
-        # depend on the number of processes, micro-batches or workers.
-        epoch = self._layout.epoch(key)
-        index = int(_epoch_order(self._layout.num_images, key.seed, epoch)[place])
-        generator = stream_generator(key.seed, Stream.CROP, epoch=epoch, step=place)
-        return self._split.read_training(index, self._augment, generator)
+        def image_at(place: int) -> Tensor:
+            # The crop is named by the place in the epoch's order, not by the micro-batch: it does
+            # not depend on the number of processes, micro-batches or workers.
+            generator = stream_generator(key.seed, Stream.CROP, epoch=epoch, step=place)
+            return self._split.read_training(int(order[place]), self._augment, generator)
+
+        with refusing_bombs():
+            return torch.stack(list(mapping(image_at, range(places.start, places.stop))))
 
 
 # Two, because reading ahead crosses into the next epoch before this process does.
@@ -228,15 +219,6 @@ class _KeysAhead(Sampler[BatchKey]):
         while key.step < end:
             yield key
             key = self._layout.following(key)
-
-
-@contextlib.contextmanager
-def _without_worker_warning() -> Iterator[None]:
-    # torch warns about more workers than cores, when the loader is made and when it is iterated;
-    # the number is the user's choice.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        yield
 
 
 def _unchanged(images: Any) -> Any:

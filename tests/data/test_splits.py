@@ -73,11 +73,12 @@ def test_what_a_search_sees_has_no_test_images() -> None:
 
 def test_moving_keeps_everything() -> None:
     data = load_data(DataConfig())
-    moved = data.to("meta")
-    assert {split.device.type for split in digits_splits(moved)} == {"meta"}
-    assert moved.fingerprint == data.fingerprint
-    assert moved.statistics == data.statistics
-    assert moved.num_bytes == data.num_bytes == 1797 * (64 + 8)
+    seen, moved = data.seen, data.seen.to("meta")
+    splits = (moved.train, moved.reward, moved.selection)
+    assert {split.device.type for split in splits} == {"meta"}
+    assert moved.fingerprint == seen.fingerprint
+    assert moved.statistics == seen.statistics
+    assert moved.num_bytes == seen.num_bytes == (1797 - len(data.test)) * (64 + 8)
 
 
 @pytest.mark.parametrize("name", ["reward", "selection"])

@@ -127,10 +127,7 @@ def read_crop(
 ) -> NDArray[np.uint8]:
     """Decode an image, upright, and scale a part of it to (C, H, W) uint8.
 
-    Args:
-        file: the image.
-        image_format: channels and size of the result.
-        box_in: from height and width of the upright image to the part; called once.
+    ``box_in`` is called once, with height and width of the upright image.
 
     Raises:
         DataError: the file is unreadable, truncated or enormous.

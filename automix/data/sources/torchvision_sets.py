@@ -61,7 +61,9 @@ def torchvision_images(config: DataConfig, *, progress: Progress | None = None) 
         DataError: its files are missing or damaged and may not be downloaded, or that failed.
     """
     facts = TORCHVISION_SETS[config.source]
-    root = _root(config)
+    root = config.cache_folder / "torchvision"
+    if config.path is not None:
+        root = config.path.expanduser()
     if config.download:
         # Before looking: of a set that is there in part, it completes the rest.
         _download(config, facts, root)
@@ -77,19 +79,13 @@ def torchvision_images(config: DataConfig, *, progress: Progress | None = None) 
             name=f"{config.source}-{part}",
             key=key,
             where=f"{root} ({config.source}, {part})",
-            prepare=lambda: _decoding(config, facts, part),
+            prepare=lambda: _decoding(config, facts, root, part),
         )
         return packed_images(request, config.cache_folder, progress=progress)
 
     train, class_names = pool_of("train")
     test, _ = pool_of("test")
     return SourceImages(train=train, val=None, test=test, class_names=class_names)
-
-
-def _root(config: DataConfig) -> Path:
-    if config.path is None:
-        return config.cache_folder / "torchvision"
-    return config.path.expanduser()
 
 
 def _files(root: Path, facts: SetFacts) -> list[Path]:
@@ -117,8 +113,7 @@ def _download(config: DataConfig, facts: SetFacts, root: Path) -> None:
         raise DataError(f"{root}: expected to download {config.source}, got: {reason}") from None
 
 
-def _decoding(config: DataConfig, facts: SetFacts, part: str) -> Decoding:
-    root = _root(config)
+def _decoding(config: DataConfig, facts: SetFacts, root: Path, part: str) -> Decoding:
     try:
         images = facts.build(root, download=False, **facts.arguments(part))
     except (OSError, RuntimeError, ValueError, EOFError) as error:
