@@ -136,13 +136,20 @@ def train_population(
     """
     generator = np.random.default_rng(derived_seed(seed, Stream.POLICY, step=number))
     sizes = env.action_space.nvec  # type: ignore[attr-defined]  # MultiDiscrete
-    members = [
-        _Member(
-            state=_fresh(derived_seed(seed, Stream.EPISODE, rank=index, step=number)),
-            action=generator.integers(sizes),
+    members = []
+    for index in range(size):
+        training_seed = derived_seed(seed, Stream.EPISODE, rank=index, step=number)
+        state = EnvState(
+            **fresh_run(training_seed),
+            seed=training_seed,
+            episode=0,
+            start_segment=0,
+            explores=False,
+            is_over=False,
+            is_start=True,
+            kept=[],
         )
-        for index in range(size)
-    ]
+        members.append(_Member(state=state, action=generator.integers(sizes)))
     infos: list[dict[str, Any]] = []
     for segment in range(num_segments):
         # Members are compared at the same step of training, never before the first one.
@@ -155,19 +162,6 @@ def train_population(
         if all(member.potential == -math.inf for member in members):
             break
     return infos
-
-
-def _fresh(training_seed: int) -> EnvState:
-    return EnvState(
-        **fresh_run(training_seed),
-        seed=training_seed,
-        episode=0,
-        start_segment=0,
-        explores=False,
-        is_over=False,
-        is_start=True,
-        kept=[],
-    )
 
 
 def _train_segment(env: VecEnv, members: Sequence[_Member]) -> list[dict[str, Any]]:

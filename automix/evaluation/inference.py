@@ -46,11 +46,7 @@ class EvaluationImages:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # where batches go
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
-            raise ValueError(
-                "images: expected uint8 of shape (N, C, H, W), "
-                f"got {self.images.dtype} of shape {tuple(self.images.shape)}"
-            )
+        check_stored(self.images)
         shapes = (self.labels.shape, self.indices.shape)
         if set(shapes) != {self.images.shape[:1]} or not len(self.images):
             raise ValueError(
@@ -77,15 +73,21 @@ class EvaluationImages:
 
     def part(self, start: int, stop: int) -> "EvaluationImages":
         """Return the images from position ``start`` to before ``stop``, without a copy."""
-        return self._rows(slice(start, stop))
+        return self.subset(slice(start, stop))
 
-    def subset(self, positions_M: Tensor) -> "EvaluationImages":
-        """Return a copy of the images at positions, (M,) int64, which keep their numbers."""
-        return self._rows(positions_M)
-
-    def _rows(self, rows: slice | Tensor) -> "EvaluationImages":
+    def subset(self, rows: Tensor | slice) -> "EvaluationImages":
+        """Return the images at positions, (M,) int64 or a slice; they keep their numbers."""
         return replace(
             self, images=self.images[rows], labels=self.labels[rows], indices=self.indices[rows]
+        )
+
+
+def check_stored(images_NCHW: Tensor) -> None:
+    """Refuse images that are not bytes of shape (N, C, H, W)."""
+    if images_NCHW.ndim != 4 or images_NCHW.dtype != torch.uint8:
+        raise ValueError(
+            "images: expected uint8 of shape (N, C, H, W), "
+            f"got {images_NCHW.dtype} of shape {tuple(images_NCHW.shape)}"
         )
 
 

@@ -16,7 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from automix.evaluation.counter_random import SampleRandom
-from automix.evaluation.inference import EvaluationImages, ImageBatch, Predictor, count_correct
+from automix.evaluation.inference import (
+    EvaluationImages,
+    ImageBatch,
+    Predictor,
+    check_stored,
+    count_correct,
+)
 
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -137,11 +143,7 @@ def occlusion_curve(
 
 
 def _check(images_NCHW: Tensor, fraction: float, fill: Sequence[float]) -> None:
-    if images_NCHW.ndim != 4 or images_NCHW.dtype != torch.uint8:
-        raise ValueError(
-            "images: expected uint8 of shape (N, C, H, W), "
-            f"got {images_NCHW.dtype} of shape {tuple(images_NCHW.shape)}"
-        )
+    check_stored(images_NCHW)
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction: expected 0 to 1, got {fraction}")
     if len(fill) != images_NCHW.shape[1] or not all(0 <= value <= 1 for value in fill):

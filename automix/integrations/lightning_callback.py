@@ -1,5 +1,6 @@
 """A schedule as a callback of Lightning; needs the extra ``lightning``."""
 
+from functools import partial
 from typing import Any, cast
 
 from automix.errors import MissingExtraError
@@ -52,27 +53,23 @@ class ScheduledMixCallback(Callback):
             seed: names the draws.
         """
         super().__init__()
-        self._schedule = schedule
         self._total_steps = total_steps
         # For `on_train_start`: number of steps, module and rank are known only then.
-        self._options = {
-            "num_classes": num_classes,
-            "saliency": saliency,
-            "label_smoothing": label_smoothing,
-            "seed": seed,
-        }
+        self._bind = partial(
+            ScheduledMix,
+            schedule,
+            num_classes=num_classes,
+            saliency=saliency,
+            label_smoothing=label_smoothing,
+            seed=seed,
+        )
         self._mix: ScheduledMix | None = None
         self._loaded: MixState | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the first batch, or with the one after a checkpoint."""
-        self._mix = ScheduledMix(
-            self._schedule,
-            total_steps=self._total_steps or _micro_batches(trainer),
-            model=pl_module,
-            rank=trainer.global_rank,
-            **self._options,  # type: ignore[arg-type]
-        )
+        total_steps = self._total_steps or _micro_batches(trainer)
+        self._mix = self._bind(total_steps=total_steps, model=pl_module, rank=trainer.global_rank)
         # Lightning restores callbacks before training starts, when there is no ScheduledMix yet.
         if self._loaded is not None:
             self._mix.load_state_dict(self._loaded)

@@ -85,10 +85,8 @@ class CachedSource:
         cache.hold(step // cache.refresh_every)
         maps = cache(model, images, labels)
 
-    Attributes:
-        source: the source that is asked.
-        refresh_every: k, the number of steps that the training loop holds a batch. The loop does
-            the holding; with 1 nothing is kept.
+    ``refresh_every`` is k, the number of steps that the training loop holds a batch. The loop does
+    the holding; with 1 nothing is kept.
     """
 
     def __init__(self, source: SaliencySource, *, refresh_every: int) -> None:
@@ -140,13 +138,9 @@ def spectral_residual(images_BCHW: Tensor) -> Tensor:
 
     What is left of the log amplitude spectrum after a 3x3 mean is taken off goes back to pixels
     with the phases kept. As GuidedMixup uses it (https://arxiv.org/abs/2306.16612): Gaussian blur
-    of 7x7, sigma 3. Images with a side above 128 are shrunk for it.
-
-    Args:
-        images_BCHW: floating point; three channels are weighted as luma, others averaged.
-
-    Returns:
-        (B, H, W) float32, sums to 1 per image; uniform where it is zero or not finite.
+    of 7x7, sigma 3. Images with a side above 128 are shrunk for it; three channels are weighted as
+    luma, others averaged. Maps, (B, H, W) float32, sum to 1 per image, and are uniform where they
+    would be zero or not finite.
     """
     height, width = images_BCHW.shape[2:]
     with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
