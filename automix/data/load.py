@@ -10,9 +10,13 @@ from automix.configuration.data import DataConfig, DataSource, Loading, Placemen
 from automix.data.batches import BatchLayout, BatchPreparer, ResidentBatches, TrainingBatches
 from automix.data.pools import ImagePool, SourceImages, assign, images_checksum
 from automix.data.sources.decode import ImageFormat, read_header, refusing_bombs, to_format
-from automix.data.sources.folder import FolderListing, folder_images, list_folder
+from automix.data.sources.folder import (
+    FolderListing,
+    folder_images,
+    list_folder,
+    streamed_data,
+)
 from automix.data.sources.packed import Progress
-from automix.data.sources.streamed_folder import streamed_data
 from automix.data.splits import (
     Dataset,
     SearchData,

@@ -132,14 +132,13 @@ def occlusion_curve(
     predict: Predictor, occlude: Occluder, images: EvaluationImages
 ) -> OcclusionCurve:
     """Return the accuracy while ``occlude`` hides more and more, a batch at a time."""
-    accuracies = []
-    for fraction in FRACTIONS:
 
-        def change(batch: ImageBatch, fraction: float = fraction) -> Tensor:
-            return occlude(batch, fraction)
+    def accuracy(fraction: float) -> float:
+        correct = count_correct(predict, images, change=lambda batch: occlude(batch, fraction))
+        return correct / len(images)
 
-        accuracies.append(count_correct(predict, images, change=change) / len(images))
-    return OcclusionCurve(num_images=len(images), fractions=FRACTIONS, accuracies=tuple(accuracies))
+    accuracies = tuple(map(accuracy, FRACTIONS))
+    return OcclusionCurve(num_images=len(images), fractions=FRACTIONS, accuracies=accuracies)
 
 
 def _check(images_NCHW: Tensor, fraction: float, fill: Sequence[float]) -> None:

@@ -255,16 +255,13 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
                     block = list(islice(remaining, _ITEMS_PER_TASK))
                     if not block:
                         break
-                    waiting.append(pool.submit(_results, function, block))
+                    # `map` waits for its thread: nothing is computed before `list` asks for it.
+                    waiting.append(pool.submit(list, map(function, block)))
                 if not waiting:
                     return
                 yield from waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _results(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
-    return [function(item) for item in items]
 
 
 def num_threads() -> int:

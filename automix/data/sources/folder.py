@@ -1,4 +1,7 @@
-"""Folders of images: train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE."""
+"""Folders of images: train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE.
+
+They are decoded as a whole, or their training images stay in the files until a batch needs them.
+"""
 
 import functools
 import logging
@@ -11,16 +14,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automix.configuration.data import DataConfig
-from automix.data.pools import ClassLabels, ImagePool, SourceImages
+from automix.configuration.data import DataConfig, Normalization
+from automix.data.pools import ClassLabels, ImagePool, SourceImages, assign, images_checksum
 from automix.data.sources.decode import SUFFIXES, ImageFormat, common_format, read_image
 from automix.data.sources.packed import Decoding, PackRequest, Progress, packed_images
+from automix.data.splits import (
+    Dataset,
+    ImageFiles,
+    SearchData,
+    Split,
+    StreamedSplit,
+    channel_statistics,
+)
 from automix.errors import DataError
 from automix.files import sha256_of
+from automix.random_streams import Stream, stream_generator
 
 _LOG = logging.getLogger(__name__)
 _MIN_CLASSES = 2
 _PARTS = ("train", "val", "test")
+# Means of this many photographs are off by about 0.003, deviations by less.
+_IMAGES_MEASURED = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +130,73 @@ def folder_images(
     )
 
 
+def streamed_data(
+    config: DataConfig, listing: FolderListing, *, progress: Progress | None = None
+) -> Dataset:
+    """Return the splits of a folder whose training images are not decoded.
+
+    The splits contain the same files as those of the decoded folder. Mean and standard deviation
+    per channel are those of at most 2,048 training images.
+
+    Raises:
+        DataError: a class has too few images, a held-out image is unreadable, or the cache folder
+            cannot be written.
+    """
+    assert config.target_size is not None
+    height, width = config.target_size
+    # Always color: whether all images are gray is known only after reading every header.
+    evaluated = ImageFormat(
+        channels=3, height=height, width=width, resize=True, crop=config.evaluation_crop
+    )
+    # 1. Assign files to splits, as `load_data` assigns decoded images.
+    source = "val" if "val" in listing.parts else "train"
+    train_labels = listing.labels("train")
+    val_labels = listing.labels("val") if source == "val" else None
+    assignment = assign(train_labels, val_labels, config, has_test=True)
+    held_out = assignment.from_val if source == "val" else assignment.from_train
+
+    # 2. Decode the held-out images once: evaluation reads them again and again.
+    def pool_of(name: str, files: Sequence[LabeledFile]) -> ImagePool:
+        where = f"{listing.root} ({name} images)"
+        if not files:
+            return _empty_pool(evaluated, len(listing.class_names), where)
+        request = pack_request(
+            listing,
+            files,
+            name=f"folder-{name}",
+            key=files_key(files, evaluated),
+            where=where,
+            image_format=lambda: evaluated,
+            remedy=f"a smaller data.image_size or fewer {name} images need less",
+        )
+        return packed_images(request, config.cache_folder, progress=progress)[0]
+
+    reward, selection = (
+        pool_of(name, [listing.parts[source][index] for index in held_out[name].tolist()])
+        for name in ("reward", "selection")
+    )
+    test = pool_of("test", listing.parts["test"])
+    # 3. Keep the paths of the training images only.
+    indices = assignment.from_train["train"]
+    train = StreamedSplit(
+        files=ImageFiles(
+            listing.root, [listing.parts["train"][index].name for index in indices.tolist()]
+        ),
+        labels=train_labels.labels[indices],
+        num_classes=len(listing.class_names),
+        evaluated=evaluated,
+    )
+    seen = SearchData(
+        train=train,
+        reward=reward.split,
+        selection=selection.split,
+        class_names=listing.class_names,
+        statistics=channel_statistics(_measured_images(train, config), config.normalization),
+        fingerprint=_fingerprint(listing, assignment.hash(), (reward, selection, test)),
+    )
+    return Dataset(name=config.source.value, seen=seen, test=test.split)
+
+
 def pack_request(
     listing: FolderListing,
     files: Sequence[LabeledFile],
@@ -146,6 +227,39 @@ def files_key(files: Iterable[LabeledFile], target: object) -> str:
     lines = [f"{file.name}\0{file.label}\0{file.size}\0{file.modified}" for file in files]
     text = "\n".join(lines).encode(errors="surrogateescape")
     return sha256_of(text, repr(target).encode())[:16]
+
+
+def _empty_pool(image_format: ImageFormat, num_classes: int, where: str) -> ImagePool:
+    split = Split(
+        images=torch.empty((0, *image_format.shape), dtype=torch.uint8),
+        labels=torch.empty(0, dtype=torch.int64),
+        num_classes=num_classes,
+    )
+    return ImagePool(split=split, checksum=images_checksum(split), where=where)
+
+
+def _measured_images(train: StreamedSplit, config: DataConfig) -> Split:
+    """Return the images that mean and deviation are measured on."""
+    if config.normalization is not Normalization.TRAIN:
+        return train.subset(torch.empty(0, dtype=torch.int64))
+    generator = stream_generator(config.split_seed, Stream.STATISTICS)
+    chosen = torch.randperm(len(train), generator=generator)[:_IMAGES_MEASURED]
+    if len(chosen) < len(train):
+        _LOG.info("mean and deviation are those of %d training images", len(chosen))
+    return train.subset(chosen.sort().values)
+
+
+def _fingerprint(listing: FolderListing, assignment: str, pools: Sequence[ImagePool]) -> str:
+    """Return a hash of every name, size and label, and of the pixels of held-out images."""
+    lines = [
+        f"{file.name}\0{file.label}\0{file.size}"
+        for part in sorted(listing.parts)
+        for file in listing.parts[part]
+    ]
+    # File names need not be valid text.
+    text = "\n".join(lines).encode(errors="surrogateescape")
+    checksums = (pool.checksum.encode() for pool in pools)
+    return sha256_of(b"streamed", text, assignment.encode(), *checksums)[:16]
 
 
 def _check_folder(folder: Path) -> None:
