@@ -7,8 +7,6 @@ from typing import Any
 from automix.evaluation.statistics import Interval
 from automix.reporting.figures.comparison import Comparison, ComparisonRow, comparison_figure
 from automix.reporting.figures.evaluation import (
-    Heatmap,
-    OcclusionLine,
     ReliabilityPanel,
     attacks_figure,
     heatmap_figure,
@@ -130,18 +128,19 @@ def _corruptions(part: Json, source: Source, prefix: str) -> list[Block]:
     )
     if not part["archive"]:
         caption += " They do not compare with errors on the published arrays of CIFAR-C."
-    heatmap = Heatmap(
-        values=values,
-        rows=names,
-        columns=[str(severity) for severity in range(1, len(values[0]) + 1)],
-        better=Direction.LOWER,
-        column_title="severity",
-    )
+    severities = [str(severity) for severity in range(1, len(values[0]) + 1)]
     figure = ReportFigure(
         name=f"{prefix}-corruptions",
         title="Errors under corruption",
         description="Error of each of the 15 corruptions at severities 1 to 5.",
-        draw=functools.partial(heatmap_figure, heatmap),
+        draw=functools.partial(
+            heatmap_figure,
+            values,
+            rows=names,
+            columns=severities,
+            better=Direction.LOWER,
+            column_title="severity",
+        ),
         caption=caption,
         source=source,
     )
@@ -150,7 +149,7 @@ def _corruptions(part: Json, source: Source, prefix: str) -> list[Block]:
         title="Errors under corruption, as numbers",
         columns=(
             Column(name="corruption"),
-            *(Column(name=f"severity {number}", unit="%") for number in heatmap.columns),
+            *(Column(name=f"severity {number}", unit="%") for number in severities),
             Column(name="mean", unit="%", better=Direction.LOWER),
         ),
         rows=tuple(
@@ -161,10 +160,6 @@ def _corruptions(part: Json, source: Source, prefix: str) -> list[Block]:
 
 
 def _occlusion(curves: Json, source: Source, prefix: str, *, chance: float) -> list[Block]:
-    drawn = [
-        OcclusionLine(name=name, fractions=curve["fractions"], accuracies=curve["accuracies"])
-        for name, curve in curves.items()
-    ]
     details = [
         f"{name}: {curve['num_images']} images"
         + (f", patches of {curve['patch_size']} pixels square" if "patch_size" in curve else "")
@@ -175,7 +170,7 @@ def _occlusion(curves: Json, source: Source, prefix: str, *, chance: float) -> l
         name=f"{prefix}-occlusion",
         title="Accuracy while the image is hidden",
         description="Accuracy over the fraction of the image or of the object that is hidden.",
-        draw=functools.partial(occlusion_figure, drawn, chance=chance),
+        draw=functools.partial(occlusion_figure, curves, chance=chance),
         caption="; ".join(details) + ". Filled with the mean color of the training images.",
         source=source,
     )

@@ -21,15 +21,13 @@ from automix.reporting.figures.comparison import (
     gain_figure,
 )
 from automix.reporting.figures.evaluation import (
-    Heatmap,
-    OcclusionLine,
     ReliabilityPanel,
     attacks_figure,
     heatmap_figure,
     occlusion_figure,
     reliability_figure,
 )
-from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
+from automix.reporting.figures.learning import learning_curve_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.reporting.tables import Direction
 from automix.schedule import Decision, Schedule, Segment
@@ -82,12 +80,7 @@ COMPARISON = Comparison(
     ),
 )
 COST = Cost(stages=(("search", 310.0), ("selection", 142.0), ("replay", 1.1)), training_seconds=1.0)
-CURVE = LearningCurve.from_returns(
-    [0.5 + 0.01 * (index % 7) + 0.004 * index for index in range(50)],
-    per_rollout=8,
-    greedy=[(16, 0.6), (50, 0.75)],
-    references={"best constant": 0.7, "random": 0.52},
-)
+RETURNS = [0.5 + 0.01 * (index % 7) + 0.004 * index for index in range(50)]
 GAINS = tuple(
     GainPoint(label=row.label, cost=cost, gain=interval(-0.01 * cost / 100))
     for row, cost in zip(COMPARISON.rows, (300.0, 1.0, 1.01), strict=True)
@@ -98,17 +91,11 @@ RELIABILITY = ReliabilityPanel(
     accuracy=[0.0, 0.5, 0.7, 0.95],
     confidence=[0.0, 0.4, 0.6, 0.9],
 )
-HEATMAP = Heatmap(
-    values=np.outer([1.0, 2.0], [3.0, 4.0, 5.0]).tolist(),
-    rows=["fog", "gaussian_noise"],
-    columns=["1", "3", "5"],
-    better=Direction.LOWER,
-    column_title="severity",
-)
-CURVES = (
-    OcclusionLine(name="random patches", fractions=(0, 0.5, 0.9), accuracies=(0.95, 0.4, 0.11)),
-    OcclusionLine(name=HOSTILE[:30], fractions=(0, 0.5, 0.9), accuracies=(0.95, 0.3, 0.1)),
-)
+ERRORS = np.outer([1.0, 2.0], [3.0, 4.0, 5.0]).tolist()
+CURVES = {
+    "random patches": {"fractions": (0, 0.5, 0.9), "accuracies": (0.95, 0.4, 0.11)},
+    HOSTILE[:30]: {"fractions": (0, 0.5, 0.9), "accuracies": (0.95, 0.3, 0.1)},
+}
 ATTACKS = (
     ("no attack", interval(1.0, 0.0)),
     ("FGSM", interval(0.4, 0.05)),
@@ -122,12 +109,19 @@ PANELS = (
 )
 FIGURES: dict[str, FigureFunction] = {
     "schedule": partial(schedule_figure, PANELS),
-    "learning": partial(learning_curve_figure, CURVE),
+    "learning": partial(learning_curve_figure, RETURNS, per_rollout=8),
     "comparison": partial(comparison_figure, COMPARISON),
     "cost": partial(cost_figure, COST),
     "gain": partial(gain_figure, GAINS, metric="calibrated NLL", better=Direction.LOWER),
     "reliability": partial(reliability_figure, [RELIABILITY, RELIABILITY]),
-    "heatmap": partial(heatmap_figure, HEATMAP),
+    "heatmap": partial(
+        heatmap_figure,
+        ERRORS,
+        rows=["fog", "gaussian_noise"],
+        columns=["1", "3", "5"],
+        better=Direction.LOWER,
+        column_title="severity",
+    ),
     "occlusion": partial(occlusion_figure, CURVES, chance=0.1),
     "attacks": partial(attacks_figure, ATTACKS),
 }

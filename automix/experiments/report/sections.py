@@ -27,7 +27,7 @@ from automix.reporting.figures.comparison import (
     cost_table,
     gain_figure,
 )
-from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
+from automix.reporting.figures.learning import learning_curve_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure, schedule_table
 from automix.reporting.page import ReportFigure, Section
 from automix.reporting.tables import Column, Direction, Table, interval_of
@@ -76,8 +76,7 @@ def learning_section(run: FinishedRun) -> Section:
     """Return the learning curve and the cost of a search."""
     config: SearchConfig = run.config(SearchConfig)
     potentials = [episode["potential"] for episode in run.result["episodes"]]
-    # By rollout: within one, all episodes followed the same policy.
-    curve = LearningCurve.from_returns(potentials, per_rollout=config.agent.episodes_per_rollout)
+    per_rollout = config.agent.episodes_per_rollout
     cost = run.result["cost"]
     stages = Cost(
         stages=(("learning", cost["search_seconds"]), ("selection", cost["selection_seconds"])),
@@ -90,7 +89,7 @@ def learning_section(run: FinishedRun) -> Section:
                 name=f"{run.slug}-learning",
                 title="What the agent learned",
                 description="Final potential of the episodes of each rollout.",
-                draw=functools.partial(learning_curve_figure, curve),
+                draw=functools.partial(learning_curve_figure, potentials, per_rollout=per_rollout),
                 caption=f"{config.environment.potential} on the reward split at the end of each "
                 "training run, with the sign that makes higher better; quartiles per rollout.",
                 source=run.source,

@@ -1,6 +1,6 @@
 """Figures of a trained classifier: calibration, corruptions, occlusion and attacks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,46 +70,41 @@ def _draw_counts(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
     canvas.percent_axis(axes.xaxis)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heatmap:
-    """A table of numbers to be drawn as cells."""
-
-    values: Sequence[Sequence[float]]  # (R, C) finite numbers, row by row
-    rows: Sequence[str]  # R names, from top to bottom
-    columns: Sequence[str]  # C names, from left to right
-    better: Direction  # which way the numbers are better
-    column_title: str = ""
-
-    def __post_init__(self) -> None:
-        shape = (len(self.rows), len(self.columns))
-        actual = (len(self.values), *{len(row) for row in self.values})
-        if actual != shape:
-            raise ValueError(f"expected shape {shape} from the names, got {actual}")
-
-
-def heatmap_figure(heatmap: Heatmap, *, width: float = canvas.WIDE, theme: Theme = LIGHT) -> Figure:
-    """Draw numbers as colored cells with the numbers in them; worse is darker."""
-    values = np.asarray(heatmap.values, dtype=float)
-    rows, columns = heatmap.rows, heatmap.columns
+def heatmap_figure(
+    values: Sequence[Sequence[float]],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    better: Direction,
+    column_title: str = "",
+    width: float = canvas.WIDE,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Draw (R, C) numbers as colored cells with the numbers in them; worse is darker."""
+    values_RC = np.array(values, dtype=float)
+    if values_RC.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"expected shape {(len(rows), len(columns))} from the names, got {values_RC.shape}"
+        )
     height = 0.6 + 0.27 * len(rows)
-    figure, axes = canvas.new_axes(width=width, height=height, theme=theme, x=heatmap.column_title)
+    figure, axes = canvas.new_axes(width=width, height=height, theme=theme, x=column_title)
     # Worse is darker in either direction.
-    badness = values if heatmap.better is Direction.LOWER else -values
+    badness = values_RC if better is Direction.LOWER else -values_RC
     span = float(badness.max() - badness.min()) or 1.0
     # Cividis reads the same with and without color vision; reversed, dark cells are the bad ones.
     colors = colormaps["cividis_r"]((badness - badness.min()) / span)
     # Rectangles rather than an image: they stay sharp at any size of an SVG.
     cells = [
-        Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in np.ndindex(*values.shape)
+        Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in np.ndindex(*values_RC.shape)
     ]
     axes.add_collection(PatchCollection(cells, facecolors=colors.reshape(-1, 4), linewidths=0))
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    for row, column in np.ndindex(*values.shape):
+    for row, column in np.ndindex(*values_RC.shape):
         axes.text(
             column,
             row,
-            number_text(float(values[row, column]), digits=3),
+            number_text(float(values_RC[row, column]), digits=3),
             color=ink_on(to_hex(colors[row, column])),
             fontsize=canvas.SMALL_POINTS - (1.5 if width < 5 else 0),
             ha="center",
@@ -129,49 +124,36 @@ _DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)))
 _NAMES_BESIDE_FROM = 6.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OcclusionLine:
-    """Accuracy over the fraction that is hidden."""
-
-    name: str  # of the line, such as "random patches"
-    fractions: Sequence[float]  # hidden, in [0, 1], ascending
-    accuracies: Sequence[float]  # in [0, 1], one for each
-
-    def __post_init__(self) -> None:
-        if len(self.fractions) != len(self.accuracies) or not self.fractions:
-            raise ValueError(
-                f"expected one accuracy for each of at least one fraction, got "
-                f"{len(self.accuracies)} and {len(self.fractions)}"
-            )
-
-
 def occlusion_figure(
-    lines: Sequence[OcclusionLine],
+    curves: Mapping[str, Mapping[str, Any]],
     *,
     chance: float,
     width: float = canvas.WIDE,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Draw accuracy over the hidden fraction, one line per method, and the accuracy of guessing."""
-    if not 0 < len(lines) <= len(_DASHES):
-        raise ValueError(f"expected 1 to {len(_DASHES)} curves, got {len(lines)}")
+    """Draw accuracy over the hidden fraction, one line per method, and the accuracy of guessing.
+
+    A curve has ``fractions``, ascending in [0, 1], and as many ``accuracies``, in [0, 1].
+    """
+    if not 0 < len(curves) <= len(_DASHES):
+        raise ValueError(f"expected 1 to {len(_DASHES)} curves, got {len(curves)}")
     figure, axes = canvas.new_axes(
         width=width, height=3.2, theme=theme, grid="y", x="hidden", y="accuracy"
     )
     # Only to where the curves end: their names stand beyond.
-    reach = max(line.fractions[-1] for line in lines)
+    reach = max(curve["fractions"][-1] for curve in curves.values())
     axes.plot([0, reach], [chance] * 2, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
-    colors = [theme.accent, *[theme.ink] * (len(lines) - 1)]
-    for line, color, dashes in zip(lines, colors, _DASHES, strict=False):
+    colors = [theme.accent, *[theme.ink] * (len(curves) - 1)]
+    for (name, curve), color, dashes in zip(curves.items(), colors, _DASHES, strict=False):
         axes.plot(
-            line.fractions,
-            line.accuracies,
+            curve["fractions"],
+            curve["accuracies"],
             color=color,
             linestyle=dashes,
             linewidth=1.8,
             marker="o",
             markersize=3.5,
-            label=canvas.plain(line.name),
+            label=canvas.plain(name),
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
@@ -183,11 +165,12 @@ def occlusion_figure(
         figure.legend(loc="outside upper left", frameon=False, **style)
         return figure
     # Names at the ends of their lines, moved apart where they would overlap.
-    heights = spread([line.accuracies[-1] for line in lines], gap=0.08, low=0.02, high=1.0)
-    for line, color, height in zip(lines, colors, heights, strict=True):
-        end = (line.fractions[-1], height)
+    lasts = [curve["accuracies"][-1] for curve in curves.values()]
+    heights = spread(lasts, gap=0.08, low=0.02, high=1.0)
+    for (name, curve), color, height in zip(curves.items(), colors, heights, strict=True):
+        end = (curve["fractions"][-1], height)
         style = {"color": color, "va": "center", "annotation_clip": False}
-        canvas.write_beside(axes, canvas.plain(line.name), end, (8, 0), **style)
+        canvas.write_beside(axes, canvas.plain(name), end, (8, 0), **style)
     return figure
 
 

@@ -4,8 +4,6 @@ from matplotlib.patches import Rectangle
 
 from automix.reporting.canvas import WIDE
 from automix.reporting.figures.evaluation import (
-    Heatmap,
-    OcclusionLine,
     attacks_figure,
     heatmap_figure,
     occlusion_figure,
@@ -16,7 +14,8 @@ from automix.reporting.tables import Direction
 from tests.reporting.examples import (
     ATTACKS,
     CURVES,
-    HEATMAP,
+    ERRORS,
+    FIGURES,
     RELIABILITY,
 )
 
@@ -29,15 +28,15 @@ def test_reliability_leaves_empty_bins_out() -> None:
 
 
 def test_heatmap_writes_every_number() -> None:
-    axes = heatmap_figure(HEATMAP).axes[0]
+    axes = FIGURES["heatmap"]().axes[0]
     texts = {tuple(text.get_position()): text.get_text() for text in axes.texts}
-    for (row, column), value in np.ndenumerate(np.array(HEATMAP.values)):
+    for (row, column), value in np.ndenumerate(np.array(ERRORS)):
         assert float(texts[(column, row)]) == value
 
 
 def test_a_heatmap_of_another_shape_than_its_names_is_refused() -> None:
     with pytest.raises(ValueError, match="expected shape"):
-        Heatmap(values=[[1.0]], rows=["a"], columns=["x", "y"], better=Direction.LOWER)
+        heatmap_figure([[1.0]], rows=["a"], columns=["x", "y"], better=Direction.LOWER)
 
 
 def test_occlusion_curves_are_drawn_as_given_and_named() -> None:
@@ -45,14 +44,12 @@ def test_occlusion_curves_are_drawn_as_given_and_named() -> None:
     (axes,) = figure.axes
     chance, *lines = axes.lines
     assert np.asarray(chance.get_ydata()).tolist() == [0.1, 0.1]
-    for line, curve in zip(lines, CURVES, strict=True):
-        assert np.asarray(line.get_xdata()).tolist() == list(curve.fractions)
-        assert np.asarray(line.get_ydata()).tolist() == list(curve.accuracies)
+    for line, curve in zip(lines, CURVES.values(), strict=True):
+        assert np.asarray(line.get_xdata()).tolist() == list(curve["fractions"])
+        assert np.asarray(line.get_ydata()).tolist() == list(curve["accuracies"])
     assert len({str(line.get_linestyle()) for line in lines}) == len(CURVES)
     with pytest.raises(ValueError, match="expected 1 to 3 curves, got 0"):
-        occlusion_figure([], chance=0.1)
-    with pytest.raises(ValueError, match="expected one accuracy for each of at least one fraction"):
-        OcclusionLine(name="x", fractions=(0, 1), accuracies=(1,))
+        occlusion_figure({}, chance=0.1)
 
 
 def test_attacks_are_bars_from_zero_with_their_intervals() -> None:

@@ -1,35 +1,24 @@
 import numpy as np
 import pytest
+from matplotlib.collections import PolyCollection
 
-from automix.reporting.figures.learning import LearningCurve, learning_curve_figure
-from tests.reporting.examples import (
-    CURVE,
-)
+from automix.reporting.figures.learning import learning_curve_figure
 
 
 def test_a_learning_curve_groups_episodes_by_rollout() -> None:
-    returns = [1.0, 3.0, 2.0, 8.0, 5.0]
-    curve = LearningCurve.from_returns(returns, per_rollout=2)
-    assert curve.episodes == (2, 4, 5)
-    assert curve.mean == (2.0, 5.0, 5.0)
-    assert curve.low == (1.5, 3.5, 5.0)
-    assert curve.high == (2.5, 6.5, 5.0)
-    assert curve.best == (3.0, 8.0, 8.0)
-
-
-def test_a_learning_curve_draws_its_numbers() -> None:
-    axes = learning_curve_figure(CURVE).axes[0]
-    lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes.get_lines()}
-    assert lines["rollout mean, quartiles"].tolist() == list(CURVE.mean)
-    assert lines["best so far"].tolist() == list(CURVE.best)
-    assert lines["greedy policy"].tolist() == [0.6, 0.75]
-    assert lines["best constant"].tolist() == [0.7, 0.7]
+    axes = learning_curve_figure([1.0, 3.0, 2.0, 8.0, 5.0], per_rollout=2).axes[0]
+    lines = {str(line.get_label()): line for line in axes.get_lines()}
+    assert list(lines) == ["rollout mean, quartiles", "best so far"]
+    mean, best = (np.asarray(line.get_xydata()).tolist() for line in lines.values())
+    assert mean == [[2, 2], [4, 5], [5, 5]]
+    assert best == [[2, 3], [4, 8], [5, 8]]
+    (band,) = (area for area in axes.collections if isinstance(area, PolyCollection))
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(2, 1.5), (2, 2.5), (4, 3.5), (4, 6.5), (5, 5)}
     named = " ".join(text.get_text() for text in axes.texts)
     assert all(name in named for name in lines)
 
 
-def test_an_uneven_learning_curve_is_refused() -> None:
-    with pytest.raises(ValueError, match="one value per rollout"):
-        LearningCurve(episodes=(1, 2), mean=(1.0,), low=(1.0,), high=(1.0,), best=(1.0,))
-    with pytest.raises(ValueError, match="at least one rollout"):
-        LearningCurve.from_returns([], per_rollout=4)
+def test_a_learning_curve_without_episodes_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one episode"):
+        learning_curve_figure([], per_rollout=4)
