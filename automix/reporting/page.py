@@ -31,7 +31,6 @@ class ReportFigure:
     description: str  # what it shows, for those who cannot see it
     draw: FigureFunction  # one of the figure functions with its data, as a `functools.partial`
     caption: str = ""  # what the reader must know: data, number of seeds, kind of interval
-    source: Source | None = None  # how to reproduce it; None where the report's own source says it
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -57,6 +56,8 @@ class Section:
     title: str
     blocks: tuple[Block, ...] = ()
     text: tuple[str, ...] = ()
+    # How to reproduce its figures; None where the report's own source says it.
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ def report_html(data: ReportData) -> str:
     return str(render("report", title=data.title, data=data, block_html=block_html))
 
 
-def block_html(block: Block) -> Markup:
+def block_html(block: Block, source: Source | None = None) -> Markup:
     """Return a part of a section; each heading of a table is a button that sorts by its column."""
     match block:
         case Table():
@@ -123,10 +124,10 @@ def block_html(block: Block) -> Markup:
         case ContactSheet():
             return contact_sheet_html(block)
         case ReportFigure():
-            return _figure_html(block)
+            return _figure_html(block, source)
 
 
-def _figure_html(figure: ReportFigure) -> Markup:
+def _figure_html(figure: ReportFigure, source: Source | None) -> Markup:
     drawings = {
         layout: Markup(
             inline_svg(
@@ -137,7 +138,7 @@ def _figure_html(figure: ReportFigure) -> Markup:
         )
         for layout, width in (("wide", WIDE), ("narrow", NARROW))
     }
-    return render("figure", figure=figure, drawings=drawings)
+    return render("figure", figure=figure, drawings=drawings, source=source)
 
 
 def report_json(data: ReportData) -> dict[str, Any]:
@@ -150,16 +151,16 @@ def report_json(data: ReportData) -> dict[str, Any]:
             {
                 "title": section.title,
                 "text": list(section.text),
-                "blocks": [_block_json(block) for block in section.blocks],
+                "blocks": [_block_json(block, section.source) for block in section.blocks],
             }
             for section in data.sections
         ],
         "limits": list(data.limits),
-        "source": _source_json(data.source),
+        "source": asdict(data.source),
     }
 
 
-def _block_json(block: Block) -> dict[str, Any]:
+def _block_json(block: Block, source: Source | None) -> dict[str, Any]:
     match block:
         case Table():
             return {"kind": "table", "file": f"tables/{block.name}.csv", **table_json(block)}
@@ -172,9 +173,5 @@ def _block_json(block: Block) -> dict[str, Any]:
                 "title": block.title,
                 "description": block.description,
                 "caption": block.caption,
-                "source": None if block.source is None else _source_json(block.source),
+                "source": None if source is None else asdict(source),
             }
-
-
-def _source_json(source: Source) -> dict[str, Any]:
-    return {"command": source.command, "versions": dict(source.versions)}

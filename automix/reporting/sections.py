@@ -39,14 +39,14 @@ def evaluation_section(result: Json, source: Source, number: int) -> Section:
     prefix = f"evaluation-{number}"
     blocks: list[Block] = []
     if scores := result.get("classification"):
-        blocks += _classification(scores, source, prefix)
+        blocks += _classification(scores, prefix)
     if errors := result.get("corruptions"):
-        blocks += _corruptions(errors, source, prefix)
+        blocks += _corruptions(errors, prefix)
     names = (("patch_occlusion", "random patches"), ("object_occlusion", "object"))
     if curves := {name: result[task] for task, name in names if task in result}:
-        blocks += _occlusion(curves, source, prefix, chance=1 / result["num_classes"])
+        blocks += _occlusion(curves, prefix, chance=1 / result["num_classes"])
     if attacks := result.get("attacks"):
-        blocks += _attacks(attacks, source, prefix)
+        blocks += _attacks(attacks, prefix)
     if localization := result.get("localization"):
         blocks.append(_localization(localization, prefix))
     facts = (
@@ -55,10 +55,11 @@ def evaluation_section(result: Json, source: Source, number: int) -> Section:
         f"{result['split']} split of {result['data_source']}. One training run: intervals cover "
         "the choice of the images, not the seed."
     )
-    return Section(title=f"Evaluation of {result['run']}", text=(facts,), blocks=tuple(blocks))
+    title = f"Evaluation of {result['run']}"
+    return Section(title=title, text=(facts,), blocks=tuple(blocks), source=source)
 
 
-def _classification(part: Json, source: Source, prefix: str) -> list[Block]:
+def _classification(part: Json, prefix: str) -> list[Block]:
     before, after = part["as_trained"], part["rescaled"]
     panels = [
         ReliabilityPanel(title=f"{title}: ECE {scores['ece']:.1%}", **scores["diagram"])
@@ -72,7 +73,6 @@ def _classification(part: Json, source: Source, prefix: str) -> list[Block]:
         draw=functools.partial(reliability_figure, panels),
         caption=f"15 bins of equal width; temperature {part['temperature']:.3f} fitted on "
         f"{part['num_validation_images']} validation images.",
-        source=source,
     )
     scores = [
         ("accuracy (top 1)", _interval(part["top1"], *part["top1_interval"]), None),
@@ -117,7 +117,7 @@ def _groups(groups: Json, names: list[str], prefix: str, *, kind: str = "class")
     )
 
 
-def _corruptions(part: Json, source: Source, prefix: str) -> list[Block]:
+def _corruptions(part: Json, prefix: str) -> list[Block]:
     errors = part["errors"]
     names = [name.replace("_", " ") for name in errors]
     values = [[100 * value for value in row] for row in errors.values()]
@@ -142,7 +142,6 @@ def _corruptions(part: Json, source: Source, prefix: str) -> list[Block]:
             column_title="severity",
         ),
         caption=caption,
-        source=source,
     )
     table = Table(
         name=f"{prefix}-corruptions",
@@ -159,7 +158,7 @@ def _corruptions(part: Json, source: Source, prefix: str) -> list[Block]:
     return [figure, table]
 
 
-def _occlusion(curves: Json, source: Source, prefix: str, *, chance: float) -> list[Block]:
+def _occlusion(curves: Json, prefix: str, *, chance: float) -> list[Block]:
     details = [
         f"{name}: {curve['num_images']} images"
         + (f", patches of {curve['patch_size']} pixels square" if "patch_size" in curve else "")
@@ -172,7 +171,6 @@ def _occlusion(curves: Json, source: Source, prefix: str, *, chance: float) -> l
         description="Accuracy over the fraction of the image or of the object that is hidden.",
         draw=functools.partial(occlusion_figure, curves, chance=chance),
         caption="; ".join(details) + ". Filled with the mean color of the training images.",
-        source=source,
     )
     (first, *_) = curves.values()
     table = Table(
@@ -187,7 +185,7 @@ def _occlusion(curves: Json, source: Source, prefix: str, *, chance: float) -> l
     return [figure, table]
 
 
-def _attacks(part: Json, source: Source, prefix: str) -> list[Block]:
+def _attacks(part: Json, prefix: str) -> list[Block]:
     rows = [
         (title, _interval(part[name], *part[f"{name}_interval"]))
         for name, title in _ATTACKS.items()
@@ -206,7 +204,6 @@ def _attacks(part: Json, source: Source, prefix: str) -> list[Block]:
         description="Accuracy without attack and under each attack.",
         draw=functools.partial(attacks_figure, rows),
         caption=caption,
-        source=source,
     )
     table = Table(
         name=f"{prefix}-attacks",
@@ -256,9 +253,9 @@ def sweep_section(
     is_seeded = table["seed_key"] is not None
     for number, measure in enumerate(table["measures"], start=1):
         if is_seeded:
-            blocks += _measure_blocks(table, measure, f"{slug}-{number}", source)
+            blocks += _measure_blocks(table, measure, f"{slug}-{number}")
     if schedules:
-        blocks.append(_schedules_of_rows(schedules, f"{slug}-schedules", source))
+        blocks.append(_schedules_of_rows(schedules, f"{slug}-schedules"))
     blocks.append(cells_table(table, name=f"{slug}-cells"))
     is_compared = is_seeded and len(table["rows"]) > 1
     sentences = [_effect(table, measure) for measure in table["measures"] if is_compared]
@@ -268,6 +265,7 @@ def sweep_section(
         title=f"Ablation: {table['name']}",
         text=(text.replace("_", " "), *sentences),
         blocks=tuple(blocks),
+        source=source,
     )
 
 
@@ -300,7 +298,7 @@ def _effect(table: Json, measure: Json) -> str:
     )
 
 
-def _measure_blocks(table: Json, measure: Json, name: str, source: Source) -> list[Block]:
+def _measure_blocks(table: Json, measure: Json, name: str) -> list[Block]:
     """Return the figure of a measure, where rows have intervals, and its table."""
     seed_key, first = table["seed_key"], settings_label(table["rows"][0]["settings"])
     caption = (
@@ -316,7 +314,6 @@ def _measure_blocks(table: Json, measure: Json, name: str, source: Source) -> li
             description=f"{measure['name']} of each row, and its paired difference to the first.",
             draw=functools.partial(comparison_figure, comparison),
             caption=f"Over the values of {seed_key!r}, 95% BCa intervals.",
-            source=source,
         )
         blocks.insert(0, figure)
     return blocks
@@ -350,9 +347,7 @@ def _comparison(table: Json, measure: Json) -> Comparison | None:
     )
 
 
-def _schedules_of_rows(
-    schedules: Mapping[str, Sequence[Schedule]], name: str, source: Source
-) -> ReportFigure:
+def _schedules_of_rows(schedules: Mapping[str, Sequence[Schedule]], name: str) -> ReportFigure:
     """Return means and quartiles, over the seeds, of the schedules that each row found."""
     panels = [
         SchedulePanel(
@@ -366,5 +361,4 @@ def _schedules_of_rows(
         description="Fraction of batches mixed by each operator over the training run, by row.",
         draw=functools.partial(schedule_figure, panels),
         caption="Means over the seeds of the search; whiskers and bands are quartiles.",
-        source=source,
     )

@@ -30,8 +30,8 @@ def test_every_task_has_its_figures_and_tables(evaluated: Path) -> None:
         "occlusion",
         "attacks",
     ]
+    assert section.source == run.source
     for figure in figures:
-        assert figure.source is not None
         for width in (WIDE, NARROW):
             assert figure.draw(width=width, theme=LIGHT).axes
     corruptions = next(figure for figure in figures if figure.name.endswith("corruptions"))

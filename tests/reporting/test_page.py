@@ -43,7 +43,6 @@ def a_figure(name: str) -> ReportFigure:
         description=f"{name} {HOSTILE}",
         draw=FIGURES[name],
         caption=HOSTILE,
-        source=SOURCE,
     )
 
 
@@ -65,6 +64,7 @@ def a_report() -> ReportData:
                     a_figure("comparison"),
                     comparison_table(COMPARISON, name="comparison", title=HOSTILE, caption=HOSTILE),
                 ),
+                source=SOURCE,
             ),
             Section(
                 title="More",
@@ -73,6 +73,7 @@ def a_report() -> ReportData:
                     schedule_table(LEARNED, name="schedule", title="Schedule"),
                     sheet,
                 ),
+                source=SOURCE,
             ),
         ),
         limits=(HOSTILE, "Not tested on photographs."),

@@ -63,13 +63,12 @@ def schedule_section(runs: Sequence[FinishedRun]) -> Section:
         description="Fraction of batches mixed by each operator over the training run.",
         draw=functools.partial(schedule_figure, panels),
         caption=caption,
-        source=runs[0].source,
     )
     tables = [
         schedule_table(schedule, name=f"{run.slug}-schedule", title=f"Segments of {run.path.name}")
         for run, schedule in zip(runs, schedules, strict=True)
     ]
-    return Section(title="Schedule", blocks=(figure, *tables))
+    return Section(title="Schedule", blocks=(figure, *tables), source=runs[0].source)
 
 
 def learning_section(run: FinishedRun) -> Section:
@@ -92,17 +91,16 @@ def learning_section(run: FinishedRun) -> Section:
                 draw=functools.partial(learning_curve_figure, potentials, per_rollout=per_rollout),
                 caption=f"{config.environment.potential} on the reward split at the end of each "
                 "training run, with the sign that makes higher better; quartiles per rollout.",
-                source=run.source,
             ),
             ReportFigure(
                 name=f"{run.slug}-cost",
                 title="What it cost",
                 description="Seconds of learning and selection.",
                 draw=functools.partial(cost_figure, stages),
-                source=run.source,
             ),
             cost_table(stages, name=f"{run.slug}-cost", title="Cost"),
         ),
+        source=run.source,
     )
 
 
@@ -230,13 +228,13 @@ def comparison_section(split: ComparedSplit, searches: Sequence[FinishedRun]) ->
                 description=f"Mean {METRICS[metric][0]} of each schedule, paired differences.",
                 draw=functools.partial(comparison_figure, comparison),
                 caption=f"{num_seeds} paired seeds, {split.name} split, 95% BCa intervals.",
-                source=split.run.source,
             )
         )
         blocks.append(comparison_table(comparison, name=name, title=METRICS[metric][0]))
     blocks += _gain(split, searches)
     blocks.append(_summary_table(split))
-    return Section(title=f"Comparison on the {split.name} split", blocks=tuple(blocks))
+    title = f"Comparison on the {split.name} split"
+    return Section(title=title, blocks=tuple(blocks), source=split.run.source)
 
 
 def _comparison(split: ComparedSplit, metric: str) -> Comparison | None:
@@ -297,7 +295,6 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
             caption="Cost of one training run and of the search behind its schedule, if that is in "
             "this folder. A constant operator that was chosen among several cost the others as "
             "well. 95% BCa intervals.",
-            source=split.run.source,
         )
     ]
 

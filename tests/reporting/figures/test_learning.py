@@ -13,7 +13,7 @@ def test_a_learning_curve_groups_episodes_by_rollout() -> None:
     assert mean == [[2, 2], [4, 5], [5, 5]]
     assert best == [[2, 3], [4, 8], [5, 8]]
     (band,) = (area for area in axes.collections if isinstance(area, PolyCollection))
-    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    corners = {tuple(corner) for corner in np.asarray(band.get_paths()[0].vertices).tolist()}
     assert corners == {(2, 1.5), (2, 2.5), (4, 3.5), (4, 6.5), (5, 5)}
     named = " ".join(text.get_text() for text in axes.texts)
     assert all(name in named for name in lines)
