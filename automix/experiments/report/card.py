@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import yaml
 
 from automix.configuration.data import DataSource
@@ -108,14 +109,8 @@ def _classifier_front(run: FinishedRun, name: str, evaluations: Sequence[Finishe
     operators = {segment.decision.operator for segment in schedule.segments}
     mixing = sorted(operator.value for operator in operators - {Operator.NONE})
     source = config.task.data.source
-    front: Json = {
-        "library_name": "automix",
-        "pipeline_tag": "image-classification",
-        "tags": ["automix", "image-classification", "data-augmentation", *mixing],
-    }
-    if source in _HUB_DATASETS:
-        front["datasets"] = [_HUB_DATASETS[source]]
-    front["metrics"] = ["accuracy"]
+    tags = ["image-classification", "data-augmentation", *mixing]
+    datasets = {"datasets": [_HUB_DATASETS[source]]} if source in _HUB_DATASETS else {}
     result = {
         "task": {"type": "image-classification", "name": "Image Classification"},
         "dataset": {
@@ -125,8 +120,18 @@ def _classifier_front(run: FinishedRun, name: str, evaluations: Sequence[Finishe
         },
         "metrics": _scores(run.result, evaluations),
     }
-    front["model-index"] = [{"name": name, "results": [result]}]
-    return front
+    return _front(name, "image-classification", tags, result, **datasets, metrics=["accuracy"])
+
+
+def _front(name: str, pipeline: str, tags: Sequence[str], result: Json, **fields: Any) -> Json:
+    """Return the front matter as the Hub documents it: the model index holds what it ranks by."""
+    return {
+        "library_name": "automix",
+        "pipeline_tag": pipeline,
+        "tags": ["automix", *tags],
+        **fields,
+        "model-index": [{"name": name, "results": [result]}],
+    }
 
 
 def _scores(result: Mapping[str, Any], evaluations: Sequence[FinishedRun]) -> list[Json]:
@@ -177,8 +182,7 @@ def _policy_front(run: FinishedRun, name: str) -> Json:
         for episode in run.result["episodes"][-config.agent.episodes_per_rollout :]
     ]
     # As Stable-Baselines3 reports it: mean and population standard deviation over episodes.
-    mean = sum(rewards) / len(rewards)
-    deviation = (sum((reward - mean) ** 2 for reward in rewards) / len(rewards)) ** 0.5
+    mean, deviation = np.mean(rewards), np.std(rewards)
     result = {
         "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
         "dataset": {"name": _ENVIRONMENT, "type": _ENVIRONMENT},
@@ -190,18 +194,8 @@ def _policy_front(run: FinishedRun, name: str) -> Json:
             }
         ],
     }
-    return {
-        "library_name": "automix",
-        "pipeline_tag": "reinforcement-learning",
-        "tags": [
-            "automix",
-            _ENVIRONMENT,
-            "reinforcement-learning",
-            "stable-baselines3",
-            "data-augmentation",
-        ],
-        "model-index": [{"name": name, "results": [result]}],
-    }
+    tags = [_ENVIRONMENT, "reinforcement-learning", "stable-baselines3", "data-augmentation"]
+    return _front(name, "reinforcement-learning", tags, result)
 
 
 def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedRun]) -> str:
@@ -209,11 +203,13 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
     config: ReplayConfig = run.config(ReplayConfig)
     result, data = run.result, config.task.data
     test = result["test"]
-    lines = [
-        line
-        for evaluation in evaluations
-        for line in summarize_evaluation(evaluation.result).splitlines()
-    ]
+    lines: dict[str, None] = {}
+    for evaluation in evaluations:
+        # Evaluations of more images came first; lines they share are said once.
+        lines |= dict.fromkeys(summarize_evaluation(evaluation.result).splitlines())
+    evaluated = ["Nothing else was evaluated yet: `automix evaluate` does."]
+    if lines:
+        evaluated = ["From `automix evaluate`:", "\n".join(f"- {line}" for line in lines)]
     labels = "all" if data.labels_per_class is None else data.labels_per_class
     parts = [
         f"# {_escaped(name)}",
@@ -232,11 +228,7 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
                 ("images", str(test["num_images"])),
             ],
         ),
-        *(
-            ["From `automix evaluate`:", "\n".join(f"- {line}" for line in dict.fromkeys(lines))]
-            if lines
-            else ["Nothing else was evaluated yet: `automix evaluate` does."]
-        ),
+        *evaluated,
         "## Data",
         f"Source `{data.source.value}`, fingerprint `{result['data']}` (a hash of every pixel, "
         f"label and split), split seed {data.split_seed}, training images per class: {labels}.",

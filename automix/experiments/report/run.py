@@ -30,6 +30,10 @@ from automix.reporting.page import Fact, ReportData, Section
 from automix.reporting.page import write_report as write_report_page
 from automix.reporting.sections import evaluation_section, sweep_section, sweep_sentence
 
+Runs = Sequence[FinishedRun]
+Splits = Sequence[ComparedSplit]
+Sweeps = Sequence[FinishedSweep]
+
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` about the finished runs and the sweeps below ``folder``.
@@ -85,7 +89,7 @@ def _slug(path: Path, folder: Path) -> str:
     return slug_of(path.resolve().name if relative == "." else relative)
 
 
-def _by_seed(searches: Sequence[FinishedRun]) -> Mapping[str, list[FinishedRun]]:
+def _by_seed(searches: Runs) -> Mapping[str, list[FinishedRun]]:
     """Return searches in groups that differ in the seed alone."""
     groups: dict[str, list[FinishedRun]] = {}
     for run in searches:
@@ -96,21 +100,16 @@ def _by_seed(searches: Sequence[FinishedRun]) -> Mapping[str, list[FinishedRun]]
     return groups
 
 
-def _headline(
-    searches: Sequence[FinishedRun],
-    compares: Sequence[ComparedSplit],
-    sweeps: Sequence[FinishedSweep],
-) -> list[str]:
+def _headline(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
     sentences = [
         f"The search in {run.path.name} selected {run.result['selected']!r} among learned "
         f"schedules and every operator held constant."
         for run in searches
     ]
     for split in compares:
-        best = best_fixed(split.rows)
-        row = learned_row(split.rows)
-        difference = paired(row, best, "calibrated_nll") if best and row else None
-        if best and row and difference:
+        best, row = best_fixed(split.rows), learned_row(split.rows)
+        if best and row:
+            difference = paired(row, best, "calibrated_nll")
             # Of a loss: an interval below 0 is an improvement, one that holds 0 is none.
             verdict = "is better than" if difference.high < 0 else "is not shown to differ from"
             verdict = "is worse than" if difference.low > 0 else verdict
@@ -124,11 +123,7 @@ def _headline(
     return sentences or ["Results of the runs in this folder."]
 
 
-def _facts(
-    searches: Sequence[FinishedRun],
-    compares: Sequence[ComparedSplit],
-    sweeps: Sequence[FinishedSweep],
-) -> list[Fact]:
+def _facts(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[Fact]:
     facts = []
     # In training runs, because seconds are those of one machine.
     for run in searches:
@@ -163,11 +158,7 @@ def _facts(
     return facts
 
 
-def _limits(
-    searches: Sequence[FinishedRun],
-    compares: Sequence[ComparedSplit],
-    sweeps: Sequence[FinishedSweep],
-) -> list[str]:
+def _limits(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
     limits = []
     for run in searches:
         config: SearchConfig = run.config(SearchConfig)

@@ -105,13 +105,9 @@ def expand_sweep(
     source: Path,
     identify: Callable[[ConfigType], str] = Config.content_hash,
 ) -> tuple[Cell[ConfigType], ...]:
-    """Return the cells of a sweep in the order of its file.
+    """Return the cells of a sweep, which was read from ``source``, in the order of its file.
 
-    Args:
-        sweep: content of ``source``.
-        model: the configuration of the sweep's experiment.
-        source: the sweep's file, which the base is relative to and messages name.
-        identify: returns a hash of a configuration, or refuses it.
+    ``identify`` returns a hash of a configuration of the experiment, a ``model``, or refuses it.
 
     Raises:
         ConfigError: the base or a cell does not fit the model or is refused, two cells are equal,
@@ -225,14 +221,12 @@ def is_busy(cell: Cell[ConfigType], folder: Path) -> bool:
     path = folder / cell.identifier / _LOCK_NAME
     if not path.exists():
         return False
-    lock = filelock.FileLock(path)
     # Asking is holding it for a moment; a process that starts the cell then takes it for busy.
     try:
-        lock.acquire(timeout=0)
+        with filelock.FileLock(path, timeout=0):
+            return False
     except filelock.Timeout:
         return True
-    lock.release()
-    return False
 
 
 def run_cell(cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType]) -> CellState:

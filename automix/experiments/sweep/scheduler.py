@@ -16,14 +16,14 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Generic, TypeVar
+from typing import Generic
 
-from automix.configuration.base import Config
 from automix.experiments.sweep.cell import (
     LOG_NAME,
     Cell,
     CellRunner,
     CellState,
+    ConfigType,
     is_busy,
     is_finished,
     read_error,
@@ -36,8 +36,6 @@ _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 10.0
 _EXIT_CODES = {CellState.FINISHED: 0, CellState.FAILED: 2, CellState.BUSY: 3}
 _DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
-
-ConfigType = TypeVar("ConfigType", bound=Config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +63,10 @@ def run_sweep(
     of them, and a cell whose process dies is taken up by another. A cell that fails is tried once
     per call, and does not stop the others.
 
-    Args:
-        cells: of the sweep.
-        folder: of the sweep; created if needed.
-        runner: of an experiment, at the top level of a module.
-        num_workers: processes at a time, at least 1.
-        devices: values of ``CUDA_VISIBLE_DEVICES``, one of which each process gets while there
-            are free ones; with fewer devices than workers, that many processes run.
-        preload: modules that cells and their workers need, imported once for all of them.
-        on_done: called once for each cell that had no result, with FINISHED or FAILED; cells that
-            others finish are among them.
+    The runner is at the top level of a module, and modules to ``preload`` are imported once for
+    all cells and their workers. Each process has one of the ``devices``, values of
+    ``CUDA_VISIBLE_DEVICES``; with fewer of them than workers, that many processes run. ``on_done``
+    is called once for each cell that had no result, also for those that others finish.
 
     Raises:
         ValueError: ``num_workers`` is below 1.
