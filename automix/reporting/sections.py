@@ -7,7 +7,6 @@ from typing import Any
 from automix.evaluation.statistics import Interval
 from automix.reporting.figures.comparison import Comparison, ComparisonRow, comparison_figure
 from automix.reporting.figures.evaluation import (
-    ReliabilityPanel,
     attacks_figure,
     heatmap_figure,
     occlusion_figure,
@@ -62,7 +61,7 @@ def evaluation_section(result: Json, source: Source, number: int) -> Section:
 def _classification(part: Json, prefix: str) -> list[Block]:
     before, after = part["as_trained"], part["rescaled"]
     panels = [
-        ReliabilityPanel(title=f"{title}: ECE {scores['ece']:.1%}", **scores["diagram"])
+        (f"{title}: ECE {scores['ece']:.1%}", scores["diagram"])
         for title, scores in (("as trained", before), ("temperature scaled", after))
     ]
     figure = ReportFigure(

@@ -230,8 +230,7 @@ def cells_table(sweep: Mapping[str, Any], *, name: str = "cells") -> Table:
 
 def rows_table(sweep: Mapping[str, Any], *, name: str = "rows") -> Table:
     """Return one row per group of cells that differ in the seed alone, every measure at once."""
-    prefixes = {measure["name"]: f"{measure['name']}: " for measure in sweep["measures"]}
-    columns, rows = _groups(sweep, sweep["measures"], prefixes)
+    columns, rows = _groups(sweep, sweep["measures"], with_names=True)
     return Table(name=name, title="Sweep", columns=columns, rows=rows)
 
 
@@ -239,18 +238,18 @@ def measure_table(
     sweep: Mapping[str, Any], measure: Mapping[str, Any], *, name: str, caption: str
 ) -> Table:
     """Return one row per group of cells, with the summary of one measure."""
-    columns, rows = _groups(sweep, [measure], {measure["name"]: ""})
+    columns, rows = _groups(sweep, [measure], with_names=False)
     return Table(name=name, title=measure["name"], columns=columns, rows=rows, caption=caption)
 
 
 def _groups(
-    sweep: Mapping[str, Any], measures: Sequence[Mapping[str, Any]], prefixes: Mapping[str, str]
+    sweep: Mapping[str, Any], measures: Sequence[Mapping[str, Any]], *, with_names: bool
 ) -> tuple[tuple[Column, ...], tuple[tuple[Cell, ...], ...]]:
     """Return columns and rows of groups: settings, then the summary of each measure."""
     keys = _setting_keys(sweep["rows"])
     columns = [Column(name=key) for key in keys] or [Column(name="settings")]
     for measure in measures:
-        prefix, better = prefixes[measure["name"]], Direction(measure["better"])
+        better, prefix = Direction(measure["better"]), f"{measure['name']}: " if with_names else ""
         columns += [
             Column(name=f"{prefix}runs"),
             Column(name=f"{prefix}mean", better=better),

@@ -21,7 +21,7 @@ from automix.reporting.figures.comparison import (
     gain_figure,
 )
 from automix.reporting.figures.evaluation import (
-    ReliabilityPanel,
+    Diagram,
     attacks_figure,
     heatmap_figure,
     occlusion_figure,
@@ -85,11 +85,13 @@ GAINS = tuple(
     GainPoint(label=row.label, cost=cost, gain=interval(-0.01 * cost / 100))
     for row, cost in zip(COMPARISON.rows, (300.0, 1.0, 1.01), strict=True)
 )
-RELIABILITY = ReliabilityPanel(
-    title="before: ECE 6.1%",
-    count=[0, 3, 10, 40],
-    accuracy=[0.0, 0.5, 0.7, 0.95],
-    confidence=[0.0, 0.4, 0.6, 0.9],
+RELIABILITY: tuple[str, Diagram] = (
+    "before: ECE 6.1%",
+    {
+        "count": [0, 3, 10, 40],
+        "accuracy": [0.0, 0.5, 0.7, 0.95],
+        "confidence": [0.0, 0.4, 0.6, 0.9],
+    },
 )
 ERRORS = np.outer([1.0, 2.0], [3.0, 4.0, 5.0]).tolist()
 CURVES = {

@@ -172,10 +172,9 @@ def plan_patch_occlusion(source: EvaluationInput, config: EvaluateConfig) -> Tas
 
 def plan_object_occlusion(source: EvaluationInput, config: EvaluateConfig) -> TaskPlan:
     """Return the accuracy while the object is hidden, by its box or by saliency."""
-    task, fill = EvaluationTask.OBJECT_OCCLUSION, source.classifier.data.statistics.mean
     if config.object_source == "boxes":
         return _plan_box_occlusion(source, config)
-    size = patch_size(source, config)
+    size, fill = patch_size(source, config), source.classifier.data.statistics.mean
 
     def occlude(batch: ImageBatch, fraction: float) -> Tensor:
         # A map without a network: what is hidden must not depend on who is evaluated.
@@ -185,7 +184,7 @@ def plan_object_occlusion(source: EvaluationInput, config: EvaluateConfig) -> Ta
         )
 
     facts: Json = {"patch_size": size, "object_from": "saliency (spectral residual)"}
-    return _plan_occlusion(task, source, source.images, occlude, facts)
+    return _plan_occlusion(EvaluationTask.OBJECT_OCCLUSION, source, source.images, occlude, facts)
 
 
 def patch_size(source: EvaluationInput, config: EvaluateConfig) -> int:

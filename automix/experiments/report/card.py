@@ -151,13 +151,8 @@ def _scores(result: Mapping[str, Any], evaluations: Sequence[FinishedRun]) -> li
                 ("accuracy", part["classes"]["worst"], "accuracy of the worst class"),
             ]
         if part := evaluation.result.get("corruptions"):
-            scores.append(
-                (
-                    "error",
-                    part["unnormalized_mean_corruption_error"],
-                    f"unnormalized mean corruption error ({part['source']})",
-                )
-            )
+            title = f"unnormalized mean corruption error ({part['source']})"
+            scores.append(("error", part["unnormalized_mean_corruption_error"], title))
         if part := evaluation.result.get("attacks"):
             levels = f"{part['settings']['epsilon'] * 255:g}/255"
             names = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
@@ -166,7 +161,7 @@ def _scores(result: Mapping[str, Any], evaluations: Sequence[FinishedRun]) -> li
                 for key, title in names.items()
                 if key in part
             ]
-    # Of several evaluations, the first has most images.
+    # Of several evaluations the first has most images: read backwards, its numbers stay.
     unique = {name: (kind, value) for kind, value, name in reversed(scores)}
     return [
         {"type": kind, "value": round(value, 6), "name": name}
@@ -210,6 +205,7 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
     evaluated = ["Nothing else was evaluated yet: `automix evaluate` does."]
     if lines:
         evaluated = ["From `automix evaluate`:", "\n".join(f"- {line}" for line in lines)]
+    # Scores with few labels per class do not compare with those on the whole dataset.
     labels = "all" if data.labels_per_class is None else data.labels_per_class
     parts = [
         f"# {_escaped(name)}",

@@ -78,6 +78,7 @@ class FinishedSweep:
     @classmethod
     def read(cls, path: Path, slug: str) -> "FinishedSweep | None":
         """Read the table in the folder of a sweep; None if it is no sweep's."""
+        # Other programs write files of this name, too; only the kind tells them apart.
         table = read_json(path / TABLE_NAME)
         if table.get("kind") != TABLE_KIND:
             return None
@@ -152,6 +153,7 @@ def is_fixed(row: Row) -> bool:
 
 def best_fixed(rows: Sequence[Row]) -> Row | None:
     """Return the constant operator of the lowest mean calibrated NLL."""
+    # Without those that diverged: a mean over the seeds that survived would favor them.
     fixed = [row for row in rows if is_fixed(row) and row["calibrated_nll"]["mean"] is not None]
     return min(fixed, key=lambda row: float(row["calibrated_nll"]["mean"]), default=None)
 
@@ -171,5 +173,6 @@ def paired(row: Row, other: Row, metric: str) -> Interval:
         for a, b in zip(row[metric]["values"], other[metric]["values"], strict=True)
         if a is not None and b is not None
     ]
+    # A fixed seed of the bootstrap: the same runs give the same page.
     values, others = (np.array(column) for column in zip(*pairs, strict=True))
     return paired_difference(values, others, seed=0)

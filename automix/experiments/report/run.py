@@ -85,6 +85,7 @@ def write_report(folder: Path) -> Path:
 
 def _slug(path: Path, folder: Path) -> str:
     """Return a name for what lies in ``path``, unique among what lies below ``folder``."""
+    # By the whole path: two runs of one name in two folders would share their files.
     relative = path.relative_to(folder).as_posix()
     return slug_of(path.resolve().name if relative == "." else relative)
 
@@ -108,6 +109,7 @@ def _headline(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
     ]
     for split in compares:
         best, row = best_fixed(split.rows), learned_row(split.rows)
+        # Against the best constant, not the baseline: beating no mixing alone needs no search.
         if best and row:
             difference = paired(row, best, "calibrated_nll")
             # Of a loss: an interval below 0 is an improvement, one that holds 0 is none.
@@ -138,6 +140,7 @@ def _facts(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[Fact]:
             )
         )
     for split in compares:
+        # Of a schedule on which a seed diverged there is no mean to show.
         row = learned_row(split.rows)
         if row and row["accuracy"]["mean"] is not None:
             facts.append(

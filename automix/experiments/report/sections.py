@@ -77,6 +77,7 @@ def learning_section(run: FinishedRun) -> Section:
     potentials = [episode["potential"] for episode in run.result["episodes"]]
     per_rollout = config.agent.episodes_per_rollout
     cost = run.result["cost"]
+    # Apart: more episodes lengthen the first, more candidates the second.
     stages = Cost(
         stages=(("learning", cost["search_seconds"]), ("selection", cost["selection_seconds"])),
         training_seconds=cost["seconds_per_training"],
@@ -286,6 +287,7 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
     # A baseline alone is no picture.
     if len(points) < 2:
         return []
+    # In calibrated NLL, by which selection ranks the schedules.
     return [
         ReportFigure(
             name=f"{split.slug}-gain",

@@ -1,7 +1,6 @@
 """Figures of a trained classifier: calibration, corruptions, occlusion and attacks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,40 +17,36 @@ from automix.reporting.figures.placement import spread
 from automix.reporting.palette import LIGHT, Theme, ink_on
 from automix.reporting.tables import Direction, number_text
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReliabilityPanel:
-    """One reliability diagram; all sequences have one entry per bin of confidence."""
-
-    title: str  # written above, such as "before temperature scaling: ECE 4.1%"
-    count: Sequence[float]  # number of images in each bin
-    accuracy: Sequence[float]  # fraction of correct predictions in each bin, in [0, 1]
-    confidence: Sequence[float]  # mean confidence in each bin, in [0, 1]
+Diagram = Mapping[str, Sequence[float]]
+"""By bin of confidence: ``count`` of images; ``accuracy`` and mean ``confidence``, in [0, 1]."""
 
 
 def reliability_figure(
-    panels: Sequence[ReliabilityPanel], *, width: float = canvas.WIDE, theme: Theme = LIGHT
+    panels: Sequence[tuple[str, Diagram]], *, width: float = canvas.WIDE, theme: Theme = LIGHT
 ) -> Figure:
-    """Draw accuracy over confidence, and below it how many images have that confidence."""
+    """Draw accuracy over confidence, and below it how many images have that confidence.
+
+    A panel is a title, such as "as trained: ECE 4.1%", and its diagram.
+    """
     if not panels:
         raise ValueError("expected at least one panel, got none")
     columns = min(len(panels), max(1, int(width / 3.0)))
     figure = canvas.new_figure(width=width, height=3.6 * -(-len(panels) // columns), theme=theme)
     axes = canvas.panel_axes(figure, len(panels), num_columns=columns, lower_ratio=1)
-    for panel, (upper, lower, is_first) in zip(panels, axes, strict=True):
-        _draw_reliability(upper, panel, theme)
-        _draw_counts(lower, panel, theme)
-        canvas.label_axes(upper, theme, y="accuracy" if is_first else "", title=panel.title)
+    for (title, diagram), (upper, lower, is_first) in zip(panels, axes, strict=True):
+        _draw_reliability(upper, diagram, theme)
+        _draw_counts(lower, diagram, theme)
+        canvas.label_axes(upper, theme, y="accuracy" if is_first else "", title=title)
         canvas.label_axes(lower, theme, x="confidence", y="images" if is_first else "")
     return figure
 
 
-def _draw_reliability(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
+def _draw_reliability(axes: Axes, diagram: Diagram, theme: Theme) -> None:
     canvas.style_axes(axes, theme, grid="both")
     # A bin without images has neither accuracy nor confidence.
-    filled = np.asarray(panel.count) > 0
-    confidence = np.asarray(panel.confidence)[filled]
-    accuracy = np.asarray(panel.accuracy)[filled]
+    filled = np.asarray(diagram["count"]) > 0
+    confidence = np.asarray(diagram["confidence"])[filled]
+    accuracy = np.asarray(diagram["accuracy"])[filled]
     axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
     # The expected calibration error is the mean of these gaps, weighted by the images per bin.
     axes.vlines(confidence, confidence, accuracy, color=theme.accent, alpha=0.45, linewidth=4)
@@ -62,9 +57,9 @@ def _draw_reliability(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None
     axes.tick_params(labelbottom=False)
 
 
-def _draw_counts(axes: Axes, panel: ReliabilityPanel, theme: Theme) -> None:
+def _draw_counts(axes: Axes, diagram: Diagram, theme: Theme) -> None:
     canvas.style_axes(axes, theme)
-    count = np.asarray(panel.count, dtype=float)
+    count = np.asarray(diagram["count"], dtype=float)
     axes.stairs(count, np.linspace(0, 1, len(count) + 1), fill=True, color=theme.muted)
     axes.set_yticks([0, float(count.max())], ["0", f"{count.max():.0f}"])
     canvas.percent_axis(axes.xaxis)
