@@ -95,23 +95,22 @@ class StreamedBatches:
         self._arriving = self._loader = self._next = None
 
     def _decoded(self, key: BatchKey) -> Tensor:
-        try:
-            images = self._from_workers(key)
-        except _WORKER_ERRORS as first:
-            # Again, once: the kernel may have killed a worker for want of memory that is free by
-            # now. The key names the batch completely, so the new workers give the same bits.
-            self.close()
-            reason = str(first).partition("\n")[0]
-            _LOG.warning("decoding processes ended early (%s): starting them again", reason)
+        # Twice: the kernel may have killed a worker for want of memory that is free by now. The key
+        # names the batch completely, so the new workers give the same bits.
+        for is_last in (False, True):
             try:
                 images = self._from_workers(key)
+                break
             except _WORKER_ERRORS as error:
                 self.close()
+                reason = str(error).partition("\n")[0]
+            if is_last:
                 raise DataError(
                     "data.loader_workers: expected processes that decode images and keep running, "
                     "got some that ended early, for want of memory or of space in /dev/shm "
-                    f"perhaps: {str(error).partition(chr(10))[0]}"
-                ) from None
+                    f"perhaps: {reason}"
+                )
+            _LOG.warning("decoding processes ended early (%s): starting them again", reason)
         if isinstance(images, str):
             self.close()
             raise DataError(images)

@@ -43,14 +43,8 @@ class ScheduledMixCallback(Callback):
     ) -> None:
         """Bind a schedule; the module and the rank come when training starts.
 
-        Args:
-            schedule: what to do when.
-            num_classes: K.
-            total_steps: micro-batches of the whole training run on one device; by default what the
-                trainer says.
-            saliency: where saliency comes from; the input gradient of the module by default.
-            label_smoothing: fraction of each target that is spread evenly over all classes.
-            seed: names the draws.
+        The arguments are those of `ScheduledMix`; ``total_steps``, the micro-batches of the whole
+        training run on one device, are by default what the trainer says.
         """
         super().__init__()
         self._total_steps = total_steps

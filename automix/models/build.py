@@ -82,7 +82,7 @@ def build_model(
             model = _own_model(config, {"channels": channels, "num_classes": num_classes})
         initialize_(model, generator)
     if isinstance(config.weights, Path):
-        load_weights_(model, config.weights)
+        copy_weights_(model, _read(config.weights), source=str(config.weights))
     return model
 
 
@@ -101,7 +101,7 @@ def reinitialize_(
         return
     initialize_(model, generator)
     if isinstance(config.weights, Path):
-        load_weights_(model, config.weights)
+        copy_weights_(model, _read(config.weights), source=str(config.weights))
 
 
 def _own_model(config: ModelConfig, shape: dict[str, int]) -> nn.Module:
@@ -135,7 +135,12 @@ def _torchvision_model(
         _replace_first_convolution(model, channels)
     if is_pretrained:
         # Not by `get_model`, which insists on the 1000 classes of the weights.
-        weights = torchvision_weights(name)
+        best = torchvision.models.get_model_weights(name).DEFAULT
+        with _download_errors(f"torchvision/{name}"):
+            state = best.get_state_dict(progress=False, check_hash=True)
+        weights = {
+            key: value for key, value in state.items() if not key.startswith(_PARTS_LEFT_OUT)
+        }
         copy_weights_(model, weights, source=f"the pretrained torchvision/{name}")
     return model
 
@@ -170,7 +175,7 @@ def _timm_model(name: str, num_classes: int, channels: int, is_pretrained: bool)
     names = timm.list_models()
     if name not in names:
         raise _unknown("timm", name, names)
-    with download_errors(f"timm/{name}"):
+    with _download_errors(f"timm/{name}"):
         model: nn.Module = timm.create_model(
             name, pretrained=is_pretrained, num_classes=num_classes, in_chans=channels
         )
@@ -184,19 +189,6 @@ def _unknown(library: str, name: str, names: list[str]) -> ConfigError:
         f"model.name: expected one of the {len(names)} classifiers of {library}, "
         f"got {shown(f'{library}/{name}')}{hint}"
     )
-
-
-def load_weights_(model: nn.Module, path: Path) -> None:
-    """Copy the tensors of a file into ``model``; a head of another number of classes stays.
-
-    The file is of safetensors, or of `torch.save` with a mapping of names to tensors (also under
-    the key model or state_dict). It is read without running any code in it.
-
-    Raises:
-        CheckpointError: the file cannot be read, or a tensor is missing, unknown or of another
-            shape.
-    """
-    copy_weights_(model, _read(path), source=str(path))
 
 
 @torch.no_grad()
@@ -227,6 +219,10 @@ def copy_weights_(model: nn.Module, weights: Mapping[str, Tensor], *, source: st
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
+    """Read a safetensors file, or one of `torch.save`, without running any code in it.
+
+    Tensors are in a mapping by name, in the latter also under the key model or state_dict.
+    """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -253,30 +249,12 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     return values
 
 
-def torchvision_weights(name: str) -> Mapping[str, Tensor]:
-    """Return torchvision's best weights of a classifier, downloaded to its cache if need be.
-
-    Raises:
-        CheckpointError: they cannot be downloaded.
-    """
-    import torchvision  # noqa: PLC0415  # slow, see `_torchvision_model`
-
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    with download_errors(f"torchvision/{name}"):
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    return {key: value for key, value in state.items() if not key.startswith(_PARTS_LEFT_OUT)}
-
-
 @contextmanager
-def download_errors(name: str) -> Iterator[None]:
-    """Turn what goes wrong while weights are downloaded into one line.
-
-    Raises:
-        CheckpointError: in place of an OSError (no network, no space) or RuntimeError (no such
-            weights, wrong hash).
-    """
+def _download_errors(name: str) -> Iterator[None]:
+    """Turn what goes wrong while weights are downloaded into one line."""
     try:
         yield
+    # No network or no space; no such weights or a wrong hash.
     except (OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(

@@ -6,7 +6,7 @@ They are decoded as a whole, or their training images stay in the files until a 
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,13 +111,11 @@ def folder_images(
         return common_format([listing.root / file.name for file in files], config.target_size)
 
     def pool_of(part: str) -> ImagePool:
-        request = pack_request(
-            listing,
-            listing.parts[part],
+        request = PackRequest(
             name=f"folder-{part}",
             key=key,
             where=str(listing.root / part),
-            image_format=image_format,
+            prepare=lambda: _decoding(listing, listing.parts[part], image_format()),
             remedy="a smaller data.image_size or data.loading streaming needs less",
         )
         return packed_images(request, config.cache_folder, progress=progress)[0]
@@ -160,13 +158,11 @@ def streamed_data(
         where = f"{listing.root} ({name} images)"
         if not files:
             return _empty_pool(evaluated, len(listing.class_names), where)
-        request = pack_request(
-            listing,
-            files,
+        request = PackRequest(
             name=f"folder-{name}",
             key=files_key(files, evaluated),
             where=where,
-            image_format=lambda: evaluated,
+            prepare=lambda: _decoding(listing, files, evaluated),
             remedy=f"a smaller data.image_size or fewer {name} images need less",
         )
         return packed_images(request, config.cache_folder, progress=progress)[0]
@@ -197,27 +193,17 @@ def streamed_data(
     return Dataset(name=config.source.value, seen=seen, test=test.split)
 
 
-def pack_request(
-    listing: FolderListing,
-    files: Sequence[LabeledFile],
-    *,
-    name: str,
-    key: str,
-    where: str,
-    image_format: Callable[[], ImageFormat],
-    remedy: str,
-) -> PackRequest:
-    """Return the request of a pack of some files of a folder, all in ``image_format()``."""
+def _decoding(
+    listing: FolderListing, files: Sequence[LabeledFile], image_format: ImageFormat
+) -> Decoding:
+    """Return some files of a folder as the images of a pack, all in one format."""
 
     def read(index: int) -> tuple[NDArray[np.uint8], int]:
         file = files[index]
-        return read_image(listing.root / file.name, image_format()), file.label
+        return read_image(listing.root / file.name, image_format), file.label
 
-    def prepare() -> Decoding:
-        shape, names = image_format().shape, listing.class_names
-        return Decoding(num_images=len(files), shape=shape, class_names=names, read=read)
-
-    return PackRequest(name=name, key=key, where=where, prepare=prepare, remedy=remedy)
+    shape, names = image_format.shape, listing.class_names
+    return Decoding(num_images=len(files), shape=shape, class_names=names, read=read)
 
 
 def files_key(files: Iterable[LabeledFile], target: object) -> str:

@@ -4,12 +4,12 @@ A pack is ``NAME.npy`` (images, NumPy's own format, never pickled) and ``NAME.js
 names, hash). The second is written last: a pack without it does not exist.
 """
 
-import contextlib
 import logging
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -126,19 +126,14 @@ def _load(base: Path, where: str) -> tuple[ImagePool, tuple[str, ...]] | None:
     return ImagePool(split=split, checksum=record.checksum, where=where), record.class_names
 
 
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold a lock between processes; log it when another process holds it."""
+def _locked(file: Path) -> AbstractContextManager[object]:
+    """Hold a lock between processes for a block; log it when another process holds it."""
     lock = FileLock(file)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         _LOG.info("%s: waiting for another process that decodes the same images", file)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _write(base: Path, request: PackRequest, progress: Progress | None) -> None:
