@@ -1,6 +1,7 @@
 """Labeled images before they are split, and their stratified, seeded assignment to splits."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -132,9 +133,7 @@ def stratified_parts(
     Raises:
         DataError: a class has fewer images than its parts need.
     """
-    dealt: dict[str, list[Tensor]] = {name: [] for name in sizes}
-    if rest is not None:
-        dealt[rest] = []
+    dealt: defaultdict[str, list[Tensor]] = defaultdict(list)
     for label, class_name in enumerate(pool.class_names):
         members = (pool.labels == label).nonzero().squeeze(1)
         counts = {name: part_count(size, len(members)) for name, size in sizes.items()}

@@ -143,9 +143,8 @@ def group_accuracy(
     is_correct_N = (logits_NK.argmax(dim=1) == labels_N).to(torch.int64)
     # Counts of integers are exact on every device: right and wrong predictions of group g are
     # counted at 2 g + 1 and 2 g.
-    counts_G = torch.bincount(groups, minlength=num_groups)
+    counts: list[int] = torch.bincount(groups, minlength=num_groups).tolist()
     correct_G = torch.bincount(2 * groups + is_correct_N, minlength=2 * num_groups)[1::2]
-    counts: list[int] = counts_G.tolist()
     correct: list[int] = correct_G.tolist()
     values = tuple(
         hits / count if count else None for hits, count in zip(correct, counts, strict=True)

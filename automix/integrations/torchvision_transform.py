@@ -70,8 +70,7 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
     def forward(self, *inputs: Any) -> Any:
         """Return ``images, targets`` in the form they came in: two arguments, a tuple or a list.
 
-        Args:
-            inputs: images (B, C, H, W) floating point, and labels (B,) int64 or (B, K).
+        Images are (B, C, H, W) floating point, labels (B,) int64 or (B, K).
         """
         # As v2.MixUp takes them: ``transform(images, labels)`` or one ``(images, labels)``, which a
         # loader's default collate function makes a list.

@@ -137,13 +137,11 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, tuple[obj
         raise DataError(
             f"{path}: expected the header {','.join(columns)}, got {shown(','.join(header))}"
         )
-    for row in reader:
-        if len(row) != len(columns) and row:
-            raise DataError(
-                f"{path}:{reader.line_num}: expected {len(columns)} values, got {len(row)}"
-            )
-        if row:
-            yield f"{path}:{reader.line_num}", tuple(cell.strip() for cell in row)
+    for row in filter(None, reader):
+        where = f"{path}:{reader.line_num}"
+        if len(row) != len(columns):
+            raise DataError(f"{where}: expected {len(columns)} values, got {len(row)}")
+        yield where, tuple(cell.strip() for cell in row)
 
 
 def _json_rows(

@@ -53,15 +53,14 @@ def own_corruption_errors(
     predict: Predictor, images: EvaluationImages, corruption: Corruption, *, seed: int
 ) -> CorruptionErrors:
     """Corrupt clean images at each severity, a batch at a time, and count wrong predictions."""
-    errors = []
-    for severity in SEVERITIES:
 
-        def change(batch: ImageBatch, severity: int = severity) -> Tensor:
+    def error(severity: int) -> float:
+        def change(batch: ImageBatch) -> Tensor:
             return corrupt(batch.images, corruption, severity, seed=seed, indices=batch.indices)
 
-        wrong = len(images) - count_correct(predict, images, change=change)
-        errors.append(wrong / len(images))
-    return CorruptionErrors(num_images=len(images), errors=tuple(errors))
+        return (len(images) - count_correct(predict, images, change=change)) / len(images)
+
+    return CorruptionErrors(num_images=len(images), errors=tuple(map(error, SEVERITIES)))
 
 
 def published_corruption_errors(
