@@ -11,13 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, corrupt, read_published
-from automix.evaluation.inference import (
-    EVALUATION_BATCH,
-    EvaluationImages,
-    ImageBatch,
-    Predictor,
-    count_correct,
-)
+from automix.evaluation.inference import EvaluationImages, ImageBatch, Predictor, count_correct
 
 
 class CorruptionSource(StrEnum):
@@ -64,11 +58,7 @@ def own_corruption_errors(
 
 
 def published_corruption_errors(
-    predict: Predictor,
-    folder: Path,
-    corruption: Corruption,
-    *,
-    batch_size: int = EVALUATION_BATCH,
+    predict: Predictor, folder: Path, corruption: Corruption, *, batch_size: int
 ) -> CorruptionErrors:
     """Count wrong predictions on one of the published arrays in ``folder``.
 
