@@ -137,7 +137,6 @@ def _corruptions(part: Json, prefix: str) -> list[Block]:
             values,
             rows=names,
             columns=severities,
-            better=Direction.LOWER,
             column_title="severity",
         ),
         caption=caption,

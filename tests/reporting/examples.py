@@ -121,7 +121,6 @@ FIGURES: dict[str, FigureFunction] = {
         ERRORS,
         rows=["fog", "gaussian_noise"],
         columns=["1", "3", "5"],
-        better=Direction.LOWER,
         column_title="severity",
     ),
     "occlusion": partial(occlusion_figure, CURVES, chance=0.1),

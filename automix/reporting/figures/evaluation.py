@@ -15,7 +15,7 @@ from automix.evaluation.statistics import Interval
 from automix.reporting import canvas
 from automix.reporting.figures.placement import spread
 from automix.reporting.palette import LIGHT, Theme, ink_on
-from automix.reporting.tables import Direction, number_text
+from automix.reporting.tables import number_text
 
 Diagram = Mapping[str, Sequence[float]]
 """By bin of confidence: ``count`` of images; ``accuracy`` and mean ``confidence``, in [0, 1]."""
@@ -70,12 +70,11 @@ def heatmap_figure(
     *,
     rows: Sequence[str],
     columns: Sequence[str],
-    better: Direction,
-    column_title: str = "",
+    column_title: str,
     width: float = canvas.WIDE,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Draw (R, C) numbers as colored cells with the numbers in them; worse is darker."""
+    """Draw (R, C) numbers as colored cells with the numbers in them; larger is darker."""
     values_RC = np.array(values, dtype=float)
     if values_RC.shape != (len(rows), len(columns)):
         raise ValueError(
@@ -83,11 +82,9 @@ def heatmap_figure(
         )
     height = 0.6 + 0.27 * len(rows)
     figure, axes = canvas.new_axes(width=width, height=height, theme=theme, x=column_title)
-    # Worse is darker in either direction.
-    badness = values_RC if better is Direction.LOWER else -values_RC
-    span = float(badness.max() - badness.min()) or 1.0
-    # Cividis reads the same with and without color vision; reversed, dark cells are the bad ones.
-    colors = colormaps["cividis_r"]((badness - badness.min()) / span)
+    span = float(values_RC.max() - values_RC.min()) or 1.0
+    # Cividis reads the same with and without color vision; reversed, large errors are dark.
+    colors = colormaps["cividis_r"]((values_RC - values_RC.min()) / span)
     # Rectangles rather than an image: they stay sharp at any size of an SVG.
     cells = [
         Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in np.ndindex(*values_RC.shape)

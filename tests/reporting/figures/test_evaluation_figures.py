@@ -10,7 +10,6 @@ from automix.reporting.figures.evaluation import (
     reliability_figure,
 )
 from automix.reporting.palette import LIGHT
-from automix.reporting.tables import Direction
 from tests.reporting.examples import (
     ATTACKS,
     CURVES,
@@ -36,7 +35,7 @@ def test_heatmap_writes_every_number() -> None:
 
 def test_a_heatmap_of_another_shape_than_its_names_is_refused() -> None:
     with pytest.raises(ValueError, match="expected shape"):
-        heatmap_figure([[1.0]], rows=["a"], columns=["x", "y"], better=Direction.LOWER)
+        heatmap_figure([[1.0]], rows=["a"], columns=["x", "y"], column_title="")
 
 
 def test_occlusion_curves_are_drawn_as_given_and_named() -> None:
