@@ -173,51 +173,61 @@ def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str
         }
         loop = ReplayLoop(config, trainer, decider, run, selection=selection, identity=identity)
         loop.train()
+        return _finish(config, data, loop, source, run)
 
-        # The schedule of a policy is known only now.
-        schedule = decider.schedule
-        schedule_hash = schedule.decision_hash()
-        step = trainer.total_steps
-        applied_hash = check_decisions(loop.applied, schedule.decisions(step), where=output)
-        if config.weights == "best" and loop.best is not None:
-            step = loop.best["step"]
-            trainer.evaluated_model.load_state_dict(on_main(lambda: loop.load_best(step)))
-        # All processes evaluate, each a part of the images.
-        result = {
-            "kind": "replay",
-            "test": dataclasses.asdict(trainer.evaluate(data.test)),
-            "selection": None,
-            "best": loop.best,
-            "weights": {"which": config.weights, "step": step},
-            "seed": config.seed,
-            "steps": trainer.total_steps,
-            "seconds": loop.seconds,
+
+def _finish(
+    config: ReplayConfig,
+    data: Dataset,
+    loop: "ReplayLoop",
+    source: ReplaySource,
+    run: RunFolder,
+) -> dict[str, Any]:
+    """Evaluate the trained classifier, write it with its result, and return the result."""
+    trainer, step = loop.trainer, loop.trainer.total_steps
+    # The schedule of a policy is known only now.
+    schedule = loop.decider.schedule
+    schedule_hash = schedule.decision_hash()
+    applied_hash = check_decisions(loop.applied, schedule.decisions(step), where=run.path)
+    if config.weights == "best" and loop.best is not None:
+        step = loop.best["step"]
+        trainer.evaluated_model.load_state_dict(on_main(lambda: loop.load_best(step)))
+    # All processes evaluate, each a part of the images.
+    result = {
+        "kind": "replay",
+        "test": dataclasses.asdict(trainer.evaluate(data.test)),
+        "selection": None,
+        "best": loop.best,
+        "weights": {"which": config.weights, "step": step},
+        "seed": config.seed,
+        "steps": trainer.total_steps,
+        "seconds": loop.seconds,
+        "data": data.fingerprint,
+        "follows": source.identity,
+        "schedule_hash": schedule_hash,
+        "decisions_hash": applied_hash,
+    }
+    if len(data.seen.selection):
+        result["selection"] = dataclasses.asdict(trainer.evaluate(data.seen.selection))
+
+    def write() -> None:
+        write_json(run.path / DECISIONS_NAME, {"hash": applied_hash, "runs": loop.applied})
+        schedule.save(run.path / SCHEDULE_NAME)
+        provenance = {
+            "config": config.content_hash(),
+            "schedule": schedule_hash,
             "data": data.fingerprint,
-            "follows": source.identity,
-            "schedule_hash": schedule_hash,
-            "decisions_hash": applied_hash,
+            "seed": str(config.seed),
+            "step": str(step),
+            **versions(),
         }
-        if len(data.seen.selection):
-            result["selection"] = dataclasses.asdict(trainer.evaluate(data.seen.selection))
+        facts = ClassifierFacts.of(config.task.model, data, provenance=provenance)
+        save_classifier(run.path, facts, trainer.evaluated_model)
+        # Last, because it says that the others are there.
+        run.finish(result)
 
-        def finish() -> None:
-            write_json(output / DECISIONS_NAME, {"hash": applied_hash, "runs": loop.applied})
-            schedule.save(output / SCHEDULE_NAME)
-            provenance = {
-                "config": config.content_hash(),
-                "schedule": schedule_hash,
-                "data": data.fingerprint,
-                "seed": str(config.seed),
-                "step": str(step),
-                **versions(),
-            }
-            facts = ClassifierFacts.of(config.task.model, data, provenance=provenance)
-            save_classifier(output, facts, trainer.evaluated_model)
-            # Last, because it says that the others are there.
-            run.finish(result)
-
-        on_main(finish)
-        return result
+    on_main(write)
+    return result
 
 
 def predict_cost(config: ReplayConfig, source: ReplaySource) -> CostEstimate:
@@ -237,6 +247,7 @@ class ReplayLoop:
 
     `applied` holds the decisions of all steps so far, each from a `start` to the step before its
     `stop`; `best`, the best validation so far: its `metrics`, and the `step` that it followed.
+    `trainer` and `decider` are those of the run.
     """
 
     def __init__(
@@ -253,8 +264,8 @@ class ReplayLoop:
         self.applied: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self._config = config
-        self._trainer = trainer
-        self._decider = decider
+        self.trainer = trainer
+        self.decider = decider
         self._run = run
         self._selection = selection
         self._identity = identity
@@ -272,14 +283,14 @@ class ReplayLoop:
 
     def train(self) -> None:
         """Train to the end; on `KeyboardInterrupt`, what was trained is saved."""
-        trainer, total, config = self._trainer, self._trainer.total_steps, self._config
+        trainer, total, config = self.trainer, self.trainer.total_steps, self._config
         world, chunk = current_world(), 1
         bar = ProgressBar("replay", total, done=trainer.step, is_shown=world.is_main)
         with StopRequest() as stop, bar:
             while (step := trainer.step) < total:
                 # Decide, and find the next step after which something else has to be done.
                 logged_at = next_mark(step, total, _LOGGED_STRETCHES)
-                decision, stretch_end = self._decider.decide(trainer, limit=logged_at)
+                decision, stretch_end = self.decider.decide(trainer, limit=logged_at)
                 validated_at = (
                     next_mark(step, total, config.validations) if self._selection else total + 1
                 )
@@ -336,8 +347,8 @@ class ReplayLoop:
 
     def _end_stretch(self, decision: Decision) -> None:
         metrics = self._finite_metrics()
-        self._sums = RunningSums(self._trainer.device)
-        self._decider.take_in(metrics)
+        self._sums = RunningSums(self.trainer.device)
+        self.decider.take_in(metrics)
         self._log(
             {
                 "train/loss": metrics.loss,
@@ -345,9 +356,7 @@ class ReplayLoop:
                 "train/mixed_accuracy": metrics.mixed_accuracy,
                 "train/mixed_fraction": metrics.mixed_fraction,
                 "train/images_per_second": metrics.images_per_second,
-                "train/learning_rate": self._trainer.config.learning_rate_at(
-                    self._trainer.progress
-                ),
+                "train/learning_rate": self.trainer.config.learning_rate_at(self.trainer.progress),
                 f"operator/{decision.operator.value}": metrics.mixed_fraction,
                 "decision": decision.label(),
             }
@@ -356,15 +365,15 @@ class ReplayLoop:
     def _validate(self) -> None:
         assert self._selection is not None
         self._finite_metrics()
-        step = self._trainer.step
-        metrics = dataclasses.asdict(self._trainer.evaluate(self._selection))
+        step = self.trainer.step
+        metrics = dataclasses.asdict(self.trainer.evaluate(self._selection))
         names = ("nll", "calibrated_nll", "accuracy", "temperature")
         self._log({f"selection/{name}": metrics[name] for name in names})
         # Calibrated: mixing makes a network underconfident, which plain NLL punishes.
         nll = metrics["calibrated_nll"]
         if self.best is None or nll < self.best["metrics"]["calibrated_nll"]:
             self.best = {"step": step, "metrics": metrics}
-            state = {"step": step, "weights": self._trainer.evaluated_model.state_dict()}
+            state = {"step": step, "weights": self.trainer.evaluated_model.state_dict()}
             on_main(lambda: write_checkpoint(self._checkpoints.path / _BEST_NAME, state))
 
     def _finite_metrics(self) -> TrainMetrics:
@@ -372,13 +381,13 @@ class ReplayLoop:
         if not math.isfinite(metrics.loss):
             raise DivergedError(
                 f"{self._run.path}: expected a finite loss, got {metrics.loss} before step "
-                f"{self._trainer.step}; a smaller task.trainer.learning-rate may help"
+                f"{self.trainer.step}; a smaller task.trainer.learning-rate may help"
             )
         return metrics
 
     def _log(self, values: Mapping[str, float | str | None]) -> None:
         defined = {name: value for name, value in values.items() if value is not None}
-        on_main(lambda: self._run.log(self._trainer.step, defined))
+        on_main(lambda: self._run.log(self.trainer.step, defined))
 
     def _save(self) -> None:
         # Weights that are not numbers would replace the checkpoint that can still be resumed.
@@ -386,15 +395,15 @@ class ReplayLoop:
         # All of it but the seconds is a function of configuration, data and step.
         state = {
             "identity": self._identity,
-            "trainer": self._trainer.state_dict(),
+            "trainer": self.trainer.state_dict(),
             "sums": self._sums.state_dict(),
             "applied": self.applied,
-            "decider": self._decider.state_dict(),
+            "decider": self.decider.state_dict(),
             "best": self.best,
             "seconds": self.seconds,
             "metrics_lines": on_main(lambda: self._run.metrics_lines),
         }
-        on_main(lambda: self._checkpoints.save(self._trainer.step, state))
+        on_main(lambda: self._checkpoints.save(self.trainer.step, state))
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
@@ -402,14 +411,14 @@ class ReplayLoop:
         if state is None:
             on_main(lambda: self._run.keep_metrics(0))
             return
-        self._trainer.load_state_dict(state["trainer"])
+        self.trainer.load_state_dict(state["trainer"])
         self._sums.load_state_dict(state["sums"])
         self.applied = state["applied"]
-        self._decider.load_state_dict(state["decider"])
+        self.decider.load_state_dict(state["decider"])
         self.best = state["best"]
         self._started -= state["seconds"]
         # Steps after the checkpoint are trained again, and logged again.
-        lines, next_step = state["metrics_lines"], self._trainer.step + 1
+        lines, next_step = state["metrics_lines"], self.trainer.step + 1
         on_main(lambda: self._run.keep_metrics(lines, next_step=next_step))
 
     def _load_newest(self) -> dict[str, Any] | None:
