@@ -118,13 +118,7 @@ def apply(toy: Toy, decisions: list[Decision]) -> float:
     return sum(env.step(CODEC.encode(decision))[1] for decision in decisions)
 
 
-@TOYS
-@pytest.mark.parametrize("seed", range(5))
-def test_ppo_reaches_95_percent_of_the_best_return(toy: Toy, seed: int) -> None:
-    assert learned_return(toy, seed=seed) >= 0.95 * best_return(toy)
-
-
-# One of each always, all five of them with -m slow.
+# One of five always, all of them with -m slow.
 FIVE = pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
 )
@@ -132,6 +126,13 @@ FIVE = pytest.mark.parametrize(
 
 @TOYS
 @FIVE
+def test_ppo_reaches_95_percent_of_the_best_return(toy: Toy, seed: int) -> None:
+    assert learned_return(toy, seed=seed) >= 0.95 * best_return(toy)
+
+
+@pytest.mark.slow
+@TOYS
+@pytest.mark.parametrize("seed", range(5))
 def test_noisy_runs_take_more_of_them(toy: Toy, seed: int) -> None:
     reached = learned_return(toy, seed=seed, config=LONG, noise=2 * NOISE)
     assert reached >= 0.95 * best_return(toy)
@@ -151,6 +152,7 @@ def test_no_schedule_is_good_in_every_state() -> None:
         assert np.mean(gains) < 0.65 * best_return(STATE)
 
 
+@pytest.mark.slow
 @TOYS
 def test_a_return_of_another_episode_teaches_nothing(toy: Toy) -> None:
     assert learned_return(toy, seed=0, wrapper=Shifted) < 0.9 * best_return(toy)
@@ -172,7 +174,11 @@ def test_random_does_not(toy: Toy) -> None:
     assert max(returns) < 0.95 * best_return(toy)
 
 
-@TOYS
+@pytest.mark.parametrize(
+    "toy",
+    [STATIONARY, pytest.param(SWITCH, marks=pytest.mark.slow)],
+    ids=["stationary", "switch"],
+)
 def test_the_wrong_sign_makes_it_worse_than_random(toy: Toy) -> None:
     assert learned_return(toy, seed=0, wrapper=Negated) < np.mean(random_returns(toy))
 

@@ -33,6 +33,7 @@ def end(process: subprocess.Popen[str]) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_in_two_processes_at_once(tmp_path: Path) -> None:
     path, folder = write_sweep(tmp_path / "sweep.yaml", TINY_TASK, seeds=3, variants=WIDE), tmp_path
     killed = start(path, folder / "a", workers=1)
@@ -80,7 +81,7 @@ def test_24_digit_cells_killed_at_random_end_with_the_same_table(tmp_path: Path)
 def test_failed_cells_are_named_and_do_not_stop_the_others(tmp_path: Path) -> None:
     variants = "good: {}, greedy: {task.data.selection_size: 5000}"
     path = write_sweep(tmp_path / "sweep.yaml", TINY_TASK, seeds=1, variants=variants)
-    process = start(path, tmp_path / "out", workers=2)
+    process = start(path, tmp_path / "out", workers=1)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert num_finished(tmp_path / "out") == 1

@@ -57,7 +57,7 @@ def test_worker_processes_change_nothing(finished_search: Path, tmp_path: Path) 
     assert result == expected
 
 
-@pytest.mark.parametrize("searcher", ["ppo", "pbt"])
+@pytest.mark.parametrize("searcher", ["ppo", pytest.param("pbt", marks=pytest.mark.slow)])
 def test_classifiers_may_be_trained_in_lockstep(tmp_path: Path, searcher: str) -> None:
     config = changed(TINY, agent={"workers": "lockstep"}).model_copy(update={"searcher": searcher})
     for name in ("one", "two"):

@@ -24,7 +24,11 @@ def with_searcher(name: str) -> SearchConfig:
     )
 
 
-@pytest.mark.parametrize("name", SEARCHERS)
+# Random search and the additive fit are asked for schedules as TPE is.
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in SEARCHERS[:2]), *SEARCHERS[2:]],
+)
 def test_interrupted_or_not_the_result_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

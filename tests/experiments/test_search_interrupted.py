@@ -50,12 +50,16 @@ def run_to_the_end(folder: Path) -> int:
     raise AssertionError("the search does not end")
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("place", "calls"),
+    ("place", "calls", "after"),
     [
-        ("on_episode", (1, 7, 14)),
-        ("save", (1, 3, 5, 7)),
+        ("on_episode", (1, 7, 14), False),
+        pytest.param("on_episode", (1, 7, 14), True, marks=SLOW),
+        pytest.param("save", (1, 3, 5, 7), False, marks=SLOW),
+        ("save", (1, 3, 5, 7), True),
     ],
 )
 def test_learning_goes_on_wherever_it_was_stopped(
@@ -74,7 +78,7 @@ def test_learning_goes_on_wherever_it_was_stopped(
     assert outputs(tmp_path / "run") == outputs(finished_search)
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("after", [pytest.param(False, marks=SLOW), True])
 def test_selection_goes_on_wherever_it_was_stopped(
     finished_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
@@ -106,7 +110,10 @@ def _flip_a_bit(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize("damage", [_cut, _flip_a_bit, lambda content: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [pytest.param(_cut, marks=SLOW), _flip_a_bit, pytest.param(lambda content: b"", marks=SLOW)],
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     finished_search: Path,
     tmp_path: Path,

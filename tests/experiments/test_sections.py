@@ -96,7 +96,7 @@ def test_a_task_that_was_not_measured_is_not_shown(evaluated: Path, task: str) -
 
 def test_a_report_of_two_evaluations_is_one_page(evaluated: Path, tmp_path: Path) -> None:
     copied(evaluated, tmp_path / "runs" / "one")
-    copied(evaluated, tmp_path / "runs" / "two", run="<b>other</b>", attacks=None)
+    copied(evaluated, tmp_path / "runs" / "two", run="<b>other</b>", attacks=None, corruptions=None)
     page = write_report(tmp_path / "runs").read_text()
     assert "Evaluation of &lt;b&gt;other&lt;/b&gt;" in page
     assert "<b>other" not in page

@@ -21,14 +21,15 @@ from tests.operators.cases import (
     random_saliency,
 )
 
-# Their solvers unroll into thousands of operations, which takes half a minute to trace.
-LONG = (Operator.COMIXUP, Operator.PUZZLEMIX)
+# One with a ratio, one with a box, one with saliency, one with a state. The others take seconds
+# each, and the solvers, which unroll into thousands of operations, half a minute.
+QUICK = (Operator.MIXUP, Operator.CUTMIX, Operator.SALIENCY_GRAFTING, Operator.RECURSIVEMIX)
 LAST = Scenario(3, size=(16, 16))
 
 
 @pytest.mark.parametrize(
     "operator",
-    [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in ALL],
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL],
 )
 def test_one_graph_and_at_most_two_recompilations(operator: Operator) -> None:
     # The last batch of an epoch is smaller.
@@ -38,7 +39,7 @@ def test_one_graph_and_at_most_two_recompilations(operator: Operator) -> None:
 @pytest.mark.parametrize(
     ("operator", "options"),
     [
-        (Operator.COMIXUP, {"weights": CoMixupWeights(grid=2)}),
+        pytest.param(Operator.COMIXUP, {"weights": CoMixupWeights(grid=2)}, marks=pytest.mark.slow),
         (Operator.PUZZLEMIX, {"weights": PuzzleWeights(grid=2), "transport": False}),
     ],
 )

@@ -8,6 +8,7 @@ from automix.configuration.task import ModelConfig
 from benchmarks.saliency import Options, main
 
 
+@pytest.mark.slow
 def test_table_and_figures_on_the_digits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
