@@ -145,7 +145,6 @@ class StreamedBatches:
             batch_size=None,
             sampler=self._keys,
             num_workers=self._num_workers,
-            collate_fn=_unchanged,
             # Page-locked memory, from which a copy to an accelerator does not block the host.
             pin_memory=self._preparer.device.type != "cpu",
             worker_init_fn=_prepare_worker,
@@ -218,10 +217,6 @@ class _KeysAhead(Sampler[BatchKey]):
         while key.step < end:
             yield key
             key = self._layout.following(key)
-
-
-def _unchanged(images: Any) -> Any:
-    return images
 
 
 def _prepare_worker(_: int) -> None:

@@ -50,7 +50,6 @@ class ScheduledMix:
         step: number of the next batch.
         mixup_enabled: set to False to mix nothing from now on, as timm's training script does
             with ``--mixup-off-epoch``.
-        num_classes: K.
     """
 
     def __init__(

@@ -290,7 +290,12 @@ def initialize_(module: nn.Module, generator: Generator) -> None:
         elif isinstance(part, _WITHOUT_DRAWS):
             part.reset_parameters()
         elif isinstance(part, _Resettable):
-            _reset_with_drawn_seed(part, generator)
+            # `reset_parameters` takes no generator. A twin on the CPU needs only the CPU's global
+            # generator to be put back, and draws the same values for every device.
+            twin = copy.deepcopy(part).cpu()
+            with global_generator_seeded(drawn_seed(generator)):
+                twin.reset_parameters()
+            copy_values_(part, twin)
         else:
             continue
         done.update(id(parameter) for parameter in part.parameters())
@@ -320,16 +325,6 @@ def _initialize_linear(linear: nn.Linear, generator: Generator) -> None:
 def _empty_for(parameter: Tensor, generator: Generator) -> Tensor:
     # On the generator's device and in float32: the same values for every device and type of model.
     return torch.empty(parameter.shape, dtype=torch.float32, device=generator.device)
-
-
-def _reset_with_drawn_seed(part: _Resettable, generator: Generator) -> None:
-    assert isinstance(part, nn.Module)
-    # `reset_parameters` takes no generator. A twin on the CPU needs only the CPU's global
-    # generator to be put back, and draws the same values for every device.
-    twin = copy.deepcopy(part).cpu()
-    with global_generator_seeded(drawn_seed(generator)):
-        twin.reset_parameters()
-    copy_values_(part, twin)
 
 
 @torch.no_grad()

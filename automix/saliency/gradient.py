@@ -203,8 +203,8 @@ def raw_module(model: nn.Module) -> nn.Module:
 
 def pass_dtype(model: nn.Module) -> torch.dtype:
     """Return the type of the images that a raw module takes: that of its weights, or float32."""
-    types = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
-    return types[0] if types else torch.float32
+    types = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    return next(types, torch.float32)
 
 
 @contextmanager

@@ -37,7 +37,6 @@ def gradient_cells(
     *,
     cells: int,
     layer: str | None = None,
-    statistics: Statistics = Statistics.BATCH,
 ) -> tuple[Tensor, Tensor]:
     """Return gradient magnitudes on a grid, (B, P, P), and logits, (B, K), both float32.
 
@@ -46,7 +45,7 @@ def gradient_cells(
     whose loss is large has large values. Nothing about the model changes.
     """
     raw = raw_module(model)
-    with without_trace(raw, device=images_BCHW.device, statistics=statistics):
+    with without_trace(raw, device=images_BCHW.device, statistics=Statistics.BATCH):
         images = images_BCHW.detach().float()
         if layer is None:
             at = images.requires_grad_()
