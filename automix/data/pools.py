@@ -137,7 +137,13 @@ def stratified_parts(
     for label, class_name in enumerate(pool.class_names):
         members = (pool.labels == label).nonzero().squeeze(1)
         counts = {name: part_count(size, len(members)) for name, size in sizes.items()}
-        _check_enough(pool, class_name, counts if rest is None else counts | {rest: 1}, members)
+        needed = counts if rest is None else counts | {rest: 1}
+        if sum(needed.values()) > len(members):
+            listed = ", ".join(f"{name} {count}" for name, count in needed.items())
+            raise DataError(
+                f"{pool.where}: expected at least {sum(needed.values())} images of class "
+                f"'{class_name}' ({listed}), got {len(members)}"
+            )
         if rest is not None:
             counts[rest] = len(members) - sum(counts.values())
         # A generator for each class: images added to one class leave the others where they were.
@@ -158,14 +164,3 @@ def part_count(size: int | float, num_images: int) -> int:
     # Down, because rounding up in several parts could ask for more images than there are; but a
     # part that is not empty has every class, or accuracy on it would ignore the rare ones.
     return max(1, int(size * num_images + _ROUNDING)) if size > 0 else 0
-
-
-def _check_enough(
-    pool: ClassLabels, class_name: str, needed: Mapping[str, int], members: Tensor
-) -> None:
-    if sum(needed.values()) > len(members):
-        listed = ", ".join(f"{name} {count}" for name, count in needed.items())
-        raise DataError(
-            f"{pool.where}: expected at least {sum(needed.values())} images of class "
-            f"'{class_name}' ({listed}), got {len(members)}"
-        )

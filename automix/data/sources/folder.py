@@ -157,7 +157,10 @@ def streamed_data(
     def pool_of(name: str, files: Sequence[LabeledFile]) -> ImagePool:
         where = f"{listing.root} ({name} images)"
         if not files:
-            return _empty_pool(evaluated, len(listing.class_names), where)
+            images = torch.empty((0, *evaluated.shape), dtype=torch.uint8)
+            labels = torch.empty(0, dtype=torch.int64)
+            split = Split(images=images, labels=labels, num_classes=len(listing.class_names))
+            return ImagePool(split=split, checksum=images_checksum(split), where=where)
         request = PackRequest(
             name=f"folder-{name}",
             key=files_key(files, evaluated),
@@ -213,15 +216,6 @@ def files_key(files: Iterable[LabeledFile], target: object) -> str:
     lines = [f"{file.name}\0{file.label}\0{file.size}\0{file.modified}" for file in files]
     text = "\n".join(lines).encode(errors="surrogateescape")
     return sha256_of(text, repr(target).encode())[:16]
-
-
-def _empty_pool(image_format: ImageFormat, num_classes: int, where: str) -> ImagePool:
-    split = Split(
-        images=torch.empty((0, *image_format.shape), dtype=torch.uint8),
-        labels=torch.empty(0, dtype=torch.int64),
-        num_classes=num_classes,
-    )
-    return ImagePool(split=split, checksum=images_checksum(split), where=where)
 
 
 def _measured_images(train: StreamedSplit, config: DataConfig) -> Split:
