@@ -93,7 +93,7 @@ def _instrument(clock: Clock, trainer: ClassifierTrainer, measurement: Measureme
     for owner, name, part in (
         (trainer, "train", "training"),
         (trainer, "evaluate", "evaluation"),
-        (measurement, "_losses", "probe"),
+        (measurement._probe, "losses", "probe"),
     ):
         setattr(owner, name, clock.timed(part, getattr(owner, name)))
 
