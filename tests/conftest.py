@@ -10,9 +10,11 @@ import torch
 
 from tests.worlds import RunWorld, world_runner
 
-# The clock of a shared machine says nothing about an example.
-hypothesis.settings.register_profile("patient", deadline=None)
-hypothesis.settings.load_profile("patient")
+# The clock of a shared machine says nothing about an example. `HYPOTHESIS_PROFILE=thorough` tries
+# ten times as many.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(scope="session", autouse=True)

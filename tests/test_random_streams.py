@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from automix.random_streams import Stream, derived_seed, stream_generator
@@ -28,7 +28,6 @@ def test_all_draws_of_a_large_experiment_have_different_seeds() -> None:
     assert len({seed_of(name) for name in names}) == len(names)
 
 
-@settings(deadline=None, max_examples=300)
 @given(first=NAMES, second=NAMES)
 def test_equal_names_and_only_those_have_equal_seeds(
     first: tuple[int, Stream, int, int, int], second: tuple[int, Stream, int, int, int]

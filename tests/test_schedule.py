@@ -191,7 +191,6 @@ def test_the_golden_file_needs_nothing_but_json() -> None:
     assert current == {"operator": "saliency_grafting", "strength": 2.0, "probability": 0.5}
 
 
-@settings(deadline=None, max_examples=300)
 @given(
     text=st.text(max_size=60)
     | st.recursive(

@@ -138,7 +138,8 @@ def test_noisy_runs_take_more_of_them(toy: Toy, seed: int) -> None:
     assert reached >= 0.95 * best_return(toy)
 
 
-@FIVE
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
 def test_the_best_operator_may_depend_on_the_state(seed: int) -> None:
     """An additive model of schedules does not know states: what is reached, PPO has learned."""
     assert learned_return(STATE, seed=seed, config=LONG) >= 0.95 * best_return(STATE)

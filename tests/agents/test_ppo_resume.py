@@ -92,6 +92,7 @@ def test_learning_continues_from_every_boundary(
         assert len(resumed.states) == ROLLOUTS - number
 
 
+@pytest.mark.slow
 def test_a_state_is_a_copy_and_continuing_does_not_change_it() -> None:
     run = toy_run(SWITCH)
     before = copy.deepcopy(run.states)
@@ -210,6 +211,7 @@ def test_global_generators_are_left_alone() -> None:
         )
 
 
+@pytest.mark.slow
 def test_learning_leaves_nothing_in_the_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

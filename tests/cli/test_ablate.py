@@ -78,6 +78,7 @@ def test_24_digit_cells_killed_at_random_end_with_the_same_table(tmp_path: Path)
     assert tables(folder) == tables(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_failed_cells_are_named_and_do_not_stop_the_others(tmp_path: Path) -> None:
     variants = "good: {}, greedy: {task.data.selection_size: 5000}"
     path = write_sweep(tmp_path / "sweep.yaml", TINY_TASK, seeds=1, variants=variants)

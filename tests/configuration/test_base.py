@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -156,7 +156,6 @@ def test_a_wrong_value_is_one_line(values: object, message: str) -> None:
     assert "\n" not in text
 
 
-@settings(max_examples=200, deadline=None)
 @given(values=st.dictionaries(st.sampled_from([*Whole.model_fields, "x"]), PLAIN, max_size=4))
 def test_any_plain_values_are_accepted_or_refused_in_one_line(values: dict[str, object]) -> None:
     try:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from automix.configuration.base import read_text, read_yaml, scalar_of, to_yaml
@@ -35,7 +35,6 @@ def module_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("yaml")
 
 
-@settings(max_examples=200, deadline=None)
 @given(values=PLAIN)
 def test_plain_values_survive_yaml(values: object, module_folder: Path) -> None:
     again = round_trip(values, module_folder)

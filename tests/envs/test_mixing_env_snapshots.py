@@ -159,7 +159,7 @@ def test_the_same_seed_gives_the_same_sequence(make_env: MakeEnv) -> None:
     assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize("count", [20, 29, 31])
+@pytest.mark.parametrize("count", [20, pytest.param(29, marks=pytest.mark.slow), 31])
 def test_a_state_carries_snapshots_through_a_file(
     make_env: MakeEnv, tmp_path: Path, count: int
 ) -> None:

@@ -148,7 +148,7 @@ def test_reliability_bins_hold_every_image_once() -> None:
     assert ((bins.confidence > edges[:-1]) & (bins.confidence <= edges[1:]))[filled].all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     num_images=st.integers(2, 60),

@@ -38,6 +38,7 @@ def test_same_seed_same_files(finished_search: Path, tmp_path: Path) -> None:
     assert outputs(tmp_path / "again") == outputs(finished_search)
 
 
+@pytest.mark.slow
 def test_another_seed_finds_other_episodes(finished_search: Path, tmp_path: Path) -> None:
     result = search(TINY.model_copy(update={"seed": 4}), tmp_path / "other")
     first = json.loads((finished_search / "result.json").read_text())
@@ -57,7 +58,8 @@ def test_worker_processes_change_nothing(finished_search: Path, tmp_path: Path) 
     assert result == expected
 
 
-@pytest.mark.parametrize("searcher", ["ppo", pytest.param("pbt", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("searcher", ["ppo", "pbt"])
+@pytest.mark.slow
 def test_classifiers_may_be_trained_in_lockstep(tmp_path: Path, searcher: str) -> None:
     config = changed(TINY, agent={"workers": "lockstep"}).model_copy(update={"searcher": searcher})
     for name in ("one", "two"):
@@ -67,6 +69,7 @@ def test_classifiers_may_be_trained_in_lockstep(tmp_path: Path, searcher: str) -
     assert len(first["episodes"]) == TINY.agent.episodes
 
 
+@pytest.mark.slow
 def test_automatic_workers_give_the_bits_of_this_machine(
     finished_search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,10 +24,10 @@ def with_searcher(name: str) -> SearchConfig:
     )
 
 
-# Random search and the additive fit are asked for schedules as TPE is.
+# Random search and the additive fit are asked for schedules as TPE is; a population is the slowest.
 @pytest.mark.parametrize(
     "name",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in SEARCHERS[:2]), *SEARCHERS[2:]],
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in SEARCHERS[:3]), *SEARCHERS[3:]],
 )
 def test_interrupted_or_not_the_result_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -64,6 +64,7 @@ def test_the_proposal_is_what_the_searcher_holds_to_be_best(
     assert proposal.provenance["origin"] == f"episode {best['number']}, before selection"
 
 
+@pytest.mark.slow
 def test_random_search_and_additive_fit_see_the_same_episodes(tmp_path: Path) -> None:
     results = [search(with_searcher(name), tmp_path / name) for name in SEARCHERS[:2]]
     assert results[0]["episodes"] == results[1]["episodes"]
@@ -79,6 +80,7 @@ def test_what_is_not_known_of_a_finished_training_is_refused() -> None:
         SearchConfig.from_mapping(values | {"searcher": "tpe"}, source="test")
 
 
+@pytest.mark.slow
 def test_the_time_of_all_attempts_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stops = Interruptions(8)

@@ -68,7 +68,7 @@ def run(
     return select(candidates, config, seed=7, run=fake_runs), fake_runs
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(MEANS, st.integers(0, 20), CONFIGS)
 def test_the_winner_is_never_worse_than_the_best_constant_of_the_final(
     means: list[float], constants: int, config: SelectionConfig
@@ -86,7 +86,7 @@ def test_the_winner_is_never_worse_than_the_best_constant_of_the_final(
         assert standings[0].mean <= min(standing.mean for standing in kept)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(MEANS, CONFIGS)
 def test_the_best_constant_after_every_round_stays(
     means: list[float], config: SelectionConfig
@@ -105,7 +105,7 @@ def test_the_best_constant_after_every_round_stays(
         assert best.rounds > number
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(MEANS, st.integers(0, 20), CONFIGS)
 def test_the_proposal_reaches_the_last_round_beside_the_best_of_the_others(
     means: list[float], constants: int, config: SelectionConfig

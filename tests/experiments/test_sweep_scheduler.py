@@ -101,6 +101,7 @@ def test_a_sweep_killed_at_random_ends_with_the_same_table(
     assert len(table[2].splitlines()) == 1 + 2 * num_seeds
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_sweep_run_no_cell_twice(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, 2, seconds=0.3)
     folder = tmp_path / "shared"
