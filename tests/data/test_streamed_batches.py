@@ -195,7 +195,12 @@ if __name__ == "__main__":
 
 # Each takes 5 s to start; SIGINT ends as an error does, by an exception.
 @pytest.mark.parametrize(
-    "end", ["error", pytest.param("SIGINT", marks=pytest.mark.slow), "SIGKILL"]
+    "end",
+    [
+        pytest.param("error", marks=pytest.mark.slow),
+        pytest.param("SIGINT", marks=pytest.mark.slow),
+        "SIGKILL",
+    ],
 )
 def test_no_worker_outlives_the_training(end: str, crops: Configure, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(_SCRIPT)

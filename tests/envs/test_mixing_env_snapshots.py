@@ -259,6 +259,7 @@ def learn(states: list[AgentState], *, state: AgentState | None = None) -> dict[
     return dict(model.policy.state_dict())
 
 
+@pytest.mark.slow
 def test_learning_with_snapshots_continues_bit_for_bit(tmp_path: Path) -> None:
     states: list[AgentState] = []
     whole = learn(states)

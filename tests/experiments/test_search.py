@@ -45,6 +45,7 @@ def test_another_seed_finds_other_episodes(finished_search: Path, tmp_path: Path
     assert result["episodes"] != first["episodes"]
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(finished_search: Path, tmp_path: Path) -> None:
     config = changed(TINY, agent={"workers": "subprocess"}, compute={"workers": 2})
     search(config, tmp_path / "workers")
