@@ -13,8 +13,7 @@
 # 4. tests/operators/test_<name>.py: the method again as plain loops over pixels, and the
 #    comparison. What must hold of every operator is tested without a further line.
 # 5. docs/schedule.md: its row in the table of strengths.
-# 6. tests/golden/losses.json: `python -m tests.training.golden_losses > tests/golden/losses.json`
-#    adds its line; no other line may change.
+# 6. tests/golden/losses.json: `python -m tests.training.golden_losses --add` adds its line.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

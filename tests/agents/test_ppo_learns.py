@@ -124,7 +124,9 @@ FIVE = pytest.mark.parametrize(
 )
 
 
-@TOYS
+@pytest.mark.parametrize(
+    "toy", [pytest.param(STATIONARY, marks=pytest.mark.slow), SWITCH], ids=["stationary", "switch"]
+)
 @FIVE
 def test_ppo_reaches_95_percent_of_the_best_return(toy: Toy, seed: int) -> None:
     assert learned_return(toy, seed=seed) >= 0.95 * best_return(toy)

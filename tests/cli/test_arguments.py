@@ -120,7 +120,7 @@ FLAGS = sorted(
 VALUES = ["1", "0", "-1", "0.5", "1e-3", "1e999", "nan", "null", "true", "none", "mixup", "x", ""]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     argv=st.lists(
         st.sampled_from(FLAGS)

@@ -81,17 +81,16 @@ def test_a_diverged_training_ends_with_the_potential_of_chance(
     assert [segment.start for segment in info["schedule"].segments] == [0]
 
 
-def test_chance_is_what_the_docstring_says() -> None:
-    expected = {
-        "accuracy": 0.25,
-        "nll": -math.log(4),
-        "calibrated_nll": -math.log(4),
-        "weighted": -0.5 * math.log(4) + 2 * 0.25,
-        "gradient_similarity": 0.0,
-    }
-    for potential, value in expected.items():
+def test_chance_is_what_a_classifier_gets_that_predicts_every_class_alike() -> None:
+    entropy = math.log(4)
+    uniform = EvalMetrics(
+        nll=entropy, calibrated_nll=entropy, accuracy=1 / 4, temperature=1.0, num_images=10
+    )
+    for potential, formula in FORMULAS.items():
         at_chance = potential_of(potential, num_classes=4).at_chance
-        assert at_chance == pytest.approx(value, abs=1e-15)
+        assert at_chance == pytest.approx(formula(uniform), abs=1e-15), potential
+    # Constant probabilities have no input gradients to be alike.
+    assert potential_of("gradient_similarity", num_classes=4).at_chance == 0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

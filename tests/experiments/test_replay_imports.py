@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from automix.operator_info import Operator
 from tests.experiments.tiny_replay import outputs, schedule_of, tiny
 from tests.source_rules import ROOT
@@ -21,6 +23,7 @@ sys.exit(f"loaded: {{heavy}}" if heavy else 0)
 """
 
 
+@pytest.mark.slow
 def test_the_command_loads_neither_environments_nor_agents_nor_figures(tmp_path: Path) -> None:
     schedule, config, folder = (tmp_path / name for name in ("schedule.json", "tiny.yaml", "run"))
     schedule_of(Operator.CUTMIX).schedule.save(schedule)

@@ -5,9 +5,8 @@ import math
 
 import pytest
 
-from tests.training.golden_losses import NUM_STEPS, ROOT, Losses, with_portable_kernels
+from tests.training.golden_losses import GOLDEN, NUM_STEPS, ROOT, Losses, with_portable_kernels
 
-GOLDEN = ROOT / "tests" / "golden" / "losses.json"
 ADVICE = (
     "if the change is meant, say so in CHANGELOG.md and write the file anew: "
     f"python -m tests.training.golden_losses > {GOLDEN.relative_to(ROOT)}"
@@ -32,7 +31,7 @@ def test_losses_are_those_of_the_file() -> None:
     ):
         for name, expected in golden["losses"].items():
             # Not exactly: MKL_CBWR=COMPATIBLE does not make all processors round alike. On one that
-            # the file was not written on, 2 of the 1,300 losses differ, by 1e-7.
+            # the file was not written on, 2 of 1,300 losses differ, by 1e-7.
             assert computed["losses"][name] == pytest.approx(expected, rel=1e-5), (
                 f"{name}: {ADVICE}"
             )
