@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test tests figures check bench format clean
+.PHONY: demo test figures check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,11 +26,7 @@ demo: $(VENV)/.installed  ## search on the digits, replay, compare, report
 		constant:saliency_grafting:0.5 random shuffled:$(RUN)/search/schedule.json
 	$(BIN)/automix report $(RUN)
 
-# Side by side: tests that wait for processes leave time for the types.
-test: $(VENV)/.installed  ## lint, types, layers, tests
-	$(MAKE) --no-print-directory --jobs=2 check tests
-
-tests: $(VENV)/.installed
+test: $(VENV)/.installed check  ## lint, types, layers, tests
 	$(BIN)/python -m pytest -n auto
 
 figures: $(VENV)/.installed  ## the picture and the table of the README
@@ -46,7 +42,7 @@ figures: $(VENV)/.installed  ## the picture and the table of the README
 check: $(VENV)/.installed  ## ruff, mypy --strict, import contracts, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.word_rules
 
