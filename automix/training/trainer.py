@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from automix.configuration.data import DataConfig
-from automix.configuration.task import TaskConfig, TrainerConfig
+from automix.configuration.task import TaskConfig
 from automix.data.batches import BatchLayout, BatchPreparer
 from automix.data.load import holding_device, load_data, training_batches
 from automix.data.splits import SearchData, Split
@@ -255,7 +255,7 @@ def check_model(task: TaskConfig, data: SearchData) -> None:
     this size or batches of one.
 
     Raises:
-        ConfigError: there is no such classifier, or it does not take such batches.
+        ConfigError: there is no such classifier, or it does not take such batches or the format.
     """
     batch = min(2, task.trainer.batch_size, len(data.train))
     model = build_model(
@@ -264,6 +264,15 @@ def check_model(task: TaskConfig, data: SearchData) -> None:
         channels=data.image_shape[0],
         generator=stream_generator(0, Stream.INITIALIZATION),
     )
+    # PyTorch 2.15 writes past the end of a buffer in the gradient of such weights.
+    is_fragile = task.trainer.channels_last and training_device().type == "cpu"
+    for name, layer in model.named_modules() if is_fragile else ():
+        is_narrow = isinstance(layer, nn.Conv2d) and layer.in_channels < 8
+        if is_narrow and layer.kernel_size == (1, 1) and layer.stride != (1, 1):
+            raise ConfigError(
+                "task.trainer.channels_last: expected false on a CPU with fewer than 8 channels "
+                f"in a strided 1x1 convolution, got {layer.in_channels} in {name}"
+            )
     try:
         # Dropout draws from the global generator.
         with torch.no_grad(), restored_generators(torch.device("cpu")):
@@ -297,7 +306,14 @@ def build_trainer(
     model = build_model(
         task.model, generator=stream_generator(seed, Stream.INITIALIZATION), **shape
     )
-    layout = _layout(task.trainer, len(data.train))
+    world = current_world()
+    layout = BatchLayout.fitting(
+        len(data.train),
+        task.trainer.batch_size,
+        accumulation=task.trainer.accumulation,
+        rank=world.rank,
+        world_size=world.size,
+    )
     num_steps = task.trainer.epochs * layout.steps_per_epoch
     batches, preparer = training_batches(
         data, task.data, layout, num_steps=num_steps, device=device
@@ -316,15 +332,4 @@ def build_trainer(
             model, task.model, generator=generator, **shape
         ),
         seed=seed,
-    )
-
-
-def _layout(config: TrainerConfig, num_images: int) -> BatchLayout:
-    world = current_world()
-    return BatchLayout.fitting(
-        num_images,
-        config.batch_size,
-        accumulation=config.accumulation,
-        rank=world.rank,
-        world_size=world.size,
     )

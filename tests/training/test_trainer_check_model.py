@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from automix.configuration.task import ModelConfig
 from automix.errors import ConfigError
 from automix.training import trainer as build
 from automix.training.trainer import check_model, load_search_data
@@ -48,3 +49,17 @@ def test_dropout_draws_nothing_that_counts() -> None:
     state = torch.get_rng_state()
     check_model(TASK, load_search_data(TASK.data))
     assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize(("width", "is_refused"), [(4, True), (8, False)])
+def test_a_format_in_which_torch_overwrites_memory_is_refused(width: int, is_refused: bool) -> None:
+    trainer = TASK.trainer.model_copy(update={"channels_last": True})
+    model = ModelConfig(name="preact_resnet18", width=width)
+    task = TASK.model_copy(update={"trainer": trainer, "model": model})
+    data = load_search_data(TASK.data)
+    if not is_refused or torch.accelerator.is_available():
+        check_model(task, data)
+        return
+    expected = "1x1 convolution, got 4 in stage2.0.shortcut"
+    with pytest.raises(ConfigError, match=f"^task.trainer.channels_last: .* {expected}$"):
+        check_model(task, data)
