@@ -6,9 +6,9 @@ import torch
 
 from agents import credit
 from agents.config import AgentConfig
-from agents.credit import imitate, teachers
+from agents.credit import imitate
 from agents.learned import LearnedPolicy, roll_out
-from agents.ppo import Episode, EpisodeRecorder, train_ppo
+from agents.ppo import Episode, train_ppo
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 from tests.agents import toy as toys
@@ -19,6 +19,7 @@ from tests.agents.toy import (
     ToyEnv,
     best_return,
     toy_vec_env,
+    whole_agent,
 )
 
 CODEC = ActionCodec(ENVIRONMENT)
@@ -28,17 +29,9 @@ IDLE = AgentConfig(episodes=96, num_environments=16, learning_rate=1e-9, warm_st
 
 def greedy_return(config: AgentConfig) -> float:
     episodes: list[Episode] = []
-    recorder = EpisodeRecorder(
-        episodes,
-        on_episode=lambda _: None,
-        episodes_per_rollout=config.episodes_per_rollout,
-        patience=None,
-    )
-    callbacks = teachers(config, episodes, CODEC, num_segments=NUM_SEGMENTS)
+    callbacks = whole_agent(config, episodes)
     env = toy_vec_env(SWITCH, noise=0.05, num_envs=config.num_environments)
-    model = train_ppo(
-        env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=[recorder, *callbacks]
-    )
+    model = train_ppo(env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=callbacks)
     return roll_out(LearnedPolicy(model.policy), ToyEnv(SWITCH, noise=0.0), training_seed=0)[1]
 
 
@@ -60,15 +53,9 @@ def test_episodes_that_begin_late_are_imitated_by_segment(monkeypatch: pytest.Mo
     monkeypatch.setattr(credit, "imitate", lambda policy, seen, *rest: lessons.append(seen))
     config = AgentConfig(episodes=96, num_environments=2)
     episodes: list[Episode] = []
-    recorder = EpisodeRecorder(
-        episodes,
-        on_episode=lambda _: None,
-        episodes_per_rollout=config.episodes_per_rollout,
-        patience=None,
-    )
-    callbacks = teachers(config, episodes, CODEC, num_segments=NUM_SEGMENTS)
+    callbacks = whole_agent(config, episodes)
     env = toy_vec_env(SWITCH, noise=0.05, num_envs=config.num_environments)
-    train_ppo(env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=[recorder, *callbacks])
+    train_ppo(env, config, num_segments=NUM_SEGMENTS, seed=0, callbacks=callbacks)
     # Progress is observed: it says which segment each row was seen before.
     assert len(lessons) == 1
     progress = np.round(np.array([row for e in episodes for row in e.observations])[:, 0], 4)

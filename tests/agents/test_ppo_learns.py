@@ -5,14 +5,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from agents.config import AgentConfig
-from agents.credit import teachers
 from agents.learned import LearnedPolicy, roll_out
-from agents.ppo import Episode, EpisodeRecorder, train_ppo
+from agents.ppo import train_ppo
 from automix.schedule import Decision, constant_decisions
 from envs.actions import ActionCodec
 from tests.agents.toy import (
@@ -28,6 +26,7 @@ from tests.agents.toy import (
     amount,
     best_return,
     toy_vec_env,
+    whole_agent,
 )
 
 # The toys are solved within this many episodes. The noise of a training run is about half of the
@@ -87,22 +86,10 @@ def learned_return(
     """Return what the greedy policy gains without noise: the mean of an even and an odd seed."""
     env = wrapper(toy_vec_env(toy, noise=noise, num_envs=config.num_environments, seed=seed))
     model = train_ppo(
-        env, config, num_segments=NUM_SEGMENTS, seed=seed, callbacks=whole_agent(config)
+        env, config, num_segments=NUM_SEGMENTS, seed=seed, callbacks=whole_agent(config, [])
     )
     policy, quiet = LearnedPolicy(model.policy), ToyEnv(toy, noise=0.0)
     return float(np.mean([roll_out(policy, quiet, training_seed=index)[1] for index in range(2)]))
-
-
-def whole_agent(config: AgentConfig) -> list[BaseCallback]:
-    """Return what a search gives PPO: records of its episodes, credit and imitation."""
-    episodes: list[Episode] = []
-    recorder = EpisodeRecorder(
-        episodes,
-        on_episode=lambda _: None,
-        episodes_per_rollout=config.episodes_per_rollout,
-        patience=None,
-    )
-    return [recorder, *teachers(config, episodes, CODEC, num_segments=NUM_SEGMENTS)]
 
 
 def random_returns(toy: Toy) -> list[float]:

@@ -17,8 +17,12 @@ from typing import cast
 
 import numpy as np
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from agents.config import AgentConfig
+from agents.credit import teachers
+from agents.ppo import Episode, EpisodeRecorder
 from automix.configuration.task import TaskConfig, TrainerConfig
 from automix.data.splits import ChannelStatistics, SearchData, Split
 from automix.operator_info import OPERATOR_FACTS, Operator
@@ -234,3 +238,15 @@ def _data() -> SearchData:
         statistics=ChannelStatistics(mean=(0.0,), std=(1.0,)),
         fingerprint="toy",
     )
+
+
+def whole_agent(config: AgentConfig, episodes: list[Episode]) -> list[BaseCallback]:
+    """Return what a search gives PPO: records of its ``episodes``, credit and imitation."""
+    recorder = EpisodeRecorder(
+        episodes,
+        on_episode=lambda _: None,
+        episodes_per_rollout=config.episodes_per_rollout,
+        patience=None,
+    )
+    codec = ActionCodec(ENVIRONMENT)
+    return [recorder, *teachers(config, episodes, codec, num_segments=NUM_SEGMENTS)]
