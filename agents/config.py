@@ -23,10 +23,10 @@ class AgentConfig(Config):
     num_environments: Annotated[int, Field(ge=1)] = 2
     """Training runs in parallel. The result depends on it: another number means other episodes."""
 
-    workers: Literal["auto", "subprocess", "in_process", "lockstep"] = "auto"
+    workers: Literal["auto", "subprocess", "in_process", "population"] = "auto"
     """Execution of the environments. subprocess: one process each; in_process: one after the other
-    in this process; lockstep: all classifiers trained at once on one device, with other last bits;
-    auto: lockstep on an accelerator with several environments, subprocess on several cores, else
+    in this process; population: all classifiers trained at once on one device, with other last bits;
+    auto: population on an accelerator with several environments, subprocess on several cores, else
     in_process."""
 
     # It falls, because near the end all returns are alike: advantages are then scaled-up noise, and

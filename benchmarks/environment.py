@@ -71,7 +71,7 @@ def step_fractions(config: SearchConfig, options: Options) -> dict[str, float]:
     env = MixingEnv(config.task, config.environment, seed=0)
     env.reset()
     clock = Clock()
-    _instrument(clock, env.trainer, env._measurement)
+    _instrument(clock, env.trainer, env.measurement)
     generator, sizes = np.random.default_rng(0), env.action_space.nvec  # type: ignore[attr-defined]
     total = 0.0
     for episode in range(options.episodes):

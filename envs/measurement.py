@@ -19,6 +19,7 @@ from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.sources import SaliencySource, build_source
 from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics, TrainMetrics
+from automix.training.population import Population
 from automix.training.trainer import ClassifierTrainer, training_device
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.rewards import SegmentReward
@@ -119,6 +120,27 @@ class MixedProbe:
         means: list[float] = losses_N.view(len(mixed), -1).mean(dim=1).tolist()
         return tuple(means)
 
+    @torch.no_grad()
+    def losses_of_all(self, population: Population) -> list[tuple[float, ...]]:
+        """Return `losses` of every run of a population, from two passes for all of them."""
+        count = len(population.trainers)
+        with population.evaluated() as network:
+            maps = (
+                population.saliency(network, self._images, self._labels, self._saliency)
+                if self._needs_maps(self._decisions)
+                else [None] * count
+            )
+            mixed = [
+                self._kept.get(decision.operator) or self._mix(decision, maps_BHW)
+                for maps_BHW in maps
+                for decision in self._decisions
+            ]
+            logits = network(torch.cat([batch.images for batch in mixed])).float()
+        targets = torch.cat([batch.targets for batch in mixed])
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        means = losses.view(count, len(self._decisions), -1).mean(dim=2)
+        return [tuple(row) for row in means.tolist()]
+
     def segment_reward(
         self, function: SegmentReward, model: nn.Module, decision: Decision
     ) -> float:
@@ -127,9 +149,12 @@ class MixedProbe:
         return function(model, self._images, self._labels, mixed, decision)
 
     def _maps(self, model: nn.Module, decisions: Sequence[Decision]) -> Tensor | None:
-        if any(OPERATOR_FACTS[decision.operator].needs_saliency for decision in decisions):
+        if self._needs_maps(decisions):
             return self._saliency(model, self._images, self._labels)
         return None
+
+    def _needs_maps(self, decisions: Sequence[Decision]) -> bool:
+        return any(OPERATOR_FACTS[decision.operator].needs_saliency for decision in decisions)
 
     def _mix(self, decision: Decision, maps_BHW: Tensor | None) -> MixedBatch:
         needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
@@ -183,13 +208,48 @@ class Measurement:
         reward = trainer.evaluate(self._reward)
         clean = trainer.evaluate(self._clean) if config.needs_clean_metrics else None
         losses: tuple[float, ...] = ()
+        if self._probe is not None and ObservationGroup.PROBE in config.observation:
+            losses = self._probe.losses(trainer.evaluated_model.eval())
+        return self._joined(trainer, reward, clean, losses, train, decision, before)
+
+    def readings(
+        self,
+        population: Population,
+        *,
+        train: Sequence[TrainMetrics],
+        decisions: Sequence[Decision],
+        before: Sequence[Reading],
+    ) -> list[Reading]:
+        """Return `reading` of every run of a population, from passes for all at once."""
+        config, count = self._config, len(population.trainers)
+        reward = population.evaluate(self._reward)
+        clean: Sequence[EvalMetrics | None] = [None] * count
+        if config.needs_clean_metrics:
+            clean = population.evaluate(self._clean)
+        losses: Sequence[tuple[float, ...]] = [()] * count
+        if self._probe is not None and ObservationGroup.PROBE in config.observation:
+            losses = self._probe.losses_of_all(population)
+        parts = zip(
+            population.trainers, reward, clean, losses, train, decisions, before, strict=True
+        )
+        return [self._joined(*part) for part in parts]
+
+    def _joined(
+        self,
+        trainer: ClassifierTrainer,
+        reward: EvalMetrics,
+        clean: EvalMetrics | None,
+        losses: tuple[float, ...],
+        train: TrainMetrics | None,
+        decision: Decision | None,
+        before: Reading | None,
+    ) -> Reading:
+        config = self._config
         segment_sum = before.segment_sum if before else 0.0
-        if self._probe is not None:
+        if config.segment_reward is not None and decision is not None:
+            assert self._probe is not None
             model = trainer.evaluated_model.eval()
-            if ObservationGroup.PROBE in config.observation:
-                losses = self._probe.losses(model)
-            if config.segment_reward is not None and decision is not None:
-                segment_sum += self._probe.segment_reward(config.segment_reward, model, decision)
+            segment_sum += self._probe.segment_reward(config.segment_reward, model, decision)
         rate = trainer.config.learning_rate_at(trainer.progress)
         return Reading(
             progress=trainer.progress,

@@ -29,6 +29,8 @@ from envs.observations import Observation, ObservationBuilder
 from envs.rewards import Potential
 
 Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
+SegmentOutcome = tuple[TrainMetrics, Reading]
+"""Means over the steps of a segment, and what was measured after it."""
 
 
 class RunState(TypedDict):
@@ -149,7 +151,7 @@ class MixingEnv(gym.Env[Observation, Action]):
         num_classes = self.data.num_classes
         self._actions = ActionCodec(self.config)
         self._observations = ObservationBuilder(self.config, num_classes=num_classes)
-        self._measurement = Measurement(self.task, self.config, self.data)
+        self.measurement = Measurement(self.task, self.config, self.data)
         self._potential = Potential(
             self.config.reward_weights,
             num_classes=num_classes,
@@ -204,23 +206,28 @@ class MixingEnv(gym.Env[Observation, Action]):
             "gain_so_far": last - first,
         }
 
-    def step(self, action: Action, *, trained: TrainMetrics | None = None) -> Transition:
-        """Train one segment as the action says, unless it was ``trained`` as `plan_segment` says.
+    def step(self, action: Action, *, outcome: SegmentOutcome | None = None) -> Transition:
+        """Train one segment as the action says, and measure it.
+
+        Whoever trains several environments at once passes the ``outcome`` instead, of the segment
+        that `plan_segment` says.
 
         Raises:
             RuntimeError: the episode is over.
             ValueError: the action is not within `action_space`.
         """
         decision, num_steps = self.plan_segment(action)
-
-        # Train, unless all environments were trained at once (`LockstepVecEnv`).
-        if trained is None:
-            trained = self.trainer.train(decision, num_steps=num_steps)
-        self._seconds += trained.seconds
-
-        # Measure: evaluation passes, and the probe of what each operator would ask for now.
         before = self._potential_of(self._readings[-1])
-        self._measure(trained, decision)
+
+        # Train and measure: evaluation passes, and the probe of what each operator would ask for
+        # now. A `PopulationVecEnv` has done it for all environments at once.
+        if outcome is None:
+            trained = self.trainer.train(decision, num_steps=num_steps)
+            self._measure(trained, decision)
+        else:
+            trained, reading = outcome
+            self._readings.append(reading)
+        self._seconds += trained.seconds
 
         # Reward: the gain of the potential. A loss that is not finite has ruined the weights.
         diverged = not math.isfinite(trained.loss)
@@ -318,6 +325,11 @@ class MixingEnv(gym.Env[Observation, Action]):
         return self._trainer
 
     @property
+    def last_reading(self) -> Reading:
+        """The newest measurement of the run in progress."""
+        return self._readings[-1]
+
+    @property
     def _decisions(self) -> list[Decision]:
         return [reading.decision for reading in self._readings if reading.decision]
 
@@ -358,7 +370,7 @@ class MixingEnv(gym.Env[Observation, Action]):
     def _measure(self, train: TrainMetrics | None, decision: Decision | None) -> None:
         before = self._readings[-1] if self._readings else None
         self._readings.append(
-            self._measurement.reading(self.trainer, train=train, decision=decision, before=before)
+            self.measurement.reading(self.trainer, train=train, decision=decision, before=before)
         )
 
     def _potential_of(self, reading: Reading) -> float:

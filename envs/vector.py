@@ -1,4 +1,4 @@
-"""Vectorized environments: in this process, one process each, or trained in lock-step."""
+"""Vectorized environments: in this process, one process each, or trained as a population."""
 
 import copy
 import functools
@@ -17,12 +17,12 @@ from automix.data.load import holding_device
 from automix.data.splits import SearchData
 from automix.random_streams import Stream, derived_seed
 from automix.training.distributed import prepare_worker, start_method
-from automix.training.lockstep import LockstepTrainers
+from automix.training.population import Population
 from automix.training.trainer import load_search_data, training_device
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
 
-ChosenKind = Literal["in_process", "subprocess", "lockstep"]
+ChosenKind = Literal["in_process", "subprocess", "population"]
 VecEnvKind = Literal["auto"] | ChosenKind
 _LOG = logging.getLogger(__name__)
 
@@ -64,18 +64,18 @@ def make_vec_env(
     makers = [
         functools.partial(MixingEnv, task, config, data=shared, seed=env_seed) for env_seed in seeds
     ]
-    return LockstepVecEnv(makers) if kind == "lockstep" else DummyVecEnv(makers)  # type: ignore[arg-type]
+    return PopulationVecEnv(makers) if kind == "population" else DummyVecEnv(makers)  # type: ignore[arg-type]
 
 
 def choose_kind(num_envs: int) -> tuple[ChosenKind, str]:
     """Return the fastest kind of environments here, and why in a few words."""
     # Small networks trained at once fill an accelerator; on a CPU each core trains one. The kind is
-    # part of the result where it is "lockstep": its sums run in another order.
+    # part of the result where it is "population": its sums run in another order.
     device, cores = training_device(), _num_cores()
     if num_envs == 1:
         return "in_process", "one environment"
     if device.type != "cpu":
-        return "lockstep", f"{num_envs} environments share one {device.type} device"
+        return "population", f"{num_envs} environments share one {device.type} device"
     if cores > 1:
         return "subprocess", f"{num_envs} environments, {cores} cores, no accelerator"
     return "in_process", f"{num_envs} environments, one core, no accelerator"
@@ -111,27 +111,32 @@ def _make_env_in_worker(
     return MixingEnv(task, config, seed=seed)
 
 
-class LockstepVecEnv(DummyVecEnv):
-    """Trains the segments of all environments at once, and measures them one after the other."""
+class PopulationVecEnv(DummyVecEnv):
+    """Trains and measures the segments of all environments at once, as one `Population`."""
 
     def __init__(self, makers: Sequence[Callable[[], MixingEnv]]) -> None:
         super().__init__(list(makers))
-        self._trainers: LockstepTrainers | None = None
+        self._population: Population | None = None
 
     def step_wait(self) -> VecEnvStepReturn:
         """Train the next segment of every environment, and reset those whose episode is over."""
         environments: list[MixingEnv] = [env.unwrapped for env in self.envs]  # type: ignore[misc]
-        if self._trainers is None:
-            self._trainers = LockstepTrainers(
-                [env.trainer for env in environments], image_shape=environments[0].data.image_shape
-            )
+        if self._population is None:
+            self._population = Population([env.trainer for env in environments])
         plans = [
             env.plan_segment(action) for env, action in zip(environments, self.actions, strict=True)
         ]
-        # One forward and one backward pass for all; what follows is one environment at a time.
-        metrics = self._trainers.train(plans)
-        for index, (env, action) in enumerate(zip(environments, self.actions, strict=True)):
-            observation, reward, terminated, _, info = env.step(action, trained=metrics[index])
+        trained = self._population.train(plans)
+        readings = environments[0].measurement.readings(
+            self._population,
+            train=trained,
+            decisions=[decision for decision, _ in plans],
+            before=[env.last_reading for env in environments],
+        )
+        for index, env in enumerate(environments):
+            observation, reward, terminated, _, info = env.step(
+                self.actions[index], outcome=(trained[index], readings[index])
+            )
             # As `DummyVecEnv` does: the last observation goes into the info.
             info["TimeLimit.truncated"] = False
             self.buf_rews[index], self.buf_dones[index] = reward, terminated

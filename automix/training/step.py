@@ -128,7 +128,7 @@ class TrainingStep:
         self._statistics = _batch_norm_statistics(model)
         averaged = {id(tensor) for tensor in self._statistics}
         self._other_buffers = [b for b in model.buffers() if id(b) not in averaged]
-        self._refresh_every = refresh_every
+        self.refresh_every = refresh_every
         self._carried = [
             _Carried(CachedSource(saliency, refresh_every=refresh_every))
             for _ in range(batches.layout.accumulation)
@@ -176,13 +176,13 @@ class TrainingStep:
         carried = self._carried[number]
         # A batch is kept for `refresh_every` steps, because its saliency maps are; other operators
         # see the same batches.
-        batch_number = step // self._refresh_every
+        batch_number = step // self.refresh_every
         carried.saliency.hold(batch_number)
         key = self.batches.layout.key(seed, batch_number, number)
         batch = carried.batch if carried.batch_key == key else None
         if batch is None:
             batch = self.batches.batch(key)
-        if self._refresh_every > 1:
+        if self.refresh_every > 1:
             carried.batch_key, carried.batch = key, batch
         images = self.in_memory_format(batch.images)
         return images, batch.labels, StepKey(seed=seed, step=step, rank=key.micro_batch)
@@ -199,8 +199,12 @@ class TrainingStep:
         *,
         key: StepKey,
         number: int = 0,
+        maps_BHW: Tensor | None = None,
     ) -> MicroBatch:
-        """Mix what `fetch` returned, with the probability of ``decision``."""
+        """Mix what `fetch` returned, with the probability of ``decision``.
+
+        ``maps_BHW`` are the saliency maps, where somebody has computed them already.
+        """
         num_classes, carried = self.batches.num_classes, self._carried[number]
         if not is_mixed(decision, key):
             targets = nn.functional.one_hot(labels_B, num_classes).float()
@@ -213,7 +217,7 @@ class TrainingStep:
             num_classes=num_classes,
             # Saliency is that of the raw module: a pass through the wrappers would sync gradients.
             model=self.model,
-            saliency=carried.saliency,
+            saliency=carried.saliency if maps_BHW is None else lambda *_: maps_BHW,
             previous=carried.previous,
         )
         # RecursiveMix pastes the batch before; it is kept no longer than an operator needs it.
@@ -431,6 +435,10 @@ class AveragedWeights:
         """Average ``source`` into a copy of it; ``decay`` in (0, 1)."""
         self.model = copy.deepcopy(source).requires_grad_(False)
         self._decay = decay
+        self.track(source)
+
+    def track(self, source: nn.Module) -> None:
+        """Average ``source`` from now on, or look its tensors up again after they were moved."""
         self._pairs = _floating_state(self.model), _floating_state(source)
         self._counts = _integer_state(self.model), _integer_state(source)
 
@@ -444,12 +452,19 @@ class AveragedWeights:
     @torch.no_grad()
     def update_(self, step: int) -> None:
         """Take in the weights after optimizer step number ``step`` (from 0)."""
-        # average = d * average + (1 - d) * weights, with d = min(decay, (1 + t) / (10 + t)): the
-        # decay warms up, or the initial weights would dominate the average of the first steps.
-        decay = min(self._decay, (1 + step) / (_EMA_WARMUP_STEPS + step))
-        torch._foreach_lerp_(*self._pairs, 1 - decay)
+        # average = d * average + (1 - d) * weights
+        torch._foreach_lerp_(*self._pairs, 1 - self.decay_at(step))
+        self.copy_counts_()
+
+    def copy_counts_(self) -> None:
+        """Set the integers, which have no average, to the current ones."""
         for average, value in zip(*self._counts, strict=True):
             average.copy_(value)
+
+    def decay_at(self, step: int) -> float:
+        """Return d = min(decay, (1 + t) / (10 + t)) after optimizer step t."""
+        # It warms up, or the initial weights would dominate the average of the first steps.
+        return min(self._decay, (1 + step) / (_EMA_WARMUP_STEPS + step))
 
 
 def _floating_state(module: nn.Module) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """ClassifierTrainer: the one training loop, by segments in search, from end to end in replay."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 import torch
@@ -23,7 +23,7 @@ from automix.training.distributed import current_world, join_parts, part_of
 from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
 from automix.training.step import StepState, TrainingStep
 
-_EVALUATION_BATCH = 1024
+EVALUATION_BATCH = 1024
 
 
 class TrainerState(StepState):
@@ -149,26 +149,8 @@ class ClassifierTrainer:
 
     def evaluate(self, split: Split) -> EvalMetrics:
         """Evaluate on ``split``; the host waits for the device once."""
-        logits = self.logits(split)
-        labels = split.labels.to(self.device)
-        # Mixing makes a network underconfident, which plain NLL punishes and one number repairs.
-        # Fitted to these n images themselves, it makes their NLL too small by about 1 / (2 n) nats.
-        temperature = fit_temperature(logits, labels)
-        values = torch.stack(
-            (
-                nll(logits, labels),
-                nll(logits / temperature, labels),
-                accuracy(logits, labels),
-                temperature,
-            )
-        ).tolist()
-        return EvalMetrics(
-            nll=values[0],
-            calibrated_nll=values[1],
-            accuracy=values[2],
-            temperature=values[3],
-            num_images=len(split),
-        )
+        scores = evaluation_scores(self.logits(split), split.labels.to(self.device))
+        return eval_metrics(scores.tolist(), num_images=len(split))
 
     @torch.no_grad()
     def logits(self, split: Split) -> Tensor:
@@ -183,11 +165,14 @@ class ClassifierTrainer:
         # With fewer images than processes some have none, but join the others with no rows.
         parts = [torch.empty(0, self.training_step.batches.num_classes, device=self.device)]
         with evaluation_mode(model):
-            for start in range(here.start, here.stop, _EVALUATION_BATCH):
-                stored = split.read(start, min(start + _EVALUATION_BATCH, here.stop))
-                images = self._preparer.evaluation(stored)
-                parts.append(model(self.training_step.in_memory_format(images)).float())
+            for start in range(here.start, here.stop, EVALUATION_BATCH):
+                stored = split.read(start, min(start + EVALUATION_BATCH, here.stop))
+                parts.append(model(self.prepared(stored)).float())
         return join_parts(torch.cat(parts), count)
+
+    def prepared(self, images_BCHW: Tensor) -> Tensor:
+        """Return stored uint8 images as the network is evaluated on them."""
+        return self.training_step.in_memory_format(self._preparer.evaluation(images_BCHW))
 
     def saliency_of(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Return (B, H, W) maps of stored uint8 images under the current weights."""
@@ -227,6 +212,22 @@ class ClassifierTrainer:
             )
         self.seed, self.step = state["seed"], state["step"]
         self.training_step.load_state_dict(state)
+
+
+def evaluation_scores(logits_MK: Tensor, labels_M: Tensor) -> Tensor:
+    """Return NLL, NLL at the fitted temperature, accuracy and temperature, (4,) on the device."""
+    # Mixing makes a network underconfident, which plain NLL punishes and one number repairs.
+    # Fitted to these M images themselves, it makes their NLL too small by about 1 / (2 M) nats.
+    temperature = fit_temperature(logits_MK, labels_M)
+    calibrated_nll = nll(logits_MK / temperature, labels_M)
+    correct = accuracy(logits_MK, labels_M)
+    return torch.stack((nll(logits_MK, labels_M), calibrated_nll, correct, temperature))
+
+
+def eval_metrics(scores: Sequence[float], *, num_images: int) -> EvalMetrics:
+    """Return `evaluation_scores` that were read from the device, by name."""
+    names = ("nll", "calibrated_nll", "accuracy", "temperature")
+    return EvalMetrics(**dict(zip(names, scores, strict=True)), num_images=num_images)
 
 
 def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:

@@ -221,7 +221,7 @@ def pointers(env: MixingEnv) -> list[int]:
     tensors: list[Tensor] = [*trainer.model.state_dict().values()]
     tensors += trainer.evaluated_model.state_dict().values()
     tensors += [resident(env.data.train).images, batches._split.images]
-    tensors.append(env._measurement._clean.images)
+    tensors.append(env.measurement._clean.images)
     return [tensor.data_ptr() for tensor in tensors]
 
 

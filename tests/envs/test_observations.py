@@ -197,7 +197,7 @@ def test_what_is_not_observed_is_not_measured(make_env: MakeEnv) -> None:
     env.step(ACTIONS[1])
     assert env._readings[-1].clean is None
     assert env._readings[-1].probe == ()
-    assert env._measurement._probe is None
+    assert env.measurement._probe is None
 
 
 @pytest.mark.parametrize(

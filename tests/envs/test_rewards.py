@@ -134,7 +134,7 @@ def test_similarity_counts_the_fraction_of_batches_that_are_mixed(make_env: Make
         env = make_env(potential="gradient_similarity", observation=["progress"], probe_images=500)
         env.reset(options={"training_seed": 1})
         before = {name: value.clone() for name, value in env.trainer.model.state_dict().items()}
-        probe = env._measurement._probe
+        probe = env.measurement._probe
         assert probe is not None
         decision = env._actions.decode(np.array([1, 1, probability]))
         function = env.config.segment_reward

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from automix.configuration.task import TaskConfig, TrainerConfig
 from automix.data.splits import SearchData
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
-from envs.vector import VecEnvKind, choose_kind, make_vec_env, stop_vec_env
+from envs.vector import PopulationVecEnv, VecEnvKind, choose_kind, make_vec_env, stop_vec_env
 
 ACTIONS = [np.array([[1, 1, 0], [2, 0, 1]]), np.array([[0, 0, 0], [1, 0, 1]])]
 
@@ -110,7 +110,7 @@ def test_stopping_in_this_process_closes() -> None:
         ("cpu", 2, 1, "in_process"),
         ("cpu", 1, 4, "in_process"),
         ("cpu", 2, 4, "subprocess"),
-        ("cuda", 8, 4, "lockstep"),
+        ("cuda", 8, 4, "population"),
         ("cuda", 8, 1, "in_process"),
     ],
 )
@@ -165,3 +165,47 @@ def test_compiled_steps_survive_resets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert after_first > 0
     assert graphs_after(6, 3) == after_first
     torch._dynamo.reset()
+
+
+def test_a_population_behaves_as_in_this_process() -> None:
+    logs = []
+    for kind in ("in_process", "population"):
+        env = make_vec_env(SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=2, kind=kind, seed=3)
+        assert isinstance(env, PopulationVecEnv) == (kind == "population")
+        log = [env.reset()]
+        for step in range(5):
+            observations, rewards, dones, infos = env.step(np.array([[step % 3, 1, 0], [2, 0, 1]]))
+            log += [observations, rewards, dones]
+            log += [
+                info["terminal_observation"] for info in infos if "terminal_observation" in info
+            ]
+            assert all("TimeLimit.truncated" in info for info in infos)
+        assert [info["training_seed"] for info in env.reset_infos] == [
+            e.trainer.seed
+            for e in env.envs  # type: ignore[attr-defined]
+        ]
+        logs.append(log)
+    assert len(logs[0]) == len(logs[1])
+    for one_by_one, at_once in zip(*logs, strict=True):
+        np.testing.assert_allclose(one_by_one, at_once, rtol=2e-3, atol=2e-3)
+
+
+def test_a_population_repeats_and_resumes_bit_for_bit() -> None:
+    action = np.array([[1, 1, 1], [2, 0, 1]])
+
+    def new(seed: int) -> PopulationVecEnv:
+        env = make_vec_env(SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=2, kind="population", seed=seed)
+        assert isinstance(env, PopulationVecEnv)
+        env.reset()
+        return env
+
+    env, other = new(1), new(2)
+    env.step(action)
+    states = env.env_method("get_state")
+    expected = [env.step(action)[:3] for _ in range(3)]
+    for index, state in enumerate(states):
+        other.env_method("set_state", state, indices=index)
+    results = [other.step(action)[:3] for _ in range(3)]
+    for result, reference in zip(results, expected, strict=True):
+        for first, second in zip(result, reference, strict=True):
+            np.testing.assert_array_equal(first, second)

@@ -61,8 +61,10 @@ def test_worker_processes_change_nothing(finished_search: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("searcher", ["ppo", "pbt"])
 @pytest.mark.slow
-def test_classifiers_may_be_trained_in_lockstep(tmp_path: Path, searcher: str) -> None:
-    config = changed(TINY, agent={"workers": "lockstep"}).model_copy(update={"searcher": searcher})
+def test_classifiers_may_be_a_population(tmp_path: Path, searcher: str) -> None:
+    config = changed(TINY, agent={"workers": "population"}).model_copy(
+        update={"searcher": searcher}
+    )
     for name in ("one", "two"):
         search(config, tmp_path / name)
     first, second = (json.loads((tmp_path / n / "result.json").read_text()) for n in ("one", "two"))

@@ -1,0 +1,368 @@
+"""Several training runs of one task at once, as one network with a group for each of them.
+
+Each run keeps its own seed, images, decisions and draws, and its `ClassifierTrainer`, whose tensors
+are views of the population's: between two calls it can be evaluated, saved, restored and reset as
+if it were alone. Sums run in another order than in a run of its own, so the last bits differ; with
+the same number of runs they repeat.
+
+Shape suffixes: N runs, B batch, C channels, H rows, W columns, K classes, M images of a split.
+"""
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from automix.data.splits import Split
+from automix.mixing import StepKey, is_mixed
+from automix.models.stacked import StackedNetwork, by_network
+from automix.operator_info import OPERATOR_FACTS
+from automix.saliency.gradient import evaluation_mode, layer_gradient
+from automix.saliency.sources import SaliencySource
+from automix.schedule import Decision
+from automix.training.distributed import current_world
+from automix.training.metrics import EvalMetrics, TrainMetrics, smooth_labels
+from automix.training.step import MicroBatch, make_optimizer
+from automix.training.trainer import (
+    EVALUATION_BATCH,
+    ClassifierTrainer,
+    eval_metrics,
+    evaluation_scores,
+)
+
+_LOG = logging.getLogger(__name__)
+
+Plan = tuple[Decision, int]
+"""How a classifier is trained next: a decision, and the number of optimizer steps."""
+
+_Fetched = tuple[Tensor, Tensor, StepKey]
+
+
+class Population:
+    """Trains and evaluates classifiers of one architecture and configuration together.
+
+    Networks that have no stacked form, and configurations that need a step of another kind, are
+    trained one after the other instead; one line in the log says why.
+
+    Attributes:
+        trainers: of the runs; their tensors are changed in place only.
+        obstacle: why they are trained one after the other; None if they are not.
+    """
+
+    def __init__(self, trainers: Sequence[ClassifierTrainer]) -> None:
+        """Join ``trainers``, which share a task and a device."""
+        self.trainers = list(trainers)
+        self._steps = [trainer.training_step for trainer in trainers]
+        self._config = trainers[0].config
+        self.obstacle = self._join()
+        if self.obstacle is not None:
+            _LOG.warning(
+                "population: expected classifiers that can be trained at once, got %s; they are "
+                "trained one after the other",
+                self.obstacle,
+            )
+
+    def _join(self) -> str | None:
+        if (obstacle := _obstacle(self.trainers[0])) is not None:
+            return obstacle
+        try:
+            self._network = StackedNetwork([trainer.model for trainer in self.trainers])
+        except ValueError as error:
+            return f"a network with {error}"
+        averages = [step.averaged for step in self._steps if step.averaged is not None]
+        self._averaged: StackedNetwork | None = None
+        if averages:
+            self._averaged = StackedNetwork([average.model for average in averages])
+            for average, trainer in zip(averages, self.trainers, strict=True):
+                average.track(trainer.model)
+            # Weights and batch-norm statistics; the counters of batches are not stacked.
+            self._pairs = (
+                list(self._averaged.state_dict().values()),
+                list(self._network.state_dict().values()),
+            )
+        self._counters = [
+            [value for value in trainer.model.buffers() if not value.is_floating_point()]
+            for trainer in self.trainers
+        ]
+        self._optimizer = make_optimizer(self._network, self._config)
+        members = [dict(trainer.model.named_parameters()) for trainer in self.trainers]
+        # Each stacked parameter, and those of the runs that are views of it.
+        self._parameters = [
+            (stacked, [member[name] for member in members])
+            for name, stacked in self._network.body.named_parameters()
+        ]
+        return None
+
+    def train(self, plans: Sequence[Plan]) -> list[TrainMetrics]:
+        """Train each classifier as its plan says; those with fewer steps stop earlier.
+
+        The time is divided among them by their steps.
+        """
+        if self.obstacle is not None:
+            pairs = zip(self.trainers, plans, strict=True)
+            return [
+                trainer.train(decision, num_steps=steps) for trainer, (decision, steps) in pairs
+            ]
+        started = time.perf_counter()
+        self._share_momentum()
+        self._network.train()
+        for trainer in self.trainers:
+            trainer.model.train()
+        sums = _PopulationSums(len(plans), self.trainers[0].device)
+        for step in range(max(steps for _, steps in plans)):
+            self._step([i for i, (_, steps) in enumerate(plans) if step < steps], plans, sums)
+        for counters, step_of, (_, steps) in zip(self._counters, self._steps, plans, strict=True):
+            for counter in counters:
+                counter.add_(steps)
+            if step_of.averaged is not None:
+                step_of.averaged.copy_counts_()
+        return sums.read([steps for _, steps in plans], started=started)
+
+    def _step(self, active: Sequence[int], plans: Sequence[Plan], sums: "_PopulationSums") -> None:
+        # 1. Fetch and mix: each run its own images, draws and decision. A run that is over passes
+        # zeros, whose gradients and statistics are dropped.
+        fetched = [
+            stages.fetch(seed=trainer.seed, step=trainer.step)
+            for stages, trainer in ((self._steps[i], self.trainers[i]) for i in active)
+        ]
+        batches = self._mix([plans[index][0] for index in active], active, fetched)
+        # 2. Forward, loss, backward: of the sum over runs, each of which depends on its own
+        # weights alone.
+        with self._others_untouched(active):
+            logits_NBK = self._logits(active, [batch.images for batch in batches])
+            losses_N = self._losses(logits_NBK, torch.stack([batch.targets for batch in batches]))
+            torch.autograd.backward(losses_N.sum())
+        # 3. Update, and average.
+        self._update(active)
+        labels_NB = torch.stack([batch.labels for batch in batches])
+        sums.add(active, losses_N, logits_NBK, labels_NB, [batch.is_mixed for batch in batches])
+        for index in active:
+            self.trainers[index].step += 1
+
+    def _logits(self, active: Sequence[int], images: Sequence[Tensor]) -> Tensor:
+        with self._steps[0].autocast():
+            logits = self._network(self._images(active, images))
+        logits_NBK = by_network(logits, len(self.trainers))
+        return logits_NBK if len(active) == len(self.trainers) else logits_NBK[list(active)]
+
+    def _losses(self, logits_NBK: Tensor, targets_NBK: Tensor) -> Tensor:
+        """Return the soft cross-entropy of each run, (N,)."""
+        smoothing = self._config.label_smoothing
+        targets_NBK = smooth_labels(targets_NBK.flatten(0, 1), smoothing).view_as(targets_NBK)
+        log_probabilities = logits_NBK.float().log_softmax(dim=2)
+        return -(targets_NBK * log_probabilities).sum(dim=2).mean(dim=1)
+
+    def _mix(
+        self, decisions: Sequence[Decision], active: Sequence[int], fetched: Sequence[_Fetched]
+    ) -> list[MicroBatch]:
+        maps = self._maps(decisions, active, fetched)
+        return [
+            self._steps[index].mix(decision, images, labels, key=key, maps_BHW=maps.get(index))
+            for index, decision, (images, labels, key) in zip(
+                active, decisions, fetched, strict=True
+            )
+        ]
+
+    def _maps(
+        self, decisions: Sequence[Decision], active: Sequence[int], fetched: Sequence[_Fetched]
+    ) -> dict[int, Tensor]:
+        """Return the maps of the runs that need them, from one pass for all runs.
+
+        A pass for all costs about a third of one for each, so with few runs each does its own; so
+        it does with sources that keep maps, or that name a layer of the network.
+        """
+        source = self._steps[0].saliency
+        needing = [
+            index
+            for index, decision, (_, _, key) in zip(active, decisions, fetched, strict=True)
+            if OPERATOR_FACTS[decision.operator].needs_saliency and is_mixed(decision, key)
+        ]
+        if (
+            _names_a_layer(source)
+            or self._steps[0].refresh_every > 1
+            or 3 * len(needing) < len(self.trainers)
+        ):
+            return {}
+        images = self._images(active, [images for images, _, _ in fetched])
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        labels = by_network(labels, len(self.trainers))
+        for index, (_, labels_B, _) in zip(active, fetched, strict=True):
+            labels[index] = labels_B
+        maps = source(self._network, images, labels.flatten())
+        maps_NBHW = by_network(maps, len(self.trainers))
+        return {index: maps_NBHW[index] for index in needing}
+
+    def _images(self, active: Sequence[int], images: Sequence[Tensor]) -> Tensor:
+        """Return (N * B, C, H, W), zeros for runs that are not active."""
+        if len(active) == len(self.trainers):
+            return torch.cat(list(images))
+        everybody = [torch.zeros_like(images[0])] * len(self.trainers)
+        for index, images_BCHW in zip(active, images, strict=True):
+            everybody[index] = images_BCHW
+        return torch.cat(everybody)
+
+    @contextlib.contextmanager
+    def _others_untouched(self, active: Sequence[int]) -> Iterator[None]:
+        """Put the batch-norm statistics of the runs that are over back after a forward pass."""
+        over = [trainer for i, trainer in enumerate(self.trainers) if i not in active]
+        buffers = [b for trainer in over for b in trainer.model.buffers() if b.is_floating_point()]
+        kept = [buffer.clone() for buffer in buffers]
+        yield
+        for buffer, value in zip(buffers, kept, strict=True):
+            buffer.copy_(value)
+
+    def _update(self, active: Sequence[int]) -> None:
+        first = self.trainers[active[0]]
+        if self._is_in_step(active):
+            rate = self._config.learning_rate_at(first.progress)
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            self._optimizer.step()
+            if self._averaged is not None:
+                assert self._steps[0].averaged is not None
+                decay = self._steps[0].averaged.decay_at(first.step)
+                torch._foreach_lerp_(*self._pairs, 1 - decay)
+        else:
+            for stacked, members in self._parameters:
+                assert stacked.grad is not None
+                for member, gradient in zip(members, stacked.grad.chunk(len(members)), strict=True):
+                    member.grad = gradient
+            for index in active:
+                self._steps[index].update(self.trainers[index].step)
+                self._steps[index].average(self.trainers[index].step)
+        self._optimizer.zero_grad()
+
+    def _is_in_step(self, active: Sequence[int]) -> bool:
+        """Whether one update of the stacked tensors is that of every run."""
+        steps = {self.trainers[index].step for index in active}
+        # AdamW counts its steps, and a norm to clip is that of one run.
+        return (
+            len(active) == len(self.trainers)
+            and len(steps) == 1
+            and self._config.optimizer == "sgd"
+            and self._config.max_grad_norm is None
+        )
+
+    def _share_momentum(self) -> None:
+        """Make the momentum of each run a view of the stacked one, also after a restored state."""
+        if self._config.optimizer != "sgd" or self._config.momentum == 0:
+            return
+        for stacked, members in self._parameters:
+            state = self._optimizer.state[stacked]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(stacked)
+            parts = state["momentum_buffer"].chunk(len(members))
+            for step, member, part in zip(self._steps, members, parts, strict=True):
+                own = step.optimizer.state[member].get("momentum_buffer")
+                if own is None or own.data_ptr() != part.data_ptr():
+                    # The first step of zero momentum is that of none.
+                    part.zero_() if own is None else part.copy_(own)
+                    step.optimizer.state[member]["momentum_buffer"] = part
+
+    def evaluate(self, split: Split) -> list[EvalMetrics]:
+        """Evaluate every classifier on ``split``; the host waits for the device once."""
+        if self.obstacle is not None:
+            return [trainer.evaluate(split) for trainer in self.trainers]
+        labels = split.labels.to(self.trainers[0].device)
+        scores_N4 = torch.vmap(evaluation_scores, (0, None))(self.logits(split), labels)
+        return [eval_metrics(scores, num_images=len(split)) for scores in scores_N4.tolist()]
+
+    @torch.no_grad()
+    def logits(self, split: Split) -> Tensor:
+        """Return (N, M, K) float32 logits of the evaluated weights on ``split``, in order."""
+        count, parts = len(self.trainers), []
+        with self.evaluated() as network:
+            # As many images at once as one network gets: what is computed fits the same caches.
+            size = max(EVALUATION_BATCH // count, 1)
+            for start in range(0, len(split), size):
+                images = self.trainers[0].prepared(split.read(start, min(start + size, len(split))))
+                logits = network(torch.cat([images] * count)).float()
+                parts.append(by_network(logits, count))
+        return torch.cat(parts, dim=1)
+
+    def saliency(
+        self, network: StackedNetwork, images_BCHW: Tensor, labels_B: Tensor, source: SaliencySource
+    ) -> Tensor | list[Tensor]:
+        """Return (N, B, H, W) maps of the same images under the evaluated weights of every run."""
+        count = len(self.trainers)
+        if _names_a_layer(source):
+            models = [trainer.evaluated_model for trainer in self.trainers]
+            return [source(model, images_BCHW, labels_B) for model in models]
+        maps = source(network, torch.cat([images_BCHW] * count), labels_B.repeat(count))
+        return by_network(maps, count)
+
+    @contextlib.contextmanager
+    def evaluated(self) -> Iterator[StackedNetwork]:
+        """Yield the stacked network of the weights that are evaluated, in evaluation mode."""
+        network = self._averaged or self._network
+        with evaluation_mode(network):
+            yield network
+
+
+class _PopulationSums:
+    """`RunningSums` of every run, taken in at once."""
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        # Per run: loss times images, correct predictions on clean and on mixed images.
+        self._sums_N3 = torch.zeros(count, 3, dtype=torch.float64, device=device)
+        self._num_images = [[0, 0] for _ in range(count)]
+
+    @torch.no_grad()
+    def add(
+        self,
+        active: Sequence[int],
+        losses_N: Tensor,
+        logits_NBK: Tensor,
+        labels_NB: Tensor,
+        mixed: Sequence[bool],
+    ) -> None:
+        batch = labels_NB.shape[1]
+        correct_N = (logits_NBK.argmax(dim=2) == labels_NB).sum(dim=1).double()
+        is_mixed_N = torch.tensor(mixed, dtype=torch.float64, device=losses_N.device)
+        rows = (losses_N.double() * batch, correct_N * (1 - is_mixed_N), correct_N * is_mixed_N)
+        if len(active) == len(self._sums_N3):
+            self._sums_N3 += torch.stack(rows, dim=1)
+        else:
+            self._sums_N3[list(active)] += torch.stack(rows, dim=1)
+        for index, is_mixed_batch in zip(active, mixed, strict=True):
+            self._num_images[index][is_mixed_batch] += batch
+
+    def read(self, steps: Sequence[int], *, started: float) -> list[TrainMetrics]:
+        """Return the means of each run; the segment's one host synchronization."""
+        rows = self._sums_N3.tolist()
+        per_step = (time.perf_counter() - started) / sum(steps)
+        metrics = []
+        for (loss, clean_correct, mixed_correct), (num_clean, num_mixed), count in zip(
+            rows, self._num_images, steps, strict=True
+        ):
+            metrics.append(
+                TrainMetrics(
+                    loss=loss / max(num_clean + num_mixed, 1),
+                    clean_accuracy=clean_correct / num_clean if num_clean else None,
+                    mixed_accuracy=mixed_correct / num_mixed if num_mixed else None,
+                    mixed_fraction=num_mixed / max(num_clean + num_mixed, 1),
+                    num_images=num_clean + num_mixed,
+                    seconds=per_step * count,
+                )
+            )
+        return metrics
+
+
+def _names_a_layer(source: SaliencySource) -> bool:
+    # The output of a layer of the stacked network has the channels of all networks.
+    return isinstance(source, functools.partial) and source.func is layer_gradient
+
+
+def _obstacle(trainer: ClassifierTrainer) -> str | None:
+    config = trainer.config
+    refused = {
+        "several processes": current_world().size > 1,
+        f"accumulation {config.accumulation}": config.accumulation > 1,
+        "precision fp16": config.precision == "fp16",
+        "compile": config.compile,
+    }
+    return next((name for name, is_set in refused.items() if is_set), None)
