@@ -4,7 +4,7 @@
 
 A segment of the digits search is timed part by part: the training, the evaluation passes (reward
 split, clean training images, probe), and everything else that the environment does. Then the same
-number of training runs is run by one environment and by two: in a process each, and in lock-step.
+number of training runs is run by one environment and by two: in a process each, and as a population.
 """
 
 import json
@@ -112,7 +112,7 @@ def speed_of_two(config: SearchConfig, options: Options) -> dict[str, float]:
     kinds: Mapping[str, tuple[ChosenKind, int]] = {
         "one": ("subprocess", 1),
         "two processes": ("subprocess", 2),
-        "two in lock-step": ("lockstep", 2),
+        "two as a population": ("population", 2),
     }
     environments = {
         name: make_vec_env(config.task, config.environment, num_envs=count, kind=kind, seed=0)

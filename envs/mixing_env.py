@@ -261,7 +261,7 @@ class MixingEnv(gym.Env[Observation, Action]):
         decision = self._actions.decode(action)
         # Segments of one run may differ by a step: the boundaries are rounded as in a replay.
         segment, num_segments = len(self._decisions), self.config.num_segments
-        start, stop = segment_steps(self._total_steps, num_segments, segment)
+        start, stop = segment_steps(self.trainer.total_steps, num_segments, segment)
         return decision, stop - start
 
     def get_state(self) -> EnvState:

@@ -108,7 +108,7 @@ class Population:
                 trainer.train(decision, num_steps=steps) for trainer, (decision, steps) in pairs
             ]
         started = time.perf_counter()
-        self._share_momentum()
+        self._join_momentum()
         self._network.train()
         for trainer in self.trainers:
             trainer.model.train()
@@ -247,7 +247,7 @@ class Population:
             and self._config.max_grad_norm is None
         )
 
-    def _share_momentum(self) -> None:
+    def _join_momentum(self) -> None:
         """Make the momentum of each run a view of the stacked one, also after a restored state."""
         if self._config.optimizer != "sgd" or self._config.momentum == 0:
             return
@@ -257,10 +257,10 @@ class Population:
                 state["momentum_buffer"] = torch.zeros_like(stacked)
             parts = state["momentum_buffer"].chunk(len(members))
             for step, member, part in zip(self._steps, members, parts, strict=True):
-                own = step.optimizer.state[member].get("momentum_buffer")
-                if own is None or own.data_ptr() != part.data_ptr():
+                current = step.optimizer.state[member].get("momentum_buffer")
+                if current is None or current.data_ptr() != part.data_ptr():
                     # The first step of zero momentum is that of none.
-                    part.zero_() if own is None else part.copy_(own)
+                    part.zero_() if current is None else part.copy_(current)
                     step.optimizer.state[member]["momentum_buffer"] = part
 
     def evaluate(self, split: Split) -> list[EvalMetrics]:

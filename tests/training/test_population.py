@@ -13,7 +13,7 @@ from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.population import Population
 from automix.training.trainer import ClassifierTrainer, build_trainer
-from envs.smoke import SMOKE_TASK
+from tests.training.conftest import TASK
 
 PLANS = (
     (Decision(operator=Operator.NONE), 4),
@@ -22,9 +22,7 @@ PLANS = (
 )
 
 
-def make(
-    data: SearchData, task: TaskConfig = SMOKE_TASK, *, count: int = 3
-) -> list[ClassifierTrainer]:
+def make(data: SearchData, task: TaskConfig = TASK, *, count: int = 3) -> list[ClassifierTrainer]:
     return [build_trainer(task, data, seed=10 + number) for number in range(count)]
 
 
@@ -35,8 +33,8 @@ def weights(trainer: ClassifierTrainer) -> dict[str, torch.Tensor]:
     }
 
 
-def test_each_learns_what_it_would_have_learned_alone(smoke_data: SearchData) -> None:
-    alone, joined = make(smoke_data), make(smoke_data)
+def test_each_learns_what_it_would_have_learned_alone(search_data: SearchData) -> None:
+    alone, joined = make(search_data), make(search_data)
     population = Population(joined)
     assert population.obstacle is None
     for _ in range(2):
@@ -56,10 +54,10 @@ def test_each_learns_what_it_would_have_learned_alone(smoke_data: SearchData) ->
             torch.testing.assert_close(weights(one)[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_a_change_to_one_leaves_the_others_alone(smoke_data: SearchData) -> None:
+def test_a_change_to_one_leaves_the_others_alone(search_data: SearchData) -> None:
     outcomes = []
     for operator in (Operator.NONE, Operator.MIXUP):
-        trainers = make(smoke_data)
+        trainers = make(search_data)
         Population(trainers).train([(Decision(operator=operator), 4), *PLANS[1:]])
         outcomes.append([weights(trainer) for trainer in trainers])
     for first, second in zip(outcomes[0][1:], outcomes[1][1:], strict=True):
@@ -69,8 +67,8 @@ def test_a_change_to_one_leaves_the_others_alone(smoke_data: SearchData) -> None
     assert (outcomes[0][0][name] != outcomes[1][0][name]).any()
 
 
-def test_a_saved_state_resumes_alone(smoke_data: SearchData) -> None:
-    joined, other = make(smoke_data), make(smoke_data, count=1)[0]
+def test_a_saved_state_resumes_alone(search_data: SearchData) -> None:
+    joined, other = make(search_data), make(search_data, count=1)[0]
     Population(joined).train(PLANS)
     other.load_state_dict(joined[1].state_dict())
     first = other.train(PLANS[0][0], num_steps=2)
@@ -91,14 +89,14 @@ class Noisy(nn.Module):
 
 
 def test_networks_without_a_stacked_form_are_trained_one_after_the_other(
-    smoke_data: SearchData, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    search_data: SearchData, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "automix.training.trainer.build_model",
         lambda *args, **options: Noisy(build_model(*args, **options)),
     )
     monkeypatch.setattr("automix.training.trainer.reinitialize_", lambda *_, **__: None)
-    alone, joined = make(smoke_data), make(smoke_data)
+    alone, joined = make(search_data), make(search_data)
     with caplog.at_level(logging.WARNING):
         population = Population(joined)
     assert population.obstacle == "a network with a Noisy, which has no stacked form"
@@ -111,19 +109,19 @@ def test_networks_without_a_stacked_form_are_trained_one_after_the_other(
 
 @pytest.mark.parametrize("fields", [{"accumulation": 2}, {"compile": True}, {"precision": "fp16"}])
 def test_what_a_population_does_not_do_is_said(
-    smoke_data: SearchData, fields: dict[str, object]
+    search_data: SearchData, fields: dict[str, object]
 ) -> None:
-    trainer = TrainerConfig.model_validate(SMOKE_TASK.trainer.model_dump() | fields)
-    task = SMOKE_TASK.model_copy(update={"trainer": trainer})
-    population = Population(make(smoke_data, task, count=2))
+    trainer = TrainerConfig.model_validate(TASK.trainer.model_dump() | fields)
+    task = TASK.model_copy(update={"trainer": trainer})
+    population = Population(make(search_data, task, count=2))
     assert population.obstacle is not None
     assert next(iter(fields)) in population.obstacle
 
 
-def test_half_precision_trains_at_once(smoke_data: SearchData) -> None:
-    trainer = SMOKE_TASK.trainer.model_copy(update={"precision": "bf16"})
-    task = SMOKE_TASK.model_copy(update={"trainer": trainer})
-    alone, joined = make(smoke_data, task), make(smoke_data, task)
+def test_half_precision_trains_at_once(search_data: SearchData) -> None:
+    trainer = TASK.trainer.model_copy(update={"precision": "bf16"})
+    task = TASK.model_copy(update={"trainer": trainer})
+    alone, joined = make(search_data, task), make(search_data, task)
     population = Population(joined)
     assert population.obstacle is None
     for trainer_alone, metrics, (decision, steps) in zip(
@@ -133,9 +131,9 @@ def test_half_precision_trains_at_once(smoke_data: SearchData) -> None:
         assert metrics.loss == pytest.approx(expected.loss, rel=0.02)
 
 
-def test_a_residual_network_trains_at_once(smoke_data: SearchData) -> None:
-    task = SMOKE_TASK.model_copy(update={"model": ModelConfig(name="preact_resnet18", width=2)})
-    alone, joined = make(smoke_data, task, count=2), make(smoke_data, task, count=2)
+def test_a_residual_network_trains_at_once(search_data: SearchData) -> None:
+    task = TASK.model_copy(update={"model": ModelConfig(name="preact_resnet18", width=2)})
+    alone, joined = make(search_data, task, count=2), make(search_data, task, count=2)
     population = Population(joined)
     assert population.obstacle is None
     results = population.train(PLANS[:2])
