@@ -25,8 +25,8 @@ class AgentConfig(Config):
 
     workers: Literal["auto", "subprocess", "in_process", "population"] = "auto"
     """Execution of the environments. subprocess: one process each; in_process: one after the other
-    in this process; population: all classifiers trained at once on one device, with other last bits;
-    auto: population on an accelerator with several environments, subprocess on several cores, else
+    in this process; population: all classifiers trained at once, with other last bits; auto:
+    population on an accelerator with several environments, subprocess on several cores, else
     in_process."""
 
     # It falls, because near the end all returns are alike: advantages are then scaled-up noise, and

@@ -4,7 +4,8 @@
 
 A segment of the digits search is timed part by part: the training, the evaluation passes (reward
 split, clean training images, probe), and everything else that the environment does. Then the same
-number of training runs is run by one environment and by two: in a process each, and as a population.
+number of training runs is run by one environment and by two: in a process each, and as one
+population.
 """
 
 import json

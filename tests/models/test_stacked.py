@@ -21,7 +21,7 @@ def networks(name: str, count: int = 3, *, is_last: bool = False) -> list[nn.Mod
         for number in range(count)
     ]
     memory_format = torch.channels_last if is_last else torch.contiguous_format
-    return [network.to(memory_format=memory_format) for network in built]  # type: ignore[call-overload]
+    return [network.to(memory_format=memory_format) for network in built]
 
 
 @pytest.mark.parametrize("is_last", [False, True], ids=["contiguous", "channels-last"])
