@@ -20,14 +20,15 @@ class AgentConfig(Config):
     episodes_per_rollout: Annotated[int, Field(ge=2)] = 16
     """Training runs per policy update, over all environments; a multiple of num_environments."""
 
-    num_environments: Annotated[int, Field(ge=1)] = 2
-    """Training runs in parallel. The result depends on it: another number means other episodes."""
+    num_environments: Annotated[int, Field(ge=1)] = 16
+    """Training runs side by side, in as many processes as there are cores; those of one process are
+    trained at once, see compute.population. The result depends on it: another number means other
+    episodes."""
 
-    workers: Literal["auto", "subprocess", "in_process", "population"] = "auto"
-    """Execution of the environments. subprocess: one process each; in_process: one after the other
-    in this process; population: all classifiers trained at once, with other last bits; auto:
-    population on an accelerator with several environments, subprocess on several cores, else
-    in_process."""
+    workers: Literal["auto", "subprocess", "in_process"] = "auto"
+    """Execution of the environments, with the same results. subprocess: in processes of their own;
+    in_process: in this process; auto: subprocess on several cores, in_process on an accelerator or
+    one core."""
 
     # It falls, because near the end all returns are alike: advantages are then scaled-up noise, and
     # the policy walks away from what it found. Of 12 searches of the toy whose best operator

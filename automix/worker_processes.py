@@ -1,9 +1,16 @@
-"""Worker processes, which end with their parent."""
+"""Worker processes, which end with their parent, and cores for them."""
 
 import multiprocessing
 import os
 import threading
 from multiprocessing.process import BaseProcess
+
+
+def num_cores() -> int:
+    """Return the number of cores of this process; a container may hold fewer than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def end_with_parent() -> None:

@@ -1,28 +1,31 @@
-"""Vectorized environments: in this process, one process each, or trained as a population."""
+"""Vectorized environments: groups of them trained at once, in this process or in several."""
 
 import copy
 import functools
+import itertools
 import logging
-import os
+import multiprocessing
 from collections.abc import Callable, Sequence
-from typing import Literal
+from multiprocessing.connection import Connection
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from automix.configuration.task import TaskConfig
 from automix.data.load import holding_device
 from automix.data.splits import SearchData
 from automix.random_streams import Stream, derived_seed
 from automix.training.distributed import prepare_worker, start_method
-from automix.training.population import Population
+from automix.training.population import Population, group_sizes
 from automix.training.trainer import load_search_data, training_device
+from automix.worker_processes import num_cores
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
 
-ChosenKind = Literal["in_process", "subprocess", "population"]
+ChosenKind = Literal["in_process", "subprocess"]
 VecEnvKind = Literal["auto"] | ChosenKind
 _LOG = logging.getLogger(__name__)
 
@@ -34,81 +37,88 @@ def make_vec_env(
     num_envs: int,
     kind: VecEnvKind,
     seed: int,
+    population: int = 1,
     data: SearchData | None = None,
 ) -> VecEnv:
     """Return ``num_envs`` environments for Stable-Baselines3; number i is seeded by (seed, i).
 
-    They use ``data``, or load the splits of ``task``. "auto" is what `choose_kind` says, and never
-    "subprocess" where there are ``data``: those processes load theirs.
+    Up to ``population`` of them are trained at once as one network, see `Population`. The last bits
+    depend on that number, but not on ``kind``, nor on the number of processes, which is at most
+    that of the cores. They use ``data``, or load the splits of ``task``. "auto" is what
+    `choose_kind` says, and never "subprocess" where there are ``data``: processes load their own.
+
+    Raises:
+        ValueError: there are ``data`` for environments in other processes.
     """
+    sizes = group_sizes(num_envs, population)
     if kind == "auto":
-        kind, reason = choose_kind(num_envs)
+        kind, reason = choose_kind(len(sizes))
         if kind == "subprocess" and data is not None:
             kind, reason = "in_process", "splits are given"
-        _LOG.info("environments: %s (%s)", kind, reason)
+        _LOG.info("environments: %d, %s (%s)", num_envs, kind, reason)
     seeds = [derived_seed(seed, Stream.EPISODE, rank=index) for index in range(num_envs)]
+    groups = _cut(seeds, sizes)
     if kind == "subprocess":
         if data is not None:
             raise ValueError("expected data=None with subprocess environments, got splits")
         # Each process maps the data into memory by itself, and computes with as many threads as
         # this one: sums that are split among another number have other bits.
-        make = functools.partial(_make_env_in_worker, task, config, torch.get_num_threads())
-        return SubprocVecEnv(
-            [functools.partial(make, env_seed) for env_seed in seeds],
-            start_method=start_method(__name__),
-        )
+        make = functools.partial(_make_in_worker, task, config, torch.get_num_threads())
+        parts = _cut(groups, group_sizes(len(groups), -(-len(groups) // num_cores())))
+        return JoinedVecEnv([_Process(functools.partial(make, part)) for part in parts])
     # One copy of the images, where the training runs want them.
     data = data or load_search_data(task.data)
     device = holding_device(data.num_bytes, device=training_device(), placement=task.data.placement)
     shared = data if data.train.device == device else data.to(device)
-    makers = [
-        functools.partial(MixingEnv, task, config, data=shared, seed=env_seed) for env_seed in seeds
-    ]
-    return PopulationVecEnv(makers) if kind == "population" else DummyVecEnv(makers)  # type: ignore[arg-type]
+    return _joined_groups(task, config, shared, groups)
 
 
-def choose_kind(num_envs: int) -> tuple[ChosenKind, str]:
+def choose_kind(num_groups: int) -> tuple[ChosenKind, str]:
     """Return the fastest kind of environments here, and why in a few words."""
-    # Small networks trained at once fill an accelerator; on a CPU each core trains one. The kind is
-    # part of the result where it is "population": its sums run in another order.
-    device, cores = training_device(), _num_cores()
-    if num_envs == 1:
-        return "in_process", "one environment"
+    device, cores = training_device(), num_cores()
+    groups = f"{num_groups} group{'s' if num_groups > 1 else ''}"
+    if num_groups == 1:
+        return "in_process", "one group"
     if device.type != "cpu":
-        return "population", f"{num_envs} environments share one {device.type} device"
+        return "in_process", f"{groups} share one {device.type} device"
     if cores > 1:
-        return "subprocess", f"{num_envs} environments, {cores} cores, no accelerator"
-    return "in_process", f"{num_envs} environments, one core, no accelerator"
-
-
-def _num_cores() -> int:
-    # Of this process, where the system says so: a container may hold fewer than the machine.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return "subprocess", f"{groups}, {cores} cores, no accelerator"
+    return "in_process", f"{groups}, one core, no accelerator"
 
 
 def stop_vec_env(env: VecEnv) -> None:
     """Close environments at once: worker processes in the middle of a training run are ended."""
     base = env.unwrapped
-    if not isinstance(base, SubprocVecEnv):
+    if isinstance(base, JoinedVecEnv):
+        base.stop()
+    else:
         env.close()
-        return
-    # `close` would wait for the segment that each worker trains.
-    for process in base.processes:
-        process.kill()
-    for process in base.processes:
-        process.join()
-    for remote in base.remotes:
-        remote.close()
-    base.closed = True
 
 
-def _make_env_in_worker(
-    task: TaskConfig, config: EnvironmentConfig, num_threads: int, seed: int
-) -> MixingEnv:
+def _joined_groups(
+    task: TaskConfig, config: EnvironmentConfig, data: SearchData, groups: Sequence[Sequence[int]]
+) -> VecEnv:
+    """Return the environments of groups of seeds, one group after the other in this process."""
+    joined = []
+    for seeds in groups:
+        makers = [
+            functools.partial(MixingEnv, task, config, data=data, seed=seed) for seed in seeds
+        ]
+        joined.append(PopulationVecEnv(makers) if len(seeds) > 1 else DummyVecEnv(makers))  # type: ignore[arg-type]
+    return joined[0] if len(joined) == 1 else JoinedVecEnv([_Here(env) for env in joined])
+
+
+def _make_in_worker(
+    task: TaskConfig, config: EnvironmentConfig, num_threads: int, groups: Sequence[Sequence[int]]
+) -> VecEnv:
     prepare_worker(num_threads)
-    return MixingEnv(task, config, seed=seed)
+    return _joined_groups(task, config, load_search_data(task.data), groups)
+
+
+def _cut(values: Any, sizes: Sequence[int]) -> list[Any]:
+    """Return consecutive parts of ``values`` of these sizes."""
+    ends = itertools.accumulate(sizes)
+    return [values[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 class PopulationVecEnv(DummyVecEnv):
@@ -151,3 +161,213 @@ class PopulationVecEnv(DummyVecEnv):
             np.copy(self.buf_dones),
             copy.deepcopy(self.buf_infos),
         )
+
+
+class JoinedVecEnv(VecEnv):
+    """Several vectorized environments as one; those in other processes work side by side."""
+
+    def __init__(self, parts: Sequence["_Here | _Process"]) -> None:
+        """Number the environments of the parts one after the other."""
+        self._parts = list(parts)
+        spaces = self._call(_describe)
+        self._sizes = [size for size, _, _ in spaces]
+        self._actions: list[np.ndarray[Any, Any]] = []
+        _, observation_space, action_space = spaces[0]
+        super().__init__(sum(self._sizes), observation_space, action_space)
+
+    def reset(self) -> Any:
+        """Reset every environment, with the seeds and options that were set for the next reset."""
+        arguments = zip(self._split(self._seeds), self._split(self._options), strict=True)
+        results = self._call(_reset, list(arguments))
+        self._reset_seeds()
+        self._reset_options()
+        self.reset_infos = [info for _, infos in results for info in infos]
+        return np.concatenate([observations for observations, _ in results])
+
+    def step_async(self, actions: Any) -> None:
+        """Start a step of every environment."""
+        for part, part_actions in zip(self._parts, self._split(actions), strict=True):
+            part.start(_step, part_actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Return what `step_async` started, once all parts are done."""
+        observations, rewards, dones, infos, reset_infos = zip(
+            *[part.finish() for part in self._parts], strict=True
+        )
+        self.reset_infos = [info for part in reset_infos for info in part]
+        return (
+            np.concatenate(observations),
+            np.concatenate(rewards),
+            np.concatenate(dones),
+            [info for part in infos for info in part],
+        )
+
+    def close(self) -> None:
+        """Close every part; a step in progress is awaited."""
+        for part in self._parts:
+            part.close()
+
+    def stop(self) -> None:
+        """Close every part without waiting for a step in progress."""
+        for part in self._parts:
+            part.stop()
+
+    def get_images(self) -> Sequence[Any]:
+        """Return the rendered pictures."""
+        return [image for images in self._call(_images) for image in images]
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return an attribute of the environments."""
+        return self._of_each("get_attr", attr_name, indices=indices)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the environments."""
+        self._of_each("set_attr", attr_name, value, indices=indices)
+
+    def env_method(
+        self,
+        method_name: str,
+        *method_args: Any,
+        indices: VecEnvIndices = None,
+        **method_kwargs: Any,
+    ) -> list[Any]:
+        """Call a method of the environments."""
+        return self._of_each(
+            "env_method", method_name, *method_args, indices=indices, **method_kwargs
+        )
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: VecEnvIndices = None) -> list[bool]:
+        """Return whether each environment is wrapped in ``wrapper_class``."""
+        return self._of_each("env_is_wrapped", wrapper_class, indices=indices)
+
+    def _of_each(
+        self, name: str, *arguments: Any, indices: VecEnvIndices, **named: Any
+    ) -> list[Any]:
+        """Call a method of the parts with those of ``indices`` that are theirs, in their order."""
+        chosen = list(self._get_indices(indices))
+        first, started = 0, []
+        for part, size in zip(self._parts, self._sizes, strict=True):
+            there = [index for index in chosen if first <= index < first + size]
+            if there:
+                part.start(_method, name, [index - first for index in there], arguments, named)
+                started.append((part, there))
+            first += size
+        values: dict[int, Any] = {}
+        for part, there in started:
+            values.update(zip(there, part.finish() or [None] * len(there), strict=True))
+        return [values[index] for index in chosen]
+
+    def _call(
+        self, function: Callable[..., Any], arguments: Sequence[Sequence[Any]] | None = None
+    ) -> list[Any]:
+        """Return what ``function(environments, *arguments)`` returns of each part."""
+        for part, of_part in zip(self._parts, arguments or [()] * len(self._parts), strict=True):
+            part.start(function, *of_part)
+        return [part.finish() for part in self._parts]
+
+    def _split(self, values: Any) -> list[Any]:
+        return _cut(values, self._sizes)
+
+
+class _Here:
+    """A part in this process: what is started runs when it is asked for."""
+
+    def __init__(self, env: VecEnv) -> None:
+        self._env = env
+        self._started: Callable[[], Any] = lambda: None
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._started = functools.partial(function, self._env, *arguments)
+
+    def finish(self) -> Any:
+        return self._started()
+
+    def close(self) -> None:
+        self._env.close()
+
+    stop = close
+
+
+class _Process:
+    """A part in a process of its own."""
+
+    def __init__(self, make: Callable[[], VecEnv]) -> None:
+        context = multiprocessing.get_context(start_method(__name__))
+        self._pipe, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(make, other), daemon=True)  # type: ignore[attr-defined]
+        self.process.start()
+        other.close()
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._pipe.send((function, arguments))
+
+    def finish(self) -> Any:
+        try:
+            is_error, value = self._pipe.recv()
+        except EOFError:
+            self.process.join()
+            code = self.process.exitcode
+            raise RuntimeError(
+                f"environments: expected an answer of a worker process, got exit code {code}"
+            ) from None
+        if is_error:
+            raise value
+        return value
+
+    def close(self) -> None:
+        if self._pipe.closed:
+            return
+        # The worker ends when there is nobody left to talk to.
+        self._pipe.close()
+        self.process.join()
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self._pipe.close()
+
+
+def _serve(make: Callable[[], VecEnv], pipe: Connection) -> None:
+    """Do what is asked for, in a worker process, until the other end is closed."""
+    env: VecEnv | None = None
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            env = env or make()
+            answer = (False, function(env, *arguments))
+        except Exception as error:
+            answer = (True, error)
+        try:
+            pipe.send(answer)
+        except OSError:
+            # Closed in the middle of a step: nobody waits for it.
+            return
+
+
+def _describe(env: VecEnv) -> tuple[int, Any, Any]:
+    return env.num_envs, env.observation_space, env.action_space
+
+
+def _reset(env: VecEnv, seeds: list[int | None], options: list[dict[str, Any]]) -> tuple[Any, Any]:
+    # Consecutive ones, of which each environment gets its own; none: where its sequence is.
+    if seeds[0] is not None:
+        env.seed(seeds[0])
+    env.set_options(options)
+    return env.reset(), env.reset_infos
+
+
+def _step(env: VecEnv, actions: Any) -> tuple[Any, ...]:
+    return *env.step(actions), env.reset_infos
+
+
+def _images(env: VecEnv) -> Sequence[Any]:
+    return env.get_images()
+
+
+def _method(
+    env: VecEnv, name: str, indices: list[int], arguments: Sequence[Any], named: dict[str, Any]
+) -> Any:
+    return getattr(env, name)(*arguments, indices=indices, **named)

@@ -335,8 +335,12 @@ class ComputeConfig(Config):
     """Processes and threads of training runs. On a CPU, sums are split among the threads."""
 
     workers: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Training runs in parallel, one process each, outside the search. The results do not depend on
-    it."""
+    """Processes that train, outside the search. The results do not depend on it."""
+
+    population: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Training runs of one process that are trained at once, as one network. Null: chosen from
+    cores and a short timing when the command begins, and said. The last bits of the results depend
+    on it. 1: one after the other."""
 
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads per training run. The last bits of the results depend on it."""

@@ -23,7 +23,7 @@ from automix.models.stacked import StackedNetwork, by_network
 from automix.operator_info import OPERATOR_FACTS
 from automix.saliency.gradient import evaluation_mode, layer_gradient
 from automix.saliency.sources import SaliencySource
-from automix.schedule import Decision
+from automix.schedule import Decision, Schedule
 from automix.training.distributed import current_world
 from automix.training.metrics import EvalMetrics, TrainMetrics, smooth_labels
 from automix.training.step import MicroBatch, make_optimizer
@@ -40,6 +40,21 @@ Plan = tuple[Decision, int]
 """How a classifier is trained next: a decision, and the number of optimizer steps."""
 
 _Fetched = tuple[Tensor, Tensor, StepKey]
+
+
+def group_sizes(count: int, largest: int, *, fewest: int = 1) -> list[int]:
+    """Return the sizes of the populations in which ``count`` runs are trained.
+
+    They are as even as they can be, none above ``largest``, and at least ``fewest`` if there are as
+    many runs. Nothing else decides them, because the last bits of a run depend on the number of
+    runs beside it.
+
+    Example:
+        >>> group_sizes(20, 8), group_sizes(6, 8, fewest=2), group_sizes(1, 8, fewest=2)
+        ([7, 7, 6], [3, 3], [1])
+    """
+    number = max(-(-count // largest), min(fewest, count))
+    return [count // number + (index < count % number) for index in range(number)] if count else []
 
 
 class Population:
@@ -172,8 +187,7 @@ class Population:
     ) -> dict[int, Tensor]:
         """Return the maps of the runs that need them, from one pass for all runs.
 
-        A pass for all costs about a third of one for each, so with few runs each does its own; so
-        it does with sources that keep maps, or that name a layer of the network.
+        Sources that keep maps, or that name a layer of the network, are asked run by run instead.
         """
         source = self._steps[0].saliency
         needing = [
@@ -181,20 +195,17 @@ class Population:
             for index, decision, (_, _, key) in zip(active, decisions, fetched, strict=True)
             if OPERATOR_FACTS[decision.operator].needs_saliency and is_mixed(decision, key)
         ]
-        if (
-            _names_a_layer(source)
-            or self._steps[0].refresh_every > 1
-            or 3 * len(needing) < len(self.trainers)
-        ):
+        # The pass of one run is cheaper without the others.
+        if _names_a_layer(source) or self._steps[0].refresh_every > 1 or len(needing) < 2:
             return {}
-        images = self._images(active, [images for images, _, _ in fetched])
-        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        labels = by_network(labels, len(self.trainers))
-        for index, (_, labels_B, _) in zip(active, fetched, strict=True):
-            labels[index] = labels_B
-        maps = source(self._network, images, labels.flatten())
-        maps_NBHW = by_network(maps, len(self.trainers))
-        return {index: maps_NBHW[index] for index in needing}
+        by_run = dict(zip(active, fetched, strict=True))
+        network = self._network
+        if len(needing) < len(self.trainers):
+            network = self._network.only(needing)
+        images = torch.cat([by_run[index][0] for index in needing])
+        labels = torch.cat([by_run[index][1] for index in needing])
+        maps_NBHW = by_network(source(network, images, labels), len(needing))
+        return dict(zip(needing, maps_NBHW, strict=True))
 
     def _images(self, active: Sequence[int], images: Sequence[Tensor]) -> Tensor:
         """Return (N * B, C, H, W), zeros for runs that are not active."""
@@ -262,6 +273,31 @@ class Population:
                     # The first step of zero momentum is that of none.
                     part.zero_() if current is None else part.copy_(current)
                     step.optimizer.state[member]["momentum_buffer"] = part
+
+    def replay(self, schedules: Sequence[Schedule]) -> list[float]:
+        """Train every run from where it is to the end as its schedule says; return the seconds."""
+        seconds = [0.0] * len(self.trainers)
+        while True:
+            # To the next step at which any run changes its decision.
+            stretches = [
+                schedule.holds_until(
+                    trainer.step, limit=trainer.total_steps, num_steps=trainer.total_steps
+                )
+                - trainer.step
+                for schedule, trainer in zip(schedules, self.trainers, strict=True)
+                if trainer.step < trainer.total_steps
+            ]
+            if not stretches:
+                return seconds
+            plans = [
+                (
+                    schedule.at(trainer.progress),
+                    min(*stretches, trainer.total_steps - trainer.step),
+                )
+                for schedule, trainer in zip(schedules, self.trainers, strict=True)
+            ]
+            for index, metrics in enumerate(self.train(plans)):
+                seconds[index] += metrics.seconds
 
     def evaluate(self, split: Split) -> list[EvalMetrics]:
         """Evaluate every classifier on ``split``; the host waits for the device once."""

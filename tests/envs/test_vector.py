@@ -5,17 +5,25 @@ import logging
 import time
 from collections.abc import Iterator
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 import torch._dynamo
 import torch._dynamo.utils
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from automix.configuration.task import TaskConfig, TrainerConfig
 from automix.data.splits import SearchData
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
-from envs.vector import PopulationVecEnv, VecEnvKind, choose_kind, make_vec_env, stop_vec_env
+from envs.vector import (
+    JoinedVecEnv,
+    PopulationVecEnv,
+    VecEnvKind,
+    choose_kind,
+    make_vec_env,
+    stop_vec_env,
+)
 
 ACTIONS = [np.array([[1, 1, 0], [2, 0, 1]]), np.array([[0, 0, 0], [1, 0, 1]])]
 
@@ -87,14 +95,13 @@ def test_splits_are_shared_in_this_process_only(smoke_data: SearchData) -> None:
 def test_stopping_in_the_middle_of_a_training_is_immediate() -> None:
     long = TrainerConfig(epochs=1_000_000, batch_size=10)
     env = make("subprocess", task=SMOKE_TASK.model_copy(update={"trainer": long}))
-    assert isinstance(env, SubprocVecEnv)
+    assert isinstance(env, JoinedVecEnv)
     env.reset()
     env.step_async(ACTIONS[0])
     time.sleep(0.1)
     started = time.monotonic()
     stop_vec_env(env)
     assert time.monotonic() - started < 5
-    assert not any(process.is_alive() for process in env.processes)
     env.close()
 
 
@@ -110,7 +117,7 @@ def test_stopping_in_this_process_closes() -> None:
         ("cpu", 2, 1, "in_process"),
         ("cpu", 1, 4, "in_process"),
         ("cpu", 2, 4, "subprocess"),
-        ("cuda", 8, 4, "population"),
+        ("cuda", 8, 4, "in_process"),
         ("cuda", 8, 1, "in_process"),
     ],
 )
@@ -118,7 +125,7 @@ def test_the_kind_is_chosen_by_what_is_there(
     monkeypatch: pytest.MonkeyPatch, device: str, cores: int, num_envs: int, expected: str
 ) -> None:
     monkeypatch.setattr("envs.vector.training_device", lambda: torch.device(device))
-    monkeypatch.setattr("envs.vector._num_cores", lambda: cores)
+    monkeypatch.setattr("envs.vector.num_cores", lambda: cores)
     kind, reason = choose_kind(num_envs)
     assert kind == expected
     assert reason
@@ -131,18 +138,18 @@ def test_the_choice_is_reported(smoke_data: SearchData, caplog: pytest.LogCaptur
         )
     assert isinstance(env, DummyVecEnv)
     messages = [record.message for record in caplog.records if record.name == "envs.vector"]
-    assert messages == ["environments: in_process (one environment)"]
+    assert messages == ["environments: 1, in_process (one group)"]
 
 
 def test_splits_that_are_given_stay_in_this_process(
     smoke_data: SearchData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("envs.vector._num_cores", lambda: 2)
+    monkeypatch.setattr("envs.vector.num_cores", lambda: 2)
     monkeypatch.setattr("envs.vector.training_device", lambda: torch.device("cpu"))
     env = make_vec_env(
         SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=2, kind="auto", seed=0, data=smoke_data
     )
-    assert type(env) is DummyVecEnv
+    assert all(data is smoke_data for data in env.get_attr("data"))
 
 
 def test_compiled_steps_survive_resets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,9 +176,16 @@ def test_compiled_steps_survive_resets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_population_behaves_as_in_this_process() -> None:
     logs = []
-    for kind in ("in_process", "population"):
-        env = make_vec_env(SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=2, kind=kind, seed=3)
-        assert isinstance(env, PopulationVecEnv) == (kind == "population")
+    for population in (1, 2):
+        env = make_vec_env(
+            SMOKE_TASK,
+            SMOKE_ENVIRONMENT,
+            num_envs=2,
+            kind="in_process",
+            seed=3,
+            population=population,
+        )
+        assert isinstance(env, PopulationVecEnv) == (population == 2)
         log = [env.reset()]
         for step in range(5):
             observations, rewards, dones, infos = env.step(np.array([[step % 3, 1, 0], [2, 0, 1]]))
@@ -181,8 +195,7 @@ def test_a_population_behaves_as_in_this_process() -> None:
             ]
             assert all("TimeLimit.truncated" in info for info in infos)
         assert [info["training_seed"] for info in env.reset_infos] == [
-            e.trainer.seed
-            for e in env.envs  # type: ignore[attr-defined]
+            trainer.seed for trainer in env.get_attr("trainer")
         ]
         logs.append(log)
     assert len(logs[0]) == len(logs[1])
@@ -190,22 +203,60 @@ def test_a_population_behaves_as_in_this_process() -> None:
         np.testing.assert_allclose(one_by_one, at_once, rtol=2e-3, atol=2e-3)
 
 
-def test_a_population_repeats_and_resumes_bit_for_bit() -> None:
-    action = np.array([[1, 1, 1], [2, 0, 1]])
+FOUR = np.array([[1, 1, 1], [2, 0, 1], [0, 0, 0], [2, 1, 1]])
 
-    def new(seed: int) -> PopulationVecEnv:
-        env = make_vec_env(SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=2, kind="population", seed=seed)
-        assert isinstance(env, PopulationVecEnv)
-        env.reset()
-        return env
 
-    env, other = new(1), new(2)
-    env.step(action)
+def four(kind: VecEnvKind, *, seed: int, population: int = 2) -> VecEnv:
+    env = make_vec_env(
+        SMOKE_TASK, SMOKE_ENVIRONMENT, num_envs=4, kind=kind, seed=seed, population=population
+    )
+    env.reset()
+    return env
+
+
+def test_populations_repeat_and_resume_bit_for_bit_in_any_process() -> None:
+    env = four("subprocess", seed=1)
+    env.step(FOUR)
     states = env.env_method("get_state")
-    expected = [env.step(action)[:3] for _ in range(3)]
+    expected = [env.step(FOUR)[:3] for _ in range(3)]
+    stop_vec_env(env)
+    other = four("in_process", seed=2)
     for index, state in enumerate(states):
         other.env_method("set_state", state, indices=index)
-    results = [other.step(action)[:3] for _ in range(3)]
+    results = [other.step(FOUR)[:3] for _ in range(3)]
     for result, reference in zip(results, expected, strict=True):
         for first, second in zip(result, reference, strict=True):
             np.testing.assert_array_equal(first, second)
+
+
+def test_joined_environments_are_numbered_one_after_the_other() -> None:
+    env = four("in_process", seed=1)
+    assert env.num_envs == 4
+    seeds = [trainer.seed for trainer in env.get_attr("trainer")]
+    assert len(set(seeds)) == 4
+    assert [trainer.seed for trainer in env.get_attr("trainer", [3, 0])] == [seeds[3], seeds[0]]
+    env.set_attr("render_mode", "rgb_array", indices=2)
+    assert env.get_attr("render_mode") == [None, None, "rgb_array", None]
+    # Seeds and options for the next reset reach the environments that they are for.
+    env.seed(5)
+    env.set_options([{}, {}, {"training_seed": 7}, {}])
+    env.reset()
+    again = [info["training_seed"] for info in env.reset_infos]
+    assert again[2] == 7
+    env.seed(5)
+    env.reset()
+    assert [info["training_seed"] for info in env.reset_infos][:2] == again[:2]
+    assert env.env_is_wrapped(gymnasium.Wrapper) == [False] * 4
+
+
+def test_an_error_in_a_worker_is_raised_here_and_a_lost_worker_is_named() -> None:
+    env = make("subprocess")
+    env.reset()
+    with pytest.raises(ValueError, match="expected"):
+        env.step(np.full((2, 3), 99))
+    assert isinstance(env, JoinedVecEnv)
+    for part in env._parts:
+        part.process.kill()  # type: ignore[union-attr]
+    with pytest.raises((RuntimeError, OSError)):
+        env.step(ACTIONS[0])
+    stop_vec_env(env)

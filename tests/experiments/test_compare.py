@@ -17,7 +17,7 @@ BOTH = CompareConfig(
     split="both",
     task=SMOKE_TASK,
     environment=SMOKE_ENVIRONMENT,
-    compute=ComputeConfig(workers=1),
+    compute=ComputeConfig(workers=1, population=1),
 )
 
 

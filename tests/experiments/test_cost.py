@@ -38,7 +38,7 @@ def test_slow_networks_are_timed_by_fewer_steps(
         operators=(Operator.NONE, Operator.CUTMIX),
         num_runs=4,
         evaluations_per_run=0,
-        compute=ComputeConfig(workers=2),
+        compute=ComputeConfig(workers=2, population=1),
     )
     assert sum(timed) == 3 + 2 * steps_per_operator
     assert estimate.seconds_per_run == pytest.approx(seconds_per_step * estimate.steps_per_run)
@@ -55,7 +55,7 @@ def test_evaluations_count_for_all_of_their_images() -> None:
             operators=(Operator.NONE,),
             num_runs=1,
             evaluations_per_run=evaluations,
-            compute=ComputeConfig(),
+            compute=ComputeConfig(population=1),
         ).seconds
         for evaluations in (0, 1000)
     ]

@@ -62,9 +62,7 @@ def test_worker_processes_change_nothing(finished_search: Path, tmp_path: Path) 
 @pytest.mark.parametrize("searcher", ["ppo", "pbt"])
 @pytest.mark.slow
 def test_classifiers_may_be_a_population(tmp_path: Path, searcher: str) -> None:
-    config = changed(TINY, agent={"workers": "population"}).model_copy(
-        update={"searcher": searcher}
-    )
+    config = changed(TINY, compute={"population": 2}).model_copy(update={"searcher": searcher})
     for name in ("one", "two"):
         search(config, tmp_path / name)
     first, second = (json.loads((tmp_path / n / "result.json").read_text()) for n in ("one", "two"))

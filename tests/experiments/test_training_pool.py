@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from automix.experiments.common.run_folder import Journal, ProgressBar
-from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome, run_jobs
+from automix.experiments.common.training_pool import (
+    JobGroup,
+    TrainingJob,
+    TrainingOutcome,
+    run_jobs,
+)
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule
 from automix.training.metrics import EvalMetrics
@@ -23,12 +28,12 @@ class Pool:
         self.seeds: list[int] = []
         self._stop_after = stop_after
 
-    def __call__(self, jobs: Sequence[TrainingJob]) -> Iterator[TrainingOutcome]:
-        for job in jobs:
+    def __call__(self, groups: Sequence[JobGroup]) -> Iterator[list[TrainingOutcome]]:
+        for group in groups:
             if len(self.seeds) == self._stop_after:
                 raise KeyboardInterrupt
-            self.seeds.append(job.seed)
-            yield outcome(job.seed)
+            self.seeds += [job.seed for job in group]
+            yield [outcome(job.seed) for job in group]
 
 
 class Count(ProgressBar):
@@ -53,10 +58,12 @@ def outcome(seed: int) -> TrainingOutcome:
     return TrainingOutcome(metrics={"selection": metrics}, seconds=0.1, diverged=seed == 2)
 
 
-def run(path: Path, jobs: Sequence[TrainingJob], pool: Pool) -> tuple[list[str], int]:
+def run(
+    path: Path, jobs: Sequence[TrainingJob], pool: Pool, *, population: int = 1
+) -> tuple[list[str], int]:
     """Return what came back, as text because NaN does not equal NaN, and how much was counted."""
     count, before = Count(), len(pool.seeds)
-    outcomes = run_jobs(jobs, pool, Journal(path), count)
+    outcomes = run_jobs(jobs, pool, Journal(path), count, population=population)
     assert count.run == len(pool.seeds) - before
     return list(map(str, outcomes)), count.run + count.skipped
 
@@ -72,6 +79,16 @@ def test_an_interrupted_command_resumes(tmp_path: Path) -> None:
     assert run(path, JOBS, second) == EXPECTED
     assert run(path, JOBS, third) == EXPECTED
     assert (first.seeds, second.seeds, third.seeds) == ([0, 1], [2, 3], [])
+
+
+def test_a_population_of_which_a_crash_left_a_part_is_trained_as_a_whole(tmp_path: Path) -> None:
+    path, whole, second = tmp_path / "outcomes.jsonl", Pool(), Pool()
+    assert run(path, JOBS, whole, population=3) == EXPECTED
+    # Two groups of two; of the second one only the first line was written.
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    assert run(path, JOBS, second, population=3) == EXPECTED
+    assert (whole.seeds, second.seeds) == ([0, 1, 2, 3], [2, 3])
+    assert len(path.read_bytes().splitlines()) == 4
 
 
 def test_order_is_that_of_the_jobs_and_equal_jobs_run_once(tmp_path: Path) -> None:

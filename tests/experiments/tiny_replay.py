@@ -58,7 +58,7 @@ def tiny(refresh_every: int = 1, **trainer: Any) -> ReplayConfig:
         ),
         validations=4,
         checkpoints=CheckpointConfig(every_minutes=None, every_steps=4),
-        compute=ComputeConfig(workers=1),
+        compute=ComputeConfig(workers=1, population=1),
     )
 
 

@@ -19,7 +19,7 @@ TINY = SearchConfig(
         episodes=12, episodes_per_rollout=4, num_environments=2, workers="in_process"
     ),
     selection=SelectionConfig(learned_candidates=3, first_seeds=1, rounds=2),
-    compute=ComputeConfig(workers=1),
+    compute=ComputeConfig(workers=1, population=1),
 )
 
 # Wall-clock times differ between two runs of the same search.

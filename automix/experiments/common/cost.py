@@ -8,6 +8,7 @@ import torch
 
 from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.splits import SearchData, Split
+from automix.experiments.common.population_choice import choose_population
 from automix.experiments.common.run_folder import format_seconds
 from automix.operator_info import Operator
 from automix.schedule import Decision
@@ -76,6 +77,9 @@ def estimate_cost(
     per_evaluation = _seconds_per_evaluation(trainer, split) if split else 0.0
     per_run = trainer.total_steps * sum(per_step) / len(per_step)
     per_run += evaluations_per_run * per_evaluation
+    if compute.population is None or compute.population > 1:
+        choice = choose_population(task, data, num_runs=num_runs, num_processes=compute.workers)
+        per_run *= choice.ratio
     return CostEstimate(
         num_runs=num_runs,
         seconds_per_run=per_run,

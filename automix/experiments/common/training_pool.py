@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from automix.experiments.common.run_folder import Journal, ProgressBar
 from automix.schedule import Schedule
 from automix.training.distributed import prepare_worker, start_method
 from automix.training.metrics import EvalMetrics
+from automix.training.population import Population, group_sizes
 from automix.training.trainer import ClassifierTrainer, build_trainer, load_search_data
 
 SplitName = Literal["reward", "selection", "test"]
@@ -49,6 +51,21 @@ class TrainingOutcome:
         """Return the outcome whose `dataclasses.asdict` is ``values``."""
         metrics = {split: EvalMetrics(**row) for split, row in values["metrics"].items()}
         return cls(metrics=metrics, seconds=values["seconds"], diverged=values["diverged"])
+
+
+JobGroup = Sequence[TrainingJob]
+"""Jobs that one process trains at once."""
+
+# So that two processes have something to do, and no more of them: another number of groups would
+# have other last bits, and the outcome must not depend on the number of processes.
+_FEWEST_GROUPS = 2
+
+
+def grouped(jobs: Sequence[TrainingJob], population: int | None) -> list[JobGroup]:
+    """Return groups of at most ``population`` jobs, a function of its arguments alone."""
+    sizes = group_sizes(len(jobs), population or 1, fewest=_FEWEST_GROUPS)
+    ends = itertools.accumulate(sizes)
+    return [jobs[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 class TrainingPool:
@@ -95,11 +112,11 @@ class TrainingPool:
                 process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, jobs: Sequence[TrainingJob]) -> Iterator[TrainingOutcome]:
-        """Yield the outcomes in the order of the jobs, each as soon as it is there."""
+    def run(self, groups: Sequence[JobGroup]) -> Iterator[list[TrainingOutcome]]:
+        """Yield the outcomes of each group of jobs, in order, as soon as they are there."""
         if self._executor is None:
-            return (self._build_worker().run(job) for job in jobs)
-        return self._executor.map(_run_job, jobs)
+            return (self._build_worker().run(group) for group in groups)
+        return self._executor.map(_run_group, groups)
 
 
 # An executor hands its processes no object of their own, so the worker of each is a global.
@@ -117,22 +134,38 @@ class _Worker:
         )
         self._search = data.for_search() if isinstance(data, Dataset) else data
         self._test = data.test if isinstance(data, Dataset) else None
-        self._trainer: ClassifierTrainer | None = None
+        self._trainers: list[ClassifierTrainer] = []
+        self._population: Population | None = None
 
-    def run(self, job: TrainingJob) -> TrainingOutcome:
-        # A reset gives the bits of a new trainer without building one.
-        if self._trainer is None:
-            self._trainer = build_trainer(self._task, self._search, seed=job.seed)
-        else:
-            self._trainer.reset(job.seed)
-        seconds = sum(train.seconds for _, train in self._trainer.replay(job.schedule))
+    def run(self, group: JobGroup) -> list[TrainingOutcome]:
+        trainers = self._reset(group)
         # Once, at the end: all splits of a job come from the same weights.
-        metrics = {name: self._trainer.evaluate(self._split(name)) for name in job.splits}
-        return TrainingOutcome(
-            metrics=metrics,
-            seconds=seconds,
-            diverged=any(math.isnan(result.nll) for result in metrics.values()),
-        )
+        names = dict.fromkeys(name for job in group for name in job.splits)
+        if len(group) == 1:
+            runs = trainers[0].replay(group[0].schedule)
+            seconds = [sum(train.seconds for _, train in runs)]
+            evaluated = {name: [trainers[0].evaluate(self._split(name))] for name in names}
+        else:
+            if self._population is None or len(self._population.trainers) != len(group):
+                self._population = Population(trainers)
+            seconds = self._population.replay([job.schedule for job in group])
+            evaluated = {name: self._population.evaluate(self._split(name)) for name in names}
+        return [
+            TrainingOutcome(
+                metrics={name: evaluated[name][index] for name in job.splits},
+                seconds=seconds[index],
+                diverged=any(math.isnan(evaluated[name][index].nll) for name in job.splits),
+            )
+            for index, job in enumerate(group)
+        ]
+
+    def _reset(self, group: JobGroup) -> list[ClassifierTrainer]:
+        # A reset gives the bits of a new trainer without building one.
+        for trainer, job in zip(self._trainers, group, strict=False):
+            trainer.reset(job.seed)
+        for job in group[len(self._trainers) :]:
+            self._trainers.append(build_trainer(self._task, self._search, seed=job.seed))
+        return self._trainers[: len(group)]
 
     def _split(self, name: SplitName) -> Split:
         if name == "test":
@@ -148,25 +181,37 @@ def _start_worker(task: TaskConfig, num_threads: int, with_test: bool) -> None:
     _worker = _Worker(task, with_test=with_test)
 
 
-def _run_job(job: TrainingJob) -> TrainingOutcome:
+def _run_group(group: JobGroup) -> list[TrainingOutcome]:
     assert _worker is not None
-    return _worker.run(job)
+    return _worker.run(group)
 
 
 def run_jobs(
     jobs: Sequence[TrainingJob],
-    train: Callable[[Sequence[TrainingJob]], Iterable[TrainingOutcome]],
+    train: Callable[[Sequence[JobGroup]], Iterable[list[TrainingOutcome]]],
     journal: Journal,
     bar: ProgressBar,
+    *,
+    population: int | None,
 ) -> list[TrainingOutcome]:
-    """Return the outcomes in the order of ``jobs``; only those not in the journal are trained."""
+    """Return the outcomes in the order of ``jobs``; groups that are in the journal are not trained.
+
+    A group of which a crash left only a part is trained as a whole, for the same bits.
+    """
     # By key: jobs that are equal, in this call or an earlier attempt, are run once.
-    missing = {job.key: job for job in jobs if journal.get(job.key) is None}
-    bar.skip(len(jobs) - len(missing))
-    for key, outcome in zip(missing, train(list(missing.values())), strict=True):
-        # Recorded before it is counted: whatever the bar shows as done is on disk.
-        journal.add(key, dataclasses.asdict(outcome))
-        bar.advance()
+    distinct = list({job.key: job for job in jobs}.values())
+    missing = [
+        group
+        for group in grouped(distinct, population)
+        if any(journal.get(job.key) is None for job in group)
+    ]
+    bar.skip(len(jobs) - sum(map(len, missing)))
+    for group, outcomes in zip(missing, train(missing), strict=True):
+        for job, outcome in zip(group, outcomes, strict=True):
+            # Recorded before it is counted: whatever the bar shows as done is on disk.
+            if journal.results.get(job.key) is None:
+                journal.add(job.key, dataclasses.asdict(outcome))
+            bar.advance()
     # From the journal also when just run, so that a resumed command sees the same values.
     return [TrainingOutcome.from_plain(journal.results[job.key]) for job in jobs]
 
@@ -185,4 +230,4 @@ def train_all(
         TrainingPool(task, compute, with_test=with_test) as pool,
         ProgressBar(title, len(jobs)) as bar,
     ):
-        return run_jobs(jobs, pool.run, journal, bar)
+        return run_jobs(jobs, pool.run, journal, bar, population=compute.population)

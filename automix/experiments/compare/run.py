@@ -11,6 +11,7 @@ import torch
 
 from automix.data.load import load_data
 from automix.experiments.common.cost import CostEstimate, estimate_cost
+from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import Journal, RunFolder
 from automix.experiments.common.summaries import HEADINGS, METRICS, align, summarize, summary_cells
 from automix.experiments.common.training_pool import (
@@ -57,7 +58,15 @@ def compare(
             return finished
         jobs = _jobs(config, entries)
         journal = Journal(run.path / JOURNAL_NAME)
-        outcomes = train_all(jobs, config.task, config.compute, journal=journal, title="compare")
+        compute = settled(
+            run.path / POPULATION_NAME,
+            config.task,
+            config.compute,
+            data.for_search(),
+            num_runs=len(jobs),
+            num_processes=config.compute.workers,
+        )
+        outcomes = train_all(jobs, config.task, compute, journal=journal, title="compare")
         # Jobs go seed by seed through all schedules, so schedule i has every len(entries)-th.
         by_name = {
             entry.name: outcomes[position :: len(entries)] for position, entry in enumerate(entries)

@@ -1,6 +1,7 @@
 """Learning stage of a search: searchers learn from the outcomes of whole training runs."""
 
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +26,17 @@ from agents.ppo import (
 from agents.searchers import RandomSearch, TreeParzenSearch, train_population
 from automix.data.splits import SearchData
 from automix.experiments.common.run_folder import ProgressBar, RunFolder
-from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome, TrainingPool
+from automix.experiments.common.training_pool import (
+    TrainingJob,
+    TrainingOutcome,
+    TrainingPool,
+    grouped,
+)
 from automix.experiments.config import SearchConfig
 from automix.files import CheckpointFolder
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule, majority_schedule
+from automix.training.population import group_sizes
 from envs.actions import ActionCodec
 from envs.mixing_env import MixingEnv
 from envs.rewards import Potential
@@ -212,7 +219,9 @@ def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog) -> N
                 )
                 for index, schedule in enumerate(searcher.ask(size))
             ]
-            for job, outcome in zip(jobs, pool.run(jobs), strict=True):
+            groups = grouped(jobs, config.compute.population)
+            outcomes = itertools.chain.from_iterable(pool.run(groups))
+            for job, outcome in zip(jobs, outcomes, strict=True):
                 log.add(_episode(potential, job, outcome, number=len(log.episodes)))
             searcher.tell(
                 [job.schedule for job in jobs],
@@ -301,15 +310,17 @@ def _additive_fit(config: SearchConfig, episodes: Sequence[Episode]) -> Proposal
 def environments(config: SearchConfig, data: SearchData) -> Iterator[VecEnv]:
     """Yield the environments of a search; their processes end with the body."""
     count, kind = config.agent.num_environments, config.agent.workers
+    population = config.compute.population or 1
     if kind == "auto":
-        kind, reason = choose_kind(count)
-        _LOG.info("environments: %s (%s)", kind, reason)
+        kind, reason = choose_kind(len(group_sizes(count, population)))
+        _LOG.info("environments: %d, %s (%s)", count, kind, reason)
     env = make_vec_env(
         config.task,
         config.environment,
         num_envs=count,
         kind=kind,
         seed=config.seed,
+        population=population,
         # Worker processes load the data themselves.
         data=None if kind == "subprocess" else data,
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from automix.errors import ConfigError
 from automix.evaluation.statistics import Interval, intraclass_correlation, paired_difference
 from automix.experiments.common.cost import CostEstimate, estimate_cost
+from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import Journal, RunFolder, format_seconds
 from automix.experiments.common.summaries import align, interval_text, mean_interval, plain
 from automix.experiments.common.training_pool import (
@@ -58,7 +59,15 @@ def probe(config: ProbeConfig, output: Path) -> dict[str, Any]:
             return finished
         journal = Journal(run.path / JOURNAL_NAME)
         jobs = _jobs(config)
-        outcomes = train_all(jobs, config.task, config.compute, journal=journal, title="probe")
+        compute = settled(
+            run.path / POPULATION_NAME,
+            config.task,
+            config.compute,
+            data,
+            num_runs=len(jobs),
+            num_processes=config.compute.workers,
+        )
+        outcomes = train_all(jobs, config.task, compute, journal=journal, title="probe")
         losses = losses_of(outcomes, "reward", num_classes=data.num_classes)
         return run.finish({"kind": "probe"} | _findings(config, losses, journal.seconds))
 

@@ -15,6 +15,7 @@ from agents.ppo import train_ppo
 from automix.data.splits import SearchData
 from automix.evaluation.statistics import Interval, paired_difference
 from automix.experiments.common.cost import CostEstimate, estimate_cost
+from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import Journal, ProgressBar, RunFolder, versions
 from automix.experiments.common.training_pool import (
     TrainingJob,
@@ -37,6 +38,7 @@ from automix.experiments.search.learning import (
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule, constant_decisions, constant_schedule, decisions_hash
 from automix.training.trainer import check_model, load_search_data
+from automix.worker_processes import num_cores
 
 SCHEDULE_NAME = "schedule.json"
 PROPOSAL_NAME = "proposal.json"
@@ -85,6 +87,16 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     with RunFolder(output, config) as run:
         if (finished := run.result()) is not None:
             return finished
+        # 0. How many runs a process trains at once.
+        compute = settled(
+            run.path / POPULATION_NAME,
+            config.task,
+            config.compute,
+            data,
+            num_runs=config.agent.num_environments,
+            num_processes=num_cores(),
+        )
+        config = config.model_copy(update={"compute": compute})
         # 1. Learning: whole training runs, whose outcomes the searcher learns from.
         log = LearningLog(run)
         if not log.is_learned:
@@ -198,7 +210,7 @@ def _select(
     ):
 
         def run(jobs: Sequence[TrainingJob]) -> list[TrainingOutcome]:
-            return run_jobs(jobs, pool.run, journal, bar)
+            return run_jobs(jobs, pool.run, journal, bar, population=config.compute.population)
 
         return select(candidates, config.selection, seed=config.seed, run=run)
 

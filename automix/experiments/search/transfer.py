@@ -12,6 +12,7 @@ from automix.data.splits import SearchData
 from automix.errors import ConfigError
 from automix.evaluation.statistics import Interval, intraclass_correlation, spearman
 from automix.experiments.common.cost import CostEstimate, estimate_cost
+from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import Journal, RunFolder
 from automix.experiments.common.summaries import align, interval_text, plain
 from automix.experiments.common.training_pool import TrainingJob, train_all
@@ -101,7 +102,15 @@ def _train(config: TransferConfig, task: TaskConfig, data: SearchData, path: Pat
         for decision in decisions
         for index in range(config.num_seeds)
     ]
-    outcomes = train_all(jobs, task, config.compute, journal=Journal(path), title=path.stem)
+    compute = settled(
+        path.with_name(f"{path.stem}-{POPULATION_NAME}"),
+        task,
+        config.compute,
+        data,
+        num_runs=len(jobs),
+        num_processes=config.compute.workers,
+    )
+    outcomes = train_all(jobs, task, compute, journal=Journal(path), title=path.stem)
     losses = losses_of(outcomes, "selection", num_classes=data.num_classes)
     table = losses.reshape(len(decisions), config.num_seeds)
     return {decision.label(): row for decision, row in zip(decisions, table, strict=True)}
