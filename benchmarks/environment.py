@@ -9,9 +9,8 @@ population.
 """
 
 import json
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from stable_baselines3.common.vec_env import VecEnv
 
 from automix.experiments.config import SearchConfig
 from automix.training.trainer import ClassifierTrainer
 from envs.measurement import Measurement
 from envs.mixing_env import MixingEnv
-from envs.vector import ChosenKind, make_vec_env, stop_vec_env
 
 _PARTS = ("training", "evaluation", "probe")
 
@@ -99,41 +96,6 @@ def _instrument(clock: Clock, trainer: ClassifierTrainer, measurement: Measureme
         setattr(owner, name, clock.timed(part, getattr(owner, name)))
 
 
-def seconds_of(env: VecEnv, *, segments: int) -> float:
-    """Return the time in which every environment trains ``segments`` segments, unmixed."""
-    action = np.zeros((env.num_envs, 3), dtype=np.int64)
-    started = time.perf_counter()
-    for _ in range(segments):
-        env.step(action)
-    return time.perf_counter() - started
-
-
-def speed_of_two(config: SearchConfig, options: Options) -> dict[str, float]:
-    """Return how many times as many segments two environments train in the time of one."""
-    kinds: Mapping[str, tuple[ChosenKind, int]] = {
-        "one": ("subprocess", 1),
-        "two processes": ("subprocess", 2),
-        "two as a population": ("population", 2),
-    }
-    environments = {
-        name: make_vec_env(config.task, config.environment, num_envs=count, kind=kind, seed=0)
-        for name, (kind, count) in kinds.items()
-    }
-    try:
-        times: dict[str, list[float]] = {name: [] for name in kinds}
-        for env in environments.values():
-            env.reset()
-            seconds_of(env, segments=2)
-        for _ in range(options.rounds):
-            for name, env in environments.items():
-                times[name].append(seconds_of(env, segments=options.segments))
-    finally:
-        for env in environments.values():
-            stop_vec_env(env)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {name: kinds[name][1] * medians["one"] / value for name, value in medians.items()}
-
-
 def main(options: Options) -> None:
     """Measure, print, and write the figures."""
     torch.set_num_threads(1)
@@ -146,12 +108,8 @@ def main(options: Options) -> None:
     print("| part of an episode | fraction of the training time |\n|---|---:|")
     for name, fraction in fractions.items():
         print(f"| {name} | {100 * fraction:.1f}% |")
-    speeds = speed_of_two(config, options)
-    print("\n| environments | segments per second, times that of one |\n|---|---:|")
-    for name, speed in speeds.items():
-        print(f"| {name} | {speed:.2f} |")
     if options.json:
-        figures = {"shares": fractions, "speeds": speeds}
+        figures = {"fractions": fractions}
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

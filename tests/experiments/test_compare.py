@@ -1,6 +1,8 @@
 """Comparisons: one training run serves both splits, and one split alone gives the same numbers."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,33 @@ def test_the_table_names_splits_schedules_and_statistics(tmp_path: Path) -> None
     text = format_table(compare(BOTH, tmp_path))
     for part in ("on the selection split", "on the test split", "Holm", "mixup 1", "P(better)"):
         assert part in text
+
+
+def outcomes(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "outcomes.jsonl").read_text().splitlines()
+    times = {"seconds", "waited_seconds"}
+    return [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
+
+
+def test_populations_train_what_each_run_trains_alone(tmp_path: Path) -> None:
+    joined = BOTH.model_copy(update={"compute": ComputeConfig(workers=1, population=5)})
+    compare(BOTH, tmp_path / "alone")
+    compare(joined, tmp_path / "joined")
+    for alone, member in zip(
+        outcomes(tmp_path / "alone"), outcomes(tmp_path / "joined"), strict=True
+    ):
+        assert alone["key"] == member["key"]
+        for split, metrics in alone["metrics"].items():
+            assert member["metrics"][split] == pytest.approx(metrics, rel=5e-3, abs=5e-3)
+    # Cut in the middle of the second group of five and four: the same bits when it is resumed.
+    path = tmp_path / "resumed" / "outcomes.jsonl"
+    path.parent.mkdir()
+    for name in ("config.yaml", "environment.json"):
+        (path.parent / name).write_bytes((tmp_path / "joined" / name).read_bytes())
+    lines = (tmp_path / "joined" / "outcomes.jsonl").read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:7]) + lines[7][:20])
+    compare(joined, path.parent)
+    assert outcomes(path.parent) == outcomes(tmp_path / "joined")
 
 
 def test_two_splits_cost_one_set_of_runs() -> None:

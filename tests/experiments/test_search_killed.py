@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from automix.experiments.config import SearchConfig
 from automix.experiments.search.run import search
+from tests.experiments.test_search import changed
 from tests.experiments.test_search_baselines import with_searcher
 from tests.experiments.tiny_search import outputs
 
@@ -17,11 +19,22 @@ RUN = """
 import sys
 from pathlib import Path
 from automix.experiments.search.run import search
-from tests.experiments.test_search_baselines import with_searcher
+from tests.experiments.test_search_killed import config_of
 
 if __name__ == "__main__":
-    search(with_searcher(sys.argv[2]), Path(sys.argv[1]))
+    search(config_of(sys.argv[2]), Path(sys.argv[1]))
 """
+
+
+def config_of(name: str) -> SearchConfig:
+    """Return the tiny search with a searcher; "populations" is PPO with two runs at once."""
+    if name == "populations":
+        return changed(
+            with_searcher("ppo"),
+            agent={"num_environments": 4, "workers": "subprocess"},
+            compute={"population": 2},
+        )
+    return with_searcher(name)
 
 
 def start(script: Path, folder: Path, name: str) -> "subprocess.Popen[bytes]":
@@ -55,7 +68,7 @@ def kill_until_it_ends(script: Path, folder: Path, name: str, *, seconds: float)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppo", "pbt", "additive"])
+@pytest.mark.parametrize("name", ["ppo", "pbt", "additive", "populations"])
 def test_kill_9_changes_nothing(tmp_path: Path, name: str) -> None:
     script = tmp_path / "run.py"
     script.write_text(RUN)
@@ -64,10 +77,10 @@ def test_kill_9_changes_nothing(tmp_path: Path, name: str) -> None:
     seconds = time.monotonic() - started
     kills = kill_until_it_ends(script, tmp_path / "killed", name, seconds=seconds)
     assert kills >= 2
-    if name == "ppo":
+    if name in {"ppo", "populations"}:
         assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")
     for file in ("schedule.json", "proposal.json"):
         contents = [(tmp_path / run / file).read_bytes() for run in ("killed", "whole")]
         assert contents[0] == contents[1]
     # What is finished is left alone.
-    assert search(with_searcher(name), tmp_path / "killed")["selected"]
+    assert search(config_of(name), tmp_path / "killed")["selected"]
