@@ -27,12 +27,7 @@ from automix.schedule import Decision, Schedule
 from automix.training.distributed import current_world
 from automix.training.metrics import EvalMetrics, TrainMetrics, smooth_labels
 from automix.training.step import MicroBatch, make_optimizer
-from automix.training.trainer import (
-    EVALUATION_BATCH,
-    ClassifierTrainer,
-    eval_metrics,
-    evaluation_scores,
-)
+from automix.training.trainer import ClassifierTrainer, eval_metrics, evaluation_scores
 
 _LOG = logging.getLogger(__name__)
 
@@ -307,18 +302,11 @@ class Population:
         scores_N4 = torch.vmap(evaluation_scores, (0, None))(self.logits(split), labels)
         return [eval_metrics(scores, num_images=len(split)) for scores in scores_N4.tolist()]
 
-    @torch.no_grad()
     def logits(self, split: Split) -> Tensor:
         """Return (N, M, K) float32 logits of the evaluated weights on ``split``, in order."""
-        count, parts = len(self.trainers), []
-        with self.evaluated() as network:
-            # As many images at once as one network gets: what is computed fits the same caches.
-            size = max(EVALUATION_BATCH // count, 1)
-            for start in range(0, len(split), size):
-                images = self.trainers[0].prepared(split.read(start, min(start + size, len(split))))
-                logits = network(torch.cat([images] * count)).float()
-                parts.append(by_network(logits, count))
-        return torch.cat(parts, dim=1)
+        # Network by network: in large batches there are no fixed costs to share, and on a CPU
+        # grouped convolutions of 550 digits took 1.2 times as long.
+        return torch.stack([trainer.logits(split) for trainer in self.trainers])
 
     def saliency(
         self, network: StackedNetwork, images_BCHW: Tensor, labels_B: Tensor, source: SaliencySource
