@@ -22,42 +22,38 @@ and rho, a, b, c are those of a grid that maximize the marginal likelihood
 
     log p(y) = -1/2 (y^T w + log det C) + constant.                    (4)
 
-Rasmussen and Williams, Gaussian Processes for Machine Learning, chapters 2 and 5.
+Rasmussen and Williams, Gaussian Processes for Machine Learning, chapters 2 and 5. C is (E, E), but
+the model is linear in the effects: `agents.additive_columns` writes (2) as products of columns,
+whose number does not depend on E, and `agents.additive_regression` solves it there.
 Shape suffixes in comments: E episodes, S segments, D decisions, F features.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 from threadpoolctl import threadpool_limits
 
-from automix.operator_info import OPERATOR_FACTS, Operator
+from agents.additive_columns import StateScale, decision_covariance, low_rank_root
+from agents.additive_hyperparameters import Episodes, fit_segments, fit_without_states
 from automix.schedule import Decision, Schedule, even_schedule
 
 Floats = NDArray[np.float64]
 
 FEWEST_EPISODES = 8
 
-# The grids. First for all segments: rho and, without states, a.
-_CORRELATIONS = (0.3, 0.6, 0.8, 0.9)
-_SCHEDULE_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-# c, and a / (1 - c) next to it.
-_STATE_FRACTIONS = (0.0, 0.3, 0.6, 0.8, 0.95)
-_SCHEDULE_FRACTIONS_BY_STATE = (0.1, 0.2, 0.4, 0.6)
-# b.
-_REACTION_FRACTIONS = (0.4, 0.8)
-
-# Two strengths or probabilities of one operator have at least this much of their effect in common.
-_COMMON_TO_OPERATOR = 0.5
-# A feature that varies less than this over all episodes is a constant.
-_LEAST_DEVIATION = 1e-6
-# In standard deviations: one odd run must not decide what holds for it alone.
-_FARTHEST = 4.0
+# With states and this many episodes, only the first ones choose the hyperparameters: as many as are
+# left of their number when only its four leading binary digits are kept, 8 of 9 or more. A choice
+# factors a matrix of up to 1,300 columns for each segment and candidate, which takes most of a
+# second whatever is new; 16 more episodes for fixed hyperparameters take 0.05 s.
+_FIRST_CHOOSE = 256
+_NUM_LEADING = 4
+# Further episodes are added this many at a time, counted from those that chose: the bits are the
+# same however they come in.
+_BLOCK = 16
+# In entries of factors, 0.5 GB. In larger models all episodes choose.
+_LARGEST_FACTORS = 2**26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +84,14 @@ class AdditiveFit:
         return even_schedule([self.choices[index] for index in self.effects.argmax(axis=1)])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaction:
+    """Change of the effects of a segment with the state before it: (F, D) slopes of features."""
+
+    scale: StateScale
+    slopes: Floats
+
+
 def fit_additive(
     schedules: Sequence[Schedule],
     values: Sequence[float],
@@ -99,255 +103,170 @@ def fit_additive(
     """Fit the model to finished episodes, whose schedules choose among ``choices``.
 
     A higher value is better. ``states``, (E, S, F), are what was observed before each decision; NaN
-    where that is not known.
+    where that is not known. See `AdditiveModel` for what the order of the episodes means.
 
     Raises:
         ValueError: there are fewer than 8 episodes, or not one value per schedule.
     """
-    if len(schedules) < FEWEST_EPISODES or len(schedules) != len(values):
-        raise ValueError(
-            f"expected at least {FEWEST_EPISODES} schedules with a value each, got "
-            f"{len(schedules)} and {len(values)}"
-        )
-    index = {decision: number for number, decision in enumerate(choices)}
-    starts = [segment / num_segments for segment in range(num_segments)]
-    data = _Data(
+    model = AdditiveModel(choices, num_segments=num_segments)
+    model.add(schedules, values, states)
+    return model.fit()
+
+
+class AdditiveModel:
+    """The model of episodes that come rollout by rollout.
+
+    `fit` depends on the episodes and their order alone, to the last bit: not on how they were cut
+    into rollouts, on earlier fits, or on the number of threads.
+
+    Without states or with fewer than 256 episodes, all of them choose rho, a, b, c and the scale of
+    the features. Otherwise the first ones do, at least 8 in 9 (all of 256, 288, ..., 512, 576, ...,
+    4,096), and the posterior means are those of all episodes for these hyperparameters.
+
+    Example:
+        >>> none, mixup = Decision(operator="none"), Decision(operator="mixup")
+        >>> model = AdditiveModel([none, mixup], num_segments=2)
+        >>> for early, late, value in [(none, mixup, 0.0), (mixup, none, 1.0)] * 4:
+        ...     model.add([even_schedule([early, late])], [value])
+        >>> model.fit().best_schedule() == even_schedule([mixup, none])
+        True
+    """
+
+    def __init__(self, choices: Sequence[Decision], *, num_segments: int) -> None:
+        """Start without episodes."""
+        self._choices = tuple(choices)
+        self._index = {decision: number for number, decision in enumerate(choices)}
+        self._starts = [segment / num_segments for segment in range(num_segments)]
+        with _one_thread():
+            self._root = low_rank_root(decision_covariance(choices))
+        # One per episode: S indices; (S, F) states, None where nothing is known.
+        self._decisions: list[list[int]] = []
+        self._states: list[Floats | None] = []
+        self._values: list[float] = []
+        self._segments: _Segments | None = None
+
+    def __len__(self) -> int:
+        """Return the number of episodes."""
+        return len(self._values)
+
+    def add(
+        self, schedules: Sequence[Schedule], values: Sequence[float], states: Floats | None = None
+    ) -> None:
+        """Take in further episodes, given as to `fit_additive`.
+
+        Raises:
+            ValueError: there is not one value per schedule.
+        """
+        if len(schedules) != len(values):
+            raise ValueError(
+                f"expected one value per schedule, got {len(values)} for {len(schedules)} schedules"
+            )
         # A run that diverged has fewer segments: its last decision holds to the end.
-        decisions=np.array([[index[it.at(start)] for start in starts] for it in schedules]),
-        values=np.asarray(values, dtype=np.float64) - np.mean(values),
-        prior=decision_covariance(choices),
-    )
+        self._decisions += [
+            [self._index[schedule.at(start)] for start in self._starts] for schedule in schedules
+        ]
+        self._values += map(float, values)
+        self._states += [None] * len(values) if states is None else list(states.copy())
+
+    def fit(self) -> AdditiveFit:
+        """Return the fit to all episodes so far.
+
+        Raises:
+            ValueError: there are fewer than 8.
+        """
+        if len(self) < FEWEST_EPISODES:
+            raise ValueError(
+                f"expected at least {FEWEST_EPISODES} schedules with a value each, got {len(self)}"
+            )
+        with _one_thread():
+            width = next((state.shape[1] for state in self._states if state is not None), None)
+            if width is None:
+                episodes = self._episodes(0, len(self))
+                centered = episodes.centered(float(np.mean(self._values)))
+                correlation, effects = fit_without_states(centered)
+                return AdditiveFit(choices=self._choices, effects=effects, correlation=correlation)
+            return self._fit_segments(width)
+
+    def _fit_segments(self, width: int) -> AdditiveFit:
+        """Return the fit to all episodes, with states of so many features."""
+        grows = len(self) >= _FIRST_CHOOSE and self._num_entries(width) <= _LARGEST_FACTORS
+        count = _leading_digits(len(self)) if grows else len(self)
+        if self._segments is None or self._segments.num_choosing != count:
+            self._segments = _Segments(self._episodes(0, count, width), grows=grows)
+        while (first := self._segments.num_episodes) + _BLOCK <= len(self):
+            self._segments.add(self._episodes(first, first + _BLOCK, width))
+        rest = self._episodes(self._segments.num_episodes, len(self), width)
+        effects, reactions = self._segments.effects(rest, float(np.mean(self._values)))
+        return AdditiveFit(
+            choices=self._choices,
+            effects=np.stack(effects),
+            correlation=self._segments.correlation,
+            reactions=tuple(reactions),
+        )
+
+    def _num_entries(self, width: int) -> int:
+        """Return at most how many entries the factors of all segments have."""
+        rank, num_segments = self._root.shape[1], len(self._starts)
+        sizes = [(1 + count * rank) * (1 + width) for count in range(1, num_segments + 1)]
+        return sum(size**2 for size in sizes)
+
+    def _episodes(self, first: int, stop: int, width: int | None = None) -> Episodes:
+        states = None
+        if width is not None:
+            states = np.full((stop - first, len(self._starts), width), np.nan)
+            for row, observed in zip(states, self._states[first:stop], strict=True):
+                if observed is not None:
+                    row[:] = observed
+        decisions = np.array(self._decisions[first:stop], dtype=np.int64)
+        return Episodes(
+            decisions=decisions.reshape(-1, len(self._starts)),
+            values=np.array(self._values[first:stop]),
+            states=states,
+            root=self._root,
+        )
+
+
+def _one_thread() -> threadpool_limits:
     # The matrices are small, for which threads take twenty times as long as none; and sums that are
     # split among threads have other bits.
-    with threadpool_limits(limits=1, user_api="blas"):
-        correlation, effects, reactions = _fit_segments(data, states)
-    return AdditiveFit(
-        choices=tuple(choices),
-        effects=np.stack(effects),
-        correlation=correlation,
-        reactions=tuple(reactions),
-    )
+    return threadpool_limits(limits=1, user_api="blas")
 
 
-def decision_covariance(choices: Sequence[Decision]) -> Floats:
-    """Return (D, D) prior covariances k of the effects of decisions in one segment; 1 at most.
-
-    Decisions of one operator with mixing probabilities p, p' and relative strengths u, u' have
-    k = p p' (c + (1 - c) (1 - |u - u'|)), those of different operators 0.
-    """
-    result = np.zeros((len(choices), len(choices)))
-    for row, first in enumerate(choices):
-        for column, second in enumerate(choices):
-            if first.operator is second.operator:
-                gap = abs(_relative_strength(first) - _relative_strength(second))
-                by_strength = (1 - _COMMON_TO_OPERATOR) * (1 - gap)
-                amount = _amount(first) * _amount(second)
-                result[row, column] = amount * (_COMMON_TO_OPERATOR + by_strength)
-    return result
+def _leading_digits(count: int) -> int:
+    dropped = count.bit_length() - _NUM_LEADING
+    return count >> dropped << dropped
 
 
-def _relative_strength(decision: Decision) -> float:
-    """Return the strength within the operator's levels, weak 0 to strong 1."""
-    levels = OPERATOR_FACTS[decision.operator].strength.levels
-    span = levels[-1] - levels[0]
-    return (decision.strength - levels[0]) / span if span else 0.0
+class _Segments:
+    """Models of the segments: hyperparameters of the first episodes, and what was added since."""
 
+    def __init__(self, episodes: Episodes, *, grows: bool) -> None:
+        self.num_choosing = self.num_episodes = len(episodes.values)
+        self._center = float(np.mean(episodes.values))
+        self.correlation, self._models = fit_segments(episodes.centered(self._center), grows=grows)
 
-def _amount(decision: Decision) -> float:
-    return 1.0 if decision.operator is Operator.NONE else decision.probability
+    def add(self, episodes: Episodes) -> None:
+        episodes = episodes.centered(self._center)
+        for model in self._models:
+            assert model.posterior is not None
+            model.posterior.add(model.columns(episodes), episodes.values)
+        self.num_episodes += len(episodes.values)
 
+    def effects(self, rest: Episodes, mean: float) -> tuple[list[Floats], list[Reaction]]:
+        """Return effects and reactions after a few more episodes; ``mean`` is that of all values.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateScale:
-    """Standardization of the F features of an observation at one time of a training run."""
-
-    center: Floats
-    # 1 over the deviation; 0 for features that are unknown or constant.
-    weight: Floats
-
-    @classmethod
-    def of(cls, states: Floats) -> Self:
-        """Return the scale of (E, F) observations; rows of NaN are not known."""
-        complete = states[~np.isnan(states).any(axis=1)]
-        if not len(complete):
-            nothing = np.zeros(states.shape[1])
-            return cls(center=nothing, weight=nothing)
-        deviation = complete.std(axis=0)
-        varies = deviation > _LEAST_DEVIATION
-        weight = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-        return cls(center=complete.mean(axis=0), weight=weight)
-
-    def features(self, states: Floats) -> Floats:
-        """Return (N, F) features phi, so scaled that phi(x) . phi(x) is 1 on average."""
-        # What is not known is taken as the mean, which is 0.
-        scaled = np.nan_to_num((states - self.center) * self.weight)
-        clipped = np.clip(scaled, -_FARTHEST, _FARTHEST)
-        features: Floats = clipped / math.sqrt(max(1, int(np.count_nonzero(self.weight))))
-        return features
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reaction:
-    """Change of the effects of a segment with the state before it: (F, D) slopes of features."""
-
-    scale: StateScale
-    slopes: Floats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Data:
-    """Decisions as (E, S) indices; centered values (E,); (D, D) prior covariances k."""
-
-    decisions: NDArray[np.int64]
-    values: Floats
-    prior: Floats
-
-    @property
-    def variance(self) -> float:
-        """Variance of the values, 1 if they are all the same."""
-        return float(np.var(self.values)) or 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fractions:
-    """Fractions of the variance of the values: a, c and b of (2)."""
-
-    schedule: float
-    state: float = 0.0
-    reaction: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Covariances:
-    """K of (2) from one segment on, (E, E), and (E, S, D) of values with effects, on its scale."""
-
-    correlation: float
-    values: Floats
-    with_effects: Floats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
-    """Log marginal likelihood (4), the (E,) weights w, and the hyperparameters they are of."""
-
-    likelihood: float
-    weights: Floats
-    correlation: float
-    fractions: _Fractions
-
-
-def _fit_segments(data: _Data, states: Floats | None) -> tuple[float, list[Floats], list[Reaction]]:
-    """Return rho; the effects of each segment; how they react to states."""
-    by_segment = [] if states is None else list(states.swapaxes(0, 1))
-    scales = [StateScale.of(observed) for observed in by_segment]
-    features = [scale.features(rows) for scale, rows in zip(scales, by_segment, strict=True)]
-    whole = _fit_whole(data, features[0] if features else np.zeros((len(data.values), 0)))
-    if not scales:
-        covariances = _covariances(data, 0, whole.correlation)
-        return whole.correlation, list(_effects(data, covariances, whole)), []
-
-    # With states, each segment is fitted again with what was observed right before it: that
-    # explains what happened before and the noise of the seed, and leaves the segments from here on.
-    effects, reactions = [], []
-    for first, (scale, rows) in enumerate(zip(scales, features, strict=True)):
-        covariances = _covariances(data, first, whole.correlation)
-        fit = _fit_from(data, covariances, rows)
-        effects.append(_effects(data, covariances, fit)[0])
-        reactions.append(Reaction(scale=scale, slopes=_slopes(data, covariances, fit, rows)))
-    return whole.correlation, effects, reactions
-
-
-def _fit_whole(data: _Data, features: Floats) -> _Fit:
-    """Return the most likely fit to all segments: first c at a middle rho, then rho and a."""
-    middle = _covariances(data, 0, _CORRELATIONS[len(_CORRELATIONS) // 2])
-    state = _most_likely(data, middle, features, _grid(features)).fractions.state
-    fractions = [
-        _Fractions(schedule=schedule * (1 - state), state=state) for schedule in _SCHEDULE_FRACTIONS
-    ]
-    candidates = (
-        _most_likely(data, _covariances(data, 0, correlation), features, fractions)
-        for correlation in _CORRELATIONS
-    )
-    return max(candidates, key=lambda fit: fit.likelihood)
-
-
-def _fit_from(data: _Data, covariances: _Covariances, features: Floats) -> _Fit:
-    """Return the most likely fit to the segments from one on: first a and c, then a and b."""
-    fit = _most_likely(data, covariances, features, _grid(features))
-    if not features.any():
-        return fit
-    state = fit.fractions.state
-    reacting = [
-        _Fractions(schedule=schedule * (1 - state), state=state, reaction=reaction)
-        for reaction in _REACTION_FRACTIONS
-        for schedule in _SCHEDULE_FRACTIONS_BY_STATE
-    ]
-    other = _most_likely(data, covariances, features, reacting)
-    return max(fit, other, key=lambda fit: fit.likelihood)
-
-
-def _grid(features: Floats) -> list[_Fractions]:
-    return [
-        _Fractions(schedule=schedule * (1 - state), state=state)
-        for state in (_STATE_FRACTIONS if features.any() else (0.0,))
-        for schedule in _SCHEDULE_FRACTIONS_BY_STATE
-    ]
-
-
-def _covariances(data: _Data, first: int, correlation: float) -> _Covariances:
-    decisions = data.decisions[:, first:]
-    rows = np.arange(decisions.shape[1])
-    between = correlation ** np.abs(np.subtract.outer(rows, rows))
-    # (E, S, D): sum_t rho^|s - t| k(d_it, d), the covariance of the value of episode i with the
-    # effect of d in segment s. Summed over the decisions of another episode it is K.
-    with_effects = np.einsum("st,etd->esd", between, data.prior[decisions], optimize=True)
-    values = np.stack([with_effects[:, rows, other].sum(axis=1) for other in decisions], axis=1)
-    scale = float(np.mean(np.diag(values)))
-    return _Covariances(
-        correlation=correlation, values=values / scale, with_effects=with_effects / scale
-    )
-
-
-def _most_likely(
-    data: _Data, covariances: _Covariances, features: Floats, candidates: Sequence[_Fractions]
-) -> _Fit:
-    products = features @ features.T
-    fits = (_fit(data, covariances, fractions, products) for fractions in candidates)
-    return max(fits, key=lambda fit: fit.likelihood)
-
-
-def _fit(data: _Data, covariances: _Covariances, fractions: _Fractions, products: Floats) -> _Fit:
-    """Solve (2) to (4) with fixed fractions; ``products`` is P, (E, E)."""
-    # Term by term; + 1 is the wide prior of mu, in units of the variance.
-    total = fractions.schedule * covariances.values * (1 - fractions.reaction) + 1
-    if fractions.reaction:
-        total += fractions.schedule * fractions.reaction * covariances.values * products
-    if fractions.state:
-        total += fractions.state * products
-    total[np.diag_indices_from(total)] += 1 - fractions.schedule - fractions.state
-    total *= data.variance
-    # C = L L^T: log det C is twice the sum of the logarithms of the diagonal of L.
-    factor = linalg.cho_factor(total, lower=True, overwrite_a=True, check_finite=False)
-    weights = linalg.cho_solve(factor, data.values)
-    log_determinant = 2 * float(np.log(np.diag(factor[0])).sum())
-    return _Fit(
-        likelihood=-0.5 * (float(data.values @ weights) + log_determinant),
-        weights=weights,
-        correlation=covariances.correlation,
-        fractions=fractions,
-    )
-
-
-def _effects(data: _Data, covariances: _Covariances, fit: _Fit) -> Floats:
-    """Return (segments, D) posterior means in the average state, (3)."""
-    amount = data.variance * fit.fractions.schedule * (1 - fit.fractions.reaction)
-    effects: Floats = amount * np.tensordot(fit.weights, covariances.with_effects, axes=1)
-    return effects
-
-
-def _slopes(data: _Data, covariances: _Covariances, fit: _Fit, features: Floats) -> Floats:
-    """Return (F, D) posterior means of the slopes of the first segment: (3) with a b and phi."""
-    amount = data.variance * fit.fractions.schedule * fit.fractions.reaction
-    weighted = fit.weights[:, None] * features
-    slopes: Floats = amount * weighted.T @ covariances.with_effects[:, 0]
-    return slopes
+        The rest is forgotten again.
+        """
+        rest = rest.centered(self._center)
+        effects, reactions = [], []
+        for model in self._models:
+            coefficients = model.coefficients
+            if (posterior := model.posterior) is not None:
+                if len(rest.values):
+                    posterior = posterior.copy()
+                    posterior.add(model.columns(rest), rest.values)
+                coefficients = posterior.coefficients(center=mean - self._center)
+            average, slopes = model.first_effects(coefficients)
+            effects.append(average)
+            reactions.append(Reaction(scale=model.states.scale, slopes=slopes))
+        return effects, reactions

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
-from agents.additive import FEWEST_EPISODES, AdditiveFit, fit_additive
+from agents.additive import FEWEST_EPISODES, AdditiveFit, AdditiveModel
 from agents.config import AgentConfig
 from agents.ppo import Episode, RolloutCallback, SchedulePPO, plan_learning
 from automix.schedule import Decision
@@ -32,18 +32,45 @@ def fit_episodes(
     Raises:
         ValueError: there are fewer than 8 episodes.
     """
-    width = max(len(row) for episode in episodes for row in episode.observations or ((),))
+    return EpisodesModel(episodes, choices, num_segments=num_segments).fit()
+
+
+class EpisodesModel:
+    """The additive model of a list of episodes that others append to."""
+
+    def __init__(
+        self, episodes: Sequence[Episode], choices: Sequence[Decision], *, num_segments: int
+    ) -> None:
+        """Fit nothing yet."""
+        self._episodes = episodes
+        self._num_segments = num_segments
+        self._model = AdditiveModel(choices, num_segments=num_segments)
+
+    def fit(self) -> AdditiveFit:
+        """Take in the episodes that are new, and return the fit to all.
+
+        Raises:
+            ValueError: there are fewer than 8.
+        """
+        new = self._episodes[len(self._model) :]
+        self._model.add(
+            [episode.schedule for episode in new],
+            [episode.potential for episode in new],
+            _states(new, num_segments=self._num_segments),
+        )
+        return self._model.fit()
+
+
+def _states(episodes: Sequence[Episode], *, num_segments: int) -> Floats | None:
+    """Return (E, S, F) observations before each decision, NaN where unknown; None if all are."""
+    width = max((len(row) for episode in episodes for row in episode.observations), default=0)
+    if not width:
+        return None
     states = np.full((len(episodes), num_segments, width), np.nan)
     for number, episode in enumerate(episodes):
         if episode.observations:
             states[number, episode.observed_segments] = episode.observations
-    return fit_additive(
-        [episode.schedule for episode in episodes],
-        [episode.potential for episode in episodes],
-        choices,
-        num_segments=num_segments,
-        states=None if np.isnan(states).all() else states,
-    )
+    return states
 
 
 def teachers(
@@ -83,7 +110,7 @@ class RedistributedReturns(BaseCallback):
         super().__init__()
         self._episodes = episodes
         self._codec = codec
-        self._num_segments = num_segments
+        self._model = EpisodesModel(episodes, codec.decisions(), num_segments=num_segments)
         self._index = {decision: number for number, decision in enumerate(codec.decisions())}
         # Segments of the run at the end of an episode, by step and environment.
         self._ends: dict[tuple[int, int], int] = {}
@@ -103,8 +130,7 @@ class RedistributedReturns(BaseCallback):
         buffer = self.locals["rollout_buffer"]
         assert isinstance(buffer, RolloutBuffer)
         assert isinstance(self.model, SchedulePPO)
-        fit = fit_episodes(self._episodes, self._codec.decisions(), num_segments=self._num_segments)
-        buffer.rewards += self._shift(fit, buffer) / self.model.returns.deviation
+        buffer.rewards += self._shift(self._model.fit(), buffer) / self.model.returns.deviation
         # Both are what the algorithm has just computed the advantages of the buffer with.
         buffer.compute_returns_and_advantage(self.locals["values"], self.locals["dones"])
 

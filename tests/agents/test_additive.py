@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agents import additive
-from agents.additive import StateScale, decision_covariance, fit_additive
+from agents.additive import fit_additive
+from agents.additive_columns import (
+    Columns,
+    EffectBasis,
+    StateScale,
+    decision_covariance,
+    low_rank_root,
+)
+from agents.additive_regression import DualRegression, Fractions, PrimalRegression, Regression
 from automix.operator_info import Operator
 from automix.schedule import Decision, even_schedule
 
@@ -18,25 +25,21 @@ CHOICES = (
 )
 E, S, D, F = 9, 3, len(CHOICES), 2
 RHO = 0.6
+GENERATOR = np.random.default_rng(0)
+DECISIONS = GENERATOR.integers(D, size=(E, S))
+FEATURES = GENERATOR.normal(size=(E, F)) / math.sqrt(F)
+VALUES = GENERATOR.normal(size=E)
+VALUES -= VALUES.mean()
+FIRST, REST = slice(5), slice(5, E)
+BASIS = EffectBasis.of(low_rank_root(decision_covariance(CHOICES)), DECISIONS, correlation=RHO)
 
 
-def data_of(seed: int = 0) -> tuple[additive._Data, np.ndarray]:
-    """Return E random episodes, and features of the states before them."""
-    generator = np.random.default_rng(seed)
-    values = generator.normal(size=E)
-    data = additive._Data(
-        decisions=generator.integers(D, size=(E, S)),
-        values=values - values.mean(),
-        prior=decision_covariance(CHOICES),
-    )
-    return data, generator.normal(size=(E, F)) / math.sqrt(F)
-
-
-def kernel(data: additive._Data, i: int, j: int) -> float:
+def kernel(i: int, j: int) -> float:
     """Return K_ij of the module's docstring, before it is scaled."""
+    prior = decision_covariance(CHOICES)
     return float(
         sum(
-            RHO ** abs(s - t) * data.prior[data.decisions[i, s], data.decisions[j, t]]
+            RHO ** abs(s - t) * prior[DECISIONS[i, s], DECISIONS[j, t]]
             for s in range(S)
             for t in range(S)
         )
@@ -50,33 +53,47 @@ def test_covariances_of_decisions() -> None:
     np.testing.assert_allclose(prior, expected)
 
 
-def test_the_likelihood_and_the_effects_are_those_of_the_formulas() -> None:
-    data, features = data_of()
-    a, b, c = 0.5, 0.4, 0.3
-    covariances = additive._covariances(data, 0, RHO)
-    fractions = additive._Fractions(schedule=a, state=c, reaction=b)
-    fit = additive._fit(data, covariances, fractions, features @ features.T)
+@pytest.mark.parametrize("c", [0.3, 0.0])
+@pytest.mark.parametrize("kind", ["primal", "dual", "further episodes"])
+def test_the_likelihood_and_the_effects_are_those_of_the_formulas(kind: str, c: float) -> None:
+    a, b = 0.5, 0.4
+    fractions = Fractions(schedule=a, state=c, reaction=b)
+    columns = Columns(BASIS, DECISIONS, FEATURES)
+    regression: Regression = (
+        DualRegression(columns, VALUES)
+        if kind == "dual"
+        else PrimalRegression(columns, VALUES, reacts=True)
+    )
+    coefficients = regression.coefficients(fractions)
+    if kind == "further episodes":
+        # Values of another center, corrected in the end.
+        first, rest = (Columns(BASIS, DECISIONS[part], FEATURES[part]) for part in (FIRST, REST))
+        posterior = PrimalRegression(first, VALUES[FIRST] + 5, reacts=True).posterior(fractions)
+        posterior.add(rest, VALUES[REST] + 5)
+        coefficients = posterior.coefficients(center=5.0)
 
-    raw = np.array([[kernel(data, i, j) for j in range(E)] for i in range(E)])
+    raw = np.array([[kernel(i, j) for j in range(E)] for i in range(E)])
     scale = np.diag(raw).mean()
-    products = features @ features.T
+    products = FEATURES @ FEATURES.T
     total = a * (1 - b) * raw / scale + a * b * raw / scale * products + c * products + 1
-    total = data.variance * (total + (1 - a - c) * np.eye(E))
-    density = stats.multivariate_normal(np.zeros(E), total).logpdf(data.values)
-    assert fit.likelihood - 0.5 * E * math.log(2 * math.pi) == pytest.approx(density)
+    total = VALUES.var() * (total + (1 - a - c) * np.eye(E))
+    density = stats.multivariate_normal(np.zeros(E), total).logpdf(VALUES)
+    assert regression.likelihood(fractions) - 0.5 * E * math.log(2 * math.pi) == pytest.approx(
+        density
+    )
 
-    weights = np.linalg.solve(total, data.values)
-    effects = additive._effects(data, covariances, fit)
-    slopes = additive._slopes(data, covariances, fit, features)
+    weights = np.linalg.solve(total, VALUES)
+    prior = decision_covariance(CHOICES)
+    effects = BASIS.effects(coefficients.effects)
+    slopes = BASIS.effects(coefficients.slopes.T)
     for s, d in np.ndindex(S, D):
         row = [
-            sum(RHO ** abs(s - t) * data.prior[data.decisions[i, t], d] for t in range(S)) / scale
+            sum(RHO ** abs(s - t) * prior[DECISIONS[i, t], d] for t in range(S)) / scale
             for i in range(E)
         ]
-        assert effects[s, d] == pytest.approx(data.variance * a * (1 - b) * (weights @ row))
-        if s == 0:
-            expected = data.variance * a * b * ((weights * row) @ features)
-            np.testing.assert_allclose(slopes[:, d], expected)
+        assert effects[s, d] == pytest.approx(VALUES.var() * a * (1 - b) * (weights @ row))
+        expected = VALUES.var() * a * b * ((weights * row) @ FEATURES)
+        np.testing.assert_allclose(slopes[:, s, d], expected)
 
 
 def test_features_of_states_are_standardized_and_unknown_ones_are_average() -> None:

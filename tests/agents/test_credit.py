@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.additive import fit_additive
 from agents.config import AgentConfig
-from agents.credit import RedistributedReturns, fit_episodes
+from agents.credit import EpisodesModel, RedistributedReturns, fit_episodes
 from agents.ppo import Episode, EpisodeRecorder, train_ppo
 from automix.operator_info import Operator
 from automix.schedule import Decision, even_schedule
@@ -226,6 +226,23 @@ def test_an_episode_from_a_snapshot_knows_only_its_own_segments() -> None:
     whole = fit_episodes(episodes, choices, num_segments=2)
     # What is missing is the constant observation before the first segment: nothing is lost.
     np.testing.assert_allclose(fit.effects, whole.effects)
+
+
+def test_episodes_that_are_appended_are_fitted_like_all_at_once() -> None:
+    episodes, _ = episodes_with_seed_noise(0, num_episodes=40)
+    # What nobody observed comes first.
+    episodes[:10] = [dataclasses.replace(episode, observations=()) for episode in episodes[:10]]
+    choices = [Decision(operator=name) for name in ("none", "mixup", "cutmix")]
+    growing: list[Episode] = []
+    model = EpisodesModel(growing, choices, num_segments=2)
+    for first in range(0, 40, 10):
+        growing += episodes[first : first + 10]
+        fit = model.fit()
+        whole = fit_episodes(growing, choices, num_segments=2)
+        np.testing.assert_array_equal(fit.effects, whole.effects)
+        assert len(fit.reactions) == len(whole.reactions) == (2 if first else 0)
+    # Nothing new.
+    np.testing.assert_array_equal(model.fit().effects, fit.effects)
 
 
 def test_credit_sums_to_zero_over_an_episode_and_leaves_unfinished_ones_alone() -> None:
