@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test figures check bench format clean
+.PHONY: demo test figures check bench gpu format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -52,6 +52,10 @@ format: $(VENV)/.installed  ## reformat in place
 
 bench: $(VENV)/.installed  ## benchmarks as ratios measured in one run
 	$(BIN)/python -m benchmarks.operators
+
+# `make gpu GPU="--again"`, or GPU="--device cpu --quick" without an accelerator.
+gpu: $(VENV)/.installed  ## tests, benchmarks and a search on a GPU, 9 minutes; again: what is missing
+	@$(BIN)/python -m benchmarks.gpu $(GPU)
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

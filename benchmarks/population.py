@@ -2,15 +2,17 @@
 
     python -m benchmarks.population --json population.json
 
-Two tables. The first has the CPU time of a training run in a population of N over that of a run
-alone, in this process, in alternating rounds: with random actions, observations, saliency and probe
-as in a search, and of the optimizer steps alone. The second has training runs per minute of the
-environments of a search, in worker processes, one number of runs at once after the other.
+Two tables. The first has the time of a training run in a population of N over that of a run alone,
+in this process, in alternating rounds: with random actions, observations, saliency and probe as in
+a search, and of the optimizer steps alone. It is CPU time, or on an accelerator time of the clock.
+The second has training runs per minute of the environments of a search, in worker processes unless
+there is an accelerator, one number of runs at once after the other.
 """
 
 import json
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +26,10 @@ from automix.experiments.config import SearchConfig
 from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.population import Population
-from automix.training.trainer import build_trainer, load_search_data
+from automix.training.trainer import build_trainer, load_search_data, training_device
 from automix.worker_processes import num_cores
+from benchmarks import trainer_loops
+from benchmarks.measure import clock_for, wait_for
 from envs.vector import make_vec_env, stop_vec_env
 
 
@@ -59,7 +63,7 @@ def _environments(config: SearchConfig, *, count: int, population: int, here: bo
         config.task,
         config.environment,
         num_envs=count,
-        kind="in_process" if here else "subprocess",
+        kind="in_process" if here else "auto",
         seed=0,
         population=population,
     )
@@ -67,8 +71,21 @@ def _environments(config: SearchConfig, *, count: int, population: int, here: bo
     return env
 
 
+def device_clock() -> Callable[[], float]:
+    """Return a clock that first waits for what the accelerator has been given."""
+    device = training_device()
+    clock = clock_for(device)
+
+    def now() -> float:
+        wait_for(device)
+        return clock()
+
+    return now
+
+
 def cost_in_search(config: SearchConfig, options: Options) -> dict[int, float]:
-    """Return the CPU time of a segment per run in each population, over that of a run alone."""
+    """Return the time of a segment per run in each population, over that of a run alone."""
+    now = device_clock()
     environments = {
         count: _environments(config, count=count, population=count, here=True)
         for count in (1, *options.populations)
@@ -76,12 +93,12 @@ def cost_in_search(config: SearchConfig, options: Options) -> dict[int, float]:
     times: dict[int, list[float]] = {count: [] for count in environments}
     for number in range(options.rounds + 1):
         for count, env in environments.items():
-            started = time.thread_time()
+            started = now()
             for actions in random_actions(env, segments=options.segments, seed=number):
                 env.step(actions)
             # The first round allocates memory and chooses kernels.
             if number:
-                times[count].append((time.thread_time() - started) / count)
+                times[count].append((now() - started) / count)
     alone = times[1]
     return {
         count: statistics.median(
@@ -91,10 +108,21 @@ def cost_in_search(config: SearchConfig, options: Options) -> dict[int, float]:
     }
 
 
-def cost_of_steps(config: SearchConfig, options: Options, decision: Decision) -> dict[int, float]:
-    """Return the CPU time of an optimizer step per run, over that of a run alone."""
-    data = load_search_data(config.task.data)
-    ratios = {}
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """Optimizer steps in a population: time per run over that of a run alone, and images/s."""
+
+    ratio: float
+    images_per_second: float
+    alone_images_per_second: float
+
+
+def cost_of_steps(
+    config: SearchConfig, options: Options, decision: Decision
+) -> dict[int, StepCost]:
+    """Return the cost of the optimizer steps in each population."""
+    data, now = load_search_data(config.task.data), device_clock()
+    costs = {}
     for count in options.populations:
         alone, *members = (build_trainer(config.task, data, seed=i) for i in range(count + 1))
         population = Population(members)
@@ -103,15 +131,36 @@ def cost_of_steps(config: SearchConfig, options: Options, decision: Decision) ->
         for number in range(options.rounds + 1):
             for trainer in (alone, *members):
                 trainer.reset(trainer.seed)
-            first = time.thread_time()
+            first = now()
             alone.train(decision, num_steps=steps)
-            second = time.thread_time()
+            second = now()
             population.train([(decision, steps)] * count)
-            third = time.thread_time()
+            third = now()
             if number:
-                rounds.append((third - second) / count / (second - first))
-        ratios[count] = statistics.median(rounds)
-    return ratios
+                rounds.append(((third - second) / count, second - first))
+        images = steps * alone.training_step.batches.layout.batch_size
+        joined_seconds, alone_seconds = zip(*rounds, strict=True)
+        costs[count] = StepCost(
+            ratio=statistics.median(joined / one for joined, one in rounds),
+            images_per_second=images / statistics.median(joined_seconds),
+            alone_images_per_second=images / statistics.median(alone_seconds),
+        )
+    return costs
+
+
+def matmul_seconds(config: SearchConfig) -> float:
+    """Return the time of matrix products with as much arithmetic as one image in training."""
+    data, device = load_search_data(config.task.data), training_device()
+    channels, size, _ = data.image_shape
+    options = trainer_loops.Options(
+        model=config.task.model,
+        batch_size=config.task.trainer.batch_size,
+        size=size,
+        channels=channels,
+        classes=data.num_classes,
+    )
+    flops = trainer_loops.flops_per_step(options, device) / options.batch_size
+    return flops / trainer_loops.matmul_rate(options, device)
 
 
 def runs_per_minute(config: SearchConfig, options: Options, population: int) -> float:
@@ -137,31 +186,50 @@ def main(options: Options) -> None:
     """Measure, print, and write the figures."""
     torch.set_num_threads(1)
     config = SearchConfig.from_yaml(options.config)
+    device = training_device()
     in_search = cost_in_search(config, options)
     steps = {
         name: cost_of_steps(config, options, Decision(operator=name))
         for name in (Operator.NONE, Operator.MIXUP, Operator.SALIENCY_GRAFTING)
     }
-    print(f"{options.config}, one thread per process, torch {torch.__version__}\n")
-    print("| runs at once | in a search | step, none | step, mixup | step, grafting |")
-    print("|---:|---:|---:|---:|---:|")
+    plain = steps[Operator.NONE]
+    images = {1: statistics.median(cost.alone_images_per_second for cost in plain.values())}
+    images |= {count: cost.images_per_second for count, cost in plain.items()}
+    per_image = matmul_seconds(config)
+    print(f"{options.config}, {device}, one thread per process, torch {torch.__version__}\n")
+    print("| runs at once | in a search | step, none | step, mixup | step, grafting | images/s |")
+    print("|---:|---:|---:|---:|---:|---:|")
     for count in options.populations:
-        row = [in_search[count], *(ratios[count] for ratios in steps.values())]
-        print(f"| {count} | " + " | ".join(f"{ratio:.2f}" for ratio in row) + " |")
-    rates = {}
-    if options.runs:
-        print(f"\n| runs at once, {num_cores()} cores | training runs per minute |\n|---|---:|")
-        for population in (1, *options.populations):
-            if population <= config.agent.num_environments // num_cores():
-                rates[population] = runs_per_minute(config, options, population)
-                print(f"| {population} | {rates[population]:.0f} |")
+        row = [in_search[count], *(costs[count].ratio for costs in steps.values())]
+        cells = [*(f"{ratio:.2f}" for ratio in row), f"{images[count]:.0f}"]
+        print(f"| {count} | " + " | ".join(cells) + " |")
+    rates = _print_rates(config, options) if options.runs else {}
     if options.json:
         figures = {
-            "in_search": in_search,
-            "steps": {name.value: ratios for name, ratios in steps.items()},
+            "device": str(device),
+            "torch": torch.__version__,
+            "in_search": {1: 1.0, **in_search},
+            "steps": {
+                name.value: {1: 1.0, **{count: cost.ratio for count, cost in costs.items()}}
+                for name, costs in steps.items()
+            },
+            "images_per_second": images,
+            "matmul_fraction": {count: per_image * rate for count, rate in images.items()},
             "runs_per_minute": rates,
         }
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _print_rates(config: SearchConfig, options: Options) -> dict[int, float]:
+    # A population of one process, of which there is one for each core unless they share a device.
+    num_processes = num_cores() if training_device().type == "cpu" else 1
+    print(f"\n| runs at once, {num_cores()} cores | training runs per minute |\n|---|---:|")
+    rates = {}
+    for population in (1, *options.populations):
+        if population <= config.agent.num_environments // num_processes:
+            rates[population] = runs_per_minute(config, options, population)
+            print(f"| {population} | {rates[population]:.0f} |")
+    return rates
 
 
 if __name__ == "__main__":
