@@ -5,10 +5,13 @@ float32, and (N,) integer class numbers in [0, K). They raise TypeError for soft
 most formulas accept silently and which would mean something else, and ValueError for shapes that
 do not fit, no image, or ``num_bins`` below 1. Everything stays on the device of the logits without
 a host synchronization: results are 0-d tensors, float64 for float64 logits and float32 otherwise.
+Likelihood, accuracy and temperature also take (..., N, K) logits of several classifiers on the same
+images, and return a tensor of shape (...).
 
 Shape suffixes: N images, K classes, M bins.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,10 +25,13 @@ MIN_TEMPERATURE = 0.01
 MAX_TEMPERATURE = 100.0
 """A fit stays in this range: data that is separated perfectly has its optimum at zero."""
 
-# Measured on 48 synthetic problems (best temperatures 0.1 to 76): 3 to 9 iterations reach 1e-6 in
-# log T. Each step is at most half of the step before last, so after 24 the worst case is 0.002,
-# an excess likelihood of about 1e-6 nats. A fixed number needs no host synchronization.
-_NUM_ITERATIONS = 24
+# Each step is at most half of the step before last, so 24 end within 0.002 of the best log T. Of
+# 3,000 synthetic problems with optima from bound to bound, half were over after 5 and 90% after 8;
+# cut off at 12, the likelihood was at most 1e-9 nats from the best.
+_MAX_ITERATIONS = 24
+_ITERATIONS_UNSEEN = 12
+# Newton's method squares the error: after a step of this size it is below the rounding of float32.
+_LAST_STEP = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +51,10 @@ class ReliabilityBins:
 
 def nll(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
     """Return the mean negative log likelihood in nats."""
-    logits_NK = _checked(logits_NK, labels_N)
-    return F.cross_entropy(logits_NK, labels_N.long())
+    logits_NK = _checked(logits_NK, labels_N, stacked=True)
+    if logits_NK.dim() == 2:
+        return F.cross_entropy(logits_NK, labels_N.long())
+    return -logits_NK.log_softmax(dim=-1).gather(-1, _index(labels_N, logits_NK)).mean((-2, -1))
 
 
 def accuracy(logits_NK: Tensor, labels_N: Tensor, *, k: int = 1) -> Tensor:
@@ -58,14 +66,14 @@ def accuracy(logits_NK: Tensor, labels_N: Tensor, *, k: int = 1) -> Tensor:
     Raises:
         ValueError: ``k`` is not in [1, K], besides what all functions here raise.
     """
-    logits_NK = _checked(logits_NK, labels_N)
-    if not 1 <= k <= logits_NK.shape[1]:
-        raise ValueError(f"k: expected 1 to {logits_NK.shape[1]} (the classes), got {k}")
+    logits_NK = _checked(logits_NK, labels_N, stacked=True)
+    if not 1 <= k <= logits_NK.shape[-1]:
+        raise ValueError(f"k: expected 1 to {logits_NK.shape[-1]} (the classes), got {k}")
     # `topk` does not define which of several equal logits it returns, so ranks are counted.
-    label_logit_N1 = logits_NK.gather(1, labels_N.long()[:, None])
-    is_ahead = torch.arange(logits_NK.shape[1], device=logits_NK.device) < labels_N[:, None]
+    label_logit_N1 = logits_NK.gather(-1, _index(labels_N, logits_NK))
+    is_ahead = torch.arange(logits_NK.shape[-1], device=logits_NK.device) < labels_N[:, None]
     precedes_NK = ~(logits_NK <= label_logit_N1) | ((logits_NK == label_logit_N1) & is_ahead)
-    return (precedes_NK.sum(dim=1) < k).to(logits_NK.dtype).mean()
+    return (precedes_NK.sum(dim=-1) < k).to(logits_NK.dtype).mean(dim=-1)
 
 
 def brier(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
@@ -84,41 +92,40 @@ def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
     """Return the temperature T whose ``logits / T`` have the smallest negative log likelihood.
 
     The negative log likelihood is convex in 1 / T, so its derivative has one sign change; Newton's
-    method in log T finds it within a shrinking bracket, in a fixed number of iterations. The
-    temperature stays in [``MIN_TEMPERATURE``, ``MAX_TEMPERATURE``]. Where every temperature fits
-    equally well (each row of logits is constant) the result is 1. See Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599.
+    method in log T finds it within a shrinking bracket. On a CPU it stops when it has; elsewhere
+    the host does not look, and iterations are of a fixed number. The temperature stays in
+    [``MIN_TEMPERATURE``, ``MAX_TEMPERATURE``]. Where every temperature fits equally well (each row
+    of logits is constant) the result is 1. See Guo et al. 2017, https://arxiv.org/abs/1706.04599.
     """
-    logits_NK = _checked(logits_NK, labels_N).detach()
+    logits_NK = _checked(logits_NK, labels_N, stacked=True).detach()
     # Relative to the label's logit the slope is a mean of p * margin: no cancellation.
-    margins_NK = logits_NK - logits_NK.gather(1, labels_N.long()[:, None])
-    log_scale = best_log_scale = margins_NK.new_zeros(())  # log(1 / T)
-    best_slope = torch.full_like(log_scale, torch.inf)
-    low = torch.full_like(log_scale, 1 / MAX_TEMPERATURE).log()
-    high = torch.full_like(log_scale, 1 / MIN_TEMPERATURE).log()
-    step = before_last = high - low
-    for _ in range(_NUM_ITERATIONS):
+    margins_NK = logits_NK - logits_NK.gather(-1, _index(labels_N, logits_NK))
+    log_scale = margins_NK.new_zeros(margins_NK.shape[:-2])  # log(1 / T)
+    first, last = -math.log(MAX_TEMPERATURE), -math.log(MIN_TEMPERATURE)
+    low, high = torch.full_like(log_scale, first), torch.full_like(log_scale, last)
+    step = before_last = torch.full_like(log_scale, 2 * (last - first))
+    is_host = margins_NK.device.type == "cpu"
+    for _ in range(_MAX_ITERATIONS if is_host else _ITERATIONS_UNSEEN):
         scale = log_scale.exp()
         slope, curvature = _slope_and_curvature(margins_NK, scale)
-        # After convergence the sign of the slope is noise and may send the search away again.
-        best_log_scale = torch.where(slope.abs() < best_slope, log_scale, best_log_scale)
-        best_slope = torch.fmin(slope.abs(), best_slope)
         # The bracket: the slope is negative below the optimum and positive above it.
         low = torch.where(slope < 0, log_scale, low)
         high = torch.where(slope > 0, log_scale, high)
         # Newton's step for the root of the slope in x = log s: d slope / dx = s * curvature.
-        newton = -slope / (scale * curvature)
-        is_safe = (
-            (log_scale + newton >= low)
-            & (log_scale + newton <= high)
-            & (newton.abs() <= 0.5 * before_last.abs())
-        )
+        # Beyond a bound it tries the bound, where the optimum of separated data is.
+        reached = (log_scale - slope / (scale * curvature)).clamp(first, last)
+        is_short = (reached - log_scale).abs() <= 0.5 * before_last.abs()
+        is_safe = (reached >= low) & (reached <= high) & is_short
         # Otherwise bisect. Half of the step before last bounds the number of iterations, as in
         # Dekker's and Brent's methods.
-        before_last = step
-        step = torch.where(is_safe, newton, 0.5 * (low + high) - log_scale)
+        following = torch.where(is_safe, reached, 0.5 * (low + high))
+        # At the optimum the sign of the slope is noise and may send the search away again.
+        is_over = (slope == 0) | (step.abs() <= _LAST_STEP)
+        before_last, step = step, torch.where(is_over, 0, following - log_scale)
         log_scale = log_scale + step
-    return (-best_log_scale).exp()
+        if is_host and bool((step.abs() <= _LAST_STEP).all()):
+            break
+    return (-log_scale).exp()
 
 
 def reliability(
@@ -152,14 +159,15 @@ def adaptive_ece(logits_NK: Tensor, labels_N: Tensor, *, num_bins: int = NUM_BIN
     return _bin(confidence_N, correct_N, bins_N, num_bins).error()
 
 
-def _checked(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+def _checked(logits_NK: Tensor, labels_N: Tensor, *, stacked: bool = False) -> Tensor:
     """Return the logits as float32 or float64 after checking both arguments."""
     if labels_N.is_floating_point() or labels_N.dim() != 1:
         raise TypeError(
             "labels: expected one integer class number per image, shape (N,), got "
             f"{labels_N.dtype} of shape {tuple(labels_N.shape)}; soft targets have no accuracy"
         )
-    if logits_NK.dim() != 2 or logits_NK.shape[0] != labels_N.shape[0] or not logits_NK.numel():
+    is_table = logits_NK.dim() == 2 or (stacked and logits_NK.dim() > 2)
+    if not is_table or logits_NK.shape[-2] != labels_N.shape[0] or not logits_NK.numel():
         raise ValueError(
             f"logits: expected shape ({labels_N.shape[0]}, classes) with at least one image, "
             f"got {tuple(logits_NK.shape)}"
@@ -171,10 +179,15 @@ def _slope_and_curvature(margins_NK: Tensor, scale: Tensor) -> tuple[Tensor, Ten
     """Return the first two derivatives of the mean NLL with respect to the scale 1 / T."""
     # With margins d_k = z_k - z_label and p = softmax(s d): NLL = log sum_k exp(s d_k), whose
     # derivatives are the mean and the variance of d under p.
-    probabilities_NK = (margins_NK * scale).softmax(dim=1)
-    mean_N = (probabilities_NK * margins_NK).sum(dim=1, keepdim=True)
-    variance_N = (probabilities_NK * (margins_NK - mean_N).square()).sum(dim=1)
-    return mean_N.mean(), variance_N.mean()
+    probabilities_NK = (margins_NK * scale[..., None, None]).softmax(dim=-1)
+    mean_N1 = (probabilities_NK * margins_NK).sum(dim=-1, keepdim=True)
+    variance_N = (probabilities_NK * (margins_NK - mean_N1).square()).sum(dim=-1)
+    return mean_N1.mean((-2, -1)), variance_N.mean(dim=-1)
+
+
+def _index(labels_N: Tensor, logits_NK: Tensor) -> Tensor:
+    """Return the labels as an index into the last dimension of the logits, (..., N, 1)."""
+    return labels_N.long()[:, None].expand(*logits_NK.shape[:-1], 1)
 
 
 def _top_predictions(logits_NK: Tensor, labels_N: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:

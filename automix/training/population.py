@@ -299,7 +299,7 @@ class Population:
         if self.obstacle is not None:
             return [trainer.evaluate(split) for trainer in self.trainers]
         labels = split.labels.to(self.trainers[0].device)
-        scores_N4 = torch.vmap(evaluation_scores, (0, None))(self.logits(split), labels)
+        scores_N4 = evaluation_scores(self.logits(split), labels)
         return [eval_metrics(scores, num_images=len(split)) for scores in scores_N4.tolist()]
 
     def logits(self, split: Split) -> Tensor:

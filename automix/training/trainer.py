@@ -215,13 +215,16 @@ class ClassifierTrainer:
 
 
 def evaluation_scores(logits_MK: Tensor, labels_M: Tensor) -> Tensor:
-    """Return NLL, NLL at the fitted temperature, accuracy and temperature, (4,) on the device."""
+    """Return NLL, NLL at the fitted temperature, accuracy and temperature, (4,) on the device.
+
+    Of (N, M, K) logits, those of N classifiers on the same images, (N, 4).
+    """
     # Mixing makes a network underconfident, which plain NLL punishes and one number repairs.
     # Fitted to these M images themselves, it makes their NLL too small by about 1 / (2 M) nats.
     temperature = fit_temperature(logits_MK, labels_M)
-    calibrated_nll = nll(logits_MK / temperature, labels_M)
+    calibrated_nll = nll(logits_MK / temperature[..., None, None], labels_M)
     correct = accuracy(logits_MK, labels_M)
-    return torch.stack((nll(logits_MK, labels_M), calibrated_nll, correct, temperature))
+    return torch.stack((nll(logits_MK, labels_M), calibrated_nll, correct, temperature), dim=-1)
 
 
 def eval_metrics(scores: Sequence[float], *, num_images: int) -> EvalMetrics:

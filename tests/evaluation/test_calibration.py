@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import (
     multiclass_calibration_error,
 )
 
+from automix.evaluation import calibration
 from automix.evaluation.calibration import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
@@ -188,6 +189,26 @@ def test_temperature_undoes_a_scaling_of_the_logits() -> None:
     torch.testing.assert_close(
         calibrated_nll(4 * logits, labels), calibrated_nll(logits, labels), rtol=1e-5, atol=0
     )
+
+
+def test_classifiers_fitted_together_are_fitted_as_alone() -> None:
+    logits, labels = make_predictions(14, num_images=120)
+    # Their fits end after different numbers of iterations; one of them is at a bound.
+    stacked = torch.stack([logits, 0.05 * logits, 20 * logits, -logits, torch.zeros_like(logits)])
+    for metric in (fit_temperature, nll, accuracy):
+        together = metric(stacked, labels)
+        alone = torch.stack([metric(single, labels) for single in stacked])
+        torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
+
+
+def test_the_number_of_iterations_on_accelerators_suffices(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(20):
+        logits, labels = make_predictions(seed, num_images=30, scale=0.1 * 2**seed, skill=seed / 6)
+        best = calibrated_nll(logits.double(), labels)
+        with monkeypatch.context() as patch:
+            patch.setattr(calibration, "_MAX_ITERATIONS", calibration._ITERATIONS_UNSEEN)
+            cut_off = fit_temperature(logits, labels)
+        assert nll(logits.double() / cut_off, labels) <= best + 1e-7
 
 
 def test_flat_logits_have_temperature_one() -> None:
