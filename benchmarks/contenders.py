@@ -46,6 +46,9 @@ VARIANTS: Mapping[str, Variant] = {
     "mixup, one lam": Variant(operator=Operator.MIXUP, draw={"per": "batch"}),
     "cutmix": Variant(operator=Operator.CUTMIX, limit=2),
     "cutmix, one box": Variant(operator=Operator.CUTMIX, draw={"per": "batch"}),
+    "cutmix, one box, in place": Variant(
+        operator=Operator.CUTMIX, draw={"per": "batch"}, apply={"in_place": True}
+    ),
     "resizemix": Variant(operator=Operator.RESIZEMIX, limit=4),
     "fmix": Variant(operator=Operator.FMIX, limit=8),
     "fmix, one mask": Variant(operator=Operator.FMIX, draw={"per": "batch"}, limit=2.5),
@@ -100,6 +103,8 @@ def our_call(variant: Variant, batch: Batch, generator: Generator) -> Call:
     count, _, height, width = batch.images.shape
     facts = spec.facts
     saliency = batch.saliency if facts.needs_saliency else None
+    # What may be written over is a copy of its own, as for timm.
+    images = batch.images.clone() if variant.apply.get("in_place") else batch.images
 
     def mix(previous: MixedBatch | None) -> MixedBatch:
         draws = spec.draw(
@@ -109,7 +114,7 @@ def our_call(variant: Variant, batch: Batch, generator: Generator) -> Call:
             **variant.draw,
         )
         return spec.apply(
-            batch.images,
+            images,
             batch.targets,
             draws,
             num_classes=NUM_CLASSES,

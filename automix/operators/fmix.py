@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from automix.operators.blend import mask_lam, pair_batch, paste, take
+from automix.operators.host import by_blocks
 from automix.operators.sampling import Per, check_images, draw_beta, draw_partner, draw_uniform
 from automix.operators.types import BatchShape, MixedBatch
 
@@ -73,8 +74,13 @@ def apply_fmix(
     """
     check_images(images_BCHW, draws.partner)
     batch, _, height, width = images_BCHW.shape
-    gray_MHW = low_frequency_images(draws.noise, (height, width), decay=decay, spectrum=spectrum)
-    mask_M1HW = _darkest(gray_MHW, draws.lam, draws.coin).unsqueeze(1)
+
+    def masks(part: slice) -> Tensor:
+        noise_MHF2, size = draws.noise[part], (height, width)
+        gray_MHW = low_frequency_images(noise_MHF2, size, decay=decay, spectrum=spectrum)
+        return _darkest(gray_MHW, draws.lam[part], draws.coin[part])
+
+    mask_M1HW = by_blocks(masks, draws.noise).unsqueeze(1)
     mask_B1HW = mask_M1HW.expand(batch, 1, height, width)
     mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
     lam_B = mask_lam(mask_M1HW).expand(batch)

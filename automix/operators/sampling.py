@@ -128,25 +128,35 @@ def centered_box(
 
     ``side_B`` is the side of the box as a fraction of the image's; (row, column) is the center.
     """
+    # Both axes of a square at once: with small batches each operation costs its call.
+    if size[0] == size[1]:
+        axes = [(size[0], torch.stack((row_B, column_B)))]
+    else:
+        axes = [(size[0], row_B.unsqueeze(0)), (size[1], column_B.unsqueeze(0))]
     bounds = []
-    for length, center_B in zip(size, (row_B, column_B), strict=True):
+    for length, center_AB in axes:
         if rule == "torchvision":
             before_B = after_B = (side_B * (length / 2)).to(torch.int64)
         else:
             whole_B = (side_B * length).to(torch.int64)
-            before_B = whole_B // 2
+            before_B = whole_B >> 1
             after_B = whole_B - before_B if rule == "timm" else before_B
-        bounds += [(center_B - before_B).clamp(0, length), (center_B + after_B).clamp(0, length)]
-    return torch.stack(bounds, 1)
+        low_AB, high_AB = center_AB - before_B, center_AB + after_B
+        bounds.append(torch.stack((low_AB, high_AB), 1).clamp_(0, length).flatten(0, 1))
+    return torch.cat(bounds).t().contiguous()
 
 
 def box_mask(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the masks of boxes: (B, 1, H, W) float32, 1 inside."""
-    y0_B1, y1_B1, x0_B1, x1_B1 = box_B4.unsqueeze(2).unbind(1)
     # The outer product of two small masks: comparing every pixel with the box costs six times as
     # much on a CPU.
-    rows_BH, columns_BW = _inside(y0_B1, y1_B1, size[0]), _inside(x0_B1, x1_B1, size[1])
-    return rows_BH[:, None, :, None] * columns_BW[:, None, None, :]
+    if size[0] == size[1]:
+        bounds_B221 = box_B4.reshape(-1, 2, 2, 1)
+        rows_BH, columns_BW = _inside(bounds_B221[:, :, 0], bounds_B221[:, :, 1], size[0]).unbind(1)
+    else:
+        y0_B1, y1_B1, x0_B1, x1_B1 = box_B4.unsqueeze(2).unbind(1)
+        rows_BH, columns_BW = _inside(y0_B1, y1_B1, size[0]), _inside(x0_B1, x1_B1, size[1])
+    return (rows_BH.unsqueeze(2) * columns_BW.unsqueeze(1)).unsqueeze(1)
 
 
 def _inside(low_B1: Tensor, high_B1: Tensor, length: int) -> Tensor:
@@ -174,19 +184,20 @@ def unit_sum(maps_BHW: Tensor) -> Tensor:
     return (maps_BHW / total_B11.where(is_usable_B11, torch.nan)).nan_to_num_(uniform)
 
 
-def pool_cells(maps_BHW: Tensor, grid: int) -> Tensor:
-    """Return the mean of each cell of a grid of P x P: (B, P, P).
+def pool_cells(maps_BHW: Tensor, grid: int | tuple[int, int]) -> Tensor:
+    """Return the mean of each cell of a grid of P x P, or of so many rows and columns: (B, P, P).
 
     Raises:
         ValueError: the image has fewer rows or columns than the grid.
     """
+    rows, columns = (grid, grid) if isinstance(grid, int) else grid
     height, width = maps_BHW.shape[1:]
-    if not 1 <= grid <= min(height, width):
+    if not (1 <= rows <= height and 1 <= columns <= width):
         raise ValueError(
             f"grid: expected 1 to {min(height, width)} cells along a side for images of "
             f"{height} x {width}, got {grid}"
         )
-    return _pool_axis(_pool_axis(maps_BHW, 1, grid), 2, grid)
+    return _pool_axis(_pool_axis(maps_BHW, 1, rows), 2, columns)
 
 
 def _pool_axis(maps: Tensor, axis: int, grid: int) -> Tensor:

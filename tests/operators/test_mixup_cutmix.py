@@ -6,9 +6,10 @@ import torch
 
 from automix.operator_info import Operator
 from automix.operators.mixup_cutmix import CutMixDraws, MixupDraws, apply_cutmix, apply_mixup
+from automix.operators.registry import OPERATORS
 from automix.operators.sampling import BoxRule, centered_box
 from tests.operators import references as ref
-from tests.operators.cases import Scenario
+from tests.operators.cases import Scenario, draw, random_images, seeded, shape_of
 from tests.operators.published import (
     assert_same,
     assert_same_mask,
@@ -87,3 +88,30 @@ def test_cutmix_agrees_with_published_code(shared_folder: Path, name: str) -> No
         if "target_uncorrected" in case:
             drawn = apply_cutmix(case["x"], case["y"], draws, num_classes=10, label="drawn")
             assert_same(drawn, case, index, "target_uncorrected")
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_cutmix_in_place_is_cutmix(layout: str) -> None:
+    images = random_images(Scenario(6, size=(9, 12), layout=layout))
+    targets, before = torch.arange(6), images.clone()
+    spec = OPERATORS[Operator.CUTMIX]
+    draws = spec.draw(shape_of(images), strength=1.0, generator=seeded(3), per="batch")
+    expected = spec.apply(images, targets, draws, num_classes=6)
+    assert torch.equal(images, before)
+    assert not torch.equal(expected.images, before)
+    mixed = spec.apply(images, targets, draws, num_classes=6, in_place=True)
+    assert mixed.images.data_ptr() == images.data_ptr()
+    assert torch.equal(mixed.images, expected.images)
+    assert torch.equal(mixed.targets, expected.targets)
+    assert mixed.mask is not None
+    assert expected.mask is not None
+    assert torch.equal(mixed.mask, expected.mask)
+
+
+def test_cutmix_in_place_with_a_box_for_each_image() -> None:
+    images = random_images(Scenario(6))
+    draws = draw(Operator.CUTMIX, images)
+    spec = OPERATORS[Operator.CUTMIX]
+    expected = spec.apply(images.clone(), torch.arange(6), draws, num_classes=6)
+    mixed = spec.apply(images, torch.arange(6), draws, num_classes=6, in_place=True)
+    assert torch.equal(mixed.images, expected.images)

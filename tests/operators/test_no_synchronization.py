@@ -92,6 +92,12 @@ def recorded(call: Callable[[], object]) -> RecordedOperations:
     return operations
 
 
+@pytest.fixture(autouse=True)
+def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the way of devices that a host would wait for; `test_host` compares both ways."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+
+
 @pytest.mark.parametrize("operator", ALL)
 @pytest.mark.parametrize("scenario", [Scenario(5), Scenario(4, size=(13, 17))], ids=str)
 def test_applying_reads_nothing(

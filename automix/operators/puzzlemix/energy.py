@@ -15,7 +15,8 @@ image a on the side of c and image b on the side of d:
 For z in {0, 1} the bracket of T3 is D_{z_c z_d} + (D10 + D01)/2: what is seen at the border, up to
 a constant.
 
-Shape suffixes: N labels, E pooled positions along the image, R borders between rows of cells. The
+Shape suffixes: N labels, E pooled positions along the image, R borders between rows of cells, S
+rows of positions next to them, two for each. The
 batch comes last in what the solver reads: its reductions are then over whole rows of memory.
 """
 
@@ -132,36 +133,57 @@ def _border_differences(
     images_BCHW: Tensor, partner_B: Tensor, weights: PuzzleWeights
 ) -> tuple[_Borders, _Borders]:
     """Return the differences across horizontal borders (cells above each other) and vertical."""
-    batch, channels, height, width = images_BCHW.shape
     # Positions along a cell that are compared: blocks of neigh_size pixels, at least one.
-    along = max(1, min(height, width) // weights.grid // weights.neigh_size)
-    side = weights.grid * along
-    pooled_NEE = pool_cells(images_BCHW.flatten(0, 1), side) * weights.pixel_std
-    own_CEEB = pooled_NEE.view(batch, channels, side, side).permute(1, 2, 3, 0).contiguous()
-    partner_CEEB = own_CEEB.index_select(3, partner_B)
-    down = _differences(own_CEEB, partner_CEEB, partner_B, along)
-    turned = own_CEEB.transpose(1, 2), partner_CEEB.transpose(1, 2)
-    right = _differences(*turned, partner_B, along)
+    along = max(1, min(images_BCHW.shape[2:]) // weights.grid // weights.neigh_size)
+    down_BCSE, right_BCES = _border_positions(images_BCHW, weights.grid, along)
+    down = _differences(down_BCSE * weights.pixel_std, partner_B, along)
+    right = _differences(right_BCES.transpose(2, 3) * weights.pixel_std, partner_B, along)
     return down, _Borders(*(difference.transpose(0, 1) for difference in right))
 
 
-def _differences(own_CEEB: Tensor, partner_CEEB: Tensor, partner_B: Tensor, along: int) -> _Borders:
-    """Return D_ab between each cell and the one below it: four times (P-1, P, B)."""
-    side, batch = own_CEEB.shape[1], own_CEEB.shape[3]
+def _border_positions(images_BCHW: Tensor, grid: int, along: int) -> tuple[Tensor, Tensor]:
+    """Return the pooled rows and columns on both sides of each border, first above or left."""
+    batch, channels, height, width = images_BCHW.shape
+    side = grid * along
+    maps_NHW = images_BCHW.flatten(0, 1)
+    if along <= 2 or height % side or width % side:
+        pooled_NEE = pool_cells(maps_NHW, side)
+        border_R = torch.arange(1, grid, device=images_BCHW.device) * along
+        line_S = torch.stack((border_R - 1, border_R), 1).flatten()
+        down, right = pooled_NEE.index_select(1, line_S), pooled_NEE.index_select(2, line_S)
+    else:
+        # Only what is next to a border is pooled: a quarter of the pixels of 224 x 224 images.
+        down = pool_cells(_next_to_borders(maps_NHW, grid, along), (2 * grid - 2, side))
+        turned = _next_to_borders(maps_NHW.transpose(1, 2), grid, along).transpose(1, 2)
+        right = pool_cells(turned, (side, 2 * grid - 2))
+    return down.reshape(batch, channels, -1, side), right.reshape(batch, channels, side, -1)
 
-    def across(above_CEEB: Tensor, below_CEEB: Tensor) -> Tensor:
+
+def _next_to_borders(maps_NHW: Tensor, grid: int, along: int) -> Tensor:
+    """Return the rows that are one position or less from a border between rows of cells."""
+    cell = maps_NHW.shape[1] // grid
+    near = cell // along
+    strips_NRWL = maps_NHW[:, cell - near : near - cell].unfold(1, 2 * near, cell)
+    return strips_NRWL.transpose(2, 3).flatten(1, 2)
+
+
+def _differences(lines_BCSE: Tensor, partner_B: Tensor, along: int) -> _Borders:
+    """Return D_ab between each cell and the one below it: four times (P-1, P, B)."""
+    batch, _, _, side = lines_BCSE.shape
+    own_CSEB = lines_BCSE.permute(1, 2, 3, 0).contiguous()
+    partner_CSEB = own_CSEB.index_select(3, partner_B)
+
+    def across(above_CSEB: Tensor, below_CSEB: Tensor) -> Tensor:
         # The last row of positions of each cell against the first of the cell below.
-        last_CREB = above_CEEB[:, along - 1 : side - 1 : along]
-        first_CREB = below_CEEB[:, along::along]
-        difference_REB = (last_CREB - first_CREB).abs_().mean(0)
+        difference_REB = (above_CSEB[:, ::2] - below_CSEB[:, 1::2]).abs_().mean(0)
         return difference_REB.reshape(-1, side // along, along, batch).mean(2)
 
-    d11_RPB = across(own_CEEB, own_CEEB)
+    d11_RPB = across(own_CSEB, own_CSEB)
     # Within the partner the differences are those of another image of the batch.
     return _Borders(
         d00=d11_RPB.index_select(2, partner_B),
-        d01=across(partner_CEEB, own_CEEB),
-        d10=across(own_CEEB, partner_CEEB),
+        d01=across(partner_CSEB, own_CSEB),
+        d10=across(own_CSEB, partner_CSEB),
         d11=d11_RPB,
     )
 
