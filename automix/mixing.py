@@ -49,11 +49,13 @@ def mix_step(
     model: nn.Module | None = None,
     saliency: SaliencySource | None = None,
     previous: MixedBatch | None = None,
+    with_targets: bool = True,
 ) -> MixedBatch:
     """Mix the batch of a step as ``decision`` says, without asking `is_mixed`.
 
     ``model`` and ``saliency`` are for operators that read saliency, ``previous``, the last mixed
-    batch, for those that mix with it.
+    batch, for those that mix with it. Without ``with_targets``, the soft targets of operators that
+    mix pairs have no columns: the classes, ``partner`` and ``lam`` say the same.
 
     Raises:
         ValueError: the operator needs saliency, and there is no model or no source.
@@ -73,6 +75,8 @@ def mix_step(
         key.seed, Stream.MIXING, rank=key.rank, step=key.step, device=images_BCHW.device
     )
     shape = BatchShape(len(images_BCHW), images_BCHW.shape[-2], images_BCHW.shape[-1])
+    if spec.facts.mixes_pairs and not with_targets:
+        targets, num_classes = images_BCHW.new_empty((shape.batch, 0), dtype=torch.float32), 0
     with torch.no_grad():
         draws = spec.draw(shape, strength=decision.strength, generator=generator)
         return spec.function(images_BCHW, targets, draws, num_classes=num_classes, **needed)

@@ -86,6 +86,8 @@ class OperatorFacts:
     # step before. Whoever mixes provides only what is needed, because a map costs a backward pass.
     needs_saliency: bool = False
     needs_previous: bool = False
+    # Its labels are lam * own + (1 - lam) * partner, of two images of the batch.
+    mixes_pairs: bool = True
 
 
 # Mixup is published with 0.2 on ImageNet and 1 on CIFAR, Manifold Mixup with 2.
@@ -178,6 +180,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             color="#8a3b08",
             family=Family.SALIENCY_MAX,
             needs_saliency=True,
+            mixes_pairs=False,
             strength=StrengthFacts(
                 low=0.01,
                 high=10.0,
@@ -228,6 +231,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             color="#88c28a",
             family=Family.RANDOM,
             needs_previous=True,
+            mixes_pairs=False,
             strength=StrengthFacts(
                 low=0.05,
                 high=0.95,

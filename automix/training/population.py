@@ -25,8 +25,9 @@ from automix.saliency.gradient import evaluation_mode, layer_gradient
 from automix.saliency.sources import SaliencySource
 from automix.schedule import Decision, Schedule
 from automix.training.distributed import current_world
-from automix.training.metrics import EvalMetrics, TrainMetrics, smooth_labels
+from automix.training.metrics import EvalMetrics, TrainMetrics
 from automix.training.step import MicroBatch, make_optimizer
+from automix.training.targets import Targets, cross_entropy, joined_targets
 from automix.training.trainer import ClassifierTrainer, eval_metrics, evaluation_scores
 
 _LOG = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ class Population:
         # weights alone.
         with self._others_untouched(active):
             logits_NBK = self._logits(active, [batch.images for batch in batches])
-            losses_N = self._losses(logits_NBK, torch.stack([batch.targets for batch in batches]))
+            losses_N = self._losses(logits_NBK, [batch.targets for batch in batches])
             torch.autograd.backward(losses_N.sum())
         # 3. Update, and average.
         self._update(active)
@@ -159,12 +160,15 @@ class Population:
         logits_NBK = by_network(logits, len(self.trainers))
         return logits_NBK if len(active) == len(self.trainers) else logits_NBK[list(active)]
 
-    def _losses(self, logits_NBK: Tensor, targets_NBK: Tensor) -> Tensor:
-        """Return the soft cross-entropy of each run, (N,)."""
-        smoothing = self._config.label_smoothing
-        targets_NBK = smooth_labels(targets_NBK.flatten(0, 1), smoothing).view_as(targets_NBK)
-        log_probabilities = logits_NBK.float().log_softmax(dim=2)
-        return -(targets_NBK * log_probabilities).sum(dim=2).mean(dim=1)
+    def _losses(self, logits_NBK: Tensor, targets: Sequence[Targets]) -> Tensor:
+        """Return the cross-entropy of each run, (N,)."""
+        losses = cross_entropy(
+            logits_NBK.flatten(0, 1),
+            joined_targets(targets, logits_NBK.shape[2]),
+            smoothing=self._config.label_smoothing,
+            reduction="none",
+        )
+        return losses.view(logits_NBK.shape[:2]).mean(dim=1)
 
     def _mix(
         self, decisions: Sequence[Decision], active: Sequence[int], fetched: Sequence[_Fetched]

@@ -34,7 +34,8 @@ from automix.training.distributed import (
     gather_on_main,
     sum_over_processes_,
 )
-from automix.training.metrics import RunningSums, smooth_labels, soft_cross_entropy
+from automix.training.metrics import RunningSums
+from automix.training.targets import LabelPairs, Targets, cross_entropy
 
 _MOMENTUM = 0.9
 _BETAS = (0.9, 0.999)
@@ -54,7 +55,7 @@ class MicroBatch:
     """The images of one forward pass, as the network gets them."""
 
     images: Tensor  # (B, C, H, W) float32
-    targets: Tensor  # (B, K) float32 soft targets
+    targets: Targets
     labels: Tensor  # (B,) int64, the images' own classes
     key: StepKey
     is_mixed: bool
@@ -157,7 +158,7 @@ class TrainingStep:
             with self.keeps_gradients(is_last=number == len(self._carried) - 1):
                 # 3. Forward: in lower precision if configured; the weights stay float32.
                 logits = self.forward(batch)
-                # 4. Loss: soft cross-entropy with the mixed targets, in float32.
+                # 4. Loss: cross-entropy with the mixed targets, in float32.
                 loss = self.loss(logits, batch)
                 # 5. Backward: gradients of the micro-batches add up in the weights' `.grad`.
                 self.backward(loss)
@@ -205,25 +206,28 @@ class TrainingStep:
 
         ``maps_BHW`` are the saliency maps, where somebody has computed them already.
         """
-        num_classes, carried = self.batches.num_classes, self._carried[number]
+        carried = self._carried[number]
         if not is_mixed(decision, key):
-            targets = nn.functional.one_hot(labels_B, num_classes).float()
-            return MicroBatch(images_BCHW, targets, labels_B, key, is_mixed=False)
+            return MicroBatch(images_BCHW, labels_B, labels_B, key, is_mixed=False)
         mixed = mix_step(
             decision,
             images_BCHW,
             labels_B,
             key=key,
-            num_classes=num_classes,
+            num_classes=self.batches.num_classes,
             # Saliency is that of the raw module: a pass through the wrappers would sync gradients.
             model=self.model,
             saliency=carried.saliency if maps_BHW is None else lambda *_: maps_BHW,
             previous=carried.previous,
+            with_targets=False,
         )
         # RecursiveMix pastes the batch before; it is kept no longer than an operator needs it.
-        needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
-        carried.previous = mixed if needs_previous else None
-        return MicroBatch(mixed.images, mixed.targets, labels_B, key, is_mixed=True)
+        facts = OPERATOR_FACTS[decision.operator]
+        carried.previous = mixed if facts.needs_previous else None
+        targets: Targets = mixed.targets
+        if facts.mixes_pairs:
+            targets = LabelPairs(labels_B, labels_B.index_select(0, mixed.partner), mixed.lam)
+        return MicroBatch(mixed.images, targets, labels_B, key, is_mixed=True)
 
     def keeps_gradients(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """Keep the gradients of a block in this process, unless it is the last of its step."""
@@ -251,8 +255,7 @@ class TrainingStep:
 
     def loss(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
         """Return the training loss of a micro-batch, a float32 scalar in nats."""
-        targets = smooth_labels(batch.targets, self.config.label_smoothing)
-        return soft_cross_entropy(logits_BK, targets)
+        return cross_entropy(logits_BK, batch.targets, smoothing=self.config.label_smoothing)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of the mean loss of one micro-batch."""

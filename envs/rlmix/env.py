@@ -278,10 +278,11 @@ def mix(seen: SeenBatch, levels_B: Tensor) -> MixedBatch:
     with torch.no_grad():
         return apply_rmix(
             images,
-            seen.clean.targets,
+            seen.clean.labels,
             seen.draws._replace(percentile=levels_B * _PERCENTILE_STEP),
             saliency_BHW=enlarge_cells(seen.cells, size).squeeze(1),
             grid=seen.grid,
+            num_classes=seen.logits.shape[1],
         )
 
 
