@@ -20,8 +20,8 @@ from automix.training.metrics import smooth_labels, soft_cross_entropy
 class LabelPairs(NamedTuple):
     """The soft targets lam * own + (1 - lam) * partner, as the two classes of each image."""
 
-    own: Tensor  # (B,) int64, classes of the batch's own images
-    partner: Tensor  # (B,) int64
+    own_classes: Tensor  # (B,) int64, of the first parents
+    partner_classes: Tensor  # (B,) int64
     lam: Tensor  # (B,) float32 in [0, 1], label weight of the own class
 
 
@@ -82,7 +82,7 @@ def cross_entropy(
 
 
 def _pair_losses(logs_BK: Tensor, pairs: LabelPairs, smoothing: float) -> Tensor:
-    classes_B2 = torch.stack((pairs.own, pairs.partner), dim=1)
+    classes_B2 = torch.stack((pairs.own_classes, pairs.partner_classes), dim=1)
     weights_B2 = torch.stack((-pairs.lam, pairs.lam - 1), dim=1)
     losses_B = (logs_BK.gather(1, classes_B2) * weights_B2).sum(dim=1)
     if smoothing == 0:

@@ -24,11 +24,11 @@ CLASSES = 5
 
 def every_form(seed: int, batch: int = 6) -> list[Targets]:
     generator = torch.Generator().manual_seed(seed)
-    own, partner = torch.randint(CLASSES, (2, batch), generator=generator).unbind()
+    classes, partners = torch.randint(CLASSES, (2, batch), generator=generator).unbind()
     # Also the weights at which one of the two has no part.
     lam = torch.rand(batch, generator=generator).mul_(1.4).sub_(0.2).clamp_(0, 1)
     rows = torch.rand(batch, CLASSES, generator=generator).softmax(dim=1)
-    return [own, LabelPairs(own, partner, lam), rows]
+    return [classes, LabelPairs(classes, partners, lam), rows]
 
 
 def logits_of(seed: int, batch: int = 6) -> Tensor:
