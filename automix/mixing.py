@@ -1,7 +1,7 @@
 """One step of mixing: whether a batch is mixed, and with which draws; used by every loop."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +71,75 @@ def mix_step(
         needed["saliency_BHW"] = saliency(model, images_BCHW, targets)
     if spec.facts.needs_previous:
         needed["previous"] = previous
-    generator = stream_generator(
-        key.seed, Stream.MIXING, rank=key.rank, step=key.step, device=images_BCHW.device
-    )
+    generator = _mixing_generator(key, images_BCHW.device)
     shape = BatchShape(len(images_BCHW), images_BCHW.shape[-2], images_BCHW.shape[-1])
     if spec.facts.mixes_pairs and not with_targets:
         targets, num_classes = images_BCHW.new_empty((shape.batch, 0), dtype=torch.float32), 0
     with torch.no_grad():
         draws = spec.draw(shape, strength=decision.strength, generator=generator)
         return spec.function(images_BCHW, targets, draws, num_classes=num_classes, **needed)
+
+
+# Their draws have one row per image, and what becomes of an image depends on its partner alone.
+# The others pair or group the images of a batch, or mix with the batch before.
+IMAGEWISE_OPERATORS = frozenset(
+    {
+        Operator.MIXUP,
+        Operator.CUTMIX,
+        Operator.RESIZEMIX,
+        Operator.FMIX,
+        Operator.GRIDMIX,
+        Operator.SALIENCYMIX,
+        Operator.RMIX,
+        Operator.SALIENCY_GRAFTING,
+    }
+)
+
+
+@torch.no_grad()
+def mix_steps(
+    decisions: Sequence[Decision],
+    images: Sequence[Tensor],
+    *,
+    keys: Sequence[StepKey],
+    maps_BHW: Sequence[Tensor] | None = None,
+) -> list[MixedBatch]:
+    """Return what `mix_step` returns for several batches, from one call of their operator.
+
+    Without targets: the classes of the images, ``partner`` and ``lam`` say the same.
+
+    The decisions, one per batch, name the same operator of `IMAGEWISE_OPERATORS`; the batches are
+    of one shape. ``maps_BHW`` are the saliency maps of each, where the operator needs them.
+    """
+    spec = OPERATORS[decisions[0].operator]
+    size, _, height, width = images[0].shape
+    shape, device = BatchShape(size, height, width), images[0].device
+    draws = [
+        spec.draw(shape, strength=decision.strength, generator=_mixing_generator(key, device))
+        for decision, key in zip(decisions, keys, strict=True)
+    ]
+    # Partners are numbered within a batch; in the joined one those of batch i come i B later.
+    first_N1 = torch.arange(0, size * len(draws), size, device=device)[:, None]
+    joined = type(draws[0])._make(map(torch.cat, zip(*draws, strict=True)))
+    joined = joined._replace(partner=(joined.partner.view(-1, size) + first_N1).flatten())
+    needed = {"saliency_BHW": torch.cat(list(maps_BHW))} if maps_BHW is not None else {}
+    images_BCHW = torch.cat(list(images))
+    no_targets = images_BCHW.new_empty((len(images_BCHW), 0), dtype=torch.float32)
+    mixed = spec.function(images_BCHW, no_targets, joined, num_classes=0, **needed)
+    fields = {name: _rows(value, len(draws)) for name, value in tensors_of(mixed).items()}
+    fields["partner"] = list((mixed.partner.view(-1, size) - first_N1).unbind())
+    return [
+        batch_from_tensors({name: rows[index] for name, rows in fields.items()})
+        for index in range(len(draws))
+    ]
+
+
+def _rows(value: Tensor | None, count: int) -> Sequence[Tensor | None]:
+    return [None] * count if value is None else value.chunk(count)
+
+
+def _mixing_generator(key: StepKey, device: torch.device) -> torch.Generator:
+    return stream_generator(key.seed, Stream.MIXING, rank=key.rank, step=key.step, device=device)
 
 
 def tensors_of(batch: MixedBatch) -> dict[str, Tensor | None]:

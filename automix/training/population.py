@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from automix.data.splits import Split
-from automix.mixing import StepKey, is_mixed
+from automix.mixing import IMAGEWISE_OPERATORS, StepKey, is_mixed, mix_steps
 from automix.models.stacked import StackedNetwork, by_network
-from automix.operator_info import OPERATOR_FACTS
+from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.operators.types import MixedBatch
 from automix.saliency.gradient import evaluation_mode, layer_gradient
 from automix.saliency.sources import SaliencySource
 from automix.schedule import Decision, Schedule
@@ -174,12 +175,56 @@ class Population:
         self, decisions: Sequence[Decision], active: Sequence[int], fetched: Sequence[_Fetched]
     ) -> list[MicroBatch]:
         maps = self._maps(decisions, active, fetched)
+        mixed = self._mixed_at_once(decisions, active, fetched, maps)
         return [
-            self._steps[index].mix(decision, images, labels, key=key, maps_BHW=maps.get(index))
+            self._steps[index].mix(
+                decision,
+                images,
+                labels,
+                key=key,
+                maps_BHW=maps.get(index),
+                mixed=mixed.get(index),
+            )
             for index, decision, (images, labels, key) in zip(
                 active, decisions, fetched, strict=True
             )
         ]
+
+    def _mixed_at_once(
+        self,
+        decisions: Sequence[Decision],
+        active: Sequence[int],
+        fetched: Sequence[_Fetched],
+        maps: dict[int, Tensor],
+    ) -> dict[int, MixedBatch]:
+        """Return the mixed batches of runs that use the same operator, one call for each operator.
+
+        A call for eight batches of 50 digits takes a fifth of the time of eight calls.
+        """
+        alike: dict[Operator, list[int]] = {}
+        for position, (index, decision, (_, _, key)) in enumerate(
+            zip(active, decisions, fetched, strict=True)
+        ):
+            has_maps = index in maps or not OPERATOR_FACTS[decision.operator].needs_saliency
+            if decision.operator in IMAGEWISE_OPERATORS and has_maps and is_mixed(decision, key):
+                alike.setdefault(decision.operator, []).append(position)
+        mixed: dict[int, MixedBatch] = {}
+        for operator, positions in alike.items():
+            if len(positions) == 1:
+                continue
+            members = [active[position] for position in positions]
+            batches = mix_steps(
+                [decisions[position] for position in positions],
+                [fetched[position][0] for position in positions],
+                keys=[fetched[position][2] for position in positions],
+                maps_BHW=(
+                    [maps[index] for index in members]
+                    if OPERATOR_FACTS[operator].needs_saliency
+                    else None
+                ),
+            )
+            mixed.update(zip(members, batches, strict=True))
+        return mixed
 
     def _maps(
         self, decisions: Sequence[Decision], active: Sequence[int], fetched: Sequence[_Fetched]

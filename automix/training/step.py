@@ -201,26 +201,29 @@ class TrainingStep:
         key: StepKey,
         number: int = 0,
         maps_BHW: Tensor | None = None,
+        mixed: MixedBatch | None = None,
     ) -> MicroBatch:
         """Mix what `fetch` returned, with the probability of ``decision``.
 
-        ``maps_BHW`` are the saliency maps, where somebody has computed them already.
+        ``maps_BHW`` are the saliency maps and ``mixed`` the mixed batch, where somebody who trains
+        several classifiers has computed them already.
         """
         carried = self._carried[number]
         if not is_mixed(decision, key):
             return MicroBatch(images_BCHW, labels_B, labels_B, key, is_mixed=False)
-        mixed = mix_step(
-            decision,
-            images_BCHW,
-            labels_B,
-            key=key,
-            num_classes=self.batches.num_classes,
-            # Saliency is that of the raw module: a pass through the wrappers would sync gradients.
-            model=self.model,
-            saliency=carried.saliency if maps_BHW is None else lambda *_: maps_BHW,
-            previous=carried.previous,
-            with_targets=False,
-        )
+        if mixed is None:
+            mixed = mix_step(
+                decision,
+                images_BCHW,
+                labels_B,
+                key=key,
+                num_classes=self.batches.num_classes,
+                # That of the raw module: a pass through the wrappers would sync gradients.
+                model=self.model,
+                saliency=carried.saliency if maps_BHW is None else lambda *_: maps_BHW,
+                previous=carried.previous,
+                with_targets=False,
+            )
         # RecursiveMix pastes the batch before; it is kept no longer than an operator needs it.
         facts = OPERATOR_FACTS[decision.operator]
         carried.previous = mixed if facts.needs_previous else None
