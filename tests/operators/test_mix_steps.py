@@ -33,7 +33,7 @@ def test_every_batch_is_mixed_as_it_is_alone(operator: Operator, is_last: bool) 
             num_classes=5,
             with_targets=False,
             model=torch.nn.Identity(),
-            saliency=lambda *_, index=index: maps[index],  # type: ignore[misc]
+            saliency=lambda *_, index=index: maps[index],
         )
         member = tensors_of(joined[index])
         for name, value in tensors_of(alone).items():
