@@ -52,8 +52,6 @@ _NUM_LEADING = 4
 # Further episodes are added this many at a time, counted from those that chose: the bits are the
 # same however they come in.
 _BLOCK = 16
-# In entries of factors, 0.5 GB. In larger models all episodes choose.
-_LARGEST_FACTORS = 2**26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,10 +187,9 @@ class AdditiveModel:
 
     def _fit_segments(self, width: int) -> AdditiveFit:
         """Return the fit to all episodes, with states of so many features."""
-        grows = len(self) >= _FIRST_CHOOSE and self._num_entries(width) <= _LARGEST_FACTORS
-        count = _leading_digits(len(self)) if grows else len(self)
+        count = _num_choosing(len(self))
         if self._segments is None or self._segments.num_choosing != count:
-            self._segments = _Segments(self._episodes(0, count, width), grows=grows)
+            self._segments = _Segments(self._episodes(0, count, width))
         while (first := self._segments.num_episodes) + _BLOCK <= len(self):
             self._segments.add(self._episodes(first, first + _BLOCK, width))
         rest = self._episodes(self._segments.num_episodes, len(self), width)
@@ -203,12 +200,6 @@ class AdditiveModel:
             correlation=self._segments.correlation,
             reactions=tuple(reactions),
         )
-
-    def _num_entries(self, width: int) -> int:
-        """Return at most how many entries the factors of all segments have."""
-        rank, num_segments = self._root.shape[1], len(self._starts)
-        sizes = [(1 + count * rank) * (1 + width) for count in range(1, num_segments + 1)]
-        return sum(size**2 for size in sizes)
 
     def _episodes(self, first: int, stop: int, width: int | None = None) -> Episodes:
         states = None
@@ -232,7 +223,10 @@ def _one_thread() -> threadpool_limits:
     return threadpool_limits(limits=1, user_api="blas")
 
 
-def _leading_digits(count: int) -> int:
+def _num_choosing(count: int) -> int:
+    """Return how many of so many episodes with states choose the hyperparameters."""
+    if count < _FIRST_CHOOSE:
+        return count
     dropped = count.bit_length() - _NUM_LEADING
     return count >> dropped << dropped
 
@@ -240,15 +234,14 @@ def _leading_digits(count: int) -> int:
 class _Segments:
     """Models of the segments: hyperparameters of the first episodes, and what was added since."""
 
-    def __init__(self, episodes: Episodes, *, grows: bool) -> None:
+    def __init__(self, episodes: Episodes) -> None:
         self.num_choosing = self.num_episodes = len(episodes.values)
         self._center = float(np.mean(episodes.values))
-        self.correlation, self._models = fit_segments(episodes.centered(self._center), grows=grows)
+        self.correlation, self._models = fit_segments(episodes.centered(self._center))
 
     def add(self, episodes: Episodes) -> None:
         episodes = episodes.centered(self._center)
         for model in self._models:
-            assert model.posterior is not None
             model.posterior.add(model.columns(episodes), episodes.values)
         self.num_episodes += len(episodes.values)
 
@@ -260,12 +253,11 @@ class _Segments:
         rest = rest.centered(self._center)
         effects, reactions = [], []
         for model in self._models:
-            coefficients = model.coefficients
-            if (posterior := model.posterior) is not None:
-                if len(rest.values):
-                    posterior = posterior.copy()
-                    posterior.add(model.columns(rest), rest.values)
-                coefficients = posterior.coefficients(center=mean - self._center)
+            posterior = model.posterior
+            if len(rest.values):
+                posterior = posterior.copy()
+                posterior.add(model.columns(rest), rest.values)
+            coefficients = posterior.coefficients(center=mean - self._center)
             average, slopes = model.first_effects(coefficients)
             effects.append(average)
             reactions.append(Reaction(scale=model.states.scale, slopes=slopes))

@@ -57,9 +57,8 @@ class SegmentModel:
     first: int
     effects: EffectBasis
     states: StateBasis
-    coefficients: Coefficients
-    # To which further episodes can be added; None if that was not asked for.
-    posterior: Posterior | None
+    # Of centered values; further episodes can be added to it.
+    posterior: Posterior
 
     def columns(self, episodes: Episodes) -> Columns:
         """Return the columns of any episodes in the bases of this model."""
@@ -75,14 +74,12 @@ class SegmentModel:
 def fit_without_states(episodes: Episodes) -> tuple[float, Floats]:
     """Return the most likely rho, and (S, D) effects, of centered values."""
     whole = _fit_whole(episodes, None)
-    return whole.correlation, whole.basis.effects(whole.fit.coefficients().effects)
+    coefficients = whole.fit.regression.posterior(whole.fit.fractions).coefficients()
+    return whole.correlation, whole.basis.effects(coefficients.effects)
 
 
-def fit_segments(episodes: Episodes, *, grows: bool) -> tuple[float, list[SegmentModel]]:
-    """Return the most likely rho, and a model from each segment on, of centered values.
-
-    If it ``grows``, further episodes can be added to the posteriors.
-    """
+def fit_segments(episodes: Episodes) -> tuple[float, list[SegmentModel]]:
+    """Return the most likely rho, and a model from each segment on, of centered values."""
     assert episodes.states is not None
     bases = [StateBasis.of(observed) for observed in episodes.states.swapaxes(0, 1)]
     correlation = _fit_whole(episodes, bases[0]).correlation
@@ -92,15 +89,9 @@ def fit_segments(episodes: Episodes, *, grows: bool) -> tuple[float, list[Segmen
             episodes.root, episodes.decisions[:, first:], correlation=correlation
         )
         fit = _fit_reacting(_columns(episodes, first, effects, states), episodes.values)
-        posterior = fit.regression.posterior(fit.fractions) if grows else None
+        posterior = fit.regression.posterior(fit.fractions)
         models.append(
-            SegmentModel(
-                first=first,
-                effects=effects,
-                states=states,
-                coefficients=(posterior or fit).coefficients(),
-                posterior=posterior,
-            )
+            SegmentModel(first=first, effects=effects, states=states, posterior=posterior)
         )
     return correlation, models
 
@@ -112,10 +103,6 @@ class _Fit:
     likelihood: float
     fractions: Fractions
     regression: Regression
-
-    def coefficients(self) -> Coefficients:
-        """Return its posterior means."""
-        return self.regression.coefficients(self.fractions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

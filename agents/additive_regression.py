@@ -90,6 +90,22 @@ class Coefficients:
     slopes: Floats
 
 
+class Posterior(Protocol):
+    """The posterior of fixed hyperparameters."""
+
+    def copy(self) -> "Posterior":
+        """Return one to which episodes are added without changing this one."""
+        ...
+
+    def add(self, columns: Columns, values: Floats) -> None:
+        """Take in further episodes, whose values have the same center."""
+        ...
+
+    def coefficients(self, *, center: float = 0.0) -> Coefficients:
+        """Return the posterior means for the values minus ``center``."""
+        ...
+
+
 class Regression(Protocol):
     """The regression of values on columns, for any hyperparameters of one kind."""
 
@@ -97,11 +113,7 @@ class Regression(Protocol):
         """Return the log marginal likelihood (4)."""
         ...
 
-    def coefficients(self, fractions: Fractions) -> Coefficients:
-        """Return posterior means."""
-        ...
-
-    def posterior(self, fractions: Fractions) -> "Posterior":
+    def posterior(self, fractions: Fractions) -> Posterior:
         """Return the posterior, to which further episodes can be added."""
         ...
 
@@ -112,7 +124,7 @@ def regress(columns: Columns, values: Floats, *, reacts: bool) -> Regression:
     width = (1 + effects) * (1 + features) if reacts else 1 + effects + features
     if width < len(values):
         return PrimalRegression(columns, values, reacts=reacts)
-    return DualRegression(columns, values)
+    return DualRegression(columns, values, reacts=reacts)
 
 
 def _variance(values: Floats) -> float:
@@ -159,11 +171,7 @@ class PrimalRegression:
         )
         return -0.5 * (residual / (variance * fractions.noise) + log_determinant)
 
-    def coefficients(self, fractions: Fractions) -> Coefficients:
-        """Return (8)."""
-        return self.posterior(fractions).coefficients()
-
-    def posterior(self, fractions: Fractions) -> "Posterior":
+    def posterior(self, fractions: Fractions) -> "PrimalPosterior":
         """Return the posterior, to which further episodes can be added."""
         sigma = self._widths.variances(fractions)
         factor = self._factor(sigma, fractions)
@@ -171,7 +179,7 @@ class PrimalRegression:
         effects, features = self._widths
         constant = effects * (1 + features) if fractions.reacts else effects
         moments, sums = self._moments[: len(sigma)], self._gram[: len(sigma), constant]
-        return Posterior(self._widths, fractions, factor, moments, sums)
+        return PrimalPosterior(self._widths, fractions, factor, moments, sums)
 
     def _factor(self, sigma: Floats, fractions: Fractions) -> Floats:
         matrix = np.array(self._gram[: len(sigma), : len(sigma)], order="F")
@@ -182,12 +190,11 @@ class PrimalRegression:
 class DualRegression:
     """The regression by C, (E, E)."""
 
-    def __init__(self, columns: Columns, values: Floats) -> None:
-        self._columns = columns
+    def __init__(self, columns: Columns, values: Floats, *, reacts: bool) -> None:
+        del reacts  # the matrix is as large without
+        self._rows = _DualRows(columns.effects, columns.features)
         self._values = values
-        self._effects = columns.effects @ columns.effects.T
-        self._features = columns.features @ columns.features.T
-        self._both = self._effects * self._features
+        self._products = self._rows.products_with(self._rows)
 
     def likelihood(self, fractions: Fractions) -> float:
         """Return (4)."""
@@ -197,35 +204,49 @@ class DualRegression:
         log_determinant = len(half) * math.log(variance) + _log_determinant(factor)
         return -0.5 * (float(half @ half) / variance + log_determinant)
 
-    def coefficients(self, fractions: Fractions) -> Coefficients:
-        """Return sigma X^T C^-1 y."""
-        factor = self._factor(fractions)
-        weights = blas.dtrsv(factor, blas.dtrsv(factor, self._values, trans=1))
-        effects, features = self._columns.effects, self._columns.features
-        return Coefficients(
-            effects=fractions.average * (weights @ effects),
-            slopes=fractions.slope * (effects.T @ (weights[:, None] * features)),
-        )
-
-    def posterior(self, fractions: Fractions) -> "Posterior":
+    def posterior(self, fractions: Fractions) -> "DualPosterior":
         """Return the posterior, to which further episodes can be added."""
-        regression = PrimalRegression(self._columns, self._values, reacts=fractions.reacts)
-        return regression.posterior(fractions)
+        return DualPosterior(self._rows, self._values, fractions, self._factor(fractions))
 
     def _factor(self, fractions: Fractions) -> Floats:
         """Return the factor of C / v."""
-        total = fractions.average * self._effects + 1
-        if fractions.slope:
-            total += fractions.slope * self._both
-        if fractions.state:
-            total += fractions.state * self._features
+        total = self._products.mix(fractions)
         total[np.diag_indices_from(total)] += fractions.noise
         # Symmetric: its transpose is the same, in Fortran's order.
         return _cholesky(total.T)
 
 
-class Posterior:
-    """The posterior (8) of fixed hyperparameters: a further episode costs the same at any number.
+class _DualProducts(NamedTuple):
+    """Products of some episodes with others: K, P, K * P."""
+
+    effects: Floats
+    features: Floats
+    both: Floats
+
+    def mix(self, fractions: Fractions) -> Floats:
+        """Return the covariances of the values over v, without their noise."""
+        total = fractions.average * self.effects + 1
+        if fractions.slope:
+            total += fractions.slope * self.both
+        if fractions.state:
+            total += fractions.state * self.features
+        return total
+
+
+class _DualRows(NamedTuple):
+    """G, (E, q), and Phi, (E, F)."""
+
+    effects: Floats
+    features: Floats
+
+    def products_with(self, others: "_DualRows") -> _DualProducts:
+        effects = self.effects @ others.effects.T
+        features = self.features @ others.features.T
+        return _DualProducts(effects, features, effects * features)
+
+
+class PrimalPosterior:
+    """The posterior (8): a further episode costs the same at any number.
 
     Args:
         widths: numbers of columns.
@@ -244,10 +265,10 @@ class Posterior:
         self._moments = moments
         self._sums = sums
 
-    def copy(self) -> "Posterior":
+    def copy(self) -> "PrimalPosterior":
         """Return one to which episodes are added without changing this one."""
         factor = self._factor.copy(order="F")
-        return Posterior(self._widths, self._fractions, factor, self._moments, self._sums)
+        return PrimalPosterior(self._widths, self._fractions, factor, self._moments, self._sums)
 
     def add(self, columns: Columns, values: Floats) -> None:
         """Take in further episodes, whose values have the same center."""
@@ -270,3 +291,54 @@ class Posterior:
         """Return the posterior means for the values minus ``center``."""
         half = blas.dtrsv(self._factor, self._moments - center * self._sums, trans=1)
         return self._widths.split(blas.dtrsv(self._factor, half), self._fractions)
+
+
+class DualPosterior:
+    """The posterior by C of E episodes.
+
+    Args:
+        rows: G and Phi.
+        values: (E,).
+        fractions: hyperparameters.
+        factor: R with R^T R = C / v; what is below its diagonal is ignored.
+    """
+
+    def __init__(
+        self, rows: _DualRows, values: Floats, fractions: Fractions, factor: Floats
+    ) -> None:
+        self._rows = rows
+        self._values = values
+        self._fractions = fractions
+        self._factor = factor
+
+    def copy(self) -> "DualPosterior":
+        """Return one to which episodes are added without changing this one."""
+        return DualPosterior(self._rows, self._values, self._fractions, self._factor)
+
+    def add(self, columns: Columns, values: Floats) -> None:
+        """Take in further episodes, whose values have the same center."""
+        new = _DualRows(columns.effects, columns.features)
+        between = self._rows.products_with(new).mix(self._fractions)
+        corner = new.products_with(new).mix(self._fractions)
+        corner[np.diag_indices_from(corner)] += self._fractions.noise
+        # R' = [R, H; 0, R''] with R^T H = between, R''^T R'' = corner - H^T H.
+        half = blas.dtrsm(1.0, self._factor, between, trans_a=1)
+        count, total = len(self._values), len(self._values) + len(values)
+        factor = np.zeros((total, total), order="F")
+        factor[:count, :count] = self._factor
+        factor[:count, count:] = half
+        factor[count:, count:] = _cholesky((corner - half.T @ half).T)
+        self._factor = factor
+        self._values = np.concatenate([self._values, values])
+        effects, features = zip(self._rows, new, strict=True)
+        self._rows = _DualRows(np.concatenate(effects), np.concatenate(features))
+
+    def coefficients(self, *, center: float = 0.0) -> Coefficients:
+        """Return sigma X^T C^-1 y for the values minus ``center``."""
+        half = blas.dtrsv(self._factor, self._values - center, trans=1)
+        weights = blas.dtrsv(self._factor, half)
+        effects, features = self._rows
+        return Coefficients(
+            effects=self._fractions.average * (weights @ effects),
+            slopes=self._fractions.slope * (effects.T @ (weights[:, None] * features)),
+        )

@@ -14,7 +14,7 @@ from agents.additive_columns import (
     decision_covariance,
     low_rank_root,
 )
-from agents.additive_regression import DualRegression, Fractions, PrimalRegression, Regression
+from agents.additive_regression import DualRegression, Fractions, PrimalRegression
 from automix.operator_info import Operator
 from automix.schedule import Decision, even_schedule
 
@@ -54,23 +54,14 @@ def test_covariances_of_decisions() -> None:
 
 
 @pytest.mark.parametrize("c", [0.3, 0.0])
-@pytest.mark.parametrize("kind", ["primal", "dual", "further episodes"])
-def test_the_likelihood_and_the_effects_are_those_of_the_formulas(kind: str, c: float) -> None:
+@pytest.mark.parametrize("kind", [PrimalRegression, DualRegression])
+def test_the_likelihood_and_the_effects_are_those_of_the_formulas(
+    kind: type[PrimalRegression | DualRegression], c: float
+) -> None:
     a, b = 0.5, 0.4
     fractions = Fractions(schedule=a, state=c, reaction=b)
-    columns = Columns(BASIS, DECISIONS, FEATURES)
-    regression: Regression = (
-        DualRegression(columns, VALUES)
-        if kind == "dual"
-        else PrimalRegression(columns, VALUES, reacts=True)
-    )
-    coefficients = regression.coefficients(fractions)
-    if kind == "further episodes":
-        # Values of another center, corrected in the end.
-        first, rest = (Columns(BASIS, DECISIONS[part], FEATURES[part]) for part in (FIRST, REST))
-        posterior = PrimalRegression(first, VALUES[FIRST] + 5, reacts=True).posterior(fractions)
-        posterior.add(rest, VALUES[REST] + 5)
-        coefficients = posterior.coefficients(center=5.0)
+    regression = kind(Columns(BASIS, DECISIONS, FEATURES), VALUES, reacts=True)
+    coefficients = regression.posterior(fractions).coefficients()
 
     raw = np.array([[kernel(i, j) for j in range(E)] for i in range(E)])
     scale = np.diag(raw).mean()
@@ -94,6 +85,26 @@ def test_the_likelihood_and_the_effects_are_those_of_the_formulas(kind: str, c: 
         assert effects[s, d] == pytest.approx(VALUES.var() * a * (1 - b) * (weights @ row))
         expected = VALUES.var() * a * b * ((weights * row) @ FEATURES)
         np.testing.assert_allclose(slopes[:, s, d], expected)
+
+
+@pytest.mark.parametrize("reaction", [0.4, 0.0])
+@pytest.mark.parametrize("kind", [PrimalRegression, DualRegression])
+def test_further_episodes_are_as_good_as_those_of_the_start(
+    kind: type[PrimalRegression | DualRegression], reaction: float
+) -> None:
+    fractions = Fractions(schedule=0.5, state=0.3, reaction=reaction)
+    reacts = reaction > 0
+    whole = kind(Columns(BASIS, DECISIONS, FEATURES), VALUES, reacts=reacts).posterior(fractions)
+    first, rest = (Columns(BASIS, DECISIONS[part], FEATURES[part]) for part in (FIRST, REST))
+    # Values of another center, which is subtracted in the end.
+    posterior = kind(first, VALUES[FIRST] + 5, reacts=reacts).posterior(fractions)
+    before = posterior.coefficients()
+    more = posterior.copy()
+    more.add(rest, VALUES[REST] + 5)
+    expected, coefficients = whole.coefficients(), more.coefficients(center=5.0)
+    np.testing.assert_allclose(coefficients.effects, expected.effects)
+    np.testing.assert_allclose(coefficients.slopes, expected.slopes)
+    np.testing.assert_array_equal(posterior.coefficients().effects, before.effects)
 
 
 def test_features_of_states_are_standardized_and_unknown_ones_are_average() -> None:

@@ -209,7 +209,7 @@ def test_threads_leave_no_trace() -> None:
 
 
 def test_the_first_episodes_choose_for_an_eighth_more_at_most() -> None:
-    counts = [additive._leading_digits(count) for count in range(256, 5000)]
+    counts = [additive._num_choosing(count) for count in range(256, 5000)]
     assert {256, 512, 1024, 2048, 4096} <= set(counts)
     assert all(9 * first >= 8 * count for count, first in enumerate(counts, start=256))
 
