@@ -184,9 +184,9 @@ class Columns:
 
     def rows(self, *, reacts: bool) -> Floats:
         """Return X, (E, n), with all products if effects react to the state."""
-        effects, features = self._with_ones()
         if not reacts:
-            return np.concatenate([effects, self.features], axis=1)
+            return np.hstack([self.effects, np.ones((len(self.effects), 1)), self.features])
+        effects, features = self._with_ones()
         return (effects[:, :, None] * features[:, None, :]).reshape(len(effects), -1)
 
     def moments(self, values: Floats, *, reacts: bool) -> Floats:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from agents.additive_columns import Columns, EffectBasis, StateBasis
 from agents.additive_regression import (
     Coefficients,
+    Fit,
     Fractions,
     Posterior,
-    Regression,
     regress,
 )
 
@@ -74,7 +74,7 @@ class SegmentModel:
 def fit_without_states(episodes: Episodes) -> tuple[float, Floats]:
     """Return the most likely rho, and (S, D) effects, of centered values."""
     whole = _fit_whole(episodes, None)
-    coefficients = whole.fit.regression.posterior(whole.fit.fractions).coefficients()
+    coefficients = whole.fit.posterior.coefficients()
     return whole.correlation, whole.basis.effects(coefficients.effects)
 
 
@@ -89,20 +89,10 @@ def fit_segments(episodes: Episodes) -> tuple[float, list[SegmentModel]]:
             episodes.root, episodes.decisions[:, first:], correlation=correlation
         )
         fit = _fit_reacting(_columns(episodes, first, effects, states), episodes.values)
-        posterior = fit.regression.posterior(fit.fractions)
         models.append(
-            SegmentModel(first=first, effects=effects, states=states, posterior=posterior)
+            SegmentModel(first=first, effects=effects, states=states, posterior=fit.posterior)
         )
     return correlation, models
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
-    """The most likely of some hyperparameters."""
-
-    likelihood: float
-    fractions: Fractions
-    regression: Regression
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +101,7 @@ class _Whole:
 
     correlation: float
     basis: EffectBasis
-    fit: _Fit
+    fit: Fit
 
 
 def _columns(
@@ -144,7 +134,7 @@ def _fit_whole(episodes: Episodes, states: StateBasis | None) -> _Whole:
     return max(fits, key=lambda whole: whole.fit.likelihood)
 
 
-def _fit_reacting(columns: Columns, values: Floats) -> _Fit:
+def _fit_reacting(columns: Columns, values: Floats) -> Fit:
     """Return the most likely fit to the segments from one on: first a and c, then a and b."""
     if not columns.features.shape[1]:
         return _fit(columns, values, _grid([0.0]))
@@ -158,12 +148,11 @@ def _fit_reacting(columns: Columns, values: Floats) -> _Fit:
     return max(fit, other, key=lambda fit: fit.likelihood)
 
 
-def _fit(columns: Columns, values: Floats, candidates: Sequence[Fractions]) -> _Fit:
+def _fit(columns: Columns, values: Floats, candidates: Sequence[Fractions]) -> Fit:
     # All of a grid react, or none.
     regression = regress(columns, values, reacts=candidates[0].reacts)
-    scored = [(regression.likelihood(fractions), fractions) for fractions in candidates]
-    likelihood, fractions = max(scored, key=lambda pair: pair[0])
-    return _Fit(likelihood=likelihood, fractions=fractions, regression=regression)
+    # One by one: each holds a factor.
+    return max(map(regression.fit, candidates), key=lambda fit: fit.likelihood)
 
 
 def _grid(

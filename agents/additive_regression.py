@@ -12,6 +12,9 @@ nu = 1 - a - c. With a Cholesky factor R^T R = X^T X + diag(nu / sigma),
 by the matrix determinant lemma and Woodbury's identity. X^T X is shared by all hyperparameters, and
 its size does not grow with the episodes. While there are fewer of them than columns, C is the
 smaller matrix, K * P in it is a product by entries, and the posterior means are sigma X^T C^-1 y.
+
+Either posterior takes in further episodes by adding rows: to X, and R changes by a QR decomposition
+of R above them; or to C, and R grows by a block.
 """
 
 import math
@@ -106,15 +109,20 @@ class Posterior(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Log marginal likelihood (4) of hyperparameters, and their posterior."""
+
+    likelihood: float
+    fractions: Fractions
+    posterior: Posterior
+
+
 class Regression(Protocol):
     """The regression of values on columns, for any hyperparameters of one kind."""
 
-    def likelihood(self, fractions: Fractions) -> float:
-        """Return the log marginal likelihood (4)."""
-        ...
-
-    def posterior(self, fractions: Fractions) -> Posterior:
-        """Return the posterior, to which further episodes can be added."""
+    def fit(self, fractions: Fractions) -> Fit:
+        """Return the likelihood of hyperparameters, and their posterior."""
         ...
 
 
@@ -156,35 +164,33 @@ class PrimalRegression:
         self._gram = columns.gram(reacts=reacts)
         self._moments = columns.moments(values, reacts=reacts)
 
-    def likelihood(self, fractions: Fractions) -> float:
-        """Return (4) by (6) and (7)."""
+    def fit(self, fractions: Fractions) -> Fit:
+        """Return (4) by (6) and (7), and the posterior."""
         sigma = self._widths.variances(fractions)
-        factor = self._factor(sigma, fractions)
-        explained = blas.dtrsv(factor, self._moments[: len(sigma)], trans=1)
+        size = len(sigma)
+        # Only Phi, which is last, can be missing.
+        matrix = np.array(self._gram[:size, :size], order="F")
+        matrix[np.diag_indices(size)] += fractions.noise / sigma
+        factor = _cholesky(matrix)
+        moments = self._moments[:size]
+        explained = blas.dtrsv(factor, moments, trans=1)
         residual = float(self._values @ self._values) - float(explained @ explained)
         count, variance = len(self._values), _variance(self._values)
         log_determinant = (
             count * math.log(variance)
-            + (count - len(sigma)) * math.log(fractions.noise)
+            + (count - size) * math.log(fractions.noise)
             + float(np.log(sigma).sum())
             + _log_determinant(factor)
         )
-        return -0.5 * (residual / (variance * fractions.noise) + log_determinant)
-
-    def posterior(self, fractions: Fractions) -> "PrimalPosterior":
-        """Return the posterior, to which further episodes can be added."""
-        sigma = self._widths.variances(fractions)
-        factor = self._factor(sigma, fractions)
         # X^T 1 is what X^T X has in the column of the constant.
         effects, features = self._widths
         constant = effects * (1 + features) if fractions.reacts else effects
-        moments, sums = self._moments[: len(sigma)], self._gram[: len(sigma), constant]
-        return PrimalPosterior(self._widths, fractions, factor, moments, sums)
-
-    def _factor(self, sigma: Floats, fractions: Fractions) -> Floats:
-        matrix = np.array(self._gram[: len(sigma), : len(sigma)], order="F")
-        matrix[np.diag_indices_from(matrix)] += fractions.noise / sigma
-        return _cholesky(matrix)
+        sums = self._gram[:size, constant].copy()
+        return Fit(
+            likelihood=-0.5 * (residual / (variance * fractions.noise) + log_determinant),
+            fractions=fractions,
+            posterior=PrimalPosterior(self._widths, fractions, factor, moments, sums),
+        )
 
 
 class DualRegression:
@@ -196,24 +202,20 @@ class DualRegression:
         self._values = values
         self._products = self._rows.products_with(self._rows)
 
-    def likelihood(self, fractions: Fractions) -> float:
-        """Return (4)."""
-        factor = self._factor(fractions)
-        half = blas.dtrsv(factor, self._values, trans=1)
-        variance = _variance(self._values)
-        log_determinant = len(half) * math.log(variance) + _log_determinant(factor)
-        return -0.5 * (float(half @ half) / variance + log_determinant)
-
-    def posterior(self, fractions: Fractions) -> "DualPosterior":
-        """Return the posterior, to which further episodes can be added."""
-        return DualPosterior(self._rows, self._values, fractions, self._factor(fractions))
-
-    def _factor(self, fractions: Fractions) -> Floats:
-        """Return the factor of C / v."""
+    def fit(self, fractions: Fractions) -> Fit:
+        """Return (4), and the posterior."""
         total = self._products.mix(fractions)
         total[np.diag_indices_from(total)] += fractions.noise
         # Symmetric: its transpose is the same, in Fortran's order.
-        return _cholesky(total.T)
+        factor = _cholesky(total.T)
+        half = blas.dtrsv(factor, self._values, trans=1)
+        variance = _variance(self._values)
+        log_determinant = len(half) * math.log(variance) + _log_determinant(factor)
+        return Fit(
+            likelihood=-0.5 * (float(half @ half) / variance + log_determinant),
+            fractions=fractions,
+            posterior=DualPosterior(self._rows, self._values, fractions, factor),
+        )
 
 
 class _DualProducts(NamedTuple):

@@ -60,8 +60,8 @@ def test_the_likelihood_and_the_effects_are_those_of_the_formulas(
 ) -> None:
     a, b = 0.5, 0.4
     fractions = Fractions(schedule=a, state=c, reaction=b)
-    regression = kind(Columns(BASIS, DECISIONS, FEATURES), VALUES, reacts=True)
-    coefficients = regression.posterior(fractions).coefficients()
+    fit = kind(Columns(BASIS, DECISIONS, FEATURES), VALUES, reacts=True).fit(fractions)
+    coefficients = fit.posterior.coefficients()
 
     raw = np.array([[kernel(i, j) for j in range(E)] for i in range(E)])
     scale = np.diag(raw).mean()
@@ -69,9 +69,7 @@ def test_the_likelihood_and_the_effects_are_those_of_the_formulas(
     total = a * (1 - b) * raw / scale + a * b * raw / scale * products + c * products + 1
     total = VALUES.var() * (total + (1 - a - c) * np.eye(E))
     density = stats.multivariate_normal(np.zeros(E), total).logpdf(VALUES)
-    assert regression.likelihood(fractions) - 0.5 * E * math.log(2 * math.pi) == pytest.approx(
-        density
-    )
+    assert fit.likelihood - 0.5 * E * math.log(2 * math.pi) == pytest.approx(density)
 
     weights = np.linalg.solve(total, VALUES)
     prior = decision_covariance(CHOICES)
@@ -94,10 +92,12 @@ def test_further_episodes_are_as_good_as_those_of_the_start(
 ) -> None:
     fractions = Fractions(schedule=0.5, state=0.3, reaction=reaction)
     reacts = reaction > 0
-    whole = kind(Columns(BASIS, DECISIONS, FEATURES), VALUES, reacts=reacts).posterior(fractions)
+    whole = (
+        kind(Columns(BASIS, DECISIONS, FEATURES), VALUES, reacts=reacts).fit(fractions).posterior
+    )
     first, rest = (Columns(BASIS, DECISIONS[part], FEATURES[part]) for part in (FIRST, REST))
     # Values of another center, which is subtracted in the end.
-    posterior = kind(first, VALUES[FIRST] + 5, reacts=reacts).posterior(fractions)
+    posterior = kind(first, VALUES[FIRST] + 5, reacts=reacts).fit(fractions).posterior
     before = posterior.coefficients()
     more = posterior.copy()
     more.add(rest, VALUES[REST] + 5)
