@@ -149,6 +149,7 @@ class SaliencyConfig(Config):
         return self
 
 
+Precision = Literal["fp32", "bf16", "fp16"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -213,9 +214,10 @@ class TrainerConfig(Config):
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Maximum norm of the gradient, which is clipped to it; null: no clipping."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision | None = None
     """Precision of the training passes. bf16 and fp16 use autocast: weights, losses, saliency and
-    evaluation stay in float32; fp16 adds dynamic loss scaling."""
+    evaluation stay in float32; fp16 adds dynamic loss scaling. Default: bf16 on an accelerator that
+    computes in it, else fp32."""
 
     channels_last: bool = False
     """Use the channels-last memory format: faster convolutions on most accelerators, above all with
@@ -224,6 +226,10 @@ class TrainerConfig(Config):
     compile: bool = False
     """Compile the training passes with torch.compile: takes a minute or more at the start, steps
     are faster afterwards. Results differ in the last bits."""
+
+    cuda_graphs: bool = False
+    """With compile, on an NVIDIA GPU: launch all kernels of a training pass at once, as a CUDA
+    graph. Faster for small networks and batches; takes more memory."""
 
     def steps_per_epoch(self, num_images: int) -> int:
         """Return the optimizer steps of one pass over ``num_images`` training images."""
@@ -296,6 +302,13 @@ class TrainerConfig(Config):
         if any(point >= following for point, following in itertools.pairwise(points)):
             raise ValueError(f"expected increasing fractions after the warmup, got {milestones}")
         return milestones
+
+    @field_validator("cuda_graphs")
+    @classmethod
+    def _graphs_have_effect(cls, cuda_graphs: bool, info: ValidationInfo) -> bool:
+        if cuda_graphs and info.data.get("compile") is False:
+            raise ValueError("expected false without compile, got True")
+        return cuda_graphs
 
     @field_validator("milestone_factor")
     @classmethod

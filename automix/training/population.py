@@ -27,6 +27,7 @@ from automix.saliency.sources import SaliencySource
 from automix.schedule import Decision, Schedule
 from automix.training.distributed import current_world
 from automix.training.metrics import EvalMetrics, TrainMetrics
+from automix.training.precision import fast_products
 from automix.training.step import MicroBatch, make_optimizer
 from automix.training.targets import Targets, cross_entropy, joined_targets
 from automix.training.trainer import ClassifierTrainer, eval_metrics, evaluation_scores
@@ -147,7 +148,8 @@ class Population:
         with self._others_untouched(active):
             logits_NBK = self._logits(active, [batch.images for batch in batches])
             losses_N = self._losses(logits_NBK, [batch.targets for batch in batches])
-            torch.autograd.backward(losses_N.sum())
+            with fast_products(self.trainers[0].device):
+                torch.autograd.backward(losses_N.sum())
         # 3. Update, and average.
         self._update(active)
         labels_NB = torch.stack([batch.labels for batch in batches])
@@ -435,7 +437,7 @@ def _obstacle(trainer: ClassifierTrainer) -> str | None:
     refused = {
         "several processes": current_world().size > 1,
         f"accumulation {config.accumulation}": config.accumulation > 1,
-        "precision fp16": config.precision == "fp16",
+        "precision fp16": trainer.training_step.precision == "fp16",
         "compile": config.compile,
     }
     return next((name for name, is_set in refused.items() if is_set), None)

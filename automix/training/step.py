@@ -9,7 +9,6 @@ Shape suffixes: B images of a micro-batch, C channels, H rows, W columns, K clas
 import contextlib
 import copy
 import inspect
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -21,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from automix.configuration.task import TrainerConfig
 from automix.data.batches import BatchKey, TrainingBatch, TrainingBatches
-from automix.errors import ConfigError
 from automix.mixing import StepKey, batch_from_tensors, is_mixed, mix_step, tensors_of
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.types import MixedBatch
@@ -35,12 +33,17 @@ from automix.training.distributed import (
     sum_over_processes_,
 )
 from automix.training.metrics import RunningSums
+from automix.training.precision import (
+    fast_products,
+    passes_in,
+    resolved_precision,
+    time_convolutions,
+)
 from automix.training.targets import LabelPairs, Targets, cross_entropy
 
 _MOMENTUM = 0.9
 _BETAS = (0.9, 0.999)
 _EMA_WARMUP_STEPS = 10
-_AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # `TrainingStep.average` makes buffers equal after the step, for the averaged weights too. Newer
 # releases of PyTorch have a new name for the option, and warn of the old one.
 _DISTRIBUTED_OPTIONS: dict[str, Any] = (
@@ -93,6 +96,7 @@ class TrainingStep:
         model: the raw module, whose weights are trained, saved and asked for saliency.
         averaged: moving average of the weights, if the configuration asks for one.
         total_steps: optimizer steps of the whole training run.
+        precision: that of the training passes on this device.
     """
 
     def __init__(
@@ -119,13 +123,17 @@ class TrainingStep:
         self.model, self.config, self.batches, self.saliency = model, config, batches, saliency
         self.total_steps = config.epochs * batches.layout.steps_per_epoch
         self._device = next(model.parameters()).device
-        self._autocast_type = _AUTOCAST_TYPES[config.precision]
-        self._check_precision()
+        self.precision = resolved_precision(config.precision, self._device)
+        time_convolutions(self._device)
         self._format = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(memory_format=self._format)
         self._distributed = _distributed(model, self._device)
         forward = self._distributed or model
-        self._forward: Callable[..., Tensor] = torch.compile(forward) if config.compile else forward
+        # Launched as one graph, the kernels of a pass wait for the host once instead of each.
+        mode: dict[str, Any] = {"mode": "reduce-overhead"} if config.cuda_graphs else {}
+        self._forward: Callable[..., Tensor] = (
+            torch.compile(forward, **mode) if config.compile else forward
+        )
         self._statistics = _batch_norm_statistics(model)
         averaged = {id(tensor) for tensor in self._statistics}
         self._other_buffers = [b for b in model.buffers() if id(b) not in averaged]
@@ -137,7 +145,7 @@ class TrainingStep:
         self.optimizer = make_optimizer(model, config)
         self.averaged = AveragedWeights(model, decay=config.ema_decay) if config.ema_decay else None
         # Disabled, it passes losses and steps through; float16 needs it, see `backward`.
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=config.precision == "fp16")
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == "fp16")
         self._first_scaler = self._scaler.state_dict()
 
     def __call__(self, decision: Decision, sums: RunningSums, *, seed: int, step: int) -> None:
@@ -239,7 +247,7 @@ class TrainingStep:
         return self._distributed.no_sync()
 
     def forward(self, batch: MicroBatch) -> Tensor:
-        """Return (B, K) logits in the precision of the configuration."""
+        """Return (B, K) logits in the precision of the training passes."""
         # Dropout and stochastic depth draw from the global generators: seeded for this pass and
         # restored after it (5 microseconds on a CPU), a pass is a function of key and weights.
         key = batch.key
@@ -251,10 +259,8 @@ class TrainingStep:
             return self._forward(batch.images)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Run a block in the precision of the configuration."""
-        if self._autocast_type is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self._device.type, dtype=self._autocast_type)
+        """Run a block in the precision of the training passes."""
+        return passes_in(self.precision, self._device)
 
     def loss(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
         """Return the training loss of a micro-batch, a float32 scalar in nats."""
@@ -267,7 +273,8 @@ class TrainingStep:
         if self.config.accumulation > 1:
             loss = loss / self.config.accumulation
         # Gradients below 6e-8 are zero in float16; scaled by a power of two they are not.
-        torch.autograd.backward(self._scaler.scale(loss))
+        with fast_products(self._device):
+            torch.autograd.backward(self._scaler.scale(loss))
 
     def update(self, step: int) -> None:
         """Change the weights by their gradients, and forget the gradients."""
@@ -342,20 +349,6 @@ class TrainingStep:
         for number, carried in enumerate(self._carried):
             index = number * layout.world_size + layout.rank
             carried.load_state_dict(state["shares"][index], device=self._device)
-
-    def _check_precision(self) -> None:
-        # Of some devices torch says so by an exception, of others by a warning and float32.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            try:
-                with self.autocast():
-                    return
-            except (RuntimeError, UserWarning) as error:
-                reason = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"task.trainer.precision: expected a precision of {self._device}, "
-            f"got {self.config.precision!r}: {reason}"
-        )
 
 
 @dataclass(slots=True)

@@ -32,6 +32,7 @@ class TrainerState(StepState):
     seed: int
     step: int
     world_size: int
+    precision: str
 
 
 class ClassifierTrainer:
@@ -188,6 +189,7 @@ class ClassifierTrainer:
             "seed": self.seed,
             "step": self.step,
             "world_size": self.training_step.batches.layout.world_size,
+            "precision": self.training_step.precision,
             **self.training_step.state_dict(),
         }
 
@@ -195,8 +197,8 @@ class ClassifierTrainer:
         """Resume from a state of a trainer with the same configuration and data.
 
         Raises:
-            CheckpointError: it is the state of another number of processes or micro-batches; this
-                trainer is as it was.
+            CheckpointError: it is the state of another number of processes or micro-batches, or of
+                another precision; this trainer is as it was.
         """
         layout = self.training_step.batches.layout
         if state["world_size"] != layout.world_size:
@@ -209,6 +211,12 @@ class ClassifierTrainer:
             raise CheckpointError(
                 f"checkpoint: expected a training run with accumulation {layout.accumulation}, "
                 f"got {len(state['shares']) / layout.world_size:g}"
+            )
+        # What null stands for depends on the device.
+        if state["precision"] != self.training_step.precision:
+            raise CheckpointError(
+                f"checkpoint: expected a training run in {self.training_step.precision}, as on "
+                f"{self.device}, got one in {state['precision']}; continue it on its own device"
             )
         self.seed, self.step = state["seed"], state["step"]
         self.training_step.load_state_dict(state)

@@ -7,14 +7,22 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from automix.configuration.task import TrainerConfig
 from automix.data.splits import SearchData
-from automix.errors import ConfigError
+from automix.errors import CheckpointError, ConfigError
 from automix.mixing import StepKey
 from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.schedule import Decision
+from automix.training.precision import (
+    fast_products,
+    passes_in,
+    resolved_precision,
+    time_convolutions,
+)
 from automix.training.step import MicroBatch
 from automix.training.trainer import ClassifierTrainer
 from tests.equality import assert_same, untouched_generators
@@ -110,6 +118,54 @@ def test_a_precision_that_the_device_lacks_is_refused(
         make_trainer(precision="bf16")
 
 
+class FastDevice:
+    """Stands in for the module of an accelerator that computes in bfloat16, or does not."""
+
+    def __init__(self, *, has_bfloat16: bool) -> None:
+        self.has_bfloat16 = has_bfloat16
+
+    def is_bf16_supported(self, *, including_emulation: bool) -> bool:
+        assert not including_emulation
+        return self.has_bfloat16
+
+
+def test_the_default_is_what_is_fast_on_the_device(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make_trainer().training_step.precision == "fp32"
+    assert make_trainer(precision="bf16").training_step.precision == "bf16"
+    device = torch.device("meta")
+    for module, expected in (
+        (FastDevice(has_bfloat16=True), "bf16"),
+        (FastDevice(has_bfloat16=False), "fp32"),
+        (object(), "fp32"),
+    ):
+        monkeypatch.setattr(torch, "get_device_module", lambda _, module=module: module)
+        assert resolved_precision(None, device) == expected
+
+
+def test_products_are_faster_on_an_accelerator_in_the_passes_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    for name, products, is_timed in (("cpu", "highest", False), ("meta", "high", True)):
+        device = torch.device(name)
+        for block in (fast_products(device), passes_in("fp32", device)):
+            with block:
+                assert torch.get_float32_matmul_precision() == products
+            assert torch.get_float32_matmul_precision() == "highest"
+        time_convolutions(device)
+        assert torch.backends.cudnn.benchmark is is_timed
+
+
+def test_another_precision_is_another_training_run(make_trainer: MakeTrainer) -> None:
+    state = make_trainer(precision="bf16").state_dict()
+    message = "expected a training run in fp32, as on cpu, got one in bf16; continue it"
+    with pytest.raises(CheckpointError, match=message):
+        make_trainer().load_state_dict(state)
+    make_trainer(precision="bf16").load_state_dict(state)
+
+
 def test_a_float16_step_that_overflows_changes_only_the_scale(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(precision="fp16", max_grad_norm=1.0)
     scaler = trainer.training_step._scaler
@@ -164,6 +220,23 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> CountingBackend:
     counting, original = CountingBackend(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda module: original(module, backend=counting))
     return counting
+
+
+def test_graphs_are_asked_for_with_compilation_only(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[dict[str, str]] = []
+
+    def uncompiled(module: nn.Module, **mode: str) -> nn.Module:
+        modes.append(mode)
+        return module
+
+    monkeypatch.setattr(torch, "compile", uncompiled)
+    make_trainer(compile=True)
+    make_trainer(compile=True, cuda_graphs=True)
+    assert modes == [{}, {"mode": "reduce-overhead"}]
+    with pytest.raises(ValidationError, match="expected false without compile, got True"):
+        TrainerConfig(cuda_graphs=True)
 
 
 def test_a_training_run_is_compiled_once(

@@ -67,6 +67,7 @@ def test_the_check_sees_what_waits() -> None:
         {"precision": "fp16"},
         {"compile": True},
         FAST | {"compile": True, "accumulation": 2},
+        {"compile": True, "cuda_graphs": True},
     ],
     ids=str,
 )
