@@ -1,9 +1,12 @@
 """Packs: decoded images in one file, written once, verified by its hash, mapped into memory.
 
 A pack is ``NAME.npy`` (images, NumPy's own format, never pickled) and ``NAME.json`` (labels, class
-names, hash). The second is written last: a pack without it does not exist.
+names, hash). The second is written last: a pack without it does not exist. ``NAME.verified`` says
+which state of the two files has been hashed, so that not every process of every run reads it all.
 """
 
+import contextlib
+import json
 import logging
 import math
 import shutil
@@ -25,10 +28,13 @@ from automix.data.pools import ImagePool, ImagesDigest, images_checksum
 from automix.data.sources.decode import in_order, refusing_bombs
 from automix.data.splits import Split, format_bytes, main_memory
 from automix.errors import DataError
-from automix.files import atomic_writer, write_text
+from automix.files import atomic_writer, write_json, write_text
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_MESSAGES = 10.0
+# Times of files are as coarse as 2 s (FAT). A file that was written more recently than this may be
+# written again without a change of its time: git has the same rule for its index.
+_SECONDS_TO_SETTLE = 3.0
 
 Progress = Callable[[int, int], None]
 """Called with the number of images decoded so far and their total."""
@@ -107,6 +113,8 @@ def _load(base: Path, where: str) -> tuple[ImagePool, tuple[str, ...]] | None:
     if not record_file.exists():
         return None
     try:
+        # Before they are read: what is written from now on has another state.
+        state = _state(images_file, record_file)
         record = _Record.model_validate_json(record_file.read_bytes())
         # Mapped: processes of one machine share one copy, and a set larger than the free memory is
         # paged in as needed. Copy-on-write ("c"), because torch warns about read-only memory.
@@ -119,11 +127,34 @@ def _load(base: Path, where: str) -> tuple[ImagePool, tuple[str, ...]] | None:
     except (OSError, ValueError, TypeError, EOFError, ValidationError) as error:
         _LOG.warning("%s: damaged (%s): decoding again", record_file, str(error).splitlines()[0])
         return None
-    # Read in full once per start: a flipped bit would otherwise be trained on in silence.
-    if images_checksum(split) != record.checksum:
-        _LOG.warning("%s: damaged (its checksum is wrong): decoding again", images_file)
-        return None
+    # Read in full unless exactly these files have been: a flipped bit would otherwise be trained on
+    # in silence. Whoever changes a file changes its times.
+    if not _is_verified(base, state):
+        if images_checksum(split) != record.checksum:
+            _LOG.warning("%s: damaged (its checksum is wrong): decoding again", images_file)
+            return None
+        _keep_verified(base, state)
     return ImagePool(split=split, checksum=record.checksum, where=where), record.class_names
+
+
+def _state(*files: Path) -> list[list[int]]:
+    """Return size and times, in nanoseconds, of each file."""
+    facts = [file.stat() for file in files]
+    return [[fact.st_size, fact.st_mtime_ns, fact.st_ctime_ns] for fact in facts]
+
+
+def _is_verified(base: Path, state: list[list[int]]) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return bool(json.loads(base.with_suffix(".verified").read_bytes()) == state)
+    return False
+
+
+def _keep_verified(base: Path, state: list[list[int]]) -> None:
+    newest = max(time_ns for _, *times in state for time_ns in times)
+    if time.time_ns() - newest > _SECONDS_TO_SETTLE * 1e9:
+        # A cache that others have made may not be writable: then it is hashed at every start.
+        with contextlib.suppress(OSError):
+            write_json(base.with_suffix(".verified"), state)
 
 
 def _locked(file: Path) -> AbstractContextManager[object]:

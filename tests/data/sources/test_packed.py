@@ -19,7 +19,9 @@ from PIL import Image
 
 from automix.configuration.data import DataConfig
 from automix.data.load import load_data
+from automix.data.pools import images_checksum
 from automix.data.sources import packed
+from automix.data.splits import Split
 from automix.errors import DataError
 
 Configure = Callable[..., DataConfig]
@@ -148,6 +150,69 @@ def test_a_damaged_pack_is_made_again_with_a_message(
     assert "damaged" in caplog.text
     assert "decoding again" in caplog.text
     assert decoded_by(config) == (fingerprint, 0)
+
+
+def counted_hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    hashed: list[str] = []
+    original = images_checksum
+
+    def checksum(split: Split) -> str:
+        hashed.append(original(split))
+        return hashed[-1]
+
+    monkeypatch.setattr(packed, "images_checksum", checksum)
+    return hashed
+
+
+def test_a_pack_is_hashed_until_it_has_settled_and_once_then(
+    config: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = counted_hashes(monkeypatch)
+    fingerprints = {load_data(config).fingerprint for _ in range(2)}
+    assert len(hashed) == 4
+    assert not pack_files(config, "*.verified")
+    monkeypatch.setattr(packed, "_SECONDS_TO_SETTLE", -1.0)
+    fingerprints |= {load_data(config).fingerprint for _ in range(3)}
+    assert len(hashed) == 6
+    assert len(fingerprints) == 1
+    # A copy has other times, and a damaged list of verified states is none.
+    file = pack_files(config, "folder-train-*.npy")[0]
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content)
+    pack_files(config, "folder-test-*.verified")[0].write_text("{")
+    assert decoded_by(config)[1] == 0
+    assert len(hashed) == 8
+
+
+def test_a_cache_that_cannot_be_written_is_hashed_at_every_start(
+    config: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_data(config)
+    hashed = counted_hashes(monkeypatch)
+    monkeypatch.setattr(packed, "_SECONDS_TO_SETTLE", -1.0)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(packed, "write_json", refuse)
+    for _ in range(2):
+        load_data(config)
+    assert len(hashed) == 4
+
+
+@pytest.mark.parametrize("damage", [flip_a_pixel, truncate_the_images, exchange_labels])
+def test_damage_after_the_verification_is_found(
+    damage: Callable[[DataConfig], None], config: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_data(config)
+    monkeypatch.setattr(packed, "_SECONDS_TO_SETTLE", -1.0)
+    fingerprint = load_data(config).fingerprint
+    assert pack_files(config, "folder-train-*.verified")
+    # The clock of a file system ticks every few milliseconds.
+    time.sleep(0.02)
+    damage(config)
+    assert decoded_by(config) == (fingerprint, 16)
 
 
 def test_a_changed_folder_is_decoded_again(config: DataConfig) -> None:
