@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,29 @@ def test_a_kit_that_was_killed_resumes(tmp_path: Path) -> None:
     assert [result["state"] for result in resumed.values()] == [DONE] * 3
 
 
+def is_running(status: Path) -> bool:
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state is Linux's")
 def test_a_part_over_its_time_is_ended_with_its_children(tmp_path: Path) -> None:
     child = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
     code = f"import subprocess, time; print(subprocess.Popen({child!r}).pid, flush=True); "
-    result = run_part(part("sleeps", code + "time.sleep(60)"), folder=tmp_path, limit=0.5)
-    assert result.state == LATE
+    # On a busy machine, Python may need longer to start the child.
+    for limit in (0.5, 5.0, 30.0):
+        result = run_part(part("sleeps", code + "time.sleep(60)"), folder=tmp_path, limit=limit)
+        assert result.state == LATE
+        if result.last_line:
+            break
     status = Path("/proc") / result.last_line / "stat"
-    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    # It has been sent its signal, and ends, before it would of its own.
+    ends_before = time.monotonic() + 30
+    while is_running(status):
+        assert time.monotonic() < ends_before
+        time.sleep(0.01)
 
 
 def test_a_failed_part_has_its_last_line_and_runs_again(tmp_path: Path) -> None:
