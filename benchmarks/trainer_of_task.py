@@ -72,10 +72,7 @@ def loop_of_task(task: TaskConfig, data: SearchData, device: torch.device) -> St
         ValueError: the task asks for augmentation, or for a step that this loop does not do.
     """
     config, split = task.trainer, data.train
-    plain = {"accumulation": 1, "label_smoothing": 0.0, "max_grad_norm": None}
-    is_plain = all(getattr(config, name) == value for name, value in plain.items())
-    if task.data.augment != AugmentConfig() or config.precision == "fp16" or not is_plain:
-        raise ValueError(f"expected a task without augmentation and with {plain}")
+    _check_plain(task)
     assert isinstance(split, Split)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     model = build_model(
@@ -126,6 +123,14 @@ def loop_of_task(task: TaskConfig, data: SearchData, device: torch.device) -> St
         return loss_sum.item() / num_steps, correct.item() / images_seen
 
     return train
+
+
+def _check_plain(task: TaskConfig) -> None:
+    config = task.trainer
+    plain = {"accumulation": 1, "label_smoothing": 0.0, "max_grad_norm": None}
+    is_plain = all(getattr(config, name) == value for name, value in plain.items())
+    if task.data.augment != AugmentConfig() or config.precision == "fp16" or not is_plain:
+        raise ValueError(f"expected a task without augmentation and with {plain}")
 
 
 def _normalization(data: SearchData, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
