@@ -207,8 +207,11 @@ class BatchPreparer:
         self, key: BatchKey, images_BCHW: Tensor, labels_B: Tensor, indices_B: Tensor
     ) -> TrainingBatch:
         """Return the micro-batch of ``key`` from its stored bytes."""
-        generator = augmentation_generator(key, self.device)
-        images = self.training(images_BCHW, generator=generator)
+        if self._is_identity:
+            images = self.evaluation(images_BCHW)
+        else:
+            generator = augmentation_generator(key, self.device)
+            images = self.training(images_BCHW, generator=generator)
         labels = labels_B.to(self.device, non_blocking=True)
         return TrainingBatch(images=images, labels=labels, indices=indices_B)
 

@@ -275,3 +275,25 @@ class GlobalAveragePool(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return the mean over rows and columns."""
         return images_BCHW.mean(dim=(2, 3))
+
+
+_WITHOUT_DRAWS = {
+    nn.AvgPool2d,
+    nn.BatchNorm2d,
+    nn.Conv2d,
+    nn.Identity,
+    nn.Linear,
+    nn.MaxPool2d,
+    nn.ReLU,
+    nn.Sequential,
+    ConvNormReLU,
+    GlobalAveragePool,
+    PostActivationBlock,
+    PreActivationBlock,
+}
+
+
+def draws_nothing(model: nn.Module) -> bool:
+    """Return whether a pass is known to draw no random numbers, as dropout would."""
+    # A subclass, or a module of a library, may call a function that does.
+    return all(type(module) in _WITHOUT_DRAWS for module in model.modules())

@@ -8,7 +8,8 @@ Shape suffixes: B batch, C channels, H rows, W columns, K classes.
 """
 
 import difflib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -218,22 +219,29 @@ def without_trace(
     block raises, too. ``model`` is the raw module, ``device`` that of the images, whose generator
     is put back as well as the CPU's, and ``statistics`` are what batch norm normalizes with.
     """
+    modules = list(model.modules())
     with ExitStack() as stack:
         stack.enter_context(restored_generators(device))
-        if any(module._compiled_call_impl is not None for module in model.modules()):
+        if any(module._compiled_call_impl is not None for module in modules):
             # `model.compile()` compiles in place and leaves no wrapper to take off.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_frozen_parameters(model))
-        stack.enter_context(_frozen_state(model, statistics))
+        stack.enter_context(_frozen_parameters(modules))
+        stack.enter_context(_frozen_state(modules, statistics))
         yield
 
 
+# Flags are written to the modules' dictionaries: `nn.Module.__setattr__` takes 2 us for each flag,
+# because it looks for parameters first, and that was most of the time of these blocks.
+
+
 @contextmanager
-def _frozen_parameters(model: nn.Module) -> Iterator[None]:
+def _frozen_parameters(modules: Sequence[nn.Module]) -> Iterator[None]:
     """`autograd.grad` skips the weights' gradients anyway; this also spares saving their inputs."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    candidates = itertools.chain.from_iterable(module._parameters.values() for module in modules)
+    # Weights that two modules share come twice, and are set twice.
+    parameters = [weight for weight in candidates if weight is not None and weight.requires_grad]
     try:
         for parameter in parameters:
             parameter.requires_grad_(False)
@@ -244,8 +252,7 @@ def _frozen_parameters(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _frozen_state(model: nn.Module, statistics: Statistics) -> Iterator[None]:
-    modules = list(model.modules())
+def _frozen_state(modules: Sequence[nn.Module], statistics: Statistics) -> Iterator[None]:
     modes = [module.training for module in modules]
     tracking: list[_BatchNorm] = []
     buffers: list[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]] = []
@@ -256,10 +263,10 @@ def _frozen_state(model: nn.Module, statistics: Statistics) -> Iterator[None]:
                     # In train mode this alone makes batch norm normalize with the batch and leave
                     # its buffers alone. Momentum 0 would not: 0 * NaN is NaN.
                     tracking.append(module)
-                    module.track_running_stats = statistics is Statistics.RUNNING
-                module.training = was_training and statistics is Statistics.BATCH
+                    vars(module)["track_running_stats"] = statistics is Statistics.RUNNING
+                vars(module)["training"] = was_training and statistics is Statistics.BATCH
                 continue
-            module.training = False
+            vars(module)["training"] = False
             if was_training and module._buffers:
                 # Whatever else keeps state in buffers (instance norm, spectral norm) works on
                 # copies.
@@ -271,18 +278,19 @@ def _frozen_state(model: nn.Module, statistics: Statistics) -> Iterator[None]:
         for current, original in buffers:
             current.update(original)
         for norm in tracking:
-            norm.track_running_stats = True
+            vars(norm)["track_running_stats"] = True
         for module, was_training in zip(modules, modes, strict=True):
-            module.training = was_training
+            vars(module)["training"] = was_training
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode for a block, and each flag back as it was after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
     try:
+        for module in training:
+            vars(module)["training"] = False
         yield
     finally:
-        for module, was_training in modes:
-            module.training = was_training
+        for module in training:
+            vars(module)["training"] = True

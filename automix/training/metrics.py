@@ -247,7 +247,9 @@ class RunningSums:
         self.seconds = 0.0
         # float64: an epoch of float32 losses would lose their last bits in the sum. The counts of
         # images are known on the host and need no device.
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        # Of clean and of mixed images.
+        self._correct = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(2)]
         self._num_clean = 0
         self._num_mixed = 0
 
@@ -255,9 +257,9 @@ class RunningSums:
     def add(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor, *, is_mixed: bool) -> None:
         """Take in a batch: its mean loss, logits and the images' own classes."""
         batch = len(labels_B)
-        correct = (logits_BK.argmax(dim=1) == labels_B).sum().double()
-        self._sums[0] += loss.detach().double() * batch
-        self._sums[2 if is_mixed else 1] += correct
+        # Four kernels: the loss is widened where it is added.
+        self._loss.add_(loss, alpha=batch)
+        self._correct[is_mixed].add_((logits_BK.argmax(dim=1) == labels_B).sum())
         if is_mixed:
             self._num_mixed += batch
         else:
@@ -294,10 +296,13 @@ class RunningSums:
     def load_state_dict(self, state: SumsState) -> None:
         """Resume from a state: further additions give the same bits as without the cut."""
         row = state["sums"][current_world().rank]
-        self._sums = row[:3].to(self._sums.device, copy=True)
+        self._loss.copy_(row[0])
+        for correct, value in zip(self._correct, row[1:3], strict=True):
+            correct.copy_(value)
         self._num_clean, self._num_mixed = (int(count) for count in row[3:].tolist())
         self.seconds = state["seconds"]
 
     def _row(self) -> Tensor:
         counts = torch.tensor([self._num_clean, self._num_mixed], dtype=torch.float64)
-        return torch.cat((self._sums, counts.to(self._sums.device)))
+        sums = torch.stack((self._loss, *(correct.double() for correct in self._correct)))
+        return torch.cat((sums, counts.to(sums.device)))

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from automix.configuration.task import TrainerConfig
 from automix.data.batches import BatchKey, TrainingBatch, TrainingBatches
 from automix.mixing import StepKey, batch_from_tensors, is_mixed, mix_step, tensors_of
+from automix.models.networks import draws_nothing
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, restored_generators
@@ -134,6 +135,7 @@ class TrainingStep:
         self._forward: Callable[..., Tensor] = (
             torch.compile(forward, **mode) if config.compile else forward
         )
+        self._draws_nothing = draws_nothing(model)
         self._statistics = _batch_norm_statistics(model)
         averaged = {id(tensor) for tensor in self._statistics}
         self._other_buffers = [b for b in model.buffers() if id(b) not in averaged]
@@ -251,6 +253,9 @@ class TrainingStep:
         # Dropout and stochastic depth draw from the global generators: seeded for this pass and
         # restored after it (5 microseconds on a CPU), a pass is a function of key and weights.
         key = batch.key
+        if self._draws_nothing:
+            with self.autocast():
+                return self._forward(batch.images)
         seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
         with restored_generators(self._device), self.autocast():
             torch.default_generator.manual_seed(seed)
@@ -290,7 +295,10 @@ class TrainingStep:
         # losses; the host never learns of it.
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.optimizer.zero_grad()
+        # As `zero_grad`, whose bookkeeping takes longer than this on a small network.
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     @torch.no_grad()
     def average(self, step: int) -> None:
@@ -457,8 +465,8 @@ class AveragedWeights:
 
     def copy_counts_(self) -> None:
         """Set the integers, which have no average, to the current ones."""
-        for average, value in zip(*self._counts, strict=True):
-            average.copy_(value)
+        if self._counts[0]:
+            torch._foreach_copy_(*self._counts)
 
     def decay_at(self, step: int) -> float:
         """Return d = min(decay, (1 + t) / (10 + t)) after optimizer step t."""

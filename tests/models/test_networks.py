@@ -1,9 +1,11 @@
 import torch
 from sklearn.datasets import load_digits
+from torch import nn
 from torch.nn import functional as F
 
 from automix.configuration.task import ModelConfig
 from automix.models.build import build_model
+from automix.models.networks import draws_nothing, preact_resnet, small_cnn
 
 
 def test_learns_the_digits_from_twenty_labels_per_class() -> None:
@@ -30,3 +32,14 @@ def test_learns_the_digits_from_twenty_labels_per_class() -> None:
     with torch.no_grad():
         accuracy = (model(images[test]).argmax(dim=1) == targets[test]).float().mean().item()
     assert accuracy >= 0.90
+
+
+def test_networks_that_may_draw_random_numbers_are_told_from_those_that_do_not() -> None:
+    class Noisy(nn.ReLU):
+        """A subclass may do anything."""
+
+    networks = (small_cnn(channels=1, num_classes=2), preact_resnet(18, channels=1, num_classes=2))
+    for network in networks:
+        assert draws_nothing(network)
+        for other in (nn.Dropout(0.1), Noisy(), nn.RReLU()):
+            assert not draws_nothing(nn.Sequential(network, other))
