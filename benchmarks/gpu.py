@@ -1,7 +1,7 @@
 """Everything that is to be measured on a GPU, in parts, within nine minutes.
 
     make gpu
-    python -m benchmarks.gpu --device cpu --minutes 2 --quick --json /tmp/kit/gpu.json
+    python -m benchmarks.gpu --device cpu --minutes 2 --quick --json gpu.json
     python -m benchmarks.gpu --table --json docs/gpu.json
 
 Runs the tests marked gpu, the benchmarks of operators, trainer and populations, and one search, and
