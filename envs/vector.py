@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Literal
 
 import numpy as np
@@ -307,8 +308,9 @@ class _Process:
         except EOFError:
             self.process.join()
             code = self.process.exitcode
-            raise RuntimeError(
-                f"environments: expected an answer of a worker process, got exit code {code}"
+            # Of the same kind: the command line says how to resume.
+            raise EOFError(
+                f"expected an answer of a worker process, got its end with exit code {code}"
             ) from None
         if is_error:
             raise value
@@ -341,7 +343,12 @@ def _serve(make: Callable[[], VecEnv], pipe: Connection) -> None:
         except Exception as error:
             answer = (True, error)
         try:
-            pipe.send(answer)
+            # Pickled first: what cannot be sent is an error to report, too.
+            message = ForkingPickler.dumps(answer)
+        except Exception as error:
+            message = ForkingPickler.dumps((True, RuntimeError(f"{answer[1]!r}: {error}")))
+        try:
+            pipe.send_bytes(message)
         except OSError:
             # Closed in the middle of a step: nobody waits for it.
             return

@@ -2,7 +2,7 @@
 
 A convolution of N networks is one convolution with N times the groups, a batch norm one with N
 times the channels, whose statistics are per channel and hence per network. On a CPU, where a small
-network spends most of its time between kernels, eight of them cost two to three times one of them
+network spends most of its time between kernels, eight of them cost about three times one of them
 (`python -m benchmarks.population`).
 
 Shape suffixes: N networks, B batch, C channels, H rows, W columns, F features, K classes.
