@@ -212,10 +212,10 @@ class EvalMetrics:
 
     Attributes:
         nll: mean negative log-likelihood of the labels, in nats.
-        calibrated_nll: the same after the one temperature that fits the split best. Mixing makes
-            a network underconfident, which plain NLL punishes and a temperature repairs.
+        calibrated_nll: the same after division of the logits by one temperature. Mixing makes a
+            network underconfident, which plain NLL punishes and a temperature repairs.
         accuracy: fraction of images classified correctly, in [0, 1].
-        temperature: the fitted temperature.
+        temperature: the temperature, fitted on the split itself unless it was given.
         num_images: size of the split.
     """
 

@@ -345,12 +345,24 @@ class Population:
             for index, metrics in enumerate(self.train(plans)):
                 seconds[index] += metrics.seconds
 
-    def evaluate(self, split: Split) -> list[EvalMetrics]:
-        """Evaluate every classifier on ``split``; the host waits for the device once."""
+    def evaluate(
+        self, split: Split, *, temperatures: Sequence[float] | None = None
+    ) -> list[EvalMetrics]:
+        """Evaluate every classifier on ``split``; the host waits for the device once.
+
+        Args:
+            split: at least one image.
+            temperatures: one per classifier, as in `ClassifierTrainer.evaluate`.
+        """
         if self.obstacle is not None:
-            return [trainer.evaluate(split) for trainer in self.trainers]
-        labels = split.labels.to(self.trainers[0].device)
-        scores_N4 = evaluation_scores(self.logits(split), labels)
+            fitted: Sequence[float | None] = temperatures or [None] * len(self.trainers)
+            return [
+                trainer.evaluate(split, temperature=temperature)
+                for trainer, temperature in zip(self.trainers, fitted, strict=True)
+            ]
+        logits, labels = self.logits(split), split.labels.to(self.trainers[0].device)
+        fitted_N = None if temperatures is None else logits.new_tensor(temperatures)
+        scores_N4 = evaluation_scores(logits, labels, temperature=fitted_N)
         return [eval_metrics(scores, num_images=len(split)) for scores in scores_N4.tolist()]
 
     def logits(self, split: Split) -> Tensor:

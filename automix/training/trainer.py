@@ -148,9 +148,17 @@ class ClassifierTrainer:
             stop = schedule.holds_until(self.step, limit=limit, num_steps=self.total_steps)
             yield decision, self.train(decision, num_steps=stop - self.step)
 
-    def evaluate(self, split: Split) -> EvalMetrics:
-        """Evaluate on ``split``; the host waits for the device once."""
-        scores = evaluation_scores(self.logits(split), split.labels.to(self.device))
+    def evaluate(self, split: Split, *, temperature: float | None = None) -> EvalMetrics:
+        """Evaluate on ``split``; the host waits for the device once.
+
+        Args:
+            split: at least one image.
+            temperature: that of the calibrated NLL, fitted on other images; by default it is
+                fitted on ``split`` itself.
+        """
+        logits, labels = self.logits(split), split.labels.to(self.device)
+        fitted = None if temperature is None else logits.new_tensor(temperature)
+        scores = evaluation_scores(logits, labels, temperature=fitted)
         return eval_metrics(scores.tolist(), num_images=len(split))
 
     @torch.no_grad()
@@ -222,14 +230,18 @@ class ClassifierTrainer:
         self.training_step.load_state_dict(state)
 
 
-def evaluation_scores(logits_MK: Tensor, labels_M: Tensor) -> Tensor:
-    """Return NLL, NLL at the fitted temperature, accuracy and temperature, (4,) on the device.
+def evaluation_scores(
+    logits_MK: Tensor, labels_M: Tensor, *, temperature: Tensor | None = None
+) -> Tensor:
+    """Return NLL, NLL at the temperature, accuracy and temperature, (4,) on the device.
 
-    Of (N, M, K) logits, those of N classifiers on the same images, (N, 4).
+    Of (N, M, K) logits, those of N classifiers on the same images, (N, 4). The temperature, a
+    scalar or (N,), is fitted on these images unless it is given.
     """
     # Mixing makes a network underconfident, which plain NLL punishes and one number repairs.
     # Fitted to these M images themselves, it makes their NLL too small by about 1 / (2 M) nats.
-    temperature = fit_temperature(logits_MK, labels_M)
+    if temperature is None:
+        temperature = fit_temperature(logits_MK, labels_M)
     calibrated_nll = nll(logits_MK / temperature[..., None, None], labels_M)
     correct = accuracy(logits_MK, labels_M)
     return torch.stack((nll(logits_MK, labels_M), calibrated_nll, correct, temperature), dim=-1)

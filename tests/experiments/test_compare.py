@@ -58,6 +58,9 @@ def test_populations_train_what_each_run_trains_alone(tmp_path: Path) -> None:
         assert alone["key"] == member["key"]
         for split, metrics in alone["metrics"].items():
             assert member["metrics"][split] == pytest.approx(metrics, rel=5e-3, abs=5e-3)
+        # The test images choose nothing, not even a temperature.
+        fitted = member["metrics"]["selection"]["temperature"]
+        assert member["metrics"]["test"]["temperature"] == pytest.approx(fitted)
     # Cut in the middle of the second group of five and four: the same bits when it is resumed.
     path = tmp_path / "resumed" / "outcomes.jsonl"
     path.parent.mkdir()

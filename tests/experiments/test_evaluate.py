@@ -38,9 +38,9 @@ def test_every_task_is_in_the_result_and_agrees_with_the_replay(
     assert scores["as_trained"]["nll"] == pytest.approx(test["nll"], rel=1e-5)
     assert result["num_images"] == scores["num_images"] == test["num_images"]
     # The temperature is that of the validation images, not of the test images.
-    selection = trained_result["selection"]
-    assert scores["temperature"] == pytest.approx(selection["temperature"], rel=1e-3)
-    assert scores["temperature"] != pytest.approx(test["temperature"], rel=1e-3)
+    assert test["temperature"] == pytest.approx(trained_result["selection"]["temperature"])
+    assert scores["temperature"] == pytest.approx(test["temperature"], rel=1e-3)
+    assert scores["rescaled"]["nll"] == pytest.approx(test["calibrated_nll"], rel=1e-4)
     assert scores["top1_interval"][0] < scores["top1"] < scores["top1_interval"][1]
     assert sum(scores["classes"]["counts"]) == scores["num_images"]
     clean = 1 - result["corruptions"]["errors"]["brightness"][0]

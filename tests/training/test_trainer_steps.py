@@ -139,6 +139,9 @@ def test_evaluated_weights_are_the_average_if_there_is_one(
     assert metrics["calibrated_nll"] == pytest.approx(scaled, rel=1e-5)
     assert metrics["calibrated_nll"] <= metrics["nll"]
     assert metrics["num_images"] == len(labels)
+    at_two = trainer.evaluate(search_data.reward, temperature=2.0)
+    assert at_two.calibrated_nll == pytest.approx(F.cross_entropy(expected / 2, labels).item())
+    assert (at_two.nll, at_two.temperature) == (metrics["nll"], 2.0)
 
 
 def test_soft_cross_entropy_of_hard_targets_is_cross_entropy() -> None:

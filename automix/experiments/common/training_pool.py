@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -139,17 +139,15 @@ class _Worker:
 
     def run(self, group: JobGroup) -> list[TrainingOutcome]:
         trainers = self._reset(group)
-        # Once, at the end: all splits of a job come from the same weights.
-        names = dict.fromkeys(name for job in group for name in job.splits)
         if len(group) == 1:
             runs = trainers[0].replay(group[0].schedule)
             seconds = [sum(train.seconds for _, train in runs)]
-            evaluated = {name: [trainers[0].evaluate(self._split(name))] for name in names}
         else:
             if self._population is None or len(self._population.trainers) != len(group):
                 self._population = Population(trainers)
             seconds = self._population.replay([job.schedule for job in group])
-            evaluated = {name: self._population.evaluate(self._split(name)) for name in names}
+        # Once, at the end: all splits of a job come from the same weights.
+        evaluated = self._evaluated(trainers, {name for job in group for name in job.splits})
         return [
             TrainingOutcome(
                 metrics={name: evaluated[name][index] for name in job.splits},
@@ -158,6 +156,31 @@ class _Worker:
             )
             for index, job in enumerate(group)
         ]
+
+    def _evaluated(
+        self, trainers: Sequence[ClassifierTrainer], names: Collection[SplitName]
+    ) -> dict[SplitName, list[EvalMetrics]]:
+        """Return the metrics of every classifier on the splits ``names``."""
+        # The test images choose nothing, not even a temperature: it is that of the selection split.
+        fitted = {*names, "selection"} - {"test"} if "test" in names else names
+        evaluated = {name: self._metrics(trainers, name) for name in fitted}
+        if "test" in names:
+            temperatures = [metrics.temperature for metrics in evaluated["selection"]]
+            evaluated["test"] = self._metrics(trainers, "test", temperatures)
+        return evaluated
+
+    def _metrics(
+        self,
+        trainers: Sequence[ClassifierTrainer],
+        name: SplitName,
+        temperatures: Sequence[float] | None = None,
+    ) -> list[EvalMetrics]:
+        split = self._split(name)
+        if len(trainers) > 1:
+            assert self._population is not None
+            return self._population.evaluate(split, temperatures=temperatures)
+        temperature = None if temperatures is None else temperatures[0]
+        return [trainers[0].evaluate(split, temperature=temperature)]
 
     def _reset(self, group: JobGroup) -> list[ClassifierTrainer]:
         # A reset gives the bits of a new trainer without building one.

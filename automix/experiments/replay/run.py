@@ -192,11 +192,14 @@ def _finish(
     if config.weights == "best" and loop.best is not None:
         step = loop.best["step"]
         trainer.evaluated_model.load_state_dict(on_main(lambda: loop.load_best(step)))
-    # All processes evaluate, each a part of the images.
+    # All processes evaluate, each a part of the images. The test images choose nothing, not even a
+    # temperature, unless there are no selection images to fit it on.
+    selection = trainer.evaluate(data.seen.selection) if len(data.seen.selection) else None
+    fitted = selection.temperature if selection else None
     result = {
         "kind": "replay",
-        "test": dataclasses.asdict(trainer.evaluate(data.test)),
-        "selection": None,
+        "test": dataclasses.asdict(trainer.evaluate(data.test, temperature=fitted)),
+        "selection": dataclasses.asdict(selection) if selection else None,
         "best": loop.best,
         "weights": {"which": config.weights, "step": step},
         "seed": config.seed,
@@ -207,8 +210,6 @@ def _finish(
         "schedule_hash": schedule_hash,
         "decisions_hash": applied_hash,
     }
-    if len(data.seen.selection):
-        result["selection"] = dataclasses.asdict(trainer.evaluate(data.seen.selection))
 
     def write() -> None:
         write_json(run.path / DECISIONS_NAME, {"hash": applied_hash, "runs": loop.applied})
