@@ -55,9 +55,9 @@ def test_each_learns_what_it_would_have_learned_alone(search_data: SearchData) -
             torch.testing.assert_close(weights(one)[name], value, rtol=1e-3, atol=1e-4)
     temperatures = [0.5, 1.0, 2.0][: len(joined)]
     evaluated = population.evaluate(search_data.reward, temperatures=temperatures)
-    for trainer, temperature, metrics in zip(joined, temperatures, evaluated, strict=True):
+    for trainer, temperature, result_at in zip(joined, temperatures, evaluated, strict=True):
         separate = trainer.evaluate(search_data.reward, temperature=temperature)
-        assert asdict(metrics) == pytest.approx(asdict(separate))
+        assert asdict(result_at) == pytest.approx(asdict(separate))
 
 
 def test_a_change_to_one_leaves_the_others_alone(search_data: SearchData) -> None:
