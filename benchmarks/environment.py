@@ -90,7 +90,8 @@ def _instrument(clock: Clock, trainer: ClassifierTrainer, measurement: Measureme
     # Set on the instances: what is timed is the code that a search runs.
     for owner, name, part in (
         (trainer, "train", "training"),
-        (trainer, "evaluate", "evaluation"),
+        (trainer, "logits", "evaluation"),
+        (measurement, "_scores", "evaluation"),
         (measurement._probe, "losses", "probe"),
     ):
         setattr(owner, name, clock.timed(part, getattr(owner, name)))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from automix.configuration.task import TaskConfig
 from automix.data.batches import BatchPreparer
 from automix.data.splits import SearchData, Split, TrainingImages
+from automix.evaluation.calibration import accuracy, nll
 from automix.mixing import StepKey, mix_step
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.types import MixedBatch
@@ -20,9 +21,22 @@ from automix.saliency.sources import SaliencySource, build_source
 from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics, TrainMetrics
 from automix.training.population import Population
-from automix.training.trainer import ClassifierTrainer, training_device
+from automix.training.trainer import (
+    ClassifierTrainer,
+    eval_metrics,
+    evaluation_scores,
+    training_device,
+)
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.rewards import SegmentReward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanMetrics:
+    """Likelihood and accuracy on unmixed training images."""
+
+    nll: float  # mean negative log-likelihood of the labels, in nats
+    accuracy: float  # fraction of images classified correctly, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +48,7 @@ class Reading:
     learning_rate_fraction: float
     reward: EvalMetrics
     # On unmixed training images; None if nothing reads them.
-    clean: EvalMetrics | None
+    clean: CleanMetrics | None
     # Of the last segment; None before the first.
     train: TrainMetrics | None
     decision: Decision | None
@@ -58,7 +72,7 @@ class Reading:
             progress=values["progress"],
             learning_rate_fraction=values["learning_rate_fraction"],
             reward=EvalMetrics(**values["reward"]),
-            clean=EvalMetrics(**clean) if clean else None,
+            clean=CleanMetrics(**clean) if clean else None,
             train=TrainMetrics(**train) if train else None,
             decision=Decision.model_validate(decision) if decision else None,
             probe=tuple(values["probe"]),
@@ -190,8 +204,9 @@ class Measurement:
     def __init__(self, task: TaskConfig, config: EnvironmentConfig, data: SearchData) -> None:
         """Choose the training images that are evaluated, and mix those that are probed."""
         self._config = config
-        self._reward = data.reward
-        self._clean = fixed_sample(data.train, config.probe_images)
+        # Passed through the network together: small calls cost more than their arithmetic.
+        clean = [fixed_sample(data.train, config.probe_images)] * config.needs_clean_metrics
+        self._evaluated = [data.reward, *clean]
         self._probe = _make_probe(task, config, data) if config.needs_mixed_probe else None
 
     def reading(
@@ -203,12 +218,10 @@ class Measurement:
         before: Reading | None,
     ) -> Reading:
         """Return what is known of a run now, of its averaged weights if there are any."""
-        config = self._config
-        # Host waits: one per evaluated split, and one for the probe.
-        reward = trainer.evaluate(self._reward)
-        clean = trainer.evaluate(self._clean) if config.needs_clean_metrics else None
+        # Host waits: one for the evaluated images, and one for the probe.
+        ((reward, clean),) = self._scores(trainer.logits(*self._evaluated)[None])
         losses: tuple[float, ...] = ()
-        if self._probe is not None and ObservationGroup.PROBE in config.observation:
+        if self._probe is not None and ObservationGroup.PROBE in self._config.observation:
             losses = self._probe.losses(trainer.evaluated_model.eval())
         return self._joined(trainer, reward, clean, losses, train, decision, before)
 
@@ -221,24 +234,40 @@ class Measurement:
         before: Sequence[Reading],
     ) -> list[Reading]:
         """Return `reading` of every run of a population, from passes for all at once."""
-        config, count = self._config, len(population.trainers)
-        reward = population.evaluate(self._reward)
-        clean: Sequence[EvalMetrics | None] = [None] * count
-        if config.needs_clean_metrics:
-            clean = population.evaluate(self._clean)
-        losses: Sequence[tuple[float, ...]] = [()] * count
+        config = self._config
+        scores = self._scores(population.logits(*self._evaluated))
+        losses: Sequence[tuple[float, ...]] = [()] * len(scores)
         if self._probe is not None and ObservationGroup.PROBE in config.observation:
             losses = self._probe.losses_of_all(population)
-        parts = zip(
-            population.trainers, reward, clean, losses, train, decisions, before, strict=True
-        )
-        return [self._joined(*part) for part in parts]
+        parts = zip(population.trainers, scores, losses, train, decisions, before, strict=True)
+        return [
+            self._joined(trainer, reward, clean, *others)
+            for trainer, (reward, clean), *others in parts
+        ]
+
+    def _scores(self, logits_NMK: Tensor) -> list[tuple[EvalMetrics, CleanMetrics | None]]:
+        """Return the metrics of each of N runs on the reward images and on the training images."""
+        counts = [len(split) for split in self._evaluated]
+        on_reward, *on_clean = torch.split(logits_NMK, counts, dim=1)
+        labels = [split.labels.to(logits_NMK.device) for split in self._evaluated]
+        scores = [evaluation_scores(on_reward, labels[0])]
+        # Nothing reads a temperature of training images: fitting it would take a quarter of the
+        # time of a reading.
+        for logits, labels_M in zip(on_clean, labels[1:], strict=True):
+            scores.append(torch.stack((nll(logits, labels_M), accuracy(logits, labels_M)), dim=-1))
+        return [
+            (
+                eval_metrics(row[:4], num_images=counts[0]),
+                CleanMetrics(nll=row[4], accuracy=row[5]) if on_clean else None,
+            )
+            for row in torch.cat(scores, dim=-1).tolist()
+        ]
 
     def _joined(
         self,
         trainer: ClassifierTrainer,
         reward: EvalMetrics,
-        clean: EvalMetrics | None,
+        clean: CleanMetrics | None,
         losses: tuple[float, ...],
         train: TrainMetrics | None,
         decision: Decision | None,

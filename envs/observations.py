@@ -9,9 +9,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from automix.operator_info import OPERATOR_FACTS, Operator
-from automix.training.metrics import EvalMetrics
 from envs.config import EnvironmentConfig, ObservationGroup
-from envs.measurement import Reading
+from envs.measurement import CleanMetrics, Reading
 
 Observation = NDArray[np.float32]
 
@@ -72,7 +71,7 @@ def features_of(
     return tuple(feature for group in groups for feature in features if feature.group is group)
 
 
-def _clean(reading: Reading) -> EvalMetrics:
+def _clean(reading: Reading) -> CleanMetrics:
     # Measured wherever a group reads it, see `EnvironmentConfig.needs_clean_metrics`.
     assert reading.clean is not None
     return reading.clean

@@ -1,6 +1,5 @@
 """Vectorized environments: groups of them trained at once, in this process or in several."""
 
-import copy
 import functools
 import itertools
 import logging
@@ -160,7 +159,8 @@ class PopulationVecEnv(DummyVecEnv):
             self._obs_from_buf(),
             np.copy(self.buf_rews),
             np.copy(self.buf_dones),
-            copy.deepcopy(self.buf_infos),
+            # Their values are never changed: `DummyVecEnv` copies deeply, 5 ms for each.
+            [info.copy() for info in self.buf_infos],
         )
 
 

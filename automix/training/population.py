@@ -365,11 +365,11 @@ class Population:
         scores_N4 = evaluation_scores(logits, labels, temperature=fitted_N)
         return [eval_metrics(scores, num_images=len(split)) for scores in scores_N4.tolist()]
 
-    def logits(self, split: Split) -> Tensor:
-        """Return (N, M, K) float32 logits of the evaluated weights on ``split``, in order."""
+    def logits(self, *splits: Split) -> Tensor:
+        """Return (N, M, K) float32 logits of the evaluated weights on ``splits``, in order."""
         # Network by network: in large batches there are no fixed costs to share, and on a CPU
         # grouped convolutions of 550 digits took 1.2 times as long.
-        return torch.stack([trainer.logits(split) for trainer in self.trainers])
+        return torch.stack([trainer.logits(*splits) for trainer in self.trainers])
 
     def saliency(
         self, network: StackedNetwork, images_BCHW: Tensor, labels_B: Tensor, source: SaliencySource

@@ -162,20 +162,20 @@ class ClassifierTrainer:
         return eval_metrics(scores.tolist(), num_images=len(split))
 
     @torch.no_grad()
-    def logits(self, split: Split) -> Tensor:
-        """Return (N, K) float32 logits of the evaluated weights on ``split``, in order.
+    def logits(self, *splits: Split) -> Tensor:
+        """Return (N, K) float32 logits of the evaluated weights on ``splits``, in order.
 
         Always in 32 bits: what is evaluated is what is saved, whatever it was trained with. Each
         of several processes passes its part of the images through the network, every image once,
         and gets the logits of all.
         """
-        model, count = self.evaluated_model, len(split)
+        model, count = self.evaluated_model, sum(map(len, splits))
         here = part_of(count)
         # With fewer images than processes some have none, but join the others with no rows.
         parts = [torch.empty(0, self.training_step.batches.num_classes, device=self.device)]
         with evaluation_mode(model):
             for start in range(here.start, here.stop, EVALUATION_BATCH):
-                stored = split.read(start, min(start + EVALUATION_BATCH, here.stop))
+                stored = _read(splits, start, min(start + EVALUATION_BATCH, here.stop))
                 parts.append(model(self.prepared(stored)).float())
         return join_parts(torch.cat(parts), count)
 
@@ -228,6 +228,16 @@ class ClassifierTrainer:
             )
         self.seed, self.step = state["seed"], state["step"]
         self.training_step.load_state_dict(state)
+
+
+def _read(splits: Sequence[Split], start: int, stop: int) -> Tensor:
+    """Return stored images ``start`` to ``stop - 1`` of ``splits``, counted through."""
+    parts, first = [], 0
+    for split in splits:
+        if start < first + len(split) and stop > first:
+            parts.append(split.read(max(start - first, 0), min(stop - first, len(split))))
+        first += len(split)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def evaluation_scores(

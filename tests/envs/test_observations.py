@@ -13,7 +13,7 @@ from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics, TrainMetrics
 from envs.config import EnvironmentConfig, ObservationGroup
-from envs.measurement import Reading
+from envs.measurement import CleanMetrics, Reading
 from envs.observations import ObservationBuilder
 from tests.envs.conftest import ACTIONS, MakeEnv
 
@@ -51,7 +51,7 @@ READINGS = st.builds(
     progress=SHARES,
     learning_rate_fraction=SHARES,
     reward=EVALUATIONS,
-    clean=EVALUATIONS,
+    clean=st.builds(CleanMetrics, nll=LOSSES, accuracy=SHARES),
     train=st.none() | TRAIN_METRICS,
     decision=st.none() | DECISIONS,
     probe=st.tuples(LOSSES, LOSSES, LOSSES),
@@ -61,7 +61,7 @@ START = Reading(
     progress=0.0,
     learning_rate_fraction=0.05,
     reward=EVALUATION,
-    clean=dataclasses.replace(EVALUATION, nll=0.7, accuracy=0.9),
+    clean=CleanMetrics(nll=0.7, accuracy=0.9),
     train=None,
     decision=None,
     probe=(0.5, 1.5, 2.0),
@@ -70,7 +70,7 @@ AFTER = dataclasses.replace(
     START,
     progress=0.25,
     reward=dataclasses.replace(EVALUATION, nll=0.9, calibrated_nll=0.5),
-    clean=dataclasses.replace(EVALUATION, nll=0.4),
+    clean=CleanMetrics(nll=0.4, accuracy=0.6),
     train=TrainMetrics(
         loss=1.2,
         clean_accuracy=None,
@@ -157,7 +157,8 @@ def test_losses_mean_the_same_for_any_number_of_classes() -> None:
     def chance(num_classes: int) -> list[float]:
         loss = math.log(num_classes)
         metrics = dataclasses.replace(EVALUATION, nll=loss, calibrated_nll=loss)
-        reading = dataclasses.replace(START, reward=metrics, clean=metrics, probe=(loss,) * 3)
+        clean = CleanMetrics(nll=loss, accuracy=0.6)
+        reading = dataclasses.replace(START, reward=metrics, clean=clean, probe=(loss,) * 3)
         builder = ObservationBuilder(CONFIG, num_classes=num_classes)
         return list(named(builder, reading, None).values())
 

@@ -58,11 +58,12 @@ def test_reward_is_the_gain_of_the_potential(make_env: MakeEnv, potential: str) 
     for action in ACTIONS:
         _, reward, _, truncated, info = env.step(action)
         after = formula(info["metrics"])
-        assert reward == pytest.approx(after - before, abs=1e-15)
+        assert reward == pytest.approx(after - before, abs=1e-6)
         assert not truncated
         before, total = after, total + reward
-    assert total == pytest.approx(info["potential"] - start, abs=1e-12)
-    assert info["potential"] == formula(env.trainer.evaluate(env.data.reward))
+    assert total == pytest.approx(info["potential"] - start, abs=1e-6)
+    after = formula(env.trainer.evaluate(env.data.reward))
+    assert info["potential"] == pytest.approx(after, abs=1e-6)
 
 
 @pytest.mark.parametrize("potential", list(FORMULAS))
@@ -75,7 +76,7 @@ def test_a_diverged_training_ends_with_the_potential_of_chance(
     observation, reward, terminated, truncated, info = env.step(ACTIONS[0])
     chance = potential_of(potential).at_chance
     assert (terminated, truncated, info["diverged"]) == (True, False, True)
-    assert reward == pytest.approx(chance - start, abs=1e-12)
+    assert reward == pytest.approx(chance - start, abs=1e-6)
     assert info["potential"] == chance
     assert env.observation_space.contains(observation)
     assert [segment.start for segment in info["schedule"].segments] == [0]
