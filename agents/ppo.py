@@ -277,7 +277,7 @@ class Episode:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; `from_dict` is the inverse."""
         return {name: getattr(self, name) for name in self.__slots__} | {
-            "schedule": self.schedule.model_dump(mode="json"),
+            "schedule": self.schedule.to_plain(),
             "observations": [list(row) for row in self.observations],
         }
 
@@ -287,7 +287,7 @@ class Episode:
         return cls(
             **values
             | {
-                "schedule": Schedule.model_validate(values["schedule"]),
+                "schedule": Schedule.from_plain(values["schedule"]),
                 "observations": tuple(tuple(row) for row in values["observations"]),
             }
         )

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from automix.mixture import Decision, Mixture
 from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
 from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.sources import SaliencySource
-from automix.schedule import Decision
 
 _SEED_RANGE = 2.0**63
 
@@ -29,14 +29,22 @@ class StepKey:
     rank: int = 0
 
 
-def is_mixed(decision: Decision, key: StepKey) -> bool:
-    """Draw whether the batch of a step is mixed."""
+def draw_decision(mixture: Mixture, key: StepKey) -> Decision | None:
+    """Draw how the batch of a step is mixed; None if it stays as it is.
+
+    Of a mixture of several decisions, all processes and all micro-batches of a step draw the same
+    one; what they draw next, partners and lam, differs. With a single decision each of them draws
+    for itself whether it mixes.
+    """
     # On the host: a batch that is not mixed needs no saliency pass, and nothing has to be read back
     # from the device to know it.
-    if decision.operator is Operator.NONE:
-        return False
-    draw = derived_seed(key.seed, Stream.MIXING_CHOICE, rank=key.rank, step=key.step)
-    return draw / _SEED_RANGE < decision.probability
+    is_single = len(mixture.decisions) == 1
+    if is_single and mixture.decisions[0].operator is Operator.NONE:
+        return None
+    # The operators take different times, and processes wait for the slowest at every step.
+    rank = key.rank if is_single else 0
+    draw = derived_seed(key.seed, Stream.MIXING_CHOICE, rank=rank, step=key.step)
+    return mixture.draw(draw / _SEED_RANGE)
 
 
 def mix_step(
@@ -51,7 +59,7 @@ def mix_step(
     previous: MixedBatch | None = None,
     with_targets: bool = True,
 ) -> MixedBatch:
-    """Mix the batch of a step as ``decision`` says, without asking `is_mixed`.
+    """Mix the batch of a step as ``decision`` says, whatever its probability.
 
     ``model`` and ``saliency`` are for operators that read saliency, ``previous``, the last mixed
     batch, for those that mix with it. Without ``with_targets``, the soft targets of operators that

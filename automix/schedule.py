@@ -6,72 +6,88 @@ import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, overload
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from automix.configuration.base import Config, read_text, shown
+from automix.configuration.base import Config, first_problem, read_text
 from automix.errors import ConfigError, ScheduleError
 from automix.files import sha256_of, write_text
+from automix.mixture import Decision, Mixing, Mixture, equal_mixture
 from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.schedule_file import (
+    MAX_SCHEDULE_BYTES,
+    MAX_SEGMENTS,
+    Part,
+    SegmentLimits,
+    Start,
+    parse_json,
+    read_values,
+    to_values,
+    version_of,
+)
 
-FORMAT = "automix-schedule"
-VERSION = 1
-# A schedule file may come from anywhere: what is larger than any search writes is not read.
-MAX_SCHEDULE_BYTES = 4_000_000
-MAX_SEGMENTS = 10_000
+__all__ = [
+    "MAX_SCHEDULE_BYTES", "MAX_SEGMENTS", "Decision", "Mixing", "Mixture", "Schedule", "Segment",
+    "constant_decisions", "constant_schedule", "decisions_hash", "equal_mixture", "even_schedule",
+    "exact_fraction", "in_turn", "linear_ramp", "majority_schedule", "mix_then_off",
+    "mixture_then_off", "random_schedule", "strong_to_weak",
+]  # fmt: skip
 
-
-class Decision(Config):
-    """Mixing of a batch: which operator, how strong, how often."""
-
-    operator: Operator
-    """Name of the mixing operator."""
-
-    strength: float = Field(
-        default_factory=lambda values: OPERATOR_FACTS[values["operator"]].strength.default
-    )
-    """The operator's own knob; its range and meaning are in `OPERATOR_FACTS`. Defaults to the
-    published value."""
-
-    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Fraction of the batches that are mixed; the others stay as they are. In [0, 1]."""
-
-    @model_validator(mode="after")
-    def _strength_fits_the_operator(self) -> Self:
-        facts = OPERATOR_FACTS[self.operator].strength
-        if not facts.low <= self.strength <= facts.high:
-            raise ValueError(
-                f"expected a strength in [{facts.low:g}, {facts.high:g}] for {self.operator.value} "
-                f"({facts.meaning}), got {self.strength:g}"
-            )
-        return self
-
-    def label(self) -> str:
-        """Return a short name, such as ``mixup 0.2 p=0.5``."""
-        if self.operator is Operator.NONE or self.probability == 0:
-            return "none"
-        facts = OPERATOR_FACTS[self.operator].strength
-        strength = f" {self.strength:g}" if facts.low < facts.high else ""
-        probability = f" p={self.probability:g}" if self.probability < 1 else ""
-        return f"{self.operator.value}{strength}{probability}"
+# With this many decisions the file of a schedule of mixtures is as large as one may be.
+_MAX_DECISIONS = 16_000
 
 
 class Segment(Config):
-    """A decision and the fraction of the training run at which it begins."""
+    """A mixture, or a single decision, and the fraction of the training run at which it begins.
 
-    start: Annotated[float, Field(ge=0, lt=1)]
+    Example:
+        >>> decision = Decision(operator="cutmix")
+        >>> Segment(start=0, decision=decision) == Segment(start=0, mixture=Mixture.of(decision))
+        True
+    """
+
+    start: Start
     """Fraction of the training run at which the segment begins. In [0, 1)."""
 
-    decision: Decision
+    mixture: Mixture
     """Mixing of the batches from there to the next segment."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self, *, start: float, decision: Decision) -> None: ...
+
+        @overload
+        def __init__(self, *, start: float, mixture: Mixture) -> None: ...
+
+        def __init__(self, **_: Any) -> None: ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_decision_is_a_mixture(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "decision" in values and "mixture" not in values:
+            others = {name: value for name, value in values.items() if name != "decision"}
+            return others | {"mixture": {"decisions": (values["decision"],)}}
+        return values
+
+    @property
+    def decision(self) -> Decision:
+        """The one decision of the segment.
+
+        Raises:
+            ValueError: it has several.
+        """
+        return self.mixture.decision
 
 
 class Schedule(Config):
-    """Decisions over time, independent of the length of a training run and of the model.
+    """Mixing over time, independent of the length of a training run and of the model.
 
-    The decision of step t of T is that of the last segment whose start is at most t / T.
+    The mixture of step t of T is that of the last segment whose start is at most t / T. Where it
+    has a single decision, `at`, `decisions` and `Segment.decision` say that decision; of a mixture
+    of several they refuse to name one.
 
     Example:
         >>> from automix.operator_info import Operator
@@ -81,15 +97,12 @@ class Schedule(Config):
         >>> schedule.save(Path("schedule.json"))
         >>> Schedule.load(Path("schedule.json")) == schedule
         True
+        >>> both = mixture_then_off([Decision(operator="cutmix"), Decision(operator="mixup")])
+        >>> both.version, both.mixture_at(0.5).label()
+        (2, 'cutmix 1 p=0.5 + mixup 1 p=0.5')
     """
 
-    format: Literal["automix-schedule"] = "automix-schedule"
-    """Says what kind of file this is."""
-
-    version: Literal[1] = 1
-    """Version of the format."""
-
-    segments: Annotated[tuple[Segment, ...], Field(min_length=1, max_length=MAX_SEGMENTS)]
+    segments: Annotated[tuple[Segment, ...], SegmentLimits]
     """Segments in order; the first starts at 0 and starts increase."""
 
     provenance: Mapping[str, str] = Field(default_factory=dict)
@@ -103,39 +116,95 @@ class Schedule(Config):
         for earlier, later in itertools.pairwise(starts):
             if later <= earlier:
                 raise ValueError(f"expected starts that increase, got {later} after {earlier}")
+        count = sum(len(segment.mixture.decisions) for segment in self.segments)
+        if count > _MAX_DECISIONS:
+            raise ValueError(f"expected at most {_MAX_DECISIONS} decisions in all, got {count}")
         return self
 
-    def at(self, progress: float) -> Decision:
-        """Return the decision at ``progress``, the fraction of the training run done, in [0, 1]."""
+    @property
+    def version(self) -> int:
+        """Version of the file's format: 1, or 2 if a segment has several decisions."""
+        return version_of(self._parts)
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """Operators of all decisions, sorted by name, each once."""
+        return tuple(sorted({name for it in self.segments for name in it.mixture.operators}))
+
+    def mixture_at(self, progress: float) -> Mixture:
+        """Return the mixture at ``progress``, the fraction of the training run done, in [0, 1]."""
         if not 0 <= progress <= 1:
             raise ValueError(f"expected a progress in [0, 1], got {progress}")
         # The last segment that has begun; a segment begins exactly at its start, hence the right.
         num_begun = bisect.bisect_right(self.segments, progress, key=lambda segment: segment.start)
-        return self.segments[num_begun - 1].decision
+        return self.segments[num_begun - 1].mixture
+
+    def at(self, progress: float) -> Decision:
+        """Return the decision at ``progress``, the fraction of the training run done, in [0, 1].
+
+        Raises:
+            ValueError: a mixture of several decisions holds there; `mixture_at` returns it.
+        """
+        return self.mixture_at(progress).decision
+
+    def mixtures(self, num_steps: int) -> list[Mixture]:
+        """Return the mixture of every step of a training run of ``num_steps`` steps."""
+        return [self.mixture_at(step / num_steps) for step in range(num_steps)]
 
     def decisions(self, num_steps: int) -> list[Decision]:
-        """Return the decision of every step of a training run of ``num_steps`` steps."""
-        return [self.at(step / num_steps) for step in range(num_steps)]
+        """Return the decision of every step of a training run of ``num_steps`` steps.
+
+        Raises:
+            ValueError: a mixture of several decisions holds at one; `mixtures` returns all.
+        """
+        return [mixture.decision for mixture in self.mixtures(num_steps)]
 
     def holds_until(self, step: int, *, limit: int, num_steps: int) -> int:
-        """Return the first step after ``step`` of another decision, or ``limit`` if that is before.
+        """Return the first step after ``step`` of another mixture, or ``limit`` if that is before.
 
         ``num_steps`` is that of the whole training run.
         """
-        decision = self.at(step / num_steps)
+        mixture = self.mixture_at(step / num_steps)
         stop = step + 1
-        while stop < limit and self.at(stop / num_steps) == decision:
+        while stop < limit and self.mixture_at(stop / num_steps) == mixture:
             stop += 1
         return stop
 
     def decision_hash(self) -> str:
         """Return a hash of the segments; provenance does not count."""
         # Not of the file: two schedules that train alike have the same hash, whoever wrote them.
-        return sha256_of(json.dumps(self.model_dump(mode="json")["segments"]).encode())[:16]
+        return sha256_of(json.dumps(self.to_plain()["segments"]).encode())[:16]
+
+    @property
+    def _parts(self) -> list[Part]:
+        return [(segment.start, segment.mixture.decisions) for segment in self.segments]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the values of the file, as plain values."""
+        return to_values(self._parts, self.provenance)
+
+    @classmethod
+    def from_plain(cls, values: object, *, source: str = "schedule") -> Self:
+        """Return the schedule of the values of a file.
+
+        Raises:
+            ScheduleError: they are those of no schedule, or of an impossible one; names ``source``.
+        """
+        file = read_values(values, source=source)
+        try:
+            return cls(
+                segments=tuple(
+                    Segment(start=start, mixture=Mixture(decisions=decisions))
+                    for start, decisions in file.parts()
+                ),
+                provenance=file.provenance,
+            )
+        except ValidationError as error:
+            raise ScheduleError(f"{source}: {first_problem(error, cls)}") from None
 
     def to_json(self) -> str:
         """Return the file's text."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+        return json.dumps(self.to_plain(), indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:
@@ -144,27 +213,7 @@ class Schedule(Config):
         Raises:
             ScheduleError: not JSON, not a schedule, or an impossible one; names ``source``.
         """
-        # Python's reader keeps the last of equal keys and accepts NaN and Infinity; other readers
-        # do not, so both are refused.
-        try:
-            values = json.loads(
-                text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant
-            )
-        except (ValueError, RecursionError) as error:
-            raise ScheduleError(f"{source}: expected a JSON schedule, got: {error}") from None
-        if not isinstance(values, dict):
-            raise ScheduleError(f"{source}: expected a JSON object, got {shown(values)}")
-        # Before anything else: another kind of file has other problems as well. The type counts,
-        # because True == 1 == 1.0 in Python and not in JSON.
-        for key, expected in (("format", FORMAT), ("version", VERSION)):
-            value = values.get(key)
-            if type(value) is not type(expected) or value != expected:
-                got = shown(value) if key in values else "nothing"
-                raise ScheduleError(f"{source}: {key}: expected {expected!r}, got {got}")
-        try:
-            return cls.from_mapping(values, source=source)
-        except ConfigError as error:
-            raise ScheduleError(str(error)) from None
+        return cls.from_plain(parse_json(text, source=source), source=source)
 
     def save(self, path: Path) -> None:
         """Write the schedule to ``path`` atomically."""
@@ -184,22 +233,14 @@ class Schedule(Config):
         return cls.from_json(text, source=str(path))
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key!r} is given twice")
-        result[key] = value
-    return result
+def decisions_hash(mixings: Sequence[Mixing]) -> str:
+    """Return a hash of a sequence, such as the decisions of every step of a training run.
 
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name}, which is not a number")
-
-
-def decisions_hash(decisions: Sequence[Decision]) -> str:
-    """Return a hash of a sequence of decisions, such as those of every step of a training run."""
-    return sha256_of(*(decision.model_dump_json().encode() for decision in decisions))[:16]
+    A mixture of one decision counts as that decision.
+    """
+    mixtures = map(Mixture.of, mixings)
+    said = (it if len(it.decisions) > 1 else it.decisions[0] for it in mixtures)
+    return sha256_of(*(it.model_dump_json().encode() for it in said))[:16]
 
 
 def constant_decisions(operators: Sequence[Operator]) -> tuple[Decision, ...]:
@@ -211,8 +252,8 @@ def constant_decisions(operators: Sequence[Operator]) -> tuple[Decision, ...]:
     )
 
 
-def even_schedule(decisions: Sequence[Decision]) -> Schedule:
-    """Return a schedule in which each decision holds for an equal fraction of the training run.
+def even_schedule(mixings: Sequence[Mixing]) -> Schedule:
+    """Return a schedule in which each decision or mixture holds for an equal fraction of the run.
 
     Example:
         >>> from automix.operator_info import Operator
@@ -221,27 +262,27 @@ def even_schedule(decisions: Sequence[Decision]) -> Schedule:
         [0.0, 0.25, 0.5, 0.75]
     """
     # k / n, rounded once: segment k then begins exactly at step k m of n m, for all n and m.
-    count = len(decisions)
+    count = len(mixings)
     return Schedule(
         segments=tuple(
-            Segment(start=index / count, decision=decision)
-            for index, decision in enumerate(decisions)
+            Segment(start=index / count, mixture=Mixture.of(mixing))
+            for index, mixing in enumerate(mixings)
         )
     )
 
 
-def constant_schedule(decision: Decision) -> Schedule:
+def constant_schedule(mixing: Mixing) -> Schedule:
     """Return a schedule that never changes."""
-    return even_schedule([decision])
+    return even_schedule([mixing])
 
 
-def random_schedule(choices: Sequence[Decision], *, num_segments: int, seed: int) -> Schedule:
-    """Return a schedule of decisions drawn uniformly from ``choices``."""
+def random_schedule(choices: Sequence[Mixing], *, num_segments: int, seed: int) -> Schedule:
+    """Return a schedule of decisions or mixtures drawn uniformly from ``choices``."""
     indices = np.random.default_rng(seed).integers(len(choices), size=num_segments)
     return even_schedule([choices[index] for index in indices])
 
 
-def majority_schedule(rows: Sequence[Sequence[Decision]]) -> Schedule:
+def majority_schedule(rows: Sequence[Sequence[Mixing]]) -> Schedule:
     """Return what most of ``rows`` do in each segment; of equally many, what an earlier does."""
     return even_schedule([max(column, key=column.count) for column in zip(*rows, strict=True)])
 
@@ -255,56 +296,68 @@ def linear_ramp(operator: Operator, *, num_segments: int, rising: bool = False) 
     )
 
 
-def mix_then_off(decision: Decision, *, off_from: float = 0.75) -> Schedule:
+def mix_then_off(mixing: Mixing, *, off_from: float = 0.75) -> Schedule:
     """Return a schedule that mixes until ``off_from``, a fraction of the training in (0, 1)."""
-    off = Segment(start=off_from, decision=Decision(operator=Operator.NONE))
-    return Schedule(segments=(Segment(start=0.0, decision=decision), off))
+    return _then_off([mixing], off_from=off_from)
 
 
-def shuffled_in_time(schedule: Schedule, *, seed: int) -> Schedule:
-    """Return the same decisions for the same fractions of the training run, in random order."""
-    # Added up as fractions, starts of k/n remain multiples of 1/n in whichever order. A segment so
-    # short that no float lies between its new start and its end is left out.
-    lengths = _lengths(schedule)
-    order = np.random.default_rng(seed).permutation(len(lengths))
-    ends = list(itertools.accumulate(lengths[index] for index in order))
-    spans = itertools.pairwise(map(float, [Fraction(0), *ends]))
-    return Schedule(
-        segments=tuple(
-            Segment(start=start, decision=schedule.segments[index].decision)
-            for index, (start, end) in zip(order, spans, strict=True)
-            if start < end
-        )
-    )
+def mixture_then_off(mixings: Sequence[Mixing], *, off_from: float = 0.875) -> Schedule:
+    """Return a schedule in which each batch before ``off_from`` draws one of ``mixings``.
 
+    All are equally likely; ``off_from`` is a fraction of the training run in (0, 1).
 
-def marginal_matched(schedule: Schedule, *, seed: int) -> Schedule:
-    """Return segments as long as those of ``schedule``, each with a decision drawn for itself.
-
-    A decision is drawn with the fraction of the training run for which ``schedule`` holds it. Its
-    expected fraction is then the same, while segments are independent: neither the order in time
-    nor which decisions go together is left.
+    Example:
+        >>> schedule = mixture_then_off([Decision(operator="cutmix"), Decision(operator="mixup")])
+        >>> [(segment.start, segment.mixture.label()) for segment in schedule.segments]
+        [(0.0, 'cutmix 1 p=0.5 + mixup 1 p=0.5'), (0.875, 'none')]
     """
-    # Decisions weighed by the time they hold: the marginal distribution over operators stays.
-    lengths = np.array([float(length) for length in _lengths(schedule)])
-    drawn = np.random.default_rng(seed).choice(
-        len(lengths), size=len(lengths), p=lengths / lengths.sum()
-    )
-    return Schedule(
-        segments=tuple(
-            Segment(start=segment.start, decision=schedule.segments[index].decision)
-            for segment, index in zip(schedule.segments, drawn, strict=True)
-        )
-    )
+    return _then_off([equal_mixture(mixings)], off_from=off_from)
 
 
-def _lengths(schedule: Schedule) -> list[Fraction]:
-    """Return the fraction of the training run that each segment takes."""
-    starts = [_exact(segment.start) for segment in schedule.segments]
-    return [end - start for start, end in itertools.pairwise([*starts, Fraction(1)])]
+def in_turn(mixings: Sequence[Mixing], *, num_segments: int, off_from: float = 0.875) -> Schedule:
+    """Return a schedule of ``mixings`` in turn, in equal segments before ``off_from``.
+
+    There are ``num_segments`` segments before ``off_from``, a fraction of the training run in
+    (0, 1), and one without mixing from there on.
+
+    Example:
+        >>> turns = [Decision(operator="cutmix", strength=2), Decision(operator="mixup")]
+        >>> schedule = in_turn(turns, num_segments=3, off_from=0.75)
+        >>> [(segment.start, segment.decision.label()) for segment in schedule.segments]
+        [(0.0, 'cutmix 2'), (0.25, 'mixup 1'), (0.5, 'cutmix 2'), (0.75, 'none')]
+    """
+    repeated = itertools.islice(itertools.cycle(mixings), num_segments)
+    return _then_off(list(repeated), off_from=off_from)
 
 
-def _exact(start: float) -> Fraction:
+def strong_to_weak(operator: Operator, *, off_from: float = 0.875) -> Schedule:
+    """Return a schedule of one operator whose strength steps down, and that ends without mixing.
+
+    Its levels of strength hold for equal fractions of the training run before ``off_from``, which
+    is in (0, 1).
+
+    Example:
+        >>> schedule = strong_to_weak(Operator.CUTMIX, off_from=0.75)
+        >>> [(segment.start, segment.decision.label()) for segment in schedule.segments]
+        [(0.0, 'cutmix 2'), (0.25, 'cutmix 1'), (0.5, 'cutmix 0.2'), (0.75, 'none')]
+    """
+    levels = OPERATOR_FACTS[operator].strength.levels
+    falling = [Decision(operator=operator, strength=level) for level in reversed(levels)]
+    return _then_off(falling, off_from=off_from)
+
+
+def _then_off(mixings: Sequence[Mixing], *, off_from: float) -> Schedule:
+    # As fractions: a third of 3/4 begins exactly where a quarter of the training run does.
+    length = exact_fraction(off_from) / len(mixings)
+    segments = [
+        Segment(start=float(index * length), mixture=Mixture.of(mixing))
+        for index, mixing in enumerate(mixings)
+    ]
+    off = Segment(start=off_from, decision=Decision(operator=Operator.NONE))
+    return Schedule(segments=(*segments, off))
+
+
+def exact_fraction(start: float) -> Fraction:
     """Return the simple fraction that ``start`` was rounded from, or its own exact value."""
     # A float start of k / n is not k / n: 0.1 is 3602879701896397 / 2 ** 55. The nearest fraction
     # with a small denominator is, if it rounds to the same float.

@@ -20,11 +20,10 @@ from automix.schedule import (
     even_schedule,
     linear_ramp,
     majority_schedule,
-    marginal_matched,
     mix_then_off,
     random_schedule,
-    shuffled_in_time,
 )
+from automix.schedule_controls import marginal_matched, shuffled_in_time
 from tests.test_schedule import schedules
 
 MIXUP = Decision(operator=Operator.MIXUP)

@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Generator, Tensor, nn
 
-from automix.mixing import StepKey, batch_from_tensors, is_mixed, mix_step, tensors_of
+from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.mixup_cutmix import apply_none, draw_none
 from automix.operators.types import BatchShape, MixedBatch
@@ -86,8 +86,7 @@ class ScheduledMix:
             raise ValueError(
                 f"expected at least 1 class and 1 step, got {num_classes} and {total_steps}"
             )
-        operators = [segment.decision.operator for segment in schedule.segments]
-        with_saliency = [name for name in operators if OPERATOR_FACTS[name].needs_saliency]
+        with_saliency = [name for name in schedule.operators if OPERATOR_FACTS[name].needs_saliency]
         if with_saliency and model is None:
             raise ValueError(
                 f"expected a model for the saliency of {with_saliency[0].value}, got none"
@@ -126,13 +125,14 @@ class ScheduledMix:
         ``lam`` to `automix.training.metrics.interpolated_loss`. (Co-Mixup has more than two
         parents: its ``partner_targets`` are None.)
         """
-        # A loop may run longer than it said: the last decision then holds.
+        # A loop may run longer than it said: the last mixture then holds.
         progress = min(self.step / self._total_steps, 1.0)
-        decision = self._schedule.at(progress)
+        mixture = self._schedule.mixture_at(progress)
         seed, rank = self._key
         key = StepKey(seed=seed, rank=rank, step=self.step)
         # Drawn on the host, as in our own training step: an unmixed batch costs no saliency pass.
-        if not self.mixup_enabled or not is_mixed(decision, key):
+        decision = draw_decision(mixture, key) if self.mixup_enabled else None
+        if decision is None:
             mixed = _unmixed(images_BCHW, targets, self.num_classes)
         else:
             mixed = mix_step(
@@ -145,9 +145,9 @@ class ScheduledMix:
                 saliency=self._saliency,
                 previous=self._previous_on(images_BCHW.device),
             )
-            # RecursiveMix pastes the batch before; the others need not keep it in memory.
-            needs_previous = OPERATOR_FACTS[decision.operator].needs_previous
-            self._previous = mixed if needs_previous else None
+            # RecursiveMix pastes the last mixed batch, whichever operator of its mixture mixed it;
+            # the others need not keep it in memory.
+            self._previous = mixed if mixture.keeps_batches else None
         # A batch that is refused is not counted.
         self.step += 1
         return mixed

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from automix.data.splits import Split
-from automix.mixing import IMAGEWISE_OPERATORS, StepKey, is_mixed, mix_steps
+from automix.mixing import IMAGEWISE_OPERATORS, StepKey, draw_decision, mix_steps
+from automix.mixture import Decision, Mixing, Mixture
 from automix.models.stacked import StackedNetwork, by_network
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.types import MixedBatch
 from automix.saliency.gradient import evaluation_mode, layer_gradient
 from automix.saliency.sources import SaliencySource
-from automix.schedule import Decision, Schedule
+from automix.schedule import Schedule
 from automix.training.distributed import current_world
 from automix.training.metrics import EvalMetrics, TrainMetrics
 from automix.training.precision import fast_products
@@ -34,8 +35,8 @@ from automix.training.trainer import ClassifierTrainer, eval_metrics, evaluation
 
 _LOG = logging.getLogger(__name__)
 
-Plan = tuple[Decision, int]
-"""How a classifier is trained next: a decision, and the number of optimizer steps."""
+Plan = tuple[Mixing, int]
+"""How a classifier is trained next: a decision or mixture, and the number of optimizer steps."""
 
 _Fetched = tuple[Tensor, Tensor, StepKey]
 
@@ -117,17 +118,16 @@ class Population:
         """
         if self.obstacle is not None:
             pairs = zip(self.trainers, plans, strict=True)
-            return [
-                trainer.train(decision, num_steps=steps) for trainer, (decision, steps) in pairs
-            ]
+            return [trainer.train(mixing, num_steps=steps) for trainer, (mixing, steps) in pairs]
         started = time.perf_counter()
+        mixtures = [Mixture.of(mixing) for mixing, _ in plans]
         self._join_momentum()
         self._network.train()
         for trainer in self.trainers:
             trainer.model.train()
         sums = _PopulationSums(len(plans), self.trainers[0].device)
         for step in range(max(steps for _, steps in plans)):
-            self._step([i for i, (_, steps) in enumerate(plans) if step < steps], plans, sums)
+            self._step([i for i, (_, steps) in enumerate(plans) if step < steps], mixtures, sums)
         for counters, step_of, (_, steps) in zip(self._counters, self._steps, plans, strict=True):
             for counter in counters:
                 counter.add_(steps)
@@ -135,14 +135,16 @@ class Population:
                 step_of.averaged.copy_counts_()
         return sums.read([steps for _, steps in plans], started=started)
 
-    def _step(self, active: Sequence[int], plans: Sequence[Plan], sums: "_PopulationSums") -> None:
+    def _step(
+        self, active: Sequence[int], mixtures: Sequence[Mixture], sums: "_PopulationSums"
+    ) -> None:
         # 1. Fetch and mix: each run its own images, draws and decision. A run that is over passes
         # zeros, whose gradients and statistics are dropped.
         fetched = [
             stages.fetch(seed=trainer.seed, step=trainer.step)
             for stages, trainer in ((self._steps[i], self.trainers[i]) for i in active)
         ]
-        batches = self._mix([plans[index][0] for index in active], active, fetched)
+        batches = self._mix([mixtures[index] for index in active], active, fetched)
         # 2. Forward, loss, backward: of the sum over runs, each of which depends on its own
         # weights alone.
         with self._others_untouched(active):
@@ -174,27 +176,35 @@ class Population:
         return losses.view(logits_NBK.shape[:2]).mean(dim=1)
 
     def _mix(
-        self, decisions: Sequence[Decision], active: Sequence[int], fetched: Sequence[_Fetched]
+        self, mixtures: Sequence[Mixture], active: Sequence[int], fetched: Sequence[_Fetched]
     ) -> list[MicroBatch]:
-        maps = self._maps(decisions, active, fetched)
-        mixed = self._mixed_at_once(decisions, active, fetched, maps)
+        # Of its mixture each run draws for itself, as if it were alone.
+        drawn = [
+            draw_decision(mixture, key)
+            for mixture, (_, _, key) in zip(mixtures, fetched, strict=True)
+        ]
+        maps = self._maps(drawn, active, fetched)
+        # A batch that is kept for the next needs targets, which those of one call do not have.
+        joinable = [
+            None if mixture.keeps_batches else decision
+            for mixture, decision in zip(mixtures, drawn, strict=True)
+        ]
+        mixed = self._mixed_at_once(joinable, active, fetched, maps)
         return [
             self._steps[index].mix(
-                decision,
+                mixture,
                 images,
                 labels,
                 key=key,
                 maps_BHW=maps.get(index),
                 mixed=mixed.get(index),
             )
-            for index, decision, (images, labels, key) in zip(
-                active, decisions, fetched, strict=True
-            )
+            for index, mixture, (images, labels, key) in zip(active, mixtures, fetched, strict=True)
         ]
 
     def _mixed_at_once(
         self,
-        decisions: Sequence[Decision],
+        drawn: Sequence[Decision | None],
         active: Sequence[int],
         fetched: Sequence[_Fetched],
         maps: dict[int, Tensor],
@@ -203,20 +213,20 @@ class Population:
 
         A call for eight batches of 50 digits takes a fifth of the time of eight calls.
         """
-        alike: dict[Operator, list[int]] = {}
-        for position, (index, decision, (_, _, key)) in enumerate(
-            zip(active, decisions, fetched, strict=True)
-        ):
-            has_maps = index in maps or not OPERATOR_FACTS[decision.operator].needs_saliency
-            if decision.operator in IMAGEWISE_OPERATORS and has_maps and is_mixed(decision, key):
-                alike.setdefault(decision.operator, []).append(position)
-        mixed: dict[int, MixedBatch] = {}
-        for operator, positions in alike.items():
-            if len(positions) == 1:
+        alike: dict[Operator, list[tuple[int, Decision]]] = {}
+        for position, (index, decision) in enumerate(zip(active, drawn, strict=True)):
+            if decision is None or decision.operator not in IMAGEWISE_OPERATORS:
                 continue
+            if index in maps or not OPERATOR_FACTS[decision.operator].needs_saliency:
+                alike.setdefault(decision.operator, []).append((position, decision))
+        mixed: dict[int, MixedBatch] = {}
+        for operator, drawers in alike.items():
+            if len(drawers) == 1:
+                continue
+            positions = [position for position, _ in drawers]
             members = [active[position] for position in positions]
             batches = mix_steps(
-                [decisions[position] for position in positions],
+                [decision for _, decision in drawers],
                 [fetched[position][0] for position in positions],
                 keys=[fetched[position][2] for position in positions],
                 maps_BHW=(
@@ -229,7 +239,10 @@ class Population:
         return mixed
 
     def _maps(
-        self, decisions: Sequence[Decision], active: Sequence[int], fetched: Sequence[_Fetched]
+        self,
+        drawn: Sequence[Decision | None],
+        active: Sequence[int],
+        fetched: Sequence[_Fetched],
     ) -> dict[int, Tensor]:
         """Return the maps of the runs that need them, from one pass for all runs.
 
@@ -238,8 +251,8 @@ class Population:
         source = self._steps[0].saliency
         needing = [
             index
-            for index, decision, (_, _, key) in zip(active, decisions, fetched, strict=True)
-            if OPERATOR_FACTS[decision.operator].needs_saliency and is_mixed(decision, key)
+            for index, decision in zip(active, drawn, strict=True)
+            if decision is not None and OPERATOR_FACTS[decision.operator].needs_saliency
         ]
         # The pass of one run is cheaper without the others.
         if _names_a_layer(source) or self._steps[0].refresh_every > 1 or len(needing) < 2:
@@ -324,7 +337,7 @@ class Population:
         """Train every run from where it is to the end as its schedule says; return the seconds."""
         seconds = [0.0] * len(self.trainers)
         while True:
-            # To the next step at which any run changes its decision.
+            # To the next step at which any run changes its mixture.
             stretches = [
                 schedule.holds_until(
                     trainer.step, limit=trainer.total_steps, num_steps=trainer.total_steps
@@ -337,7 +350,7 @@ class Population:
                 return seconds
             plans = [
                 (
-                    schedule.at(trainer.progress),
+                    schedule.mixture_at(trainer.progress),
                     min(*stretches, trainer.total_steps - trainer.step),
                 )
                 for schedule, trainer in zip(schedules, self.trainers, strict=True)

@@ -20,13 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from automix.configuration.task import TrainerConfig
 from automix.data.batches import BatchKey, TrainingBatch, TrainingBatches
-from automix.mixing import StepKey, batch_from_tensors, is_mixed, mix_step, tensors_of
+from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
+from automix.mixture import Mixing, Mixture
 from automix.models.networks import draws_nothing
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, restored_generators
 from automix.saliency.sources import CachedSource, CacheState, SaliencySource
-from automix.schedule import Decision
 from automix.training.distributed import (
     copy_from_main_,
     current_world,
@@ -150,8 +150,8 @@ class TrainingStep:
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == "fp16")
         self._first_scaler = self._scaler.state_dict()
 
-    def __call__(self, decision: Decision, sums: RunningSums, *, seed: int, step: int) -> None:
-        """Do optimizer step ``step`` (from 0) of run ``seed``, mixing as ``decision`` says.
+    def __call__(self, mixture: Mixture, sums: RunningSums, *, seed: int, step: int) -> None:
+        """Do optimizer step ``step`` (from 0) of run ``seed``, mixing as ``mixture`` says.
 
         Nothing below waits for the device: the host launches kernels ahead of it, and whoever
         reads ``sums`` waits once, for as many steps as went into them.
@@ -162,7 +162,7 @@ class TrainingStep:
             images, labels, key = self.fetch(seed=seed, step=step, number=number)
             # 2. Mix: draws come from a generator of the same key, and each micro-batch draws for
             # itself, so that four micro-batches mix as four processes do.
-            batch = self.mix(decision, images, labels, key=key, number=number)
+            batch = self.mix(mixture, images, labels, key=key, number=number)
             # Processes exchange gradients (all-reduce) in the backward pass of the last
             # micro-batch only; before it the gradients would be sent to be added to.
             with self.keeps_gradients(is_last=number == len(self._carried) - 1):
@@ -204,7 +204,7 @@ class TrainingStep:
 
     def mix(
         self,
-        decision: Decision,
+        mixing: Mixing,
         images_BCHW: Tensor,
         labels_B: Tensor,
         *,
@@ -213,13 +213,14 @@ class TrainingStep:
         maps_BHW: Tensor | None = None,
         mixed: MixedBatch | None = None,
     ) -> MicroBatch:
-        """Mix what `fetch` returned, with the probability of ``decision``.
+        """Mix what `fetch` returned as a decision or mixture says, with its probability.
 
         ``maps_BHW`` are the saliency maps and ``mixed`` the mixed batch, where somebody who trains
         several classifiers has computed them already.
         """
-        carried = self._carried[number]
-        if not is_mixed(decision, key):
+        carried, mixture = self._carried[number], Mixture.of(mixing)
+        decision = draw_decision(mixture, key)
+        if decision is None:
             return MicroBatch(images_BCHW, labels_B, labels_B, key, is_mixed=False)
         if mixed is None:
             mixed = mix_step(
@@ -232,11 +233,12 @@ class TrainingStep:
                 model=self.model,
                 saliency=carried.saliency if maps_BHW is None else lambda *_: maps_BHW,
                 previous=carried.previous,
-                with_targets=False,
+                with_targets=mixture.keeps_batches,
             )
-        # RecursiveMix pastes the batch before; it is kept no longer than an operator needs it.
+        # RecursiveMix pastes the last mixed batch, whichever operator of its mixture mixed it. It
+        # is kept no longer than an operator needs it.
+        carried.previous = mixed if mixture.keeps_batches else None
         facts = OPERATOR_FACTS[decision.operator]
-        carried.previous = mixed if facts.needs_previous else None
         targets: Targets = mixed.targets
         if facts.mixes_pairs:
             targets = LabelPairs(labels_B, labels_B.index_select(0, mixed.partner), mixed.lam)

@@ -14,11 +14,12 @@ from automix.data.load import holding_device, load_data, training_batches
 from automix.data.splits import SearchData, Split
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
+from automix.mixture import Mixing, Mixture
 from automix.models.build import build_model, reinitialize_
 from automix.random_streams import Stream, restored_generators, stream_generator
 from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
-from automix.schedule import Decision, Schedule
+from automix.schedule import Schedule
 from automix.training.distributed import current_world, join_parts, part_of
 from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
 from automix.training.step import StepState, TrainingStep
@@ -98,20 +99,20 @@ class ClassifierTrainer:
         return averaged.model if averaged else self.model
 
     @overload
-    def train(self, decision: Decision, *, num_steps: int) -> TrainMetrics: ...
+    def train(self, mixing: Mixing, *, num_steps: int) -> TrainMetrics: ...
 
     @overload
-    def train(self, decision: Decision, *, num_steps: int, sums: RunningSums) -> None: ...
+    def train(self, mixing: Mixing, *, num_steps: int, sums: RunningSums) -> None: ...
 
     def train(
-        self, decision: Decision, *, num_steps: int, sums: RunningSums | None = None
+        self, mixing: Mixing, *, num_steps: int, sums: RunningSums | None = None
     ) -> TrainMetrics | None:
-        """Do ``num_steps`` optimizer steps, mixing as ``decision`` says.
+        """Do ``num_steps`` optimizer steps, mixing as ``mixing`` says.
 
         The host waits for the device once, at the end, to read the metrics.
 
         Args:
-            decision: operator, probability and strength of all these steps.
+            mixing: of all these steps, a decision or a mixture of several.
             num_steps: at most as many as remain.
             sums: takes in loss and accuracies instead: nothing is read and the host does not wait.
 
@@ -122,10 +123,10 @@ class ClassifierTrainer:
             remaining = self.total_steps - self.step
             raise ValueError(f"expected at most {remaining} more steps, got {num_steps}")
         totals = RunningSums(self.device) if sums is None else sums
-        started = time.perf_counter()
+        started, mixture = time.perf_counter(), Mixture.of(mixing)
         self.model.train()
         for _ in range(num_steps):
-            self.training_step(decision, totals, seed=self.seed, step=self.step)
+            self.training_step(mixture, totals, seed=self.seed, step=self.step)
             # After the step: one that raised is not counted.
             self.step += 1
         totals.seconds += time.perf_counter() - started
@@ -133,20 +134,20 @@ class ClassifierTrainer:
 
     def replay(
         self, schedule: Schedule, *, longest: int | None = None
-    ) -> Iterator[tuple[Decision, TrainMetrics]]:
+    ) -> Iterator[tuple[Mixture, TrainMetrics]]:
         """Train to the end as ``schedule`` says, stretch by stretch.
 
-        A stretch ends where the decision changes, or after ``longest`` steps; where it ends
+        A stretch ends where the mixture changes, or after ``longest`` steps; where it ends
         changes what is reported, not what is trained.
 
         Yields:
-            The decision of each stretch and the means over it.
+            The mixture of each stretch and the means over it.
         """
         while self.step < self.total_steps:
-            decision = schedule.at(self.progress)
+            mixture = schedule.mixture_at(self.progress)
             limit = min(self.total_steps, self.step + (longest or self.total_steps))
             stop = schedule.holds_until(self.step, limit=limit, num_steps=self.total_steps)
-            yield decision, self.train(decision, num_steps=stop - self.step)
+            yield mixture, self.train(mixture, num_steps=stop - self.step)
 
     def evaluate(self, split: Split, *, temperature: float | None = None) -> EvalMetrics:
         """Evaluate on ``split``; the host waits for the device once.
@@ -267,7 +268,7 @@ def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int,
     """Return the first step of segment ``index`` and the first step after it.
 
     A step belongs to the segment whose fraction of the training it lies in, which is the rule that
-    `Schedule.at(step / total_steps)` follows: both give the same bits in search and replay.
+    `Schedule.mixture_at(step / total_steps)` follows: both give the same bits in search and replay.
     """
     return -(-index * total_steps // num_segments), -(-(index + 1) * total_steps // num_segments)
 

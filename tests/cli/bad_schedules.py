@@ -24,7 +24,108 @@ def segment(start: float = 0.0, **decision: object) -> dict[str, object]:
     return {"start": start, "decision": {"operator": "mixup"} | decision}
 
 
+def bad_mixture(name: str, mixture: object, message: str, **others: object) -> BadInput:
+    """Return a schedule of version 2 with one segment, which ``automix schedule show`` refuses."""
+    wrong = {"start": 0.0, "mixture": mixture} | others
+    return BadInput(
+        name=f"mixture: {name}",
+        argv="schedule show bad.json",
+        files={"bad.json": schedule_text(wrong, version=2)},
+        message=f"bad.json: segments.0{message}",
+    )
+
+
+def weighted(operator: str, probability: object) -> dict[str, object]:
+    return {"operator": operator, "strength": 1.0, "probability": probability}
+
+
+HALVES = [weighted("cutmix", 0.5), weighted("mixup", 0.5)]
+NINE = [{"operator": "mixup", "strength": 0.1 * n, "probability": 0.1} for n in range(1, 10)]
+MIXTURES = [
+    bad_mixture(
+        "more than every batch",
+        [*HALVES, weighted("fmix", 1e-6)],
+        ".mixture: expected probabilities of at most 1 together, got 1.000001",
+    ),
+    bad_mixture("empty", [], ".mixture: expected at least 1 item, got []"),
+    bad_mixture(
+        "a decision twice",
+        [HALVES[0], HALVES[0]],
+        ".mixture: expected each operator and strength once, got cutmix 1 twice",
+    ),
+    bad_mixture(
+        "none as a part",
+        [HALVES[0], {"operator": "none", "probability": 0.5}],
+        ".mixture: expected operators that mix, got none; batches are left as they are where the "
+        "probabilities are less than 1 together",
+    ),
+    bad_mixture(
+        "a negative weight",
+        [HALVES[0], weighted("mixup", -0.5)],
+        ".mixture.1.probability: expected greater than or equal to 0, got -0.5",
+    ),
+    BadInput(
+        name="mixture: a weight that is not a number",
+        argv="schedule show bad.json",
+        files={
+            "bad.json": schedule_text({"start": 0, "mixture": [weighted("mixup", float("nan"))]})
+        },
+        message="bad.json: expected a JSON schedule, got: NaN, which is not a number",
+    ),
+    bad_mixture(
+        "an unknown operator",
+        [HALVES[0], weighted("mixupp", 0.5)],
+        ".mixture.1.operator: expected 'none',... got 'mixupp' (did you mean 'mixup'?)",
+    ),
+    bad_mixture(
+        "a weight of another type",
+        [HALVES[0], weighted("mixup", "0.5")],
+        ".mixture.1.probability: expected a number, got '0.5'",
+    ),
+    bad_mixture("no list", HALVES[0], ".mixture: expected a list, got {..."),
+    bad_mixture(
+        "a decision beside it",
+        HALVES,
+        ".decision: expected one of start, mixture, got the unknown key 'decision'",
+        decision=HALVES[0],
+    ),
+    BadInput(
+        name="mixture: a decision instead",
+        argv="schedule show bad.json",
+        files={"bad.json": schedule_text(segment(), version=2)},
+        message="bad.json: segments.0.mixture: expected a value, got nothing (and 1 more)",
+    ),
+    BadInput(
+        name="mixture: in version 1",
+        argv="schedule show bad.json",
+        files={"bad.json": schedule_text({"start": 0, "mixture": HALVES})},
+        message="bad.json: segments.0.decision: expected a value, got nothing (and 1 more)",
+    ),
+    bad_mixture(
+        "a hundred thousand decisions",
+        [{"operator": "fmix"}] * 100_000,
+        ".mixture: expected at most 32 items, got [...",
+    ),
+    BadInput(
+        name="mixture: many decisions in many segments",
+        argv="schedule show bad.json",
+        files={
+            "bad.json": schedule_text(
+                *({"start": index / 2000, "mixture": NINE} for index in range(2000)), version=2
+            ).replace(" ", "")
+        },
+        message="bad.json: expected at most 16000 decisions in all, got 18000",
+    ),
+    BadInput(
+        name="mixture: a version that is text",
+        argv="schedule show bad.json",
+        files={"bad.json": schedule_text({"start": 0, "mixture": HALVES}, version="2")},
+        message="bad.json: version: expected 1 or 2, got '2'",
+    ),
+]
+
 SCHEDULES = [
+    *MIXTURES,
     bad_words(
         "a schedule that is not there",
         "replay nowhere.json",
@@ -50,14 +151,16 @@ SCHEDULES = [
     ),
     bad_schedule(
         "a later version",
-        schedule_text(segment(), version=2, extra=1),
-        ": version: expected 1, got 2",
+        schedule_text(segment(), version=3, extra=1),
+        ": version: expected 1 or 2, got 3",
     ),
     bad_schedule(
-        "a version of another type", schedule_text(version=True), ": version: expected 1, got true"
+        "a version of another type",
+        schedule_text(version=True),
+        ": version: expected 1 or 2, got true",
     ),
     bad_schedule(
-        "no version", '{"format": "automix-schedule"}', ": version: expected 1, got nothing"
+        "no version", '{"format": "automix-schedule"}', ": version: expected 1 or 2, got nothing"
     ),
     bad_schedule("no segments", schedule_text(), ": segments: expected at least 1 item, got []"),
     bad_schedule(

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from automix.configuration.task import SaliencyConfig, TrainerConfig
 from automix.data.splits import Split
 from automix.errors import AutoMixError
-from automix.schedule import Decision
+from automix.mixture import Decision, Mixing
 from automix.training import distributed
 from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
 from automix.training.trainer import ClassifierTrainer, build_trainer
@@ -63,7 +64,7 @@ def bn_trainer(seed: int = 0, **fields: Any) -> ClassifierTrainer:
     return build_trainer(task, digits(), seed=seed)
 
 
-def plain_run(decisions: list[Decision], fields: dict[str, Any]) -> list[TrainMetrics]:
+def plain_run(decisions: Sequence[Mixing], fields: dict[str, Any]) -> list[TrainMetrics]:
     """Train one step by each decision; each metrics are those of one step."""
     trainer = plain_trainer(**fields)
     return [trainer.train(decision, num_steps=1) for decision in decisions]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from automix.errors import CheckpointError, ConfigError
+from automix.mixture import Decision, Mixing, Mixture
 from automix.operator_info import Operator
 from automix.operators.registry import OPERATORS
-from automix.schedule import Decision
 from automix.training.distributed import (
     World,
     current_world,
@@ -26,7 +26,15 @@ EVERY_OPERATOR = [
     for operator in OPERATORS
     for probability in ((1.0, 1.0) if operator is Operator.RECURSIVEMIX else (1.0, 0.5))
 ]
-EPOCHS = {"epochs": len(EVERY_OPERATOR)}
+# Of a mixture all processes and micro-batches draw the same operator, kept batches and all.
+MIXTURE = Mixture(
+    decisions=(
+        Decision(operator=Operator.CUTMIX, probability=0.4),
+        Decision(operator=Operator.RECURSIVEMIX, probability=0.4),
+    )
+)
+STEPS: list[Mixing] = [*EVERY_OPERATOR, *[MIXTURE] * 6]
+EPOCHS = {"epochs": len(STEPS)}
 
 
 def close(value: float | None) -> object:
@@ -76,8 +84,8 @@ def test_processes_train_as_one_does_that_accumulates(
     fields = EPOCHS | {"dropout": 0.2, "max_grad_norm": 0.5}
     alone = fields | {"accumulation": size * accumulation}
     together = fields | {"accumulation": accumulation}
-    expected = in_worlds.plain_run(EVERY_OPERATOR, alone)
-    for results in run_world(size, in_worlds.plain_run, EVERY_OPERATOR, together):
+    expected = in_worlds.plain_run(STEPS, alone)
+    for results in run_world(size, in_worlds.plain_run, STEPS, together):
         assert_close(results, expected)
     assert {0.0, 1.0} < {metrics.mixed_fraction for metrics in expected}
 

@@ -19,11 +19,10 @@ from automix.schedule import (
     constant_decisions,
     constant_schedule,
     linear_ramp,
-    marginal_matched,
     mix_then_off,
     random_schedule,
-    shuffled_in_time,
 )
+from automix.schedule_controls import marginal_matched, shuffled_before_end, shuffled_in_time
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 
@@ -33,6 +32,7 @@ _NAMES = (
     "random",
     "constant",
     "shuffled",
+    "shuffled_before_end",
     "marginal_matched",
     "ramp",
     "mix_then_off",
@@ -68,7 +68,11 @@ class _Context:
 
 
 _DRAWN_FROM_FILES: Mapping[str, Callable[..., Schedule]] = MappingProxyType(
-    {"shuffled": shuffled_in_time, "marginal_matched": marginal_matched}
+    {
+        "shuffled": shuffled_in_time,
+        "shuffled_before_end": shuffled_before_end,
+        "marginal_matched": marginal_matched,
+    }
 )
 
 
@@ -146,7 +150,7 @@ def _parse(text: str, context: _Context) -> list[ScheduleEntry]:
             entries = [_fixed(text, ramp)]
         case "mix_then_off", _:
             entries = [_fixed(text, mix_then_off(Decision(operator=_mixing(argument))))]
-        case (("shuffled" | "marginal_matched"), _):
+        case (("shuffled" | "shuffled_before_end" | "marginal_matched"), _):
             entries = [_drawn(kind, argument, context)]
         case _:
             entries = [_from_file(text, context)]

@@ -14,6 +14,7 @@ from automix.experiments.common.run_folder import CONFIG_NAME
 from automix.experiments.config import SearchConfig
 from automix.experiments.replay.run import ENVIRONMENT_NAME, POLICY_NAME, SCHEDULE_NAME, Decider
 from automix.files import sha256_of, write_bytes, write_text
+from automix.mixture import Mixture
 from automix.operator_info import Operator
 from automix.schedule import Decision, Schedule, Segment
 from automix.training.distributed import on_main
@@ -64,13 +65,13 @@ class PolicyDecider(Decider):
             )
         )
 
-    def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Decision, int]:
+    def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Mixture, int]:
         """Return the decision of the segment, asked for at its first step, and its end."""
         start, _ = segment_steps(self._num_steps, self._num_segments, len(self._decisions))
         if trainer.step == start:
             self._ask(trainer)
         _, stop = segment_steps(self._num_steps, self._num_segments, len(self._decisions) - 1)
-        return self._decisions[-1], min(stop, limit)
+        return Mixture.of(self._decisions[-1]), min(stop, limit)
 
     def take_in(self, metrics: TrainMetrics) -> None:
         """Keep the metrics of a stretch for the next observation."""

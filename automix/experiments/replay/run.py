@@ -26,8 +26,9 @@ from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.run_folder import ProgressBar, RunFolder, StopRequest, versions
 from automix.experiments.common.saved_classifier import ClassifierFacts, save_classifier
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
+from automix.mixture import Mixing, Mixture
 from automix.operator_info import Operator
-from automix.schedule import Decision, Schedule, decisions_hash
+from automix.schedule import Schedule, decisions_hash
 from automix.training.distributed import current_world, highest_of_processes, on_main
 from automix.training.metrics import RunningSums, TrainMetrics
 from automix.training.trainer import ClassifierTrainer, build_trainer, check_model
@@ -58,8 +59,8 @@ class Decider(ABC):
         """The schedule of all decisions, complete at the end of the training run."""
 
     @abstractmethod
-    def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Decision, int]:
-        """Return the decision for the next step, and the step before which it ends or ``limit``."""
+    def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Mixture, int]:
+        """Return the mixture for the next step, and the step before which it ends or ``limit``."""
 
     def take_in(self, metrics: TrainMetrics) -> None:  # noqa: B027 - a schedule ignores it
         """Observe a stretch: the steps up to a logged one or to another decision."""
@@ -112,7 +113,7 @@ class ScheduleSource(Decider):
     @property
     def operators(self) -> tuple[Operator, ...]:
         """Operators of its segments."""
-        return tuple(sorted({segment.decision.operator for segment in self.schedule.segments}))
+        return self.schedule.operators
 
     def claim(self, run: Path) -> None:
         """Write `schedule.json`.
@@ -130,10 +131,10 @@ class ScheduleSource(Decider):
         """Return itself."""
         return self
 
-    def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Decision, int]:
-        """Return the decision at this fraction of the training run, and how long it holds."""
+    def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Mixture, int]:
+        """Return the mixture at this fraction of the training run, and how long it holds."""
         stop = self.schedule.holds_until(trainer.step, limit=limit, num_steps=trainer.total_steps)
-        return self.schedule.at(trainer.progress), stop
+        return self.schedule.mixture_at(trainer.progress), stop
 
 
 def follows_policy(run: Path) -> bool:
@@ -188,7 +189,7 @@ def _finish(
     # The schedule of a policy is known only now.
     schedule = loop.decider.schedule
     schedule_hash = schedule.decision_hash()
-    applied_hash = check_decisions(loop.applied, schedule.decisions(step), where=run.path)
+    applied_hash = check_decisions(loop.applied, schedule.mixtures(step), where=run.path)
     if config.weights == "best" and loop.best is not None:
         step = loop.best["step"]
         trainer.evaluated_model.load_state_dict(on_main(lambda: loop.load_best(step)))
@@ -291,7 +292,7 @@ class ReplayLoop:
             while (step := trainer.step) < total:
                 # Decide, and find the next step after which something else has to be done.
                 logged_at = next_mark(step, total, _LOGGED_STRETCHES)
-                decision, stretch_end = self.decider.decide(trainer, limit=logged_at)
+                mixture, stretch_end = self.decider.decide(trainer, limit=logged_at)
                 validated_at = (
                     next_mark(step, total, config.validations) if self._selection else total + 1
                 )
@@ -301,16 +302,16 @@ class ReplayLoop:
                 # Train up to it, but not for long. The host does not wait for the device here.
                 end = min(step + chunk, stretch_end, validated_at, saved_at)
                 started = time.perf_counter()
-                trainer.train(decision, num_steps=end - step, sums=self._sums)
+                trainer.train(mixture, num_steps=end - step, sums=self._sums)
                 seconds = time.perf_counter() - started
-                note_applied(self.applied, decision, stop=end)
+                note_applied(self.applied, mixture, stop=end)
 
                 # Log and validate. Both wait for the device.
                 if end == stretch_end:
-                    self._end_stretch(decision)
+                    self._end_stretch(mixture)
                 if end == validated_at:
                     self._validate()
-                note = decision.label()
+                note = mixture.label()
                 if self.best:
                     note += f", best selection NLL {self.best['metrics']['calibrated_nll']:.4f}"
                 bar.advance(end - step, note=note)
@@ -346,10 +347,16 @@ class ReplayLoop:
         minutes = self._config.checkpoints.every_minutes
         return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
 
-    def _end_stretch(self, decision: Decision) -> None:
+    def _end_stretch(self, mixture: Mixture) -> None:
         metrics = self._finite_metrics()
         self._sums = RunningSums(self.trainer.device)
         self.decider.take_in(metrics)
+        # Each operator has its weight in what was mixed; a single one has all of it.
+        total = mixture.probability
+        fractions = {f"operator/{name.value}": 0.0 for name in mixture.operators}
+        for decision in mixture.decisions:
+            weight = decision.probability / total if total else 1.0
+            fractions[f"operator/{decision.operator.value}"] += metrics.mixed_fraction * weight
         self._log(
             {
                 "train/loss": metrics.loss,
@@ -358,8 +365,8 @@ class ReplayLoop:
                 "train/mixed_fraction": metrics.mixed_fraction,
                 "train/images_per_second": metrics.images_per_second,
                 "train/learning_rate": self.trainer.config.learning_rate_at(self.trainer.progress),
-                f"operator/{decision.operator.value}": metrics.mixed_fraction,
-                "decision": decision.label(),
+                **fractions,
+                "decision": mixture.label(),
             }
         )
 
@@ -434,23 +441,22 @@ class ReplayLoop:
         return state
 
 
-def note_applied(applied: list[dict[str, Any]], decision: Decision, *, stop: int) -> None:
-    """Note that all steps before ``stop`` that are not noted yet followed ``decision``."""
-    plain = decision.model_dump(mode="json")
-    if applied and applied[-1]["decision"] == plain:
+def note_applied(applied: list[dict[str, Any]], mixing: Mixing, *, stop: int) -> None:
+    """Note that all steps before ``stop`` that are not noted yet followed ``mixing``."""
+    mixture = Mixture.of(mixing)
+    if applied and Mixture.from_entry(applied[-1]) == mixture:
         applied[-1]["stop"] = stop
     else:
         start = applied[-1]["stop"] if applied else 0
-        applied.append({"start": start, "stop": stop, "decision": plain})
+        applied.append({"start": start, "stop": stop, **mixture.to_entry()})
 
 
 def check_decisions(
-    applied: Sequence[dict[str, Any]], expected: Sequence[Decision], *, where: Path
+    applied: Sequence[dict[str, Any]], expected: Sequence[Mixing], *, where: Path
 ) -> str:
     """Return the hash of the decisions that the steps followed, if they are the expected ones."""
     steps = (
-        itertools.repeat(Decision.from_plain(run["decision"]), run["stop"] - run["start"])
-        for run in applied
+        itertools.repeat(Mixture.from_entry(run), run["stop"] - run["start"]) for run in applied
     )
     applied_hash = decisions_hash(list(itertools.chain.from_iterable(steps)))
     expected_hash = decisions_hash(expected)
