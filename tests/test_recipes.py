@@ -15,6 +15,7 @@ COMMANDS: dict[str, type[Config]] = {
     "search": SearchConfig,
     "replay": ReplayConfig,
     "compare": CompareConfig,
+    "tasks": CompareConfig,
 }
 OURS = {"digits", "cifar10-small"}
 PROTOCOLS = sorted({path.stem for path in (FOLDER / "replay").glob("*.yaml")} - OURS)
