@@ -1,0 +1,190 @@
+"""Choose a portfolio of schedules from their outcomes on the development tasks, as Markdown.
+
+    python -m benchmarks.portfolio [docs/portfolio.csv] [--collect FOLDER] [--size 10]
+
+Prints the best schedules of every task against its best constant; the portfolio, in the order of
+choice; and what a portfolio chosen without a task is worth on it. The regret of a schedule on a
+task is its mean calibrated NLL minus that of the best schedule there, constant or not, in nats.
+
+``--collect`` first writes the file anew from what `benchmarks.portfolio_runs` left in
+FOLDER/TASK/outcomes.jsonl. Those runs are evaluated on selection images, with seeds that no
+comparison has: what chooses a portfolio never reports its gain.
+"""
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from automix.evaluation.statistics import paired_difference
+from automix.files import write_text
+from benchmarks.portfolio_candidates import candidates, constants
+from benchmarks.portfolio_choice import Floats, choose, leave_one_out, regrets
+from benchmarks.portfolio_runs import JOURNAL_NAME
+
+_FILE = Path("docs/portfolio.csv")
+_SIZE = 10
+_SHOWN = 8
+_NONE = "none"
+_HEADER = ("task", "schedule", "accuracy", "calibrated NLL by seed")
+
+TaskOutcomes = Mapping[str, tuple[float, Floats]]
+"""Mean accuracy, and (num_seeds,) calibrated NLL, by schedule; seeds are paired."""
+
+
+def collect(folder: Path) -> dict[str, TaskOutcomes]:
+    """Return the outcomes of every task in ``folder``, of the seeds that all its schedules have."""
+    return {
+        journal.parent.name: _outcomes_of(journal)
+        for journal in sorted(folder.glob(f"*/{JOURNAL_NAME}"))
+    }
+
+
+def _outcomes_of(journal: Path) -> TaskOutcomes:
+    names = [*constants(), *candidates()]
+    runs: dict[int, dict[str, tuple[float, float]]] = {}
+    for line in journal.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        seed, _, name = values["key"].partition("/")
+        runs.setdefault(int(seed), {})[name] = values["accuracy"], values["calibrated_nll"]
+    # The seed in progress lacks some.
+    whole = [runs[seed] for seed in sorted(runs) if set(names) <= set(runs[seed])]
+    return {
+        name: (
+            float(np.mean([of_seed[name][0] for of_seed in whole])),
+            np.array([of_seed[name][1] for of_seed in whole]),
+        )
+        for name in names
+        if whole
+    }
+
+
+def to_csv(outcomes: Mapping[str, TaskOutcomes]) -> str:
+    """Return the outcomes as the text of a file."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_HEADER)
+    for task, runs in outcomes.items():
+        for name, (accuracy, losses) in runs.items():
+            values = " ".join(f"{loss:.4f}" for loss in losses)
+            writer.writerow((task, name, f"{accuracy:.4f}", values))
+    return stream.getvalue()
+
+
+def from_csv(text: str) -> Mapping[str, TaskOutcomes]:
+    """Return the outcomes that `to_csv` wrote."""
+    outcomes: dict[str, dict[str, tuple[float, Floats]]] = {}
+    for task, name, accuracy, values in list(csv.reader(text.splitlines()))[1:]:
+        losses = np.array([float(value) for value in values.split()])
+        outcomes.setdefault(task, {})[name] = float(accuracy), losses
+    return outcomes
+
+
+def best_constant(runs: TaskOutcomes) -> str:
+    """Return the constant with the smallest mean loss, chosen with hindsight."""
+    return min(set(constants()) & set(runs), key=lambda name: (_mean(runs, name), name))
+
+
+def difference_text(runs: TaskOutcomes, name: str, rival: str) -> str:
+    """Return the mean difference of two schedules with its 95% interval."""
+    if name == rival:
+        return "0"
+    it = paired_difference(runs[name][1], runs[rival][1], seed=0)
+    return f"{it.estimate:+.4f} [{it.low:+.4f}, {it.high:+.4f}]"
+
+
+def report(outcomes: Mapping[str, TaskOutcomes], *, size: int = _SIZE) -> str:
+    """Return all tables as Markdown."""
+    names = [name for name in (_NONE, *candidates()) if all(name in it for it in outcomes.values())]
+    everything = list(dict.fromkeys([*names, *constants()]))
+    losses_ST = np.array([[_mean(runs, name) for runs in outcomes.values()] for name in everything])
+    # Of all schedules, so that a constant may be the best; only the others are chosen.
+    regrets_ST = regrets(losses_ST)[: len(names)]
+    tables = [_task_table(task, runs, names) for task, runs in outcomes.items()]
+    tables += [_portfolio_table(outcomes, names, regrets_ST, size)]
+    tables += [_left_out_table(outcomes, names, regrets_ST, size)] if len(outcomes) > 1 else []
+    return "\n\n".join(tables)
+
+
+def _mean(runs: TaskOutcomes, name: str) -> float:
+    loss = float(runs[name][1].mean())
+    # A schedule with a run that diverged has no mean, and is the worst there is.
+    return loss if np.isfinite(loss) else np.inf
+
+
+def _task_table(task: str, runs: TaskOutcomes, names: Sequence[str]) -> str:
+    rival = best_constant(runs)
+    shown = sorted(names, key=lambda name: _mean(runs, name))[:_SHOWN]
+    rows = [
+        [
+            name,
+            f"{_mean(runs, name):.4f}",
+            f"{runs[name][0]:.3f}",
+            difference_text(runs, name, rival),
+        ]
+        for name in dict.fromkeys([*shown, rival, _NONE])
+    ]
+    count = len(runs[rival][1])
+    heading = f"{task}, {count} seeds; best constant with hindsight: {rival}"
+    return _markdown(heading, ["schedule", "calibrated NLL", "accuracy", "to it"], rows)
+
+
+def _portfolio_table(
+    outcomes: Mapping[str, TaskOutcomes], names: Sequence[str], regrets_ST: Floats, size: int
+) -> str:
+    rows = choose(regrets_ST, size=size)
+    cells = [
+        [
+            names[row],
+            f"{regrets_ST[rows[: place + 1]].min(axis=0).mean():.4f}",
+            f"{regrets_ST[row].mean():.4f}",
+            *(f"{regret:.4f}" for regret in regrets_ST[row]),
+        ]
+        for place, row in enumerate(rows)
+    ]
+    headings = ["schedule", "regret with those above", "alone", *outcomes]
+    return _markdown("The portfolio, in the order of choice", headings, cells)
+
+
+def _left_out_table(
+    outcomes: Mapping[str, TaskOutcomes], names: Sequence[str], regrets_ST: Floats, size: int
+) -> str:
+    results = leave_one_out(regrets_ST, size=size)
+    cells = []
+    for column, ((task, runs), result) in enumerate(zip(outcomes.items(), results, strict=True)):
+        first, none = names[result.rows[0]], regrets_ST[names.index(_NONE), column]
+        difference = difference_text(runs, first, best_constant(runs))
+        cells.append(
+            [task, first, difference, f"{result.first:.4f}", f"{result.best:.4f}", f"{none:.4f}"]
+        )
+    means = [np.mean([float(row[place]) for row in cells]) for place in (3, 4, 5)]
+    cells.append(["mean", "", "", *(f"{mean:.4f}" for mean in means)])
+    headings = ["task left out", "chosen first", "to the best constant", "regret of the first"]
+    headings += ["of the best member", "of none"]
+    return _markdown("Leave one task out", headings, cells)
+
+
+def _markdown(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"**{title}**", "", *(f"| {' | '.join(row)} |" for row in (headings, *rows))]
+    lines.insert(3, "|" + "---|" * len(headings))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path, nargs="?", default=_FILE)
+    parser.add_argument("--collect", type=Path, metavar="FOLDER")
+    parser.add_argument("--size", type=int, default=_SIZE, help="members at most")
+    flags = parser.parse_args()
+    if flags.collect:
+        write_text(flags.file, to_csv(collect(flags.collect)))
+    print(report(from_csv(flags.file.read_text(encoding="utf-8")), size=flags.size))
+
+
+if __name__ == "__main__":
+    main()
