@@ -29,14 +29,15 @@ from automix.schedule_file import (
 )
 
 __all__ = [
-    "MAX_SCHEDULE_BYTES", "MAX_SEGMENTS", "Decision", "Mixing", "Mixture", "Schedule", "Segment",
-    "constant_decisions", "constant_schedule", "decisions_hash", "equal_mixture", "even_schedule",
-    "exact_fraction", "in_turn", "linear_ramp", "majority_schedule", "mix_then_off",
-    "mixture_then_off", "random_schedule", "strong_to_weak",
+    "MAX_DECISIONS", "MAX_SCHEDULE_BYTES", "MAX_SEGMENTS", "Decision", "Mixing", "Mixture",
+    "Schedule", "Segment", "constant_decisions", "constant_schedule", "decisions_hash",
+    "equal_mixture", "even_schedule", "exact_fraction", "in_turn", "linear_ramp",
+    "majority_schedule", "mix_then_off", "mixture_then_off", "random_schedule",
+    "strong_to_weak",
 ]  # fmt: skip
 
 # With this many decisions the file of a schedule of mixtures is as large as one may be.
-_MAX_DECISIONS = 16_000
+MAX_DECISIONS = 16_000
 
 
 class Segment(Config):
@@ -117,8 +118,8 @@ class Schedule(Config):
             if later <= earlier:
                 raise ValueError(f"expected starts that increase, got {later} after {earlier}")
         count = sum(len(segment.mixture.decisions) for segment in self.segments)
-        if count > _MAX_DECISIONS:
-            raise ValueError(f"expected at most {_MAX_DECISIONS} decisions in all, got {count}")
+        if count > MAX_DECISIONS:
+            raise ValueError(f"expected at most {MAX_DECISIONS} decisions in all, got {count}")
         return self
 
     @property

@@ -8,8 +8,11 @@ import pytest
 
 import automix
 from automix.configuration.base import MAX_CONFIG_BYTES
+from automix.experiments.compare.schedule_specs import build_schedule
+from automix.mixture import MAX_MIXTURE
 from automix.operator_info import OPERATOR_FACTS
-from automix.schedule import MAX_SCHEDULE_BYTES, MAX_SEGMENTS, Schedule
+from automix.schedule import MAX_DECISIONS, MAX_SCHEDULE_BYTES, MAX_SEGMENTS, Schedule
+from envs.config import EnvironmentConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -32,30 +35,46 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="ascii")
 
 
-def code(text: str, language: str) -> str:
-    """Return the first block of code in a language."""
-    return text.partition(f"```{language}\n")[2].partition("```")[0]
+def code(text: str, language: str, *, index: int = 0) -> str:
+    """Return a block of code in a language, by default the first."""
+    return text.split(f"```{language}\n")[1 + index].partition("```")[0]
 
 
-def test_the_example_schedule_is_one() -> None:
-    schedule = Schedule.from_json(code(read("docs/schedule.md"), "json"), source="example")
-    labels = [schedule.at(progress).label() for progress in (0, 0.5, 0.875)]
-    assert labels == ["mixup 0.2", "saliency_grafting 0.2 p=0.5", "none"]
+@pytest.mark.parametrize(
+    ("index", "labels"),
+    [
+        (0, ["mixup 0.2", "saliency_grafting 0.2 p=0.5", "none"]),
+        (1, ["cutmix 2 p=0.5 + mixup 2 p=0.3", "cutmix 2 p=0.5 + mixup 2 p=0.3", "none"]),
+    ],
+)
+def test_the_example_schedules_are_some(index: int, labels: list[str]) -> None:
+    text = code(read("docs/schedule.md"), "json", index=index)
+    schedule = Schedule.from_json(text, source="example")
+    assert schedule.version == index + 1
+    assert [schedule.mixture_at(it).label() for it in (0, 0.5, 0.875)] == labels
 
 
+def test_the_descriptions_in_the_document_are_ours() -> None:
+    descriptions = re.findall(r"^\| `([^`]+)` \| `\w+` \|", read("docs/schedule.md"), re.M)
+    assert len(descriptions) == 8
+    for text in descriptions:
+        build_schedule(text, EnvironmentConfig(), seed=0)
+
+
+@pytest.mark.parametrize("index", [0, 1])
 def test_the_reader_in_the_document_reads_as_we_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: int
 ) -> None:
     document = read("docs/schedule.md")
-    (tmp_path / "schedule.json").write_text(code(document, "json"))
+    (tmp_path / "schedule.json").write_text(code(document, "json", index=index))
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(code(document, "python"), names)
-    reader = names["decision_at"]
+    reader = names["mixture_at"]
     assert callable(reader)
-    decisions = Schedule.load(Path("schedule.json")).decisions(37)
+    mixtures = Schedule.load(Path("schedule.json")).mixtures(37)
     assert [reader(step, 37) for step in range(37)] == [
-        decision.model_dump(mode="json") for decision in decisions
+        [decision.model_dump(mode="json") for decision in mixture.decisions] for mixture in mixtures
     ]
 
 
@@ -74,6 +93,7 @@ def test_the_limits_are_ours() -> None:
     text = read("docs/schedule.md")
     assert f"at most {MAX_SCHEDULE_BYTES:,} bytes" in text
     assert f"1 to {MAX_SEGMENTS:,} segments" in text
+    assert f"1 to {MAX_MIXTURE} such decisions, at most {MAX_DECISIONS:,} in the file" in text
     security = read("SECURITY.md")
     assert f"at most {MAX_SCHEDULE_BYTES // 10**6} MB" in security
     assert f"{MAX_CONFIG_BYTES // 1000} kB" in security
@@ -104,8 +124,9 @@ def test_the_changelog_knows_this_version() -> None:
     assert headings[0] in ("Unreleased", automix.__version__)
 
 
-def test_the_golden_file_is_in_the_format_of_the_document() -> None:
-    golden = json.loads((ROOT / "tests/golden/schedule-v1.json").read_text())
-    example = json.loads(code(read("docs/schedule.md"), "json"))
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_golden_files_are_in_the_format_of_the_document(version: int) -> None:
+    golden = json.loads((ROOT / f"tests/golden/schedule-v{version}.json").read_text())
+    example = json.loads(code(read("docs/schedule.md"), "json", index=version - 1))
     assert golden.keys() == example.keys()
     assert golden["segments"][0].keys() == example["segments"][0].keys()

@@ -471,8 +471,10 @@ _ENTRIES = (
         description="Write a schedule file from a description.",
         handler=_make_schedule,
         positionals={
-            "DESCRIPTION": "none, constant:OPERATOR[:STRENGTH[:PROBABILITY]], ramp:OPERATOR "
-            "(strong to weak), mix_then_off:OPERATOR, random, shuffled:SCHEDULE.json, or "
+            "DESCRIPTION": "none, constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
+            "mixture:cutmix:1:0.5+mixup:1:0.3, mix_then_off:cutmix:2+mixup:2@0.875, "
+            "in_turn:cutmix:2+mixup:2@0.875, strong_to_weak:cutmix@0.875, ramp:OPERATOR (often to "
+            "never), random, shuffled:SCHEDULE.json, shuffled_before_end:SCHEDULE.json, or "
             "marginal_matched:SCHEDULE.json",
             _SCHEDULE: "file to write",
         },

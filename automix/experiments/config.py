@@ -80,9 +80,13 @@ class CompareConfig(Config):
     """Schedules to compare: paths of schedule files, or `none`,
     `constant:OPERATOR[:STRENGTH[:PROBABILITY]]`, `constants` (every operator at every strength),
     `random` (a new schedule per seed), `shuffled:FILE` (the segments of a file in random order),
+    `shuffled_before_end:FILE` (but for its last stretch without mixing, or its last eighth),
     `marginal_matched:FILE` (each segment drawn independently, with the frequencies of the decisions
-    in a file), `ramp:OPERATOR` (strong to weak), `mix_then_off:OPERATOR`. Differences are relative
-    to the first one."""
+    in a file), `ramp:OPERATOR` (often to never), `mixture:DECISIONS`,
+    `mix_then_off:DECISIONS[@OFF_FROM]`, `in_turn:DECISIONS[@OFF_FROM]`,
+    `strong_to_weak:OPERATOR[@OFF_FROM]`. DECISIONS are as for `constant`, joined by `+`: of a
+    mixture each batch draws one, equally likely where no probabilities are given. Nothing is mixed
+    from OFF_FROM on. Differences are relative to the first one."""
 
     num_seeds: Annotated[int, Field(ge=2)] = 20
     """Training runs per schedule. Seeds are paired: run number i has the same seed for every

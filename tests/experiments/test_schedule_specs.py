@@ -6,21 +6,28 @@ import pytest
 
 from automix.errors import ConfigError, ScheduleError
 from automix.experiments.compare.schedule_specs import build_schedule, parse_entries
+from automix.experiments.report.finished_runs import operator_of
 from automix.operator_info import Operator
 from automix.schedule import (
     Decision,
+    Mixture,
     Schedule,
     constant_decisions,
     constant_schedule,
+    equal_mixture,
     even_schedule,
+    in_turn,
     linear_ramp,
     mix_then_off,
+    mixture_then_off,
+    strong_to_weak,
 )
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 
 ENVIRONMENT = EnvironmentConfig(num_segments=4, operators=(Operator.NONE, Operator.MIXUP))
 MIXUP = Decision(operator=Operator.MIXUP)
+NONE = Decision(operator=Operator.NONE)
 
 
 def schedules_of(*texts: str, index: int = 0, seed: int = 0) -> dict[str, Schedule]:
@@ -51,6 +58,34 @@ def test_descriptions() -> None:
         "ramp:cutmix": linear_ramp(Operator.CUTMIX, num_segments=4),
         "mix_then_off:fmix": mix_then_off(Decision(operator=Operator.FMIX)),
     }
+
+
+def test_descriptions_of_mixtures() -> None:
+    cutmix, mixup = Decision(operator=Operator.CUTMIX, strength=2), MIXUP
+    weighted = Mixture(
+        decisions=(
+            Decision(operator=Operator.CUTMIX, strength=2, probability=0.5),
+            Decision(operator=Operator.MIXUP, probability=0.3),
+        )
+    )
+    schedules = {
+        "mixture:cutmix:2+mixup": constant_schedule(equal_mixture([cutmix, mixup])),
+        "mixture:cutmix:2:0.5+mixup:1:0.3": constant_schedule(weighted),
+        "mix_then_off:cutmix:2@0.875": mix_then_off(cutmix, off_from=0.875),
+        "mix_then_off:cutmix:2+mixup@0.5": mixture_then_off([cutmix, mixup], off_from=0.5),
+        "in_turn:cutmix:2+mixup": in_turn([cutmix, mixup], num_segments=4),
+        "in_turn:cutmix:2+none@0.75": in_turn([cutmix, NONE], num_segments=4, off_from=0.75),
+        "strong_to_weak:fmix@0.9": strong_to_weak(Operator.FMIX, off_from=0.9),
+    }
+    assert schedules_of(*schedules) == schedules
+
+
+def test_a_mixture_is_no_constant(tmp_path: Path) -> None:
+    names = schedules_of(
+        "mixture:cutmix+mixup", f"shuffled_before_end:{save(mix_then_off(MIXUP), tmp_path / 'a')}"
+    )
+    assert list(names) == ["mixture:cutmix+mixup", "shuffled-before-end a"]
+    assert all(operator_of(name) is None for name in names)
 
 
 def test_constants_are_those_of_the_environment() -> None:
@@ -146,6 +181,13 @@ def test_one_schedule_by_description() -> None:
         ("constant:mixup:true", "strength: expected a number, got true"),
         ("none:mixup", "expected a schedule file, none, constants,"),
         ("ramp:mixupp", r"got 'mixupp' \(did you mean 'mixup'\?\)"),
+        ("mixture:", "expected an operator among none, mixup,"),
+        ("mixture:cutmix+", "expected an operator among none, mixup,"),
+        ("mixture:cutmix:1:0.6+mixup:1:0.5", "probabilities of at most 1 together, got 1.1"),
+        ("mix_then_off:cutmix@1", r"expected a fraction in \(0, 1\) after @, got '1'"),
+        ("in_turn:cutmix+mixup@", r"expected a fraction in \(0, 1\) after @, got ''"),
+        ("in_turn:cutmix@nan", r"expected a fraction in \(0, 1\) after @, got 'nan'"),
+        ("strong_to_weak:none", "expected an operator that mixes, got 'none'"),
         ("mix_then_off:none", "expected an operator that mixes, got 'none'"),
     ],
 )

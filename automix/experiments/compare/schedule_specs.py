@@ -15,12 +15,16 @@ from automix.reporting.canvas import png_bytes
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.schedule import (
     Decision,
+    Mixture,
     Schedule,
     constant_decisions,
     constant_schedule,
+    equal_mixture,
+    in_turn,
     linear_ramp,
     mix_then_off,
     random_schedule,
+    strong_to_weak,
 )
 from automix.schedule_controls import marginal_matched, shuffled_before_end, shuffled_in_time
 from envs.actions import ActionCodec
@@ -36,9 +40,14 @@ _NAMES = (
     "marginal_matched",
     "ramp",
     "mix_then_off",
+    "mixture",
+    "in_turn",
+    "strong_to_weak",
 )
 _KINDS = "a schedule file, none, constants, random, constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
-_KINDS += "shuffled:FILE, marginal_matched:FILE, ramp:OPERATOR or mix_then_off:OPERATOR"
+_KINDS += "mixture:OPERATOR[...]+..., mix_then_off:OPERATOR[...][+...][@OFF_FROM], "
+_KINDS += "in_turn:OPERATOR[...]+...[@OFF_FROM], strong_to_weak:OPERATOR[@OFF_FROM], "
+_KINDS += "ramp:OPERATOR, shuffled:FILE, shuffled_before_end:FILE or marginal_matched:FILE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,17 +153,33 @@ def _parse(text: str, context: _Context) -> list[ScheduleEntry]:
         case "random", "":
             entries = [_random(environment, context.seed)]
         case "constant", _:
-            entries = [_constant(_decision(argument))]
-        case "ramp", _:
-            ramp = linear_ramp(_mixing(argument), num_segments=environment.num_segments)
-            entries = [_fixed(text, ramp)]
-        case "mix_then_off", _:
-            entries = [_fixed(text, mix_then_off(Decision(operator=_mixing(argument))))]
+            entries = [_constant(_decision(argument, kind))]
+        case (("ramp" | "mix_then_off" | "mixture" | "in_turn" | "strong_to_weak"), _):
+            entries = [_fixed(text, _built(kind, argument, environment.num_segments))]
         case (("shuffled" | "shuffled_before_end" | "marginal_matched"), _):
             entries = [_drawn(kind, argument, context)]
         case _:
             entries = [_from_file(text, context)]
     return entries
+
+
+def _built(kind: str, argument: str, num_segments: int) -> Schedule:
+    """Return the schedule of a kind that is made of decisions alone."""
+    before, off_from = _and_off(argument, default=0.75 if kind == "mix_then_off" else 0.875)
+    match kind:
+        case "mix_then_off":
+            if (mixture := _mixture(before, kind)).probability == 0:
+                raise ConfigError("schedules: expected an operator that mixes, got 'none'")
+            return mix_then_off(mixture, off_from=off_from)
+        case "in_turn":
+            turns = [_decision(part, kind) for part in before.split("+")]
+            return in_turn(turns, num_segments=num_segments, off_from=off_from)
+        case "strong_to_weak":
+            return strong_to_weak(_mixing(before), off_from=off_from)
+        case "mixture":
+            return constant_schedule(_mixture(argument, kind))
+        case _:
+            return linear_ramp(_mixing(argument), num_segments=num_segments)
 
 
 def _constant(decision: Decision) -> ScheduleEntry:
@@ -223,7 +248,7 @@ def _mixing(name: str) -> Operator:
     return operator
 
 
-def _decision(text: str) -> Decision:
+def _decision(text: str, kind: str) -> Decision:
     name, *numbers = text.split(":")
     # Checked here: zip below would drop a third number silently.
     if len(numbers) > 2:
@@ -231,8 +256,26 @@ def _decision(text: str) -> Decision:
     # Numbers are read as in YAML, so that the messages are those of a configuration.
     values = dict(zip(("strength", "probability"), map(scalar_of, numbers), strict=False))
     return Decision.from_mapping(
-        {"operator": _operator(name), **values}, source=f"schedules: constant:{text}"
+        {"operator": _operator(name), **values}, source=f"schedules: {kind}:{text}"
     )
+
+
+def _mixture(text: str, kind: str) -> Mixture:
+    """Return the mixture of decisions joined by ``+``, equally likely where none has a weight."""
+    decisions = [_decision(part, kind) for part in text.split("+")]
+    if not any(part.count(":") == 2 for part in text.split("+")):
+        return equal_mixture(decisions)
+    plain = [decision.model_dump(mode="json") for decision in decisions]
+    return Mixture.from_mapping({"decisions": plain}, source=f"schedules: {kind}:{text}")
+
+
+def _and_off(text: str, *, default: float) -> tuple[str, float]:
+    """Return what stands before ``@``, and the fraction behind it from which nothing is mixed."""
+    before, at, number = text.partition("@")
+    off_from = scalar_of(number) if at else default
+    if not isinstance(off_from, float) or not 0 < off_from < 1:
+        raise ConfigError(f"schedules: expected a fraction in (0, 1) after @, got {number!r}")
+    return before, off_from
 
 
 def describe(path: Path) -> str:
@@ -242,7 +285,7 @@ def describe(path: Path) -> str:
     ends = [segment.start for segment in schedule.segments[1:]] + [1.0]
     lines = [f"{path}: {len(schedule.segments)} segments, version {schedule.version}"]
     for segment, end in zip(schedule.segments, ends, strict=True):
-        lines.append(f"  {segment.start:>7.1%} to {end:>7.1%}  {segment.decision.label()}")
+        lines.append(f"  {segment.start:>7.1%} to {end:>7.1%}  {segment.mixture.label()}")
     lines += [f"{key}: {value}" for key, value in schedule.provenance.items()]
     return "\n".join([*lines, f"decisions: {schedule.decision_hash()}"])
 

@@ -106,8 +106,7 @@ def _classifier_front(run: FinishedRun, name: str, evaluations: Sequence[Finishe
     config: ReplayConfig = run.config(ReplayConfig)
     schedule = Schedule.load(run.path / "schedule.json")
     # Tags of the Hub: what it was mixed with can be searched for.
-    operators = {segment.decision.operator for segment in schedule.segments}
-    mixing = sorted(operator.value for operator in operators - {Operator.NONE})
+    mixing = sorted(name.value for name in schedule.operators if name is not Operator.NONE)
     source = config.task.data.source
     tags = ["image-classification", "data-augmentation", *mixing]
     datasets = {"datasets": [_HUB_DATASETS[source]]} if source in _HUB_DATASETS else {}
@@ -296,7 +295,7 @@ def _schedule(path: Path) -> str:
     schedule = Schedule.load(path)
     ends = [segment.start for segment in schedule.segments[1:]] + [1.0]
     rows = [
-        (f"{segment.start:.1%} to {end:.1%}", segment.decision.label())
+        (f"{segment.start:.1%} to {end:.1%}", segment.mixture.label())
         for segment, end in zip(schedule.segments, ends, strict=True)
     ]
     text = _table(("part of the training run", "mixing"), rows)

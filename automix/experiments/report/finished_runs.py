@@ -138,9 +138,10 @@ def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
 def learned_row(rows: Sequence[Row]) -> Row | None:
     """Return the first row of a comparison that comes from a schedule file."""
     # Controls are made of a schedule or of nothing, but learned by no search.
-    controls = ("shuffled ", "marginal-matched ", "ramp:", "mix_then_off:")
+    drawn = ("shuffled ", "shuffled-before-end ", "marginal-matched ")
+    built = ("ramp:", "mix_then_off:", "in_turn:", "mixture:", "strong_to_weak:")
     for row in rows:
-        is_control = row["name"] == "random" or row["name"].startswith(controls)
+        is_control = row["name"] == "random" or row["name"].startswith(drawn + built)
         if not is_control and not is_fixed(row):
             return row
     return None

@@ -176,7 +176,11 @@ def sheet_section(run: FinishedRun, replays: Sequence[FinishedRun]) -> Section:
     saliency, origin = _saliency(config.task, replays, images, labels)
     # At the strength that was selected, where the operator was; else at its default.
     schedule = Schedule.load(run.path / SCHEDULE_NAME)
-    decisions = {segment.decision.operator: segment.decision for segment in schedule.segments}
+    decisions = {
+        decision.operator: decision
+        for segment in schedule.segments
+        for decision in segment.mixture.decisions
+    }
     sheets = [
         make_sheet(
             decisions.get(operator, Decision(operator=operator)),
@@ -304,7 +308,8 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
 def _search_cost(name: str, searches: Sequence[FinishedRun]) -> float:
     """Return the cost, in training runs, of the search that found what a row replays or redraws."""
     # Controls that redraw a learned schedule need its search just as much.
-    searched = name.removeprefix("shuffled ").removeprefix("marginal-matched ")
+    searched = name.removeprefix("shuffled ").removeprefix("shuffled-before-end ")
+    searched = searched.removeprefix("marginal-matched ")
     for run in searches:
         if searched == run.path.name:
             cost = run.result["cost"]

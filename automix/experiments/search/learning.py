@@ -107,7 +107,7 @@ class LearningLog:
                 "episode/potential": episode.potential,
                 "episode/seconds": episode.seconds,
                 "episode/schedule": " | ".join(
-                    segment.decision.label() for segment in episode.schedule.segments
+                    segment.mixture.label() for segment in episode.schedule.segments
                 ),
             },
         )

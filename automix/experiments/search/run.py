@@ -184,8 +184,8 @@ def _candidates(config: SearchConfig, proposals: Proposals) -> list[Candidate]:
     candidates: dict[str, Candidate] = {}
 
     def add(candidate: Candidate) -> None:
-        decisions = candidate.schedule.decisions(config.environment.num_segments)
-        candidates.setdefault(decisions_hash(decisions), candidate)
+        mixtures = candidate.schedule.mixtures(config.environment.num_segments)
+        candidates.setdefault(decisions_hash(mixtures), candidate)
 
     # Constants first: where a proposal equals one, the name of the constant stays.
     for decision in constant_decisions(config.environment.operators):
@@ -374,5 +374,5 @@ def _standing_dict(standing: Standing) -> dict[str, Any]:
         # JSON has no infinity: None where a run diverged.
         "mean_calibrated_nll": standing.mean if finite else None,
         "difference_to_selected": dataclasses.asdict(interval) if interval else None,
-        "decisions": [segment.decision.label() for segment in standing.candidate.schedule.segments],
+        "decisions": [segment.mixture.label() for segment in standing.candidate.schedule.segments],
     }

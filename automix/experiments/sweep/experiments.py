@@ -106,7 +106,7 @@ def search_and_compare(config: SearchAndCompareConfig, output: Path) -> dict[str
     return {
         "kind": "search_and_compare",
         "selected": outcome["selected"],
-        "best_constant": named[BEST_CONSTANT].at(0.0).label(),
+        "best_constant": named[BEST_CONSTANT].mixture_at(0.0).label(),
         "search_trainings": outcome["cost"]["trainings"],
         "means": means,
         "gain": {split: _gain(rows) for split, rows in means.items()},

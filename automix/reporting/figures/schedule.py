@@ -14,14 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from automix.mixture import Decision, Mixture
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.reporting import canvas
 from automix.reporting.figures.placement import place_in_area
 from automix.reporting.palette import LIGHT, Theme, ink_on
 from automix.reporting.tables import Column, Table
-from automix.schedule import Decision, Schedule
+from automix.schedule import Schedule
 
 Floats = NDArray[np.float64]
 
@@ -140,11 +142,12 @@ def fractions_over_training(
     fractions = np.zeros((len(schedules), len(operators), len(edges)))
     for index, schedule in enumerate(schedules):
         for interval, start in enumerate(edges):
-            decision = schedule.at(start)
-            fraction = 0.0 if decision.operator is Operator.NONE else decision.probability
+            mixture = schedule.mixture_at(start)
+            for decision in mixture.decisions:
+                row = operators.index(decision.operator)
+                fractions[index, row, interval] += decision.probability
             # The rest of the batches is left as it is, so `none` is set last.
-            fractions[index, operators.index(decision.operator), interval] = fraction
-            fractions[index, none, interval] = 1 - fraction
+            fractions[index, none, interval] = 1 - mixture.probability
     low, high = np.quantile(1 - fractions[:, none], (0.25, 0.75), axis=0)
     return OperatorFractions(
         edges=np.array([*edges, until]),
@@ -204,25 +207,37 @@ def _draw_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme
 def _draw_one_strength(axes: Axes, panel: SchedulePanel, points: float, theme: Theme) -> None:
     """Draw a level line per run of equal strength, with its value above it where that fits."""
     starts = _starts_before(panel.schedules, panel.until)
-    # Neighboring segments of equal strength are one line.
-    runs: list[tuple[float, float, Decision]] = []
+    # Neighboring segments of equal strengths are one line.
+    runs: list[tuple[float, float, _Levels]] = []
     for start, end in itertools.pairwise([*starts, panel.until]):
-        decision = panel.schedules[0].at(start)
-        if runs and _strength_key(runs[-1][2]) == _strength_key(decision):
-            runs[-1] = (runs[-1][0], end, decision)
+        levels = _levels(panel.schedules[0].mixture_at(start))
+        if runs and runs[-1][2] == levels:
+            runs[-1] = (runs[-1][0], end, levels)
         else:
-            runs.append((start, end, decision))
-    for start, end, decision in runs:
-        height = relative_strength(decision)
-        if math.isnan(height):
-            continue
+            runs.append((start, end, levels))
+    for start, end, levels in runs:
+        _draw_levels(axes, (start, end), levels, points, theme)
+
+
+def _draw_levels(
+    axes: Axes, span: tuple[float, float], levels: "_Levels", points: float, theme: Theme
+) -> None:
+    start, end = span
+    style: dict[str, Any] = {"color": theme.ink, "fontsize": canvas.SMALL_POINTS}
+    if len(levels) > 1:
+        # A value may lie on the line above its own.
+        style["path_effects"] = [withStroke(linewidth=2.5, foreground=theme.surface)]
+    for height, decisions in levels.items():
         # The outline keeps pale operators visible on a pale page.
         axes.hlines(height, start, end, color=theme.muted, linewidth=4.5)
-        color = OPERATOR_FACTS[decision.operator].color
-        axes.hlines(height, start, end, color=color, linewidth=3.5)
-        value = f"{decision.strength:g}"
+        for number, (operator, _) in enumerate(decisions):
+            # Operators of a mixture that are equally strong are dashes of one line, in turn.
+            others = len(decisions) - 1
+            dashes = (4.0 * number, (4.0, 4.0 * others)) if others else "solid"
+            color = OPERATOR_FACTS[operator].color
+            axes.hlines(height, start, end, color=color, linewidth=3.5, linestyle=dashes)
+        value = " / ".join(dict.fromkeys(f"{strength:g}" for _, strength in decisions))
         if (end - start) * points > canvas.text_width(value, canvas.SMALL_POINTS) + 2:
-            style: dict[str, Any] = {"color": theme.ink, "fontsize": canvas.SMALL_POINTS}
             axes.text((start + end) / 2, height + 0.17, value, ha="center", va="bottom", **style)
 
 
@@ -235,15 +250,32 @@ def relative_strength(decision: Decision) -> float:
     return float(np.interp(decision.strength, levels, np.linspace(0, 1, len(levels))))
 
 
-def _strength_key(decision: Decision) -> tuple[Operator, float, bool]:
-    return decision.operator, decision.strength, decision.probability == 0
+_Levels = dict[float, list[tuple[Operator, float]]]
+
+
+def _levels(mixture: Mixture) -> _Levels:
+    """Return the operators and strengths that lie at each height between weak and strong."""
+    levels: _Levels = {}
+    for decision in mixture.decisions:
+        height = relative_strength(decision)
+        if not math.isnan(height):
+            levels.setdefault(height, []).append((decision.operator, decision.strength))
+    return levels
+
+
+def _mean_strength(mixture: Mixture) -> float:
+    """Return the mean of the relative strengths by weight; NaN where there is none."""
+    pairs = [(relative_strength(it), it.probability) for it in mixture.decisions]
+    defined = [(height, weight) for height, weight in pairs if not math.isnan(height)]
+    total = sum(weight for _, weight in defined)
+    return sum(height * (weight / total) for height, weight in defined) if defined else math.nan
 
 
 def _draw_strength_band(axes: Axes, panel: SchedulePanel, theme: Theme) -> None:
     """Draw median and quartiles over the schedules that mix with an adjustable strength."""
     starts = _starts_before(panel.schedules, panel.until)
     strengths = np.array(
-        [[relative_strength(entry.at(start)) for start in starts] for entry in panel.schedules]
+        [[_mean_strength(entry.mixture_at(start)) for start in starts] for entry in panel.schedules]
     )
     # Intervals in which no schedule has a strength stay blank.
     some = ~np.isnan(strengths).all(axis=0)
@@ -257,20 +289,18 @@ def _draw_strength_band(axes: Axes, panel: SchedulePanel, theme: Theme) -> None:
 
 
 def schedule_table(schedule: Schedule, *, name: str, title: str, caption: str = "") -> Table:
-    """Return one row per segment: where it begins, operator, strength and mixed fraction."""
-    rows = []
-    for segment in schedule.segments:
-        decision = segment.decision
-        # A probability of 0 is written as `none`, whatever the operator.
-        is_mixing = decision.operator is not Operator.NONE and decision.probability > 0
-        rows.append(
-            (
-                100 * segment.start,
-                OPERATOR_FACTS[decision.operator if is_mixing else Operator.NONE].label,
-                decision.strength if is_mixing else None,
-                100 * decision.probability if is_mixing else 0,
-            )
+    """Return one row per decision: where it begins, operator, strength and mixed fraction."""
+    # A probability of 0 is written as `none`, whatever the operator.
+    rows = [
+        (
+            100 * segment.start,
+            OPERATOR_FACTS[decision.operator if decision.mixes else Operator.NONE].label,
+            decision.strength if decision.mixes else None,
+            100 * decision.probability if decision.mixes else 0,
         )
+        for segment in schedule.segments
+        for decision in segment.mixture.decisions
+    ]
     columns = (
         Column(name="start", unit="% of training"),
         Column(name="operator"),

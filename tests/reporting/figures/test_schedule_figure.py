@@ -15,9 +15,11 @@ from automix.reporting.figures.schedule import (
     fractions_over_training,
     relative_strength,
     schedule_figure,
+    schedule_table,
 )
-from automix.schedule import Decision, Schedule
+from automix.schedule import Decision, Schedule, equal_mixture, even_schedule, mix_then_off
 from tests.reporting.examples import CROWDED, LEARNED, schedule_of
+from tests.test_mixture import mixtures
 
 
 def drawn_areas(figure: Figure) -> dict[Operator, float]:
@@ -37,10 +39,10 @@ def expected_areas(schedule: Schedule, until: float = 1.0) -> dict[Operator, flo
     ends = [*(segment.start for segment in schedule.segments[1:]), 1.0]
     for segment, end in zip(schedule.segments, ends, strict=True):
         length = max(0.0, min(end, until) - segment.start)
-        decision = segment.decision
-        fraction = 0.0 if decision.operator is Operator.NONE else decision.probability
-        areas[decision.operator] += length * fraction
-        areas[Operator.NONE] += length * (1 - fraction)
+        for decision in segment.mixture.decisions:
+            fraction = 0.0 if decision.operator is Operator.NONE else decision.probability
+            areas[decision.operator] += length * fraction
+        areas[Operator.NONE] += length * (1 - segment.mixture.probability)
     return {operator: area for operator, area in areas.items() if area > 0}
 
 
@@ -54,7 +56,10 @@ def schedules(draw: st.DrawFn) -> Schedule:
     return schedule_of(*segments)
 
 
-@given(schedule=schedules(), until=st.sampled_from([0.33, 0.5, 1.0]))
+@given(
+    schedule=schedules() | st.lists(mixtures(), min_size=1, max_size=4).map(even_schedule),
+    until=st.sampled_from([0.33, 0.5, 1.0]),
+)
 @settings(max_examples=15, deadline=None)
 def test_drawn_areas_are_the_probabilities(schedule: Schedule, until: float) -> None:
     panel = SchedulePanel(title="", schedules=(schedule,), until=until)
@@ -103,6 +108,29 @@ def test_strength_values_stand_above_their_lines() -> None:
         ("2", 0.25),
         ("0.5", 0.75),
     ]
+
+
+def test_equally_strong_operators_of_a_mixture_are_dashes_of_one_line() -> None:
+    mixture = equal_mixture(
+        [
+            Decision(operator=Operator.CUTMIX, strength=2),
+            Decision(operator=Operator.SALIENCY_GRAFTING, strength=0.5),
+            Decision(operator=Operator.MIXUP, strength=0.2),
+        ]
+    )
+    panel = SchedulePanel(title="", schedules=(mix_then_off(mixture, off_from=0.5),))
+    axes = schedule_figure([panel]).axes[1]
+    texts = [(text.get_text(), *text.get_position()) for text in axes.texts]
+    assert texts == [("2 / 0.5", 0.25, 1.17), ("0.2", 0.25, 0.17)]
+    colors = [to_hex(line.get_color()[0]) for line in axes.collections]  # type: ignore[attr-defined]
+    for decision in mixture.decisions:
+        assert colors.count(OPERATOR_FACTS[decision.operator].color) == 1
+
+
+def test_a_mixture_has_a_row_for_each_decision() -> None:
+    mixture = equal_mixture([Decision(operator=Operator.CUTMIX), Decision(operator=Operator.MIXUP)])
+    table = schedule_table(mix_then_off(mixture), name="x", title="x")
+    assert table.rows == ((0, "CutMix", 1, 50), (0, "Mixup", 1, 50), (75, "none", None, 0))
 
 
 def test_whiskers_are_quartiles_of_the_mixed_fraction() -> None:
