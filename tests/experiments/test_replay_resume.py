@@ -1,6 +1,7 @@
 """A replay that is stopped after any step is resumed to the same bits."""
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import torch
 from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError
 from automix.experiments.replay import run as replay_loop
-from automix.experiments.replay.run import replay
+from automix.experiments.replay.run import ScheduleSource, replay
 from automix.files import read_checkpoint, write_checkpoint
+from automix.mixing import StepKey, draw_decision
+from automix.mixture import Decision, Mixture, equal_mixture
 from automix.operator_info import Operator
+from automix.schedule import mix_then_off
 from tests.equality import are_same, assert_same, untouched_generators
 from tests.experiments.tiny_replay import (
     FAMILIES,
@@ -67,6 +71,32 @@ def test_a_replay_that_is_stopped_after_every_step_ends_in_the_same_bits(
         stops.steps = set(range(TOTAL_STEPS))
         assert len(list(attempts(config, schedule, tmp_path / "cut"))) == TOTAL_STEPS + 1
     assert_same(outputs(tmp_path / "cut"), outputs(tmp_path / "whole"))
+
+
+def test_a_replay_of_mixtures_that_is_stopped_after_every_step_ends_in_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cutmix, recursive = Decision(operator=Operator.CUTMIX), Decision(operator=Operator.RECURSIVEMIX)
+    mixture = equal_mixture([cutmix, recursive, Decision(operator=Operator.NONE)])
+    source, config = ScheduleSource(mix_then_off(mixture, off_from=0.75)), tiny(accumulation=2)
+    replay(config, source, tmp_path / "whole")
+    stops = Stops(monkeypatch)
+    stops.steps = set(range(TOTAL_STEPS))
+    assert len(list(attempts(config, source, tmp_path / "cut"))) == TOTAL_STEPS + 1
+    assert_same(outputs(tmp_path / "cut"), outputs(tmp_path / "whole"))
+    applied = json.loads((tmp_path / "cut/decisions.json").read_text())["runs"]
+    assert [(run["start"], run["stop"], Mixture.from_entry(run)) for run in applied] == [
+        (0, 7, mixture), (7, TOTAL_STEPS, Mixture.of(Decision(operator=Operator.NONE))),
+    ]  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]
+    mixed = [line for line in lines if line.get("decision") == mixture.label()]
+    # Every step is a line, which tells what was drawn by the key of the step.
+    for step, line in enumerate(mixed):
+        drawn = draw_decision(mixture, StepKey(seed=config.seed, step=step))
+        assert line["train/mixed_fraction"] == (drawn is not None)
+        for name in mixture.operators:
+            is_drawn = drawn is not None and drawn.operator is name
+            assert line[f"operator/{name.value}"] == is_drawn
 
 
 @pytest.mark.slow

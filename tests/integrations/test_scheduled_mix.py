@@ -8,9 +8,17 @@ from torch.nn import functional as F
 from automix.integrations import ScheduledMix
 from automix.operator_info import Operator
 from automix.operators import OPERATORS
-from automix.schedule import Decision, Schedule, constant_schedule, even_schedule, mix_then_off
+from automix.schedule import (
+    Decision,
+    Schedule,
+    constant_schedule,
+    equal_mixture,
+    even_schedule,
+    mix_then_off,
+)
 
 NUM_CLASSES = 4
+NONE = Decision(operator=Operator.NONE)
 
 
 def _net() -> nn.Module:
@@ -60,6 +68,28 @@ def test_ranks_draw_differently() -> None:
         for rank in range(2)
     ]
     assert not torch.equal(*outputs)
+
+
+def test_ranks_draw_the_same_operators_of_a_mixture() -> None:
+    mixture = equal_mixture([Decision(operator=Operator.MIXUP), Decision(operator=Operator.CUTMIX)])
+    ranks = [
+        ScheduledMix(constant_schedule(mixture), num_classes=NUM_CLASSES, total_steps=30, rank=rank)
+        for rank in range(2)
+    ]
+    are_boxes = []
+    for _ in range(30):
+        first, second = (mix.mixed(*_batch()) for mix in ranks)
+        assert not torch.equal(first.lam, second.lam)
+        # Of Mixup, the mask is one number for each image.
+        masks = [batch.mask for batch in (first, second) if batch.mask is not None]
+        are_boxes.append([bool(((mask == 0) | (mask == 1)).all()) for mask in masks])
+    assert {tuple(pair) for pair in are_boxes} == {(True, True), (False, False)}
+
+
+def test_any_decision_of_any_mixture_may_need_a_model() -> None:
+    mixture = equal_mixture([Decision(operator=Operator.MIXUP), Decision(operator=Operator.RMIX)])
+    with pytest.raises(ValueError, match="expected a model for the saliency of rmix, got none"):
+        ScheduledMix(even_schedule([NONE, mixture]), num_classes=NUM_CLASSES, total_steps=4)
 
 
 def test_it_follows_the_schedule_and_can_be_switched_off() -> None:

@@ -26,6 +26,7 @@ from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.run_folder import ProgressBar, RunFolder, StopRequest, versions
 from automix.experiments.common.saved_classifier import ClassifierFacts, save_classifier
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
+from automix.mixing import StepKey, draw_decision
 from automix.mixture import Mixing, Mixture
 from automix.operator_info import Operator
 from automix.schedule import Schedule, decisions_hash
@@ -351,12 +352,6 @@ class ReplayLoop:
         metrics = self._finite_metrics()
         self._sums = RunningSums(self.trainer.device)
         self.decider.take_in(metrics)
-        # Each operator has its weight in what was mixed; a single one has all of it.
-        total = mixture.probability
-        fractions = {f"operator/{name.value}": 0.0 for name in mixture.operators}
-        for decision in mixture.decisions:
-            weight = decision.probability / total if total else 1.0
-            fractions[f"operator/{decision.operator.value}"] += metrics.mixed_fraction * weight
         self._log(
             {
                 "train/loss": metrics.loss,
@@ -365,10 +360,23 @@ class ReplayLoop:
                 "train/mixed_fraction": metrics.mixed_fraction,
                 "train/images_per_second": metrics.images_per_second,
                 "train/learning_rate": self.trainer.config.learning_rate_at(self.trainer.progress),
-                **fractions,
+                **self._fractions(mixture, metrics),
                 "decision": mixture.label(),
             }
         )
+
+    def _fractions(self, mixture: Mixture, metrics: TrainMetrics) -> dict[str, float]:
+        """Return the fraction of the images of a stretch that each operator mixed, to be logged."""
+        if len(mixture.decisions) == 1:
+            return {f"operator/{mixture.decision.operator.value}": metrics.mixed_fraction}
+        # All processes and micro-batches of a step draw the same: it is drawn again to be counted.
+        stop, count = self.trainer.step, metrics.num_images // self.trainer.batch_size
+        drawn = [
+            decision.operator
+            for step in range(stop - count, stop)
+            if (decision := draw_decision(mixture, StepKey(seed=self.trainer.seed, step=step)))
+        ]
+        return {f"operator/{it.value}": drawn.count(it) / count for it in mixture.operators}
 
     def _validate(self) -> None:
         assert self._selection is not None
