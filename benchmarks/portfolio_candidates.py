@@ -25,12 +25,15 @@ _TURNS_IN_ALL = 16
 
 
 def constants() -> dict[str, Schedule]:
-    """Return none, and each operator of the default environment at each of its strengths."""
+    """Return none, each operator of the default environment at each of its strengths, ResizeMix."""
     decisions = [NONE] + [
         Decision(operator=operator, strength=strength)
         for operator in _OPERATORS
         for strength in OPERATOR_FACTS[operator].strength.levels
     ]
+    # A search does not choose it by default, but a bar without the operator that wins on the digits
+    # would be too low.
+    decisions.append(_decision(Operator.RESIZEMIX, 0.8))
     return {decision.label(): constant_schedule(decision) for decision in decisions}
 
 
@@ -88,12 +91,16 @@ def _turns() -> dict[str, Schedule]:
 def _ends() -> dict[str, Schedule]:
     """Return schedules that end otherwise: later, earlier, never, or with weak mixing."""
     weak = _decision(Operator.MIXUP, 0.2)
-    both = _mixtures()["cutmix 1 or mixup 1"]
+    three, both = "cutmix 1, mixup 1 or resizemix 0.8", _mixtures()["cutmix 1 or mixup 1"]
     grafting = _decision(Operator.SALIENCY_GRAFTING, 0.5)
     return {
         "none, mixup 0.2 from 3/4": _segments((0, NONE), (0.75, weak)),
         "cutmix 1 or mixup 1": constant_schedule(both),
         "cutmix 1 or mixup 1, off from 5/8": mix_then_off(both, off_from=0.625),
+        f"{three}, off from 5/8": mix_then_off(_mixtures()[three], off_from=0.625),
+        "resizemix 0.8, off from 5/8": mix_then_off(
+            _decision(Operator.RESIZEMIX, 0.8), off_from=0.625
+        ),
         "cutmix 1 or mixup 1, mixup 0.2 from 7/8": _segments((0, both), (0.875, weak)),
         "cutmix 1 or mixup 1, off from 5/8, mixup 0.2 from 7/8": _segments(
             (0, both), (0.625, NONE), (0.875, weak)
