@@ -171,6 +171,20 @@ class Schedule(Config):
             stop += 1
         return stop
 
+    def without_repeats(self) -> Self:
+        """Return the same schedule without the starts at which nothing changes.
+
+        Example:
+            >>> len(even_schedule([Decision(operator="mixup")] * 4).without_repeats().segments)
+            1
+        """
+        kept = [
+            segment
+            for before, segment in itertools.pairwise((None, *self.segments))
+            if segment is not None and (before is None or before.mixture != segment.mixture)
+        ]
+        return self.model_copy(update={"segments": tuple(kept)})
+
     def decision_hash(self) -> str:
         """Return a hash of the segments; provenance does not count."""
         # Not of the file: two schedules that train alike have the same hash, whoever wrote them.

@@ -99,13 +99,16 @@ def _run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
 
 
 def summarize_search(result: Mapping[str, Any]) -> str:
-    """Return the cost of a finished search and the schedule that it selected."""
+    """Return what a finished search found, what it cost, and the schedule that it selected."""
     from automix.experiments.common.run_folder import format_seconds
 
     cost = result["cost"]
-    stages = ", ".join(f"{count} {name}" for name, count in cost["trainings_by_stage"].items())
-    seconds = format_seconds(cost["search_seconds"] + cost["selection_seconds"])
+    stages = ", ".join(
+        f"{count} {name}" for name, count in cost["trainings_by_stage"].items() if count
+    )
+    seconds = format_seconds(cost["seconds"])
     return (
+        f"verdict: {result['verdict']['sentence']}\n"
         f"cost: {cost['trainings']} training runs ({stages}), {seconds}\n"
         f"selected: {result['selected']}"
     )
@@ -317,7 +320,7 @@ _ENTRIES = (
         identify="automix.configuration.base:Config.content_hash",
         measures={
             "calibrated NLL of the selected schedule, selection split": {
-                "key": "standings.0.mean_calibrated_nll"
+                "key": "verdict.calibrated_nll"
             },
         },
     ),

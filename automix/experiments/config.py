@@ -18,8 +18,10 @@ _ONLY_THE_END = ("random_search", "additive", "tpe")
 class SelectionConfig(Config):
     """Selection of the schedule that is written, by retraining candidates with fresh seeds.
 
-    Successive halving: every candidate is trained with the seeds of a round and compared, on a
-    split that neither training nor reward used; the better half advances to the next round.
+    Successive halving: every candidate is trained with the seeds of a round and compared on the
+    reward split; the better half advances to the next round. A final compares the winner with the
+    best schedule that ships, the best constant and no mixing, on a split and on seeds that chose
+    nothing.
     """
 
     learned_candidates: Annotated[int, Field(ge=1)] = 12
@@ -33,12 +35,28 @@ class SelectionConfig(Config):
     rounds: Annotated[int, Field(ge=1)] = 4
     """Rounds of successive halving; the worse half is dropped after each but the last."""
 
+    final_seeds: Annotated[int, Field(ge=2)] = 12
+    """Training runs of each finalist in the final."""
+
 
 class SearchConfig(Config):
-    """Learn a schedule on many short training runs, then select against constant operators."""
+    """Find a schedule on many short training runs: race, learning, selection, final.
+
+    The race trains what needs no search: no mixing, the schedules that ship, operators held
+    constant. The searcher learns from whole training runs, and what it learned is selected against
+    the best of the race. `runs` or `minutes` set the budget of all stages together.
+    """
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of the search."""
+
+    runs: Annotated[int, Field(ge=1)] | None = None
+    """Budget in training runs, divided among the stages; below 200 there is a race and a final, and
+    nothing is learned. Null: agent.episodes, selection and so on say what each stage gets."""
+
+    minutes: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """Budget in minutes, instead of `runs`: as many training runs as take so long here, by a short
+    timing."""
 
     task: TaskConfig = Field(default_factory=TaskConfig)
     """Dataset, model and training recipe."""
@@ -62,6 +80,14 @@ class SearchConfig(Config):
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     """Processes and threads of training runs."""
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if self.runs is not None and self.minutes is not None:
+            raise ValueError(
+                f"expected runs or minutes, got both: {self.runs} runs, {self.minutes:g} minutes"
+            )
+        return self
 
     @model_validator(mode="after")
     def _potential_of_a_classifier(self) -> Self:

@@ -62,7 +62,7 @@ def document(folder: Path) -> Document:
 
 
 def test_every_part_is_there_and_cells_of_a_sweep_are_not_runs(document: Document) -> None:
-    assert [name for name, _ in document.elements].count("h2") == 12
+    assert [name for name, _ in document.elements].count("h2") == 14
     for part in (
         "all 2 seeds",
         "Search: search 1",

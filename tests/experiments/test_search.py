@@ -12,6 +12,7 @@ from automix.experiments.config import SearchConfig
 from automix.experiments.search import learning
 from automix.experiments.search.run import SCHEDULE_NAME, count_runs, search
 from automix.operator_info import OPERATOR_FACTS
+from automix.portfolio import portfolio
 from automix.schedule import Schedule
 from tests.equality import untouched_generators
 from tests.experiments.tiny_search import TINY, outputs
@@ -101,30 +102,56 @@ def test_a_run_folder_is_complete(finished_search: Path) -> None:
 
 def test_the_result_says_what_was_done(finished_search: Path) -> None:
     result = json.loads((finished_search / "result.json").read_text())
-    standings = result["standings"]
+    assert result["is_finished"]
     assert [episode["number"] for episode in result["episodes"]] == list(range(12))
-    assert result["selected"] == standings[0]["name"]
-    constants = {standing["name"] for standing in standings if standing["is_constant"]}
+    # The race: no mixing, each operator at each strength, and what ships with these operators.
     operators = TINY.environment.operators
+    constants = {row["name"] for row in result["race"] if row["is_constant"]}
     assert len(constants) == sum(len(OPERATOR_FACTS[name].strength.levels) for name in operators)
-    learned = len(standings) - len(constants)
-    assert 1 <= learned <= TINY.selection.learned_candidates + 2
+    shipped = {row["name"] for row in result["race"] if row["origin"] == "zero-search"}
+    assert shipped
+    assert shipped < set(portfolio())
+    assert len(result["race"]) == len(constants) + len(shipped)
+    # The selection: what was learned against the best of the race.
+    learned = [row for row in result["standings"] if row["origin"] == "learned"]
+    assert 1 <= len(learned) <= TINY.selection.learned_candidates
+    assert {"none", "constant", "zero-search"} <= {row["origin"] for row in result["standings"]}
     planned = sum(count_runs(TINY).values())
     assert 0.7 * planned <= result["cost"]["trainings"] <= 1.3 * planned
-    # The winner is at least as good as the best constant on the seeds of the final.
-    final = [standing for standing in standings if standing["rounds"] == 2]
-    assert any(standing["is_constant"] for standing in final)
-    losses = [standing["mean_calibrated_nll"] for standing in final]
-    assert losses[0] == min(losses)
+
+
+def test_the_final_is_of_the_leader_and_of_what_needs_no_search(finished_search: Path) -> None:
+    result = json.loads((finished_search / "result.json").read_text())
+    names = [row["name"] for row in result["final"]]
+    assert names[0] == result["standings"][0]["name"]
+    best = [
+        next(row["name"] for row in result["standings"] if row["origin"] == origin)
+        for origin in ("zero-search", "constant", "none")
+    ]
+    assert set(names) == {names[0], *best}
+    assert result["selected"] == result["verdict"]["selected"]
+    assert result["selected"] in names
+    # Seeds and images that chose nothing.
+    journals = [
+        [
+            json.loads(line)["key"].split("/")
+            for line in (finished_search / f"{stage}.jsonl").read_text().splitlines()
+        ]
+        for stage in ("race", "selection", "final")
+    ]
+    seeds = [{seed for _, seed, _ in keys} for keys in journals]
+    assert not seeds[2] & (seeds[0] | seeds[1])
+    splits = [{split for _, _, split in keys} for keys in journals]
+    assert splits == [{"reward"}, {"reward"}, {"selection"}]
 
 
 def test_no_candidate_is_trained_twice(finished_search: Path) -> None:
-    lines = (finished_search / "selection.jsonl").read_text().splitlines()
-    keys = [json.loads(line)["key"] for line in lines]
-    assert len(keys) == len(set(keys))
+    for stage in ("race", "selection", "final"):
+        lines = (finished_search / f"{stage}.jsonl").read_text().splitlines()
+        keys = [json.loads(line)["key"] for line in lines]
+        assert len(keys) == len(set(keys))
     standings = json.loads((finished_search / "result.json").read_text())["standings"]
-    done = [tuple((standing["decisions"] * 3)[:3]) for standing in standings]
-    assert len(done) == len(set(done))
+    assert len({row["name"] for row in standings}) == len(standings)
 
 
 def test_a_finished_run_is_recognized_and_left_alone(finished_search: Path) -> None:

@@ -88,9 +88,9 @@ def test_the_time_of_all_attempts_counts(tmp_path: Path, monkeypatch: pytest.Mon
         patch.setattr(Journal, "add", wrapped)
         with pytest.raises(KeyboardInterrupt):
             search(TINY, tmp_path / "run")
-    lines = (tmp_path / "run" / "selection.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run" / "race.jsonl").read_text().splitlines()
     before = sum(json.loads(line)["waited_seconds"] for line in lines)
     result = search(TINY, tmp_path / "run")
     assert len(lines) == 8
     assert before > 0
-    assert result["cost"]["selection_seconds"] > before
+    assert result["cost"]["seconds_by_stage"]["race"] > before

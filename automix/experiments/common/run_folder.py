@@ -101,8 +101,16 @@ class RunFolder:
 
     def result(self) -> Json | None:
         """Return the result if the run is finished."""
-        path = self.path / RESULT_NAME
-        return read_json(path) if path.exists() else None
+        return finished_result(self.path)
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of the configuration that names the run."""
+        return self._config.content_hash()
+
+    def publish(self, result: Json) -> None:
+        """Write what is known so far as `result.json`; its ``is_finished`` is false."""
+        write_json(self.path / RESULT_NAME, result | {"is_finished": False})
 
     def finish(self, result: Json) -> Json:
         """Write `result.json`, which marks the run as finished; return ``result``."""
@@ -149,6 +157,13 @@ class RunFolder:
                 f"{self.path}: expected an empty folder or a run of the same configuration, got "
                 f"one of another (compare with {path})"
             )
+
+
+def finished_result(folder: Path) -> Json | None:
+    """Return the result of the run in ``folder`` if there is one and it is final."""
+    path = folder / RESULT_NAME
+    result = read_json(path) if path.exists() else None
+    return result if result is not None and result.get("is_finished", True) else None
 
 
 def read_json(path: Path) -> Json:

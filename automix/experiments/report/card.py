@@ -267,10 +267,11 @@ def policy_text(run: FinishedRun, name: str) -> str:
         "learned by PPO in the environment `AutoMix/MixSchedule-v0`, and the schedule that was "
         "selected. The schedule is what to use; the policy is how it was looked for.",
         "## Result",
-        f"Selected among learned schedules and every operator held constant: "
+        f"Selected among learned schedules, schedules that ship and every operator held constant: "
         f"**{_escaped(result['selected'])}**.",
         _schedule(run.path / "schedule.json"),
-        "First places of the selection, retrained with fresh seeds:",
+        f"{_escaped(result['verdict']['sentence'])}.",
+        "First places of the selection, on the images that it chose by:",
         _table(("schedule", "seeds", "calibrated NLL, nats"), rows),
         "## Data and task",
         f"Source `{config.task.data.source.value}`, classifier `{config.task.model.name}`, "
@@ -279,14 +280,15 @@ def policy_text(run: FinishedRun, name: str) -> str:
         f"`{config.environment.potential}` on the reward split.",
         "## How to get it again",
         f"Seed {config.seed}, {config.agent.episodes} episodes; {cost['trainings']} training runs "
-        f"in all, {cost['search_seconds'] + cost['selection_seconds']:.0f} s of wall clock.",
+        f"in all, {cost['seconds']:.0f} s of wall clock.",
         *_commands(run),
         "To use the schedule: `automix replay schedule.json`, or `ScheduledMix` in your own loop.",
         "## Limits",
         "- One search with one seed on one dataset and one network: another may find another "
         "schedule.\n"
         "- The reward is that of short training runs; a long one may want another schedule.\n"
-        "- The selection favors the selected schedule a little; compare on fresh seeds.",
+        "- The places of the selection favor its winner a little; the sentence above does not: it "
+        "is of other images and seeds.",
     ]
     return "\n\n".join(parts) + "\n"
 

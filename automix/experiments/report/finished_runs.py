@@ -36,6 +36,15 @@ class FinishedRun:
         self.slug = slug or slug_of(path.name)
         self.result = read_json(path / RESULT_NAME)
         self.kind = self.result.get("kind")
+        if not self.result.get("is_finished", True):
+            raise CheckpointError(
+                f"{path / RESULT_NAME}: expected that of a finished run, got one in progress"
+            )
+        if self.kind == "search" and "verdict" not in self.result:
+            raise CheckpointError(
+                f"{path / RESULT_NAME}: expected a verdict, got the result of an earlier version; "
+                "search again, in another folder"
+            )
 
     @cached_property
     def source(self) -> Source:

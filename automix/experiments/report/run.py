@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from automix.errors import CheckpointError
-from automix.experiments.common.run_folder import RESULT_NAME
+from automix.experiments.common.run_folder import RESULT_NAME, finished_result
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import (
     ComparedSplit,
@@ -19,6 +19,7 @@ from automix.experiments.report.finished_runs import (
 )
 from automix.experiments.report.sections import (
     comparison_section,
+    final_section,
     learning_section,
     replay_section,
     schedule_section,
@@ -51,7 +52,8 @@ def write_report(folder: Path) -> Path:
     runs = [
         FinishedRun(path.parent, slug=_slug(path.parent, folder))
         for path in sorted(folder.rglob(RESULT_NAME))
-        if not inside.intersection(path.parents)
+        # A search that is not finished has a result so far, which is none to report.
+        if not inside.intersection(path.parents) and finished_result(path.parent) is not None
     ]
     if not runs and not sweeps:
         raise CheckpointError(f"{folder}: expected finished runs or sweeps, got none")
@@ -61,7 +63,7 @@ def write_report(folder: Path) -> Path:
     # In the order of the work: schedules, searches, comparisons, sweeps, replays, evaluations.
     sections: list[Section] = [schedule_section(group) for group in _by_seed(searches).values()]
     for run in searches:
-        sections += [learning_section(run), selection_section(run)]
+        sections += [final_section(run), learning_section(run), selection_section(run)]
     sections += [comparison_section(split, searches) for split in compares]
     sections += [
         sweep_section(sweep.table, sweep.slug, sweep.source, sweep.schedules()) for sweep in sweeps
@@ -103,8 +105,9 @@ def _by_seed(searches: Runs) -> Mapping[str, list[FinishedRun]]:
 
 def _headline(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
     sentences = [
-        f"The search in {run.path.name} selected {run.result['selected']!r} among learned "
-        f"schedules and every operator held constant."
+        f"The search in {run.path.name}: {run.result['verdict']['sentence']} "
+        f"({run.result['final'][0]['num_seeds']} paired seeds, on selection images; calibrated "
+        "NLL, lower is better)."
         for run in searches
     ]
     for split in compares:
@@ -130,7 +133,7 @@ def _facts(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[Fact]:
     # In training runs, because seconds are those of one machine.
     for run in searches:
         cost = run.result["cost"]
-        seconds = cost["search_seconds"] + cost["selection_seconds"]
+        seconds = cost["seconds"]
         facts.append(
             Fact(
                 label=f"cost of {run.path.name}",
@@ -171,9 +174,8 @@ def _limits(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
             "another regime may want another schedule."
         )
         # A finding against the product, so it is among the limits and not left out.
-        winner = run.result["standings"][0]
-        if winner["is_constant"]:
-            limits.append("Selection preferred a constant operator: nothing learned was better.")
+        if run.result["episodes"] and run.result["verdict"]["kind"] != "learned":
+            limits.append(f"{run.path.name}: nothing learned was shown to be better.")
     for split in compares:
         num_seeds = split.run.result["num_seeds"]
         limits += [

@@ -79,24 +79,26 @@ def learning_section(run: FinishedRun) -> Section:
     cost = run.result["cost"]
     # Apart: more episodes lengthen the first, more candidates the second.
     stages = Cost(
-        stages=(("learning", cost["search_seconds"]), ("selection", cost["selection_seconds"])),
+        stages=tuple(cost["seconds_by_stage"].items()),
         training_seconds=cost["seconds_per_training"],
+    )
+    learning = ReportFigure(
+        name=f"{run.slug}-learning",
+        title="What the agent learned",
+        description="Final potential of the episodes of each rollout.",
+        draw=functools.partial(learning_curve_figure, potentials, per_rollout=per_rollout),
+        caption=f"{config.environment.potential} on the reward split at the end of each "
+        "training run, with the sign that makes higher better; quartiles per rollout.",
     )
     return Section(
         title=f"Search: {run.path.name}",
         blocks=(
-            ReportFigure(
-                name=f"{run.slug}-learning",
-                title="What the agent learned",
-                description="Final potential of the episodes of each rollout.",
-                draw=functools.partial(learning_curve_figure, potentials, per_rollout=per_rollout),
-                caption=f"{config.environment.potential} on the reward split at the end of each "
-                "training run, with the sign that makes higher better; quartiles per rollout.",
-            ),
+            # A race alone has no episodes.
+            *([learning] if potentials else []),
             ReportFigure(
                 name=f"{run.slug}-cost",
                 title="What it cost",
-                description="Seconds of learning and selection.",
+                description="Seconds of each stage.",
                 draw=functools.partial(cost_figure, stages),
             ),
             cost_table(stages, name=f"{run.slug}-cost", title="Cost"),
@@ -105,15 +107,45 @@ def learning_section(run: FinishedRun) -> Section:
     )
 
 
+def final_section(run: FinishedRun) -> Section:
+    """Return the final, on images and seeds that chose nothing."""
+    differences = run.result["verdict"]["differences"]
+    rows = tuple(
+        (
+            row["name"],
+            row["origin"],
+            row["num_seeds"],
+            row["mean_calibrated_nll"],
+            interval_of(differences.get(row["name"])),
+        )
+        for row in run.result["final"]
+    )
+    table = Table(
+        name=f"{run.slug}-final",
+        title="Final",
+        columns=(
+            Column(name="schedule"),
+            Column(name="kind"),
+            Column(name="seeds"),
+            Column(name="calibrated NLL", unit="nats", better=Direction.LOWER),
+            Column(name="selected minus this", unit="nats"),
+        ),
+        rows=rows,
+        caption=f"{run.result['verdict']['sentence']}. On the selection split, with seeds that no "
+        "stage before had; 95% intervals of the paired difference.",
+    )
+    return Section(title=f"Final: {run.path.name}", blocks=(table,))
+
+
 def selection_section(run: FinishedRun) -> Section:
     """Return the standings of the selection stage."""
     rows = tuple(
         (
             standing["name"],
-            "constant" if standing["is_constant"] else "learned",
+            standing["origin"],
             standing["num_seeds"],
             standing["mean_calibrated_nll"],
-            interval_of(standing["difference_to_selected"]),
+            interval_of(standing["difference_to_first"]),
         )
         for standing in run.result["standings"]
     )
@@ -125,12 +157,12 @@ def selection_section(run: FinishedRun) -> Section:
             Column(name="kind"),
             Column(name="seeds"),
             Column(name="calibrated NLL", unit="nats", better=Direction.LOWER),
-            Column(name="difference to selected", unit="nats"),
+            Column(name="difference to first", unit="nats"),
         ),
         rows=rows,
-        caption="Retrained with fresh seeds, compared on the selection split by successive "
-        "halving; 95% intervals of the paired difference. Means over different numbers of seeds "
-        "are not comparable to the last digit.",
+        caption="Retrained with fresh seeds, compared on the reward split by successive halving; "
+        "95% intervals of the paired difference. Means over different numbers of seeds are not "
+        "comparable to the last digit.",
     )
     return Section(title=f"Selection: {run.path.name}", blocks=(table,))
 
@@ -313,7 +345,7 @@ def _search_cost(name: str, searches: Sequence[FinishedRun]) -> float:
     for run in searches:
         if searched == run.path.name:
             cost = run.result["cost"]
-            seconds = cost["search_seconds"] + cost["selection_seconds"]
+            seconds = cost["seconds"]
             return float(seconds / cost["seconds_per_training"])
     return 0.0
 

@@ -1,9 +1,8 @@
-"""Search: learning from whole training runs, then selection; the result is one schedule file."""
+"""Search: a race of what needs no search, learning, selection, and a final that chose nothing."""
 
-import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,44 @@ import torch
 from agents.learned import LearnedPolicy
 from agents.ppo import train_ppo
 from automix.data.splits import SearchData
-from automix.evaluation.statistics import Interval, paired_difference
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
-from automix.experiments.common.run_folder import Journal, ProgressBar, RunFolder, versions
+from automix.experiments.common.run_folder import (
+    Journal,
+    ProgressBar,
+    RunFolder,
+    read_json,
+    versions,
+)
 from automix.experiments.common.training_pool import (
     TrainingJob,
-    TrainingOutcome,
     TrainingPool,
     run_jobs,
 )
-from automix.experiments.config import SearchConfig, SelectionConfig
+from automix.experiments.config import SearchConfig
+from automix.experiments.search.candidates import NONE, learned_candidates, zero_search_candidates
+from automix.experiments.search.halving import (
+    Candidate,
+    Round,
+    RunJobs,
+    Standing,
+    halve,
+    loss_of,
+)
 from automix.experiments.search.learning import (
     POLICY_NAME,
     RIVALS,
     LearningLog,
-    Proposals,
     environments,
     num_greedy,
-    plan_of,
     ppo_callbacks,
     propose,
 )
+from automix.experiments.search.plan import FEWEST, plan_search, with_episodes
+from automix.experiments.search.verdict import Finalists, Losses, Verdict, final_row, judge
+from automix.files import write_json
 from automix.random_streams import Stream, derived_seed
-from automix.schedule import Schedule, constant_decisions, constant_schedule, decisions_hash
+from automix.schedule import Schedule
 from automix.training.trainer import check_model, load_search_data
 from automix.worker_processes import num_cores
 
@@ -44,40 +57,19 @@ SCHEDULE_NAME = "schedule.json"
 PROPOSAL_NAME = "proposal.json"
 """The schedule that the searcher itself ranks first, before selection."""
 
-JOURNAL_NAME = "selection.jsonl"
-RunJobs = Callable[[Sequence[TrainingJob]], Sequence[TrainingOutcome]]
+BUDGET_NAME = "budget.json"
+"""Training runs that the minutes of the configuration were worth when the search began."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A schedule that may be selected."""
-
-    name: str  # unique; its origin
-    schedule: Schedule
-    is_constant: bool  # whether it holds one operator throughout
-    is_proposal: bool = False  # whether it is the one that the searcher itself ranks first
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """Result of a candidate."""
-
-    candidate: Candidate
-    # Calibrated NLL on the selection split, one per seed, in nats; lower is better.
-    losses: tuple[float, ...]
-    rounds: int  # number of rounds it took part in
-    # Paired difference of its losses to the winner's over the seeds they share, with interval; None
-    # for the winner, for a single seed and where a training run diverged.
-    to_winner: Interval | None
-
-    @property
-    def mean(self) -> float:
-        """Mean loss over its seeds."""
-        return float(np.mean(self.losses))
+# Enough that the fixed costs of starting processes count as little as in a whole search.
+_TIMED_RUNS = 64
+_LOG = logging.getLogger(__name__)
 
 
 def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     """Run the search in ``output``, resume it, or return its result if it is finished.
+
+    From its first second on, `schedule.json` is the best schedule so far and `result.json` says how
+    it compares; a result that is not final says `is_finished: false`.
 
     Raises:
         AutoMixError: the configuration, the data or the folder do not fit.
@@ -87,7 +79,6 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     with RunFolder(output, config) as run:
         if (finished := run.result()) is not None:
             return finished
-        # 0. How many runs a process trains at once.
         compute = settled(
             run.path / POPULATION_NAME,
             config.task,
@@ -97,282 +88,275 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
             num_processes=num_cores(),
         )
         config = config.model_copy(update={"compute": compute})
-        # 1. Learning: whole training runs, whose outcomes the searcher learns from.
-        log = LearningLog(run)
-        if not log.is_learned:
-            with log.shown(total=plan_of(config).total_episodes):
-                if config.searcher == "ppo":
-                    with environments(config, data) as env:
-                        model = train_ppo(
-                            env,
-                            config.agent,
-                            num_segments=config.environment.num_segments,
-                            seed=config.seed,
-                            state=log.agent,
-                            callbacks=ppo_callbacks(config, log, run),
-                        )
-                    # Before the log says that learning is over: a crash in between repeats the
-                    # last rollout.
-                    LearnedPolicy(model.policy).save(output / POLICY_NAME)
-                else:
-                    RIVALS[config.searcher](config, data, log)
-            log.finish()
-        # 2. Selection, on a split and on seeds that learning has not seen.
-        proposals = propose(config, data, log.episodes, run)
-        journal = Journal(output / JOURNAL_NAME)
-        standings = _select(config, _candidates(config, proposals), journal)
-        # 3. Files: the proposal as well, to tell what selection adds.
-        winner = standings[0].candidate
+        return _Search(config, data, run).whole()
+
+
+class _Search:
+    """The stages of a search in its folder; each of them resumes from its journal or checkpoint."""
+
+    def __init__(self, config: SearchConfig, data: SearchData, run: RunFolder) -> None:
+        self.data, self.run = data, run
+        self.candidates = zero_search_candidates(config)
+        self.plan = plan_search(
+            config, num_candidates=len(self.candidates), runs=_settled_runs(config, data, run)
+        )
+        self.config = with_episodes(config, self.plan)
+        self.race: list[Standing] = []
+        self.log: LearningLog | None = None
+        self.selection: list[Standing] = []
+        self.seconds: dict[str, float] = {}
+
+    def whole(self) -> dict[str, Any]:
+        """Run all stages; return the result."""
+        # Before anything is trained: the first schedule that ships is what to use without a search.
+        first = next((one for one in self.candidates if one.origin == "zero-search"), None)
+        self._publish(first or self.candidates[0])
+        self.race = self._halved("race", self.candidates, self.plan.race, Stream.RACE)
+        leaders = self.race
+        if self.plan.episodes:
+            self._learn()
+            self.selection = self._halved(
+                "selection", self._learned_and_best(), self.plan.selection, Stream.SELECTION
+            )
+            leaders = self.selection
+        return self._finish(leaders)
+
+    def _halved(
+        self, title: str, candidates: Sequence[Candidate], rounds: Sequence[Round], stream: Stream
+    ) -> list[Standing]:
+        with self._pool(title, sum(one.num_runs for one in rounds)) as run_them:
+            return halve(
+                candidates,
+                rounds,
+                split="reward",
+                stream=stream,
+                seed=self.config.seed,
+                run=run_them,
+                on_round=lambda standings: self._publish(standings[0].candidate, standings),
+            )
+
+    def _learn(self) -> None:
+        """Train the searcher on whole training runs, or resume it."""
+        config, run = self.config, self.run
+        self.log = log = LearningLog(run)
+        if log.is_learned:
+            return
+        with log.shown(total=self.plan.episodes):
+            if config.searcher == "ppo":
+                with environments(config, self.data) as env:
+                    model = train_ppo(
+                        env,
+                        config.agent,
+                        num_segments=config.environment.num_segments,
+                        seed=config.seed,
+                        state=log.agent,
+                        callbacks=ppo_callbacks(config, log, run),
+                    )
+                # Before the log says that learning is over: a crash in between repeats the
+                # last rollout.
+                LearnedPolicy(model.policy).save(run.path / POLICY_NAME)
+            else:
+                RIVALS[config.searcher](config, self.data, log)
+        log.finish()
+
+    def _learned_and_best(self) -> list[Candidate]:
+        """Return what was learned, and the best of the race."""
+        assert self.log is not None
+        proposals = propose(self.config, self.data, self.log.episodes, self.run)
         origin = f"{proposals[0][0]}, before selection"
-        _save(proposals[0][1], output / PROPOSAL_NAME, origin, config, data)
-        origin = f"selected by automix search: {winner.name}"
-        _save(winner.schedule, output / SCHEDULE_NAME, origin, config, data)
-        return run.finish(_result(config, log, standings, selection_seconds=journal.seconds))
+        self._save(proposals[0][1], PROPOSAL_NAME, origin)
+        num_learned = self.config.selection.learned_candidates
+        num_kept = max(1, self.plan.selection[0].num_candidates - num_learned)
+        kept = [standing.candidate for standing in self.race[:num_kept]]
+        # Those of the final are among them.
+        for candidate in self._finalists(self.race):
+            if candidate not in kept:
+                kept.append(candidate)
+        return [*kept, *learned_candidates(self.config, proposals, kept)]
 
+    def _finalists(self, standings: Sequence[Standing]) -> list[Candidate]:
+        """Return the leader, the best that ships, the best constant, and no mixing; distinct."""
+        ranked = [standing.candidate for standing in (*standings, *self.race)]
+        chosen = [ranked[0]]
+        for origin in ("zero-search", "constant", "none"):
+            best = next((one for one in ranked if one.origin == origin), None)
+            if best is not None and best not in chosen:
+                chosen.append(best)
+        return chosen
 
-def _save(
-    schedule: Schedule, file: Path, origin: str, config: SearchConfig, data: SearchData
-) -> None:
-    provenance = {
-        "origin": origin,
-        "config": config.content_hash(),
-        "data": data.fingerprint,
-        "seed": str(config.seed),
-        **versions(),
-    }
-    schedule.model_copy(update={"provenance": provenance}).save(file)
+    def _finish(self, standings: Sequence[Standing]) -> dict[str, Any]:
+        """Compare the finalists on images and seeds that chose nothing; write what to use."""
+        finalists = self._finalists(standings)
+        seeds = [
+            derived_seed(self.config.seed, Stream.FINAL, step=index)
+            for index in range(self.plan.final // len(finalists))
+        ]
+        jobs = [
+            TrainingJob(schedule=one.schedule, seed=seed, splits=("selection",))
+            # Seed by seed: what an interrupted final has is paired.
+            for seed in seeds
+            for one in finalists
+        ]
+        with self._pool("final", len(jobs)) as run_them:
+            outcomes = run_them(jobs)
+        losses = {
+            one.name: np.array(
+                [loss_of(outcome, "selection") for outcome in outcomes[place :: len(finalists)]]
+            )
+            for place, one in enumerate(finalists)
+        }
+        by_name = {one.name: one for one in finalists}
+        verdict = judge(
+            losses,
+            Finalists(
+                winner=finalists[0].name,
+                is_learned=finalists[0].origin == "learned",
+                zero_search=next(
+                    (one.name for one in finalists if one.origin == "zero-search"), None
+                ),
+                none=NONE,
+            ),
+            seed=self.config.seed,
+        )
+        self._save(
+            by_name[verdict.selected].schedule,
+            SCHEDULE_NAME,
+            f"selected by automix search: {verdict.selected}",
+        )
+        return self.run.finish(self._result(standings, finalists, losses, verdict))
+
+    @contextlib.contextmanager
+    def _pool(self, title: str, num_runs: int) -> Iterator[RunJobs]:
+        """Yield a function that trains jobs, whose outcomes a journal of this name keeps."""
+        config, journal = self.config, Journal(self.run.path / f"{title}.jsonl")
+        # One pool for all rounds: its workers load the data once.
+        with (
+            TrainingPool(config.task, config.compute, with_test=False) as pool,
+            ProgressBar(title, num_runs) as bar,
+        ):
+            yield lambda jobs: run_jobs(
+                jobs, pool.run, journal, bar, population=config.compute.population
+            )
+        self.seconds[title] = journal.seconds
+
+    def _publish(self, best: Candidate, standings: Sequence[Standing] = ()) -> None:
+        """Write the best schedule so far, and what is known of it."""
+        self._save(best.schedule, SCHEDULE_NAME, f"best so far of automix search: {best.name}")
+        self.run.publish(
+            {
+                "kind": "search",
+                "is_finished": False,
+                "selected": best.name,
+                "standings": [standing.to_plain() for standing in standings],
+            }
+        )
+
+    def _save(self, schedule: Schedule, name: str, origin: str) -> None:
+        provenance = {
+            "origin": origin,
+            "config": self.run.config_hash,
+            "data": self.data.fingerprint,
+            "seed": str(self.config.seed),
+            **versions(),
+        }
+        schedule.model_copy(update={"provenance": provenance}).save(self.run.path / name)
+
+    def _result(
+        self,
+        standings: Sequence[Standing],
+        finalists: Sequence[Candidate],
+        losses: Losses,
+        verdict: Verdict,
+    ) -> dict[str, Any]:
+        episodes = self.log.episodes if self.log else []
+        # Counted, not planned: patience ends learning early, and equal candidates are merged.
+        runs = {
+            "race": sum(len(standing.losses) for standing in self.race),
+            "learning": len(episodes),
+            "greedy episodes": num_greedy(self.config) if self.log else 0,
+            "selection": sum(len(standing.losses) for standing in self.selection),
+            "final": sum(map(len, losses.values())),
+        }
+        spent = self.seconds | {"learning": self.log.seconds if self.log else 0.0}
+        seconds = {stage: spent[stage] for stage in self.plan.runs if stage in spent}
+        return {
+            "kind": "search",
+            "is_finished": True,
+            "selected": verdict.selected,
+            "verdict": verdict.to_plain(),
+            "final": [
+                {
+                    "name": one.name,
+                    "origin": one.origin,
+                    **final_row(losses[one.name], seed=self.config.seed),
+                }
+                for one in finalists
+            ],
+            "standings": [standing.to_plain() for standing in standings],
+            "race": [standing.to_plain() for standing in self.race],
+            "episodes": [
+                {
+                    "number": episode.number,
+                    "total_reward": episode.total_reward,
+                    "potential": episode.potential,
+                }
+                for episode in episodes
+            ],
+            "cost": {
+                "trainings": sum(runs.values()),
+                "trainings_by_stage": runs,
+                "seconds": sum(seconds.values()),
+                "seconds_by_stage": seconds,
+                "seconds_per_training": sum(seconds.values()) / sum(runs.values()),
+            },
+        }
 
 
 def count_runs(config: SearchConfig) -> dict[str, int]:
-    """Return the number of training runs of each stage of the search."""
-    # An upper bound: a learned schedule that equals a constant is merged with it.
-    constants = len(constant_decisions(config.environment.operators))
-    candidates = config.selection.learned_candidates + constants
-    return {
-        "learning": plan_of(config).total_episodes,
-        "greedy episodes": num_greedy(config),
-        "selection": planned_runs(config.selection, num_candidates=candidates),
-    }
+    """Return the largest number of training runs of each stage of the search."""
+    candidates = zero_search_candidates(config)
+    plan = plan_search(config, num_candidates=len(candidates), runs=config.runs)
+    greedy = {"greedy episodes": num_greedy(config) if plan.episodes else 0}
+    return plan.runs | greedy
 
 
 def predict_cost(config: SearchConfig) -> CostEstimate:
     """Return what `search` will cost, measured on a few steps; nothing is written."""
+    return _estimate(config, _load(config), num_runs=sum(count_runs(config).values()))
+
+
+def _estimate(config: SearchConfig, data: SearchData, *, num_runs: int) -> CostEstimate:
     return estimate_cost(
         config.task,
-        _load(config),
+        data,
         operators=config.environment.operators,
-        num_runs=sum(count_runs(config).values()),
+        num_runs=num_runs,
         # Before every segment and at the end, on the reward split and on the probe batch.
         evaluations_per_run=2 * (config.environment.num_segments + 1),
         compute=config.compute,
     )
 
 
+def _settled_runs(config: SearchConfig, data: SearchData, run: RunFolder) -> int | None:
+    """Return the training runs of the budget; those of its minutes are kept in the folder."""
+    if config.minutes is None:
+        return config.runs
+    path = run.path / BUDGET_NAME
+    if not path.exists():
+        # A whole number of training runs, so that a resumed search does what it would have done.
+        estimate = _estimate(config, data, num_runs=_TIMED_RUNS)
+        seconds = estimate.seconds / _TIMED_RUNS
+        runs = max(FEWEST, int(60 * config.minutes / seconds))
+        write_json(path, {"minutes": config.minutes, "runs": runs})
+        _LOG.info("budget: %g minutes, about %d training runs", config.minutes, runs)
+    return int(read_json(path)["runs"])
+
+
 def _load(config: SearchConfig) -> SearchData:
     """Return the data, after refusing numbers that do not fit each other or the data."""
     # From cheap to dear, and all before anything is written.
-    plan_of(config)
+    plan_search(config, num_candidates=len(zero_search_candidates(config)), runs=config.runs)
     data = load_search_data(config.task.data)
     config.environment.check_length(config.task.trainer.total_steps(len(data.train)))
     check_model(config.task, data)
     return data
-
-
-def _candidates(config: SearchConfig, proposals: Proposals) -> list[Candidate]:
-    """Return all constants and the first distinct proposals, up to the configured number."""
-    # Keyed by the decision of each segment: a learned schedule may turn out to be a constant.
-    candidates: dict[str, Candidate] = {}
-
-    def add(candidate: Candidate) -> None:
-        mixtures = candidate.schedule.mixtures(config.environment.num_segments)
-        candidates.setdefault(decisions_hash(mixtures), candidate)
-
-    # Constants first: where a proposal equals one, the name of the constant stays.
-    for decision in constant_decisions(config.environment.operators):
-        schedule = constant_schedule(decision)
-        add(Candidate(name=decision.label(), schedule=schedule, is_constant=True))
-    num_constants = len(candidates)
-    for number, (name, schedule) in enumerate(proposals):
-        if len(candidates) - num_constants >= config.selection.learned_candidates:
-            break
-        add(Candidate(name=name, schedule=schedule, is_constant=False, is_proposal=number == 0))
-    return list(candidates.values())
-
-
-def _select(
-    config: SearchConfig, candidates: Sequence[Candidate], journal: Journal
-) -> list[Standing]:
-    total = planned_runs(config.selection, num_candidates=len(candidates))
-    # One pool for all rounds: its workers load the data once.
-    with (
-        TrainingPool(config.task, config.compute, with_test=False) as pool,
-        ProgressBar("selection", total) as bar,
-    ):
-
-        def run(jobs: Sequence[TrainingJob]) -> list[TrainingOutcome]:
-            return run_jobs(jobs, pool.run, journal, bar, population=config.compute.population)
-
-        return select(candidates, config.selection, seed=config.seed, run=run)
-
-
-def planned_runs(config: SelectionConfig, *, num_candidates: int) -> int:
-    """Return the number of training runs of a selection among ``num_candidates``."""
-    return sum(count * len(seeds) for count, seeds in _rounds(config, num_candidates))
-
-
-def select(
-    candidates: Sequence[Candidate], config: SelectionConfig, *, seed: int, run: RunJobs
-) -> list[Standing]:
-    """Compare candidates by successive halving; return the standings, the winner first.
-
-    Losses are those on the selection split, which neither training nor reward saw. Seeds are
-    shared, so all candidates of a round are compared on the same seeds. Finalists come first,
-    by their mean loss; those eliminated earlier follow. Two are never eliminated before the last
-    round: the best constant operator, so that the winner is at least as good on the final's seeds
-    as the best fixed operator of the rounds before, and the searcher's own proposal, which rests
-    on all of its training runs where a first round has few.
-
-    Args:
-        candidates: distinct schedules.
-        config: rounds and seeds.
-        seed: of the training seeds and the bootstrap.
-        run: trains the jobs and returns outcomes in their order.
-    """
-    losses: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
-    rounds = dict.fromkeys(losses, 0)
-    remaining: list[Candidate] = list(candidates)
-    eliminated: list[Candidate] = []
-    for count, seeds in _rounds(config, len(candidates)):
-        # Ranked by all seeds so far; the last eliminated stand before those of earlier rounds.
-        remaining, worse = _keep(_ranked(remaining, losses), count)
-        eliminated = [*worse, *eliminated]
-        # Candidate by candidate, but with the seeds of the round: comparisons are paired.
-        jobs = [
-            TrainingJob(
-                schedule=candidate.schedule,
-                seed=derived_seed(seed, Stream.SELECTION, step=index),
-                splits=("selection",),
-            )
-            for candidate in remaining
-            for index in seeds
-        ]
-        outcomes = iter(run(jobs))
-        for candidate in remaining:
-            losses[candidate.name] += [_loss(next(outcomes)) for _ in seeds]
-            rounds[candidate.name] += 1
-    order = [*_ranked(remaining, losses), *eliminated]
-    return _standings(order, losses, rounds, seed=seed)
-
-
-def _rounds(config: SelectionConfig, num_candidates: int) -> list[tuple[int, range]]:
-    """Return for each round the number of candidates and the numbers of their seeds.
-
-    Half of the candidates with twice the seeds: every round but the last costs about the same.
-    """
-    plan, count, first, number = [], num_candidates, 0, config.first_seeds
-    for _ in range(config.rounds):
-        plan.append((count, range(first, first + number)))
-        first, number = first + number, number * 2
-        # The best one, the best constant, the proposal.
-        count = max(-(-count // 2), min(3, num_candidates))
-    return plan
-
-
-def _ranked(candidates: Sequence[Candidate], losses: Mapping[str, list[float]]) -> list[Candidate]:
-    # Before the first round there is nothing to rank by.
-    if not losses[candidates[0].name]:
-        return list(candidates)
-    return sorted(candidates, key=lambda candidate: float(np.mean(losses[candidate.name])))
-
-
-def _keep(ranked: list[Candidate], count: int) -> tuple[list[Candidate], list[Candidate]]:
-    """Return the best ``count``, the best constant and the proposal among them, and the others."""
-    # The first of the ranked ones, so the best by all seeds so far.
-    constant = next((candidate for candidate in ranked if candidate.is_constant), None)
-    protected = [one for one in ranked if one is constant or one.is_proposal]
-    others = [one for one in ranked if one not in protected]
-    worse = others[max(0, count - len(protected)) :]
-    return [one for one in ranked if one not in worse], worse
-
-
-def _loss(outcome: TrainingOutcome) -> float:
-    # A diverged run loses against every finite loss, and its mean stays comparable: infinity.
-    loss = outcome.metrics["selection"].calibrated_nll
-    return loss if math.isfinite(loss) and not outcome.diverged else math.inf
-
-
-def _standings(
-    order: Sequence[Candidate],
-    losses: Mapping[str, list[float]],
-    rounds: Mapping[str, int],
-    *,
-    seed: int,
-) -> list[Standing]:
-    winner = np.array(losses[order[0].name])
-    standings = []
-    for position, candidate in enumerate(order):
-        values = np.array(losses[candidate.name])
-        # Seeds come in the same order for all, so the first ones are shared with the winner.
-        shared = winner[: len(values)]
-        interval = None
-        if position and len(values) > 1 and np.isfinite([values, shared]).all():
-            interval = paired_difference(values, shared, seed=seed)
-        standings.append(
-            Standing(
-                candidate=candidate,
-                losses=tuple(float(value) for value in values),
-                rounds=rounds[candidate.name],
-                to_winner=interval,
-            )
-        )
-    return standings
-
-
-def _result(
-    config: SearchConfig,
-    log: LearningLog,
-    standings: Sequence[Standing],
-    *,
-    selection_seconds: float,
-) -> dict[str, Any]:
-    # Counted, not planned: patience ends learning early, and equal candidates are merged.
-    runs = {
-        "learning": len(log.episodes),
-        "greedy episodes": num_greedy(config),
-        "selection": sum(len(standing.losses) for standing in standings),
-    }
-    return {
-        "kind": "search",
-        "selected": standings[0].candidate.name,
-        "episodes": [
-            {
-                "number": episode.number,
-                "total_reward": episode.total_reward,
-                "potential": episode.potential,
-            }
-            for episode in log.episodes
-        ],
-        "standings": [_standing_dict(standing) for standing in standings],
-        "cost": {
-            "trainings": sum(runs.values()),
-            "trainings_by_stage": runs,
-            "search_seconds": log.seconds,
-            "selection_seconds": selection_seconds,
-            "seconds_per_training": float(np.mean([episode.seconds for episode in log.episodes])),
-        },
-    }
-
-
-def _standing_dict(standing: Standing) -> dict[str, Any]:
-    interval = standing.to_winner
-    finite = np.isfinite(standing.losses).all()
-    return {
-        "name": standing.candidate.name,
-        "is_constant": standing.candidate.is_constant,
-        "rounds": standing.rounds,
-        "num_seeds": len(standing.losses),
-        # JSON has no infinity: None where a run diverged.
-        "mean_calibrated_nll": standing.mean if finite else None,
-        "difference_to_selected": dataclasses.asdict(interval) if interval else None,
-        "decisions": [segment.mixture.label() for segment in standing.candidate.schedule.segments],
-    }

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome
 from automix.experiments.config import SelectionConfig
-from automix.experiments.search.run import Candidate, Standing, planned_runs, select
+from automix.experiments.search.halving import Candidate, Standing, doubling_rounds, halve
 from automix.operator_info import Operator
+from automix.random_streams import Stream
 from automix.schedule import Decision, constant_schedule
 from automix.training.metrics import EvalMetrics
 
@@ -21,7 +22,7 @@ def candidate(number: int, *, is_constant: bool = False, is_proposal: bool = Fal
     return Candidate(
         name=f"candidate {number}",
         schedule=constant_schedule(decision),
-        is_constant=is_constant,
+        origin="constant" if is_constant else "learned",
         is_proposal=is_proposal,
     )
 
@@ -60,12 +61,28 @@ CONFIGS = st.builds(
 )
 
 
+def select(
+    candidates: Sequence[Candidate], config: SelectionConfig, fake: FakeRuns
+) -> list[Standing]:
+    rounds = doubling_rounds(
+        len(candidates), first_seeds=config.first_seeds, num_rounds=config.rounds
+    )
+    return halve(candidates, rounds, split="selection", stream=Stream.SELECTION, seed=7, run=fake)
+
+
+def planned_runs(config: SelectionConfig, *, num_candidates: int) -> int:
+    rounds = doubling_rounds(
+        num_candidates, first_seeds=config.first_seeds, num_rounds=config.rounds
+    )
+    return sum(one.num_runs for one in rounds)
+
+
 def run(
     means: Sequence[float], constants: int, config: SelectionConfig, *, noise: float = 0.3
 ) -> tuple[list[Standing], FakeRuns]:
     fake_runs = FakeRuns(means, noise=noise)
     candidates = [candidate(number, is_constant=number < constants) for number in range(len(means))]
-    return select(candidates, config, seed=7, run=fake_runs), fake_runs
+    return select(candidates, config, fake_runs), fake_runs
 
 
 @settings(max_examples=20)
@@ -116,7 +133,7 @@ def test_the_proposal_reaches_the_last_round_beside_the_best_of_the_others(
         for number in range(len(means))
     ]
     fake_runs = FakeRuns(means, noise=0.0)
-    standings = select(candidates, config, seed=7, run=fake_runs)
+    standings = select(candidates, config, fake_runs)
     final = [standing.candidate.name for standing in standings if standing.rounds == config.rounds]
     assert f"candidate {worst}" in final
     assert f"candidate {int(np.argmin(means))}" in final
@@ -162,10 +179,10 @@ def test_a_clearly_best_candidate_wins_wherever_it_stands() -> None:
         means[position] = 0.1
         standings, _ = run(means, 4, SelectionConfig(first_seeds=4, rounds=3), noise=0.02)
         assert standings[0].candidate.name == f"candidate {position}"
-        assert standings[0].to_winner is None
+        assert standings[0].to_leader is None
         for standing in standings[1:]:
-            assert standing.to_winner is not None
-            assert standing.to_winner.low > 0
+            assert standing.to_leader is not None
+            assert standing.to_leader.low > 0
 
 
 def test_diverged_runs_lose() -> None:
@@ -174,15 +191,15 @@ def test_diverged_runs_lose() -> None:
     names = [standing.candidate.name for standing in standings[:3]]
     assert names == ["candidate 3", "candidate 1", "candidate 0"]
     assert standings[2].losses == (math.inf,) * 6  # kept as the only constant there is
-    assert standings[2].to_winner is None
+    assert standings[2].to_leader is None
 
 
 def test_everything_diverging_is_no_error() -> None:
     standings, _ = run([math.nan] * 3, 1, SelectionConfig(first_seeds=2, rounds=2))
     assert all(standing.mean == math.inf for standing in standings)
-    assert all(standing.to_winner is None for standing in standings)
+    assert all(standing.to_leader is None for standing in standings)
 
 
 def test_a_single_seed_has_no_interval() -> None:
     standings, _ = run([0.3, 0.2], 1, SelectionConfig(first_seeds=1, rounds=1))
-    assert [standing.to_winner for standing in standings] == [None, None]
+    assert [standing.to_leader for standing in standings] == [None, None]

@@ -1,0 +1,145 @@
+"""What a search found, in one sentence: that of its final, whose seeds and images chose nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automix.evaluation.statistics import Interval, paired_difference
+from automix.experiments.common.summaries import interval_text, mean_interval, plain
+
+Losses = Mapping[str, NDArray[np.float64]]
+"""(num_seeds,) calibrated NLL of each finalist, in nats; seeds are paired."""
+
+Kind = Literal["none", "zero-search", "learned", "unclear"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What to use.
+
+    Attributes:
+        kind: no mixing; a schedule that needs no search; the learned one; or mixing that is not
+            shown to help, where no mixing is as good.
+        selected: name of the finalist to use.
+        sentence: why, with intervals of 95%.
+        calibrated_nll: its mean loss in the final, in nats; None where a run diverged.
+        differences: of the selected finalist to the others, in nats; negative: it is better.
+    """
+
+    kind: Kind
+    selected: str
+    sentence: str
+    calibrated_nll: float | None
+    differences: Mapping[str, Interval]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the verdict as plain values."""
+        return {
+            "kind": self.kind,
+            "selected": self.selected,
+            "sentence": self.sentence,
+            "calibrated_nll": self.calibrated_nll,
+            "differences": {name: plain(value) for name, value in self.differences.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalists:
+    """Names of the finalists by the part they play; one may play several.
+
+    Attributes:
+        winner: what the stages before the final rank first.
+        is_learned: whether the winner was learned here.
+        zero_search: the best schedule that ships and mixes, None without one.
+        none: no mixing.
+    """
+
+    winner: str
+    is_learned: bool
+    zero_search: str | None
+    none: str
+
+
+def judge(losses: Losses, finalists: Finalists, *, seed: int) -> Verdict:
+    """Return the verdict of a final.
+
+    The winner of the stages before is used where it is shown to be better than the best schedule
+    that ships, or is that. Without such a proof the schedule that ships is used, because it was
+    fitted to nothing here; and no mixing where mixing is shown to be worse, or where the stages
+    before preferred it and the final does not disagree.
+
+    Args:
+        losses: of at least two seeds; runs that diverged are infinite.
+        finalists: who is who.
+        seed: of the bootstrap.
+    """
+    none, winner = finalists.none, finalists.winner
+    rival = finalists.zero_search or winner
+    gain = None if winner == none else _difference(losses, winner, rival, seed=seed)
+    is_better = gain is not None and gain.high < 0
+    chosen = winner if is_better else rival
+    to_none = _difference(losses, chosen, none, seed=seed)
+    effect = "" if to_none is None else f"{chosen} against no mixing {_text(to_none)}"
+
+    kind: Kind
+    if chosen == none or _is_broken(losses, chosen):
+        kind, chosen = "none", none
+        sentence = "mixing does not help here: nothing that mixes was better than no mixing"
+    elif to_none is not None and to_none.low > 0:
+        kind, chosen, sentence = "none", none, f"mixing hurts here: {effect}"
+    elif to_none is not None and to_none.high >= 0:
+        kind, chosen = "unclear", none if winner == none else chosen
+        sentence = f"mixing is not shown to help here: {effect}"
+    elif is_better and gain is not None:
+        kind = "learned" if finalists.is_learned else "zero-search"
+        subject = f"the learned schedule ({winner})" if finalists.is_learned else winner
+        sentence = f"{subject} is better than {rival}: {_text(gain)}"
+        sentence += f"; {effect}" if effect else ""
+    else:
+        kind = "zero-search"
+        sentence = f"{chosen} is as good as anything found"
+        sentence += f"; {effect}" if effect else ""
+        sentence += f"; {winner} against it {_text(gain)}" if gain is not None else ""
+    differences = {
+        name: difference
+        for name in losses
+        if (difference := _difference(losses, chosen, name, seed=seed)) is not None
+    }
+    return Verdict(
+        kind=kind,
+        selected=chosen,
+        sentence=sentence,
+        calibrated_nll=None if _is_broken(losses, chosen) else float(losses[chosen].mean()),
+        differences=differences,
+    )
+
+
+def final_row(losses: NDArray[np.float64], *, seed: int) -> dict[str, Any]:
+    """Return the losses of a finalist for a result, with the interval of their mean."""
+    is_whole = bool(np.isfinite(losses).all())
+    return {
+        "num_seeds": len(losses),
+        # JSON has no infinity: None where a run diverged.
+        "mean_calibrated_nll": float(losses.mean()) if is_whole else None,
+        "interval": mean_interval(losses, seed=seed) if is_whole else None,
+        "values": [float(loss) if np.isfinite(loss) else None for loss in losses],
+    }
+
+
+def _is_broken(losses: Losses, name: str) -> bool:
+    return not bool(np.isfinite(losses[name]).all())
+
+
+def _difference(losses: Losses, name: str, other: str, *, seed: int) -> Interval | None:
+    if name == other or _is_broken(losses, name) or _is_broken(losses, other):
+        return None
+    if len(losses[name]) < 2:
+        return None
+    return paired_difference(losses[name], losses[other], seed=seed)
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval_text(plain(interval), '+.4f')} nats"
