@@ -27,7 +27,7 @@ CONFIGS = [
     bad_config(
         "misspelt section",
         "tasks: {}",
-        ": tasks: expected one of seed, task, environment, searcher, agent, selection, compute, "
+        ": tasks: expected one of seed, runs, minutes, task, environment, searcher, agent, selection, compute, "
         "got the unknown key 'tasks' (did you mean 'task'?)",
     ),
     bad_config(

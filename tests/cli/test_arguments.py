@@ -27,6 +27,7 @@ MODELS: dict[str, type[Config]] = {
     "transfer": TransferConfig,
     "replay": ReplayConfig,
     "compare": CompareConfig,
+    "tasks": CompareConfig,
     "evaluate": EvaluateConfig,
 }
 

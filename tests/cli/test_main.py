@@ -91,9 +91,8 @@ def test_the_command_that_continues_is_one_that_runs(
 
     def note(config: experiment_config.SearchConfig, folder: Path) -> dict[str, object]:
         seen.append((config, folder))
-        cost = {"trainings": 2, "trainings_by_stage": {"learning": 2}}
-        seconds = {"search_seconds": 1.0, "selection_seconds": 1.0}
-        return {"selected": "mixup 1", "cost": cost | seconds}
+        cost = {"trainings": 2, "trainings_by_stage": {"learning": 2}, "seconds": 2.0}
+        return {"selected": "mixup 1", "cost": cost, "verdict": {"sentence": "as good"}}
 
     monkeypatch.setattr(search, "search", note)
     assert run_command(*argv).code == 0
