@@ -14,7 +14,7 @@ from automix.experiments.evaluate.run import evaluate
 from automix.experiments.replay.run import ScheduleSource, replay
 from automix.experiments.report.card import make_card, write_card
 from automix.operator_info import Operator
-from automix.schedule import Decision, mix_then_off
+from automix.schedule import Decision, mixture_then_off
 from envs.smoke import SMOKE_TASK
 
 HOSTILE = "no: [x] | `y` <b> # 'z' \"*\" ---"
@@ -24,7 +24,8 @@ HOSTILE = "no: [x] | `y` <b> # 'z' \"*\" ---"
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished replay without an evaluation; read only."""
     folder = tmp_path_factory.mktemp("card") / "run"
-    schedule = mix_then_off(Decision(operator=Operator.SALIENCYMIX))
+    operators = (Operator.SALIENCYMIX, Operator.CUTMIX)
+    schedule = mixture_then_off([Decision(operator=operator) for operator in operators])
     replay(ReplayConfig(seed=2, task=SMOKE_TASK), ScheduleSource(schedule), folder)
     return folder
 
@@ -72,7 +73,7 @@ def test_a_classifiers_card_is_read_by_the_hubs_own_parser(trained: Path) -> Non
     assert (data.license, data.library_name) == ("mit", "automix")
     assert data.pipeline_tag == "image-classification"
     assert data.tags is not None
-    assert "saliencymix" in data.tags
+    assert {"saliencymix", "cutmix"} <= set(data.tags)
     assert "none" not in data.tags
     assert data.model_name == "run"
     assert data.eval_results is not None
@@ -80,7 +81,7 @@ def test_a_classifiers_card_is_read_by_the_hubs_own_parser(trained: Path) -> Non
     result = json.loads((trained / "result.json").read_text())
     assert results_of(text)["top-1 accuracy"] == pytest.approx(result["test"]["accuracy"])
     assert "placeholder" not in text
-    assert "saliencymix" in text.partition("## Schedule")[2]
+    assert "cutmix 1 p=0.5" in text.partition("## Schedule")[2]
     command = json.loads((trained / "environment.json").read_text())["command"]
     assert f"\n    {command}\n" in text
     assert "torch 2" in text

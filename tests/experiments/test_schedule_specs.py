@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from automix.errors import ConfigError, ScheduleError
-from automix.experiments.compare.schedule_specs import build_schedule, parse_entries
+from automix.experiments.compare.schedule_specs import build_schedule, describe, parse_entries
 from automix.experiments.report.finished_runs import operator_of
 from automix.operator_info import Operator
 from automix.schedule import (
@@ -209,3 +209,13 @@ def test_a_file_that_is_no_schedule_is_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("x")
     with pytest.raises(ScheduleError, match="text: expected a JSON schedule"):
         parse_entries((str(tmp_path / "text"),), ENVIRONMENT, seed=0)
+
+
+def test_a_file_of_mixtures_is_described() -> None:
+    lines = describe(Path(__file__).parents[1] / "golden/schedule-v2.json").splitlines()
+    assert lines[0].endswith("schedule-v2.json: 3 segments, version 2")
+    assert lines[1:4] == [
+        "     0.0% to   33.3%  cutmix 2 p=0.5 + saliency_grafting 0.2 p=0.25",
+        "    33.3% to   87.5%  mixup 0.2",
+        "    87.5% to  100.0%  none",
+    ]
