@@ -129,12 +129,13 @@ class DataConfig(Config):
 
     source: DataSource = DataSource.DIGITS
     """Dataset. digits: the 1,797 scans of 8 x 8 pixels that come with scikit-learn. folder: your
-    own images as train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE. Other names
-    are datasets of torchvision."""
+    own images as CLASS/IMAGE, from which all splits are cut; or as train/CLASS/IMAGE and
+    test/CLASS/IMAGE, optionally val/CLASS/IMAGE. Other names are datasets of torchvision."""
 
     path: Path | None = Field(default=None, validate_default=True)
-    """folder: the folder that contains train/ and test/. torchvision datasets: their root folder in
-    torchvision's layout (default: inside the cache folder). digits: none."""
+    """folder: the folder that contains one folder per class, or train/ and test/. torchvision
+    datasets: their root folder in torchvision's layout (default: inside the cache folder). digits:
+    none."""
 
     download: bool = Field(default=False, validate_default=True)
     """Download a torchvision dataset if its files are missing."""
@@ -156,8 +157,8 @@ class DataConfig(Config):
     default as reward_size."""
 
     test_size: Annotated[PartSize, Field(gt=0)] | None = None
-    """digits only, which have no test images of their own: size of the test split, a fraction below
-    1 of each class, or a number of images per class. Default: 0.2."""
+    """digits, and folders without test/: size of the test split that is cut from their images, a
+    fraction below 1 of each class, or a number of images per class. Default: 0.2."""
 
     split_seed: int = Field(default=0, ge=0)
     """Random seed of the splits; independent of the seed of a training run."""
@@ -225,7 +226,7 @@ class DataConfig(Config):
     def _path_fits_source(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         source = info.data.get("source")
         if source is DataSource.FOLDER and path is None:
-            raise ValueError("expected a folder that holds train/ and test/, got nothing")
+            raise ValueError("expected a folder of images, got nothing")
         if source is DataSource.DIGITS and path is not None:
             raise ValueError(f"expected no path for the source 'digits', got '{path}'")
         return path
@@ -283,7 +284,9 @@ class DataConfig(Config):
     @classmethod
     def _test_size_has_effect(cls, size: Size | None, info: ValidationInfo) -> Size | None:
         source = info.data.get("source")
-        if size is not None and source is not None and source is not DataSource.DIGITS:
+        # Whether a folder has test images shows when it is listed.
+        has_none = source in {None, DataSource.DIGITS, DataSource.FOLDER}
+        if size is not None and not has_none:
             raise ValueError(
                 f"expected nothing for the source '{source}', which has test images, got {size}"
             )

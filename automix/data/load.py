@@ -39,10 +39,10 @@ _FRACTION_OF_FREE_MEMORY = 0.5
 def load_data(config: DataConfig, *, progress: Progress | None = None) -> Dataset:
     """Load a dataset, cut its splits and measure the statistics for normalization.
 
-    The test split is the source's own; the digits, which have none, give up a part for it. Reward
-    and selection are cut from val/ if a folder has one, otherwise from the training images; the
-    rest of those is the training split, or ``labels_per_class`` images of it. Every cut is
-    stratified by class and seeded by ``split_seed``.
+    The test split is the source's own; the digits and plain folders, which have none, give up a
+    part for it. Reward and selection are cut from val/ if a folder has one, otherwise from the
+    training images; the rest of those is the training split, or ``labels_per_class`` images of it.
+    Every cut is stratified by class and seeded by ``split_seed``.
 
     Folders and torchvision datasets are decoded once into the cache folder and mapped into memory
     from there. A split that is a whole part of the source stays mapped; one that was cut is a copy.
@@ -80,6 +80,11 @@ def _loaded(config: DataConfig, progress: Progress | None) -> Dataset:
     if config.source is DataSource.FOLDER:
         assert config.path is not None
         listing = list_folder(config.path.expanduser())
+        if listing.has_test and config.test_size is not None:
+            raise DataError(
+                f"data.test_size: expected nothing for {listing.root}, which has test images, "
+                f"got {config.test_size}"
+            )
         if chosen_loading(config, listing) is Loading.STREAMING:
             return streamed_data(config, listing, progress=progress)
         return _resident(folder_images(config, listing, progress=progress), config)

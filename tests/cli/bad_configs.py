@@ -141,7 +141,7 @@ CONFIGS = [
     bad_config(
         "fields that do not go together",
         "task: {data: {source: folder}}",
-        ": task.data.path: expected a folder that holds train/ and test/, got nothing",
+        ": task.data.path: expected a folder of images, got nothing",
     ),
     bad_config("a list", "[1, 2]", ": expected a mapping of keys to values, got [1, 2]"),
     bad_config("a word", "digits", ": expected a mapping of keys to values, got 'digits'"),

@@ -73,7 +73,7 @@ FLAGS = [
     bad_flag(
         "fields that do not go together",
         "--task.data.source folder",
-        "--task.data.path: expected a folder that holds train/ and test/, got nothing",
+        "--task.data.path: expected a folder of images, got nothing",
     ),
     bad_flag(
         "a section that is not there",

@@ -47,12 +47,12 @@ DATA = [
     bad_data("no folder", {}, "images: expected a folder, got nothing there"),
     bad_data("a file", {"images": "x"}, "images: expected a folder, got a file"),
     bad_data(
-        "nothing in it", {"images": None}, "images: expected the folders train/ and test/,..."
+        "nothing in it", {"images": None}, "images: expected one folder of images per class, got..."
     ),
     bad_data(
         "no test images",
         without("images/test"),
-        "images: expected the folders train/ and test/, got train",
+        "images: expected both train/ and test/, or one folder per class under..., got train",
     ),
     bad_data(
         "one class",

@@ -51,7 +51,10 @@ def test_a_cache_folder_may_start_at_home(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ({"source": "cifar11"}, "source: expected 'digits', 'folder', 'cifar10'"),
         ({"souce": "digits"}, "got the unknown key 'souce' (did you mean 'source'?)"),
-        ({"source": "folder"}, "path: expected a folder that holds train/ and test/, got nothing"),
+        (
+            {"source": "folder"},
+            "path: expected a folder of images, got nothing",
+        ),
         ({"path": "x"}, "path: expected no path for the source 'digits', got 'x'"),
         ({"download": True}, "download: expected false for the source 'digits', got true"),
         ({"image_size": 0}, "image_size"),

@@ -1,5 +1,6 @@
 """Tiny folders of generated images."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def write_folder(tmp_path: Path) -> WriteFolder:
         return root
 
     return write
+
+
+@pytest.fixture
+def plain_folder(write_folder: WriteFolder) -> Path:
+    """A folder of two classes, ten images each, without train/ and test/."""
+    root = write_folder(train=10)
+    shutil.rmtree(root / "test")
+    for name in ("cat", "dog"):
+        (root / "train" / name).rename(root / name)
+    (root / "train").rmdir()
+    return root
 
 
 @pytest.fixture

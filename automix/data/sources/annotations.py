@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from automix.configuration.base import did_you_mean, shown
 from automix.configuration.data import DataConfig, DataSource
 from automix.data.sources.decode import read_header
-from automix.data.sources.folder import list_folder
+from automix.data.sources.folder import files_of_test_split, list_folder
 from automix.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -64,7 +64,7 @@ def name_test_images(
         return NamedImages(names=names, files={}, height=height, width=width)
     assert config.path is not None
     listing = list_folder(config.path.expanduser())
-    files = {file.name: listing.root / file.name for file in listing.parts["test"]}
+    files = {file.name: listing.root / file.name for file in files_of_test_split(config, listing)}
     return NamedImages(names=tuple(files), files=files, height=height, width=width)
 
 

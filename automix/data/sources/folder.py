@@ -1,5 +1,7 @@
 """Folders of images: train/CLASS/IMAGE and test/CLASS/IMAGE, optionally val/CLASS/IMAGE.
 
+A plain folder, CLASS/IMAGE without these parts, is one part: splits are cut from all of its images.
+
 They are decoded as a whole, or their training images stay in the files until a batch needs them.
 """
 
@@ -33,6 +35,8 @@ from automix.random_streams import Stream, stream_generator
 _LOG = logging.getLogger(__name__)
 _MIN_CLASSES = 2
 _PARTS = ("train", "val", "test")
+# Parts under another name, or classes that look like parts.
+_NAMES_OF_PARTS = frozenset({*_PARTS, "training", "valid", "validation", "testing"})
 # Means of this many photographs are off by about 0.003, deviations by less.
 _IMAGES_MEASURED = 2048
 
@@ -49,7 +53,10 @@ class LabeledFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderListing:
-    """Sorted class names and files of a folder; parts are "train", "test" and perhaps "val"."""
+    """Sorted class names and files of a folder.
+
+    Parts are "train", "test" and perhaps "val"; a plain folder has the part "train" alone.
+    """
 
     root: Path
     class_names: tuple[str, ...]
@@ -60,38 +67,54 @@ class FolderListing:
         return ClassLabels(
             labels=torch.tensor([file.label for file in self.parts[part]], dtype=torch.int64),
             class_names=self.class_names,
-            where=str(self.root / part),
+            where=self.where(part),
             pool=int(part == "val"),
         )
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test images; else a test split is cut from the others."""
+        return "test" in self.parts
+
+    def where(self, part: str) -> str:
+        """Return the folder of a part, for messages."""
+        return str(self.root / part) if self.has_test else str(self.root)
+
 
 def list_folder(root: Path) -> FolderListing:
-    """List the images of an ImageFolder layout without opening them.
+    """List the images of a folder without opening them.
 
-    Hidden files and folders are skipped, class folders are searched at any depth, and files that
-    are not images by their suffix are counted in a warning.
+    With train/ and test/ in it, these and val/ are its parts, and other folders are skipped with a
+    warning. Without anything that is named like a part, every folder in it is a class. Hidden files
+    and folders are skipped, class folders are searched at any depth, and files that are not images
+    by their suffix are counted in a warning.
 
     Raises:
-        DataError: a folder is missing or empty, or the parts do not have the same classes.
+        DataError: a folder is missing or empty, the parts do not have the same classes, or it
+            cannot be told whether folders are parts or classes.
     """
     _check_folder(root)
-    present = {name for name in _PARTS if (root / name).exists()}
-    for name in ("train", "test"):
-        if name not in present:
-            content = ", ".join(sorted(_visible_names(root))[:5]) or "nothing"
-            raise DataError(f"{root}: expected the folders train/ and test/, got {content}")
-    class_names = _class_names(root / "train")
-    for name in present - {"train"}:
+    parts = _parts(root)
+    class_names = _class_names(root / parts[0])
+    for name in parts[1:]:
         _check_classes(root / name, class_names)
-    parts = {
-        name: tuple(
+    files = {
+        name or "train": tuple(
             file
             for label, class_name in enumerate(class_names)
-            for file in _images_of_class(root, f"{name}/{class_name}", label)
+            for file in _images_of_class(root, f"{name}/{class_name}".lstrip("/"), label)
         )
-        for name in sorted(present)
+        for name in parts
     }
-    return FolderListing(root=root, class_names=class_names, parts=parts)
+    return FolderListing(root=root, class_names=class_names, parts=files)
+
+
+def files_of_test_split(config: DataConfig, listing: FolderListing) -> tuple[LabeledFile, ...]:
+    """Return the files of the test split, in its order."""
+    if listing.has_test:
+        return listing.parts["test"]
+    indices = assign(listing.labels("train"), None, config, has_test=False).from_train["test"]
+    return tuple(listing.parts["train"][index] for index in indices.tolist())
 
 
 def folder_images(
@@ -114,7 +137,7 @@ def folder_images(
         request = PackRequest(
             name=f"folder-{part}",
             key=key,
-            where=str(listing.root / part),
+            where=listing.where(part),
             prepare=lambda: _decoding(listing, listing.parts[part], image_format()),
             remedy="a smaller data.image_size or data.loading streaming needs less",
         )
@@ -123,7 +146,7 @@ def folder_images(
     return SourceImages(
         train=pool_of("train"),
         val=pool_of("val") if "val" in listing.parts else None,
-        test=pool_of("test"),
+        test=pool_of("test") if listing.has_test else None,
         class_names=listing.class_names,
     )
 
@@ -150,7 +173,7 @@ def streamed_data(
     source = "val" if "val" in listing.parts else "train"
     train_labels = listing.labels("train")
     val_labels = listing.labels("val") if source == "val" else None
-    assignment = assign(train_labels, val_labels, config, has_test=True)
+    assignment = assign(train_labels, val_labels, config, has_test=listing.has_test)
     held_out = assignment.from_val if source == "val" else assignment.from_train
 
     # 2. Decode the held-out images once: evaluation reads them again and again.
@@ -174,7 +197,7 @@ def streamed_data(
         pool_of(name, [listing.parts[source][index] for index in held_out[name].tolist()])
         for name in ("reward", "selection")
     )
-    test = pool_of("test", listing.parts["test"])
+    test = pool_of("test", files_of_test_split(config, listing))
     # 3. Keep the paths of the training images only.
     indices = assignment.from_train["train"]
     train = StreamedSplit(
@@ -249,6 +272,24 @@ def _check_folder(folder: Path) -> None:
         raise DataError(f"{folder}: expected a folder, got nothing there")
     if not os.access(folder, os.R_OK | os.X_OK):
         raise DataError(f"{folder}: expected a readable folder, got: permission denied")
+
+
+def _parts(root: Path) -> tuple[str, ...]:
+    """Return the names of the parts, train first; the empty name for a plain folder."""
+    names = _visible_names(root)
+    if {"train", "test"}.issubset(names):
+        others = sorted(name for name in set(names).difference(_PARTS) if (root / name).is_dir())
+        if others:
+            _LOG.warning("%s: skipped folders beside train/ and test/: %s", root, ", ".join(others))
+        return tuple(name for name in _PARTS if name in names)
+    # Else classes "Train" and "Test" would be learned, or half of the images.
+    if alike := sorted(name for name in names if name.lower() in _NAMES_OF_PARTS):
+        beside = f" beside {len(names) - len(alike)} others" if len(alike) < len(names) else ""
+        raise DataError(
+            f"{root}: expected both train/ and test/, or one folder per class under other names, "
+            f"got {', '.join(alike)}{beside}"
+        )
+    return ("",)
 
 
 def _visible_names(folder: Path) -> list[str]:

@@ -15,10 +15,13 @@ from PIL import Image
 from automix.configuration.data import DataConfig
 from automix.data.batches import BatchPreparer
 from automix.data.load import load_data
+from automix.data.sources.folder import files_of_test_split, list_folder
 from automix.data.splits import Split
 from automix.errors import DataError
 from tests.data.conftest import Configure, WriteFolder
 from tests.resident import class_counts, resident
+
+_BOTH = "{root}: expected both train/ and test/, or one folder per class under other names"
 
 
 def pixels_of(folder: Path) -> set[bytes]:
@@ -61,6 +64,62 @@ def test_with_val_reward_and_selection_are_its_halves(
     assert pixels_in(resident(data.train)) == pixels_of(root / "train")
     assert pixels_in(data.seen.reward, data.seen.selection) == pixels_of(root / "val")
     assert class_counts(data.seen.reward) == class_counts(data.seen.selection) == [3, 3]
+
+
+def test_all_splits_are_cut_from_a_plain_folder(
+    plain_folder: Path, folder_config: Configure
+) -> None:
+    data = load_data(folder_config(plain_folder, test_size=3))
+    assert data.class_names == ("cat", "dog")
+    splits = (resident(data.train), data.seen.reward, data.seen.selection, data.test)
+    assert list(map(class_counts, splits)) == [[3, 3], [2, 2], [2, 2], [3, 3]]
+    # No image is in two of them.
+    assert pixels_in(*splits) == pixels_of(plain_folder)
+    again = load_data(folder_config(plain_folder, test_size=3))
+    assert torch.equal(again.test.images, data.test.images)
+    other = load_data(folder_config(plain_folder, test_size=3, split_seed=1))
+    assert not torch.equal(other.test.images, data.test.images)
+    for label, class_name in enumerate(data.class_names):
+        part = data.test.subset((data.test.labels == label).nonzero().squeeze(1))
+        assert pixels_in(part) < pixels_of(plain_folder / class_name)
+
+
+def test_the_files_of_the_test_split_are_its_images(
+    plain_folder: Path, folder_config: Configure
+) -> None:
+    config = folder_config(plain_folder)
+    files = files_of_test_split(config, list_folder(plain_folder))
+    decoded = [np.asarray(Image.open(plain_folder / file.name)).tobytes() for file in files]
+    test = load_data(config).test
+    assert decoded == [image.permute(1, 2, 0).numpy().tobytes() for image in test.images]
+
+
+def test_other_folders_beside_train_and_test_are_said(
+    write_folder: WriteFolder, folder_config: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_folder()
+    expected = load_data(folder_config(root)).fingerprint
+    shutil.copytree(root / "test", root / "valid")
+    assert load_data(folder_config(root)).fingerprint == expected
+    assert f"{root}: skipped folders beside train/ and test/: valid" in caplog.text
+
+
+def test_a_test_size_has_no_effect_with_test_images(
+    write_folder: WriteFolder, folder_config: Configure
+) -> None:
+    root = write_folder()
+    assert message_of(folder_config(root, test_size=0.1)) == (
+        f"data.test_size: expected nothing for {root}, which has test images, got 0.1"
+    )
+
+
+def test_too_few_images_for_all_splits(plain_folder: Path, folder_config: Configure) -> None:
+    for number in range(3, 10):
+        (plain_folder / f"dog/{number}.png").unlink()
+    assert message_of(folder_config(plain_folder)) == (
+        f"{plain_folder}: expected at least 4 images of class 'dog' "
+        "(test 1, reward 1, selection 1, train 1), got 3"
+    )
 
 
 def test_labels_follow_their_files(write_folder: WriteFolder, folder_config: Configure) -> None:
@@ -127,6 +186,42 @@ def empty(root: Path) -> None:
         shutil.rmtree(root / part)
 
 
+def plain(root: Path, *names: str) -> None:
+    for name in names:
+        shutil.copytree(root / "train/cat", root / name)
+    shutil.rmtree(root / "train")
+    shutil.rmtree(root / "test")
+
+
+def only_val(root: Path) -> None:
+    (root / "train").rename(root / "val")
+    shutil.rmtree(root / "test")
+
+
+def a_class_named_test(root: Path) -> None:
+    plain(root, "car", "bus")
+    (root / "car" / "0.png").rename(root / "0.png")
+    shutil.copytree(root / "car", root / "test")
+
+
+def capitals(root: Path) -> None:
+    (root / "train").rename(root / "Train")
+    (root / "test").rename(root / "Test")
+
+
+def validation_beside_classes(root: Path) -> None:
+    plain(root, "car", "bus", "validation")
+
+
+def only_images(root: Path) -> None:
+    shutil.copy(root / "train/cat/0.png", root / "0.png")
+    plain(root)
+
+
+def one_folder(root: Path) -> None:
+    plain(root, "bus")
+
+
 def train_is_a_file(root: Path) -> None:
     shutil.rmtree(root / "train")
     (root / "train").touch()
@@ -179,9 +274,15 @@ def broken_link(root: Path) -> None:
     [
         (missing, "{root}: expected a folder, got nothing there"),
         (a_file, "{root}: expected a folder, got a file"),
-        (no_train, "{root}: expected the folders train/ and test/, got test"),
-        (no_test, "{root}: expected the folders train/ and test/, got train"),
-        (empty, "{root}: expected the folders train/ and test/, got nothing"),
+        (no_train, f"{_BOTH}, got test"),
+        (no_test, f"{_BOTH}, got train"),
+        (only_val, f"{_BOTH}, got val"),
+        (a_class_named_test, f"{_BOTH}, got test beside 3 others"),
+        (capitals, f"{_BOTH}, got Test, Train"),
+        (validation_beside_classes, f"{_BOTH}, got validation beside 2 others"),
+        (empty, "{root}: expected one folder of images per class, got an empty folder"),
+        (only_images, "{root}: expected one folder of images per class, got only files"),
+        (one_folder, "{root}: expected at least 2 classes, got only 'bus'"),
         (train_is_a_file, "{root}/train: expected a folder, got a file"),
         (
             empty_train,

@@ -22,19 +22,25 @@ def streamed(data: Dataset) -> StreamedSplit:
     return data.train
 
 
-@pytest.mark.parametrize("val", [0, 6])
+@pytest.mark.parametrize("val", [0, 6, None])
 def test_the_splits_and_their_pixels_are_those_of_the_decoded_folder(
-    write_folder: WriteFolder, folder_config: Configure, val: int
+    write_folder: WriteFolder,
+    folder_config: Configure,
+    request: pytest.FixtureRequest,
+    val: int | None,
 ) -> None:
-    root = write_folder(train=10, val=val)
-    values = {"reward_size": 2, "selection_size": 3, "labels_per_class": 4}
+    if val is None:
+        root, labels = request.getfixturevalue("plain_folder"), 3
+    else:
+        root, labels = write_folder(train=10, val=val), 4
+    values = {"reward_size": 2, "selection_size": 3, "labels_per_class": labels}
     decoded = load_data(folder_config(root, **values))
     data = load_data(folder_config(root, **values, **STREAMING))
     train = streamed(data)
     assert data.class_names == decoded.class_names
-    assert class_counts(train) == class_counts(decoded.train) == [4, 4]
+    assert class_counts(train) == class_counts(decoded.train) == [labels, labels]
     assert train.image_shape == data.seen.image_shape == decoded.seen.image_shape
-    assert train.take(torch.arange(8))[0].equal(resident(decoded.train).images)
+    assert train.take(torch.arange(2 * labels))[0].equal(resident(decoded.train).images)
     assert train.labels.equal(decoded.train.labels)
     assert train.to("meta") is train
     for name in ("reward", "selection"):
