@@ -45,13 +45,14 @@ def collect(folder: Path) -> dict[str, TaskOutcomes]:
 
 
 def _outcomes_of(journal: Path) -> TaskOutcomes:
-    names = [*constants(), *candidates()]
     runs: dict[int, dict[str, tuple[float, float]]] = {}
     for line in journal.read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         seed, _, name = values["key"].partition("/")
         runs.setdefault(int(seed), {})[name] = values["accuracy"], values["calibrated_nll"]
-    # The seed in progress lacks some.
+    # A task may leave out schedules of the table; the seed in progress lacks some of the others.
+    trained = {name for of_seed in runs.values() for name in of_seed}
+    names = [name for name in (*constants(), *candidates()) if name in trained]
     whole = [runs[seed] for seed in sorted(runs) if set(names) <= set(runs[seed])]
     return {
         name: (
@@ -99,10 +100,10 @@ def difference_text(runs: TaskOutcomes, name: str, rival: str) -> str:
 
 def report(outcomes: Mapping[str, TaskOutcomes], *, size: int = _SIZE) -> str:
     """Return all tables as Markdown."""
+    # What some task left out is never chosen, but its loss may be the smallest of another task.
     names = [name for name in (_NONE, *candidates()) if all(name in it for it in outcomes.values())]
-    everything = list(dict.fromkeys([*names, *constants()]))
+    everything = dict.fromkeys([*names, *constants(), *candidates()])
     losses_ST = np.array([[_mean(runs, name) for runs in outcomes.values()] for name in everything])
-    # Of all schedules, so that a constant may be the best; only the others are chosen.
     regrets_ST = regrets(losses_ST)[: len(names)]
     tables = [_task_table(task, runs, names) for task, runs in outcomes.items()]
     tables += [_portfolio_table(outcomes, names, regrets_ST, size)]
@@ -111,14 +112,14 @@ def report(outcomes: Mapping[str, TaskOutcomes], *, size: int = _SIZE) -> str:
 
 
 def _mean(runs: TaskOutcomes, name: str) -> float:
-    loss = float(runs[name][1].mean())
+    loss = float(runs[name][1].mean()) if name in runs else np.inf
     # A schedule with a run that diverged has no mean, and is the worst there is.
     return loss if np.isfinite(loss) else np.inf
 
 
 def _task_table(task: str, runs: TaskOutcomes, names: Sequence[str]) -> str:
     rival = best_constant(runs)
-    shown = sorted(names, key=lambda name: _mean(runs, name))[:_SHOWN]
+    shown = sorted({*names, *candidates()} & set(runs), key=lambda name: _mean(runs, name))[:_SHOWN]
     rows = [
         [
             name,
