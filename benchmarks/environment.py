@@ -90,8 +90,7 @@ def _instrument(clock: Clock, trainer: ClassifierTrainer, measurement: Measureme
     # Set on the instances: what is timed is the code that a search runs.
     for owner, name, part in (
         (trainer, "train", "training"),
-        (trainer, "logits", "evaluation"),
-        (measurement, "_scores", "evaluation"),
+        (trainer, "evaluate_both", "evaluation"),
         (measurement._probe, "losses", "probe"),
     ):
         setattr(owner, name, clock.timed(part, getattr(owner, name)))

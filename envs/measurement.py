@@ -12,31 +12,17 @@ from torch.nn import functional as F
 from automix.configuration.task import TaskConfig
 from automix.data.batches import BatchPreparer
 from automix.data.splits import SearchData, Split, TrainingImages
-from automix.evaluation.calibration import accuracy, nll
 from automix.mixing import StepKey, mix_step
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.sources import SaliencySource, build_source
 from automix.schedule import Decision
-from automix.training.metrics import EvalMetrics, TrainMetrics
+from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.population import Population
-from automix.training.trainer import (
-    ClassifierTrainer,
-    eval_metrics,
-    evaluation_scores,
-    training_device,
-)
+from automix.training.trainer import ClassifierTrainer, training_device
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.rewards import SegmentReward
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CleanMetrics:
-    """Likelihood and accuracy on unmixed training images."""
-
-    nll: float  # mean negative log-likelihood of the labels, in nats
-    accuracy: float  # fraction of images classified correctly, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,9 +190,10 @@ class Measurement:
     def __init__(self, task: TaskConfig, config: EnvironmentConfig, data: SearchData) -> None:
         """Choose the training images that are evaluated, and mix those that are probed."""
         self._config = config
-        # Passed through the network together: small calls cost more than their arithmetic.
-        clean = [fixed_sample(data.train, config.probe_images)] * config.needs_clean_metrics
-        self._evaluated = [data.reward, *clean]
+        self._reward = data.reward
+        self._clean = (
+            fixed_sample(data.train, config.probe_images) if config.needs_clean_metrics else None
+        )
         self._probe = _make_probe(task, config, data) if config.needs_mixed_probe else None
 
     def reading(
@@ -219,7 +206,7 @@ class Measurement:
     ) -> Reading:
         """Return what is known of a run now, of its averaged weights if there are any."""
         # Host waits: one for the evaluated images, and one for the probe.
-        ((reward, clean),) = self._scores(trainer.logits(*self._evaluated)[None])
+        reward, clean = trainer.evaluate_both(self._reward, self._clean)
         losses: tuple[float, ...] = ()
         if self._probe is not None and ObservationGroup.PROBE in self._config.observation:
             losses = self._probe.losses(trainer.evaluated_model.eval())
@@ -235,7 +222,7 @@ class Measurement:
     ) -> list[Reading]:
         """Return `reading` of every run of a population, from passes for all at once."""
         config = self._config
-        scores = self._scores(population.logits(*self._evaluated))
+        scores = population.evaluate_both(self._reward, self._clean)
         losses: Sequence[tuple[float, ...]] = [()] * len(scores)
         if self._probe is not None and ObservationGroup.PROBE in config.observation:
             losses = self._probe.losses_of_all(population)
@@ -243,24 +230,6 @@ class Measurement:
         return [
             self._joined(trainer, reward, clean, *others)
             for trainer, (reward, clean), *others in parts
-        ]
-
-    def _scores(self, logits_NMK: Tensor) -> list[tuple[EvalMetrics, CleanMetrics | None]]:
-        """Return the metrics of each of N runs on the reward images and on the training images."""
-        counts = [len(split) for split in self._evaluated]
-        on_reward, *on_clean = torch.split(logits_NMK, counts, dim=1)
-        labels = [split.labels.to(logits_NMK.device) for split in self._evaluated]
-        scores = [evaluation_scores(on_reward, labels[0])]
-        # Nothing reads a temperature of training images: fitting it would take a quarter of the
-        # time of a reading.
-        for logits, labels_M in zip(on_clean, labels[1:], strict=True):
-            scores.append(torch.stack((nll(logits, labels_M), accuracy(logits, labels_M)), dim=-1))
-        return [
-            (
-                eval_metrics(row[:4], num_images=counts[0]),
-                CleanMetrics(nll=row[4], accuracy=row[5]) if on_clean else None,
-            )
-            for row in torch.cat(scores, dim=-1).tolist()
         ]
 
     def _joined(

@@ -9,8 +9,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.training.metrics import CleanMetrics
 from envs.config import EnvironmentConfig, ObservationGroup
-from envs.measurement import CleanMetrics, Reading
+from envs.measurement import Reading
 
 Observation = NDArray[np.float32]
 

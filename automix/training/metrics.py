@@ -226,6 +226,14 @@ class EvalMetrics:
     num_images: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanMetrics:
+    """Likelihood and accuracy on unmixed training images."""
+
+    nll: float  # mean negative log-likelihood of the labels, in nats
+    accuracy: float  # fraction of images classified correctly, in [0, 1]
+
+
 class SumsState(TypedDict):
     """State of `RunningSums` in a checkpoint: a row of sums for each process."""
 

@@ -27,11 +27,16 @@ from automix.saliency.gradient import evaluation_mode, layer_gradient
 from automix.saliency.sources import SaliencySource
 from automix.schedule import Schedule
 from automix.training.distributed import current_world
-from automix.training.metrics import EvalMetrics, TrainMetrics
+from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.precision import fast_products
 from automix.training.step import MicroBatch, make_optimizer
 from automix.training.targets import Targets, cross_entropy, joined_targets
-from automix.training.trainer import ClassifierTrainer, eval_metrics, evaluation_scores
+from automix.training.trainer import (
+    ClassifierTrainer,
+    both_metrics,
+    eval_metrics,
+    evaluation_scores,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -377,6 +382,15 @@ class Population:
         fitted_N = None if temperatures is None else logits.new_tensor(temperatures)
         scores_N4 = evaluation_scores(logits, labels, temperature=fitted_N)
         return [eval_metrics(scores, num_images=len(split)) for scores in scores_N4.tolist()]
+
+    def evaluate_both(
+        self, split: Split, training: Split | None
+    ) -> list[tuple[EvalMetrics, CleanMetrics | None]]:
+        """Evaluate every classifier on ``split`` and on unmixed training images."""
+        if self.obstacle is not None:
+            return [trainer.evaluate_both(split, training) for trainer in self.trainers]
+        splits = [split, training] if training is not None else [split]
+        return both_metrics(self.logits(*splits), splits)
 
     def logits(self, *splits: Split) -> Tensor:
         """Return (N, M, K) float32 logits of the evaluated weights on ``splits``, in order."""

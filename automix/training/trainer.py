@@ -21,7 +21,7 @@ from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
 from automix.schedule import Schedule
 from automix.training.distributed import current_world, join_parts, part_of
-from automix.training.metrics import EvalMetrics, RunningSums, TrainMetrics
+from automix.training.metrics import CleanMetrics, EvalMetrics, RunningSums, TrainMetrics
 from automix.training.step import StepState, TrainingStep
 
 EVALUATION_BATCH = 1024
@@ -162,6 +162,13 @@ class ClassifierTrainer:
         scores = evaluation_scores(logits, labels, temperature=fitted)
         return eval_metrics(scores.tolist(), num_images=len(split))
 
+    def evaluate_both(
+        self, split: Split, training: Split | None
+    ) -> tuple[EvalMetrics, CleanMetrics | None]:
+        """Evaluate on ``split`` and on unmixed training images; the host waits once for both."""
+        splits = [split, training] if training is not None else [split]
+        return both_metrics(self.logits(*splits)[None], splits)[0]
+
     @torch.no_grad()
     def logits(self, *splits: Split) -> Tensor:
         """Return (N, K) float32 logits of the evaluated weights on ``splits``, in order.
@@ -262,6 +269,29 @@ def eval_metrics(scores: Sequence[float], *, num_images: int) -> EvalMetrics:
     """Return `evaluation_scores` that were read from the device, by name."""
     names = ("nll", "calibrated_nll", "accuracy", "temperature")
     return EvalMetrics(**dict(zip(names, scores, strict=True)), num_images=num_images)
+
+
+def both_metrics(
+    logits_NMK: Tensor, splits: Sequence[Split]
+) -> list[tuple[EvalMetrics, CleanMetrics | None]]:
+    """Return the metrics of N classifiers on a split, and on training images if there are any.
+
+    ``logits_NMK`` are those on the images of all ``splits``, one after the other.
+    """
+    counts = [len(split) for split in splits]
+    first, *others = torch.split(logits_NMK, counts, dim=1)
+    labels = [split.labels.to(logits_NMK.device) for split in splits]
+    scores = [evaluation_scores(first, labels[0])]
+    # Nothing reads a temperature of training images, whose fit is a quarter of an evaluation.
+    for logits, labels_M in zip(others, labels[1:], strict=True):
+        scores.append(torch.stack((nll(logits, labels_M), accuracy(logits, labels_M)), dim=-1))
+    return [
+        (
+            eval_metrics(row[:4], num_images=counts[0]),
+            CleanMetrics(nll=row[4], accuracy=row[5]) if others else None,
+        )
+        for row in torch.cat(scores, dim=-1).tolist()
+    ]
 
 
 def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from automix.data.splits import ChannelStatistics, SearchData, Split
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Decision
-from automix.training.metrics import EvalMetrics, TrainMetrics
+from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.trainer import ClassifierTrainer
 from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig, ObservationGroup
@@ -170,6 +170,12 @@ class ToyTrainer:
         return EvalMetrics(
             nll=loss, calibrated_nll=loss, accuracy=0.5, temperature=1.0, num_images=1
         )
+
+    def evaluate_both(
+        self, split: Split, training: Split | None
+    ) -> tuple[EvalMetrics, CleanMetrics | None]:
+        metrics = self.evaluate(split)
+        return metrics, None if training is None else CleanMetrics(nll=metrics.nll, accuracy=0.5)
 
     def state_dict(self) -> dict[str, float]:
         return {"step": self.step, "worth": self._worth, "harm": self._harm}

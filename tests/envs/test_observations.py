@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from automix.errors import ConfigError
 from automix.operator_info import Operator
 from automix.schedule import Decision
-from automix.training.metrics import EvalMetrics, TrainMetrics
+from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from envs.config import EnvironmentConfig, ObservationGroup
-from envs.measurement import CleanMetrics, Reading
+from envs.measurement import Reading
 from envs.observations import ObservationBuilder
 from tests.envs.conftest import ACTIONS, MakeEnv
 
