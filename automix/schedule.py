@@ -16,6 +16,7 @@ from automix.errors import ConfigError, ScheduleError
 from automix.files import sha256_of, write_text
 from automix.mixture import Decision, Mixing, Mixture, equal_mixture
 from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.portfolio import portfolio_texts
 from automix.schedule_file import (
     MAX_SCHEDULE_BYTES,
     MAX_SEGMENTS,
@@ -229,6 +230,21 @@ class Schedule(Config):
             ScheduleError: not JSON, not a schedule, or an impossible one; names ``source``.
         """
         return cls.from_plain(parse_json(text, source=source), source=source)
+
+    @classmethod
+    def portfolio(cls) -> Mapping[str, Self]:
+        """Return the schedules that ship by name, the one to try first first."""
+        return {name: cls.from_json(text, source=name) for name, text in portfolio_texts().items()}
+
+    @classmethod
+    def recommended(cls) -> Self:
+        """Return the schedule to use where nothing was searched: the first of the portfolio.
+
+        Example:
+            >>> Schedule.recommended().mixture_at(1.0).label()
+            'none'
+        """
+        return next(iter(cls.portfolio().values()))
 
     def save(self, path: Path) -> None:
         """Write the schedule to ``path`` atomically."""

@@ -224,6 +224,12 @@ def _show_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
     yield text if picture is None else f"{text}\nplot: {plot(file, picture)}"
 
 
+def _recommend_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
+    from automix.experiments.compare.schedule_specs import recommend
+
+    yield from recommend(Path(arguments.positionals[0]))
+
+
 def _make_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
     from automix.experiments.compare.schedule_specs import make
 
@@ -470,11 +476,18 @@ _ENTRIES = (
         positionals={_SCHEDULE: "schedule to show"},
     ),
     Command(
+        name="schedule recommend",
+        description="Write the schedule to use where nothing was searched, and list those that "
+        "ship.",
+        handler=_recommend_schedule,
+        positionals={_SCHEDULE: "file to write"},
+    ),
+    Command(
         name="schedule make",
         description="Write a schedule file from a description.",
         handler=_make_schedule,
         positionals={
-            "DESCRIPTION": "none, constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
+            "DESCRIPTION": "none, portfolio:NAME, constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
             "mixture:cutmix:1:0.5+mixup:1:0.3, mix_then_off:cutmix:2+mixup:2@0.875, "
             "in_turn:cutmix:2+mixup:2@0.875, strong_to_weak:cutmix@0.875, ramp:OPERATOR (often to "
             "never), random, shuffled:SCHEDULE.json, shuffled_before_end:SCHEDULE.json, or "

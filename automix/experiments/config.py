@@ -58,6 +58,10 @@ class SearchConfig(Config):
     """Budget in minutes, instead of `runs`: as many training runs as take so long here, by a short
     timing."""
 
+    portfolio: bool = True
+    """Race the schedules that ship, whatever operators they use. false: only the operators of the
+    environment are tried."""
+
     task: TaskConfig = Field(default_factory=TaskConfig)
     """Dataset, model and training recipe."""
 
@@ -103,7 +107,8 @@ class CompareConfig(Config):
     """Train several schedules with paired seeds and compare them."""
 
     schedules: Annotated[tuple[str, ...], Field(min_length=1)] = ("none", "constants", "random")
-    """Schedules to compare: paths of schedule files, or `none`,
+    """Schedules to compare: paths of schedule files, or `none`, `portfolio` (those that ship; one:
+    `portfolio:NAME`), `finalists:FOLDER` (of a finished search, what it selected first),
     `constant:OPERATOR[:STRENGTH[:PROBABILITY]]`, `constants` (every operator at every strength),
     `random` (a new schedule per seed), `shuffled:FILE` (the segments of a file in random order),
     `shuffled_before_end:FILE` (but for its last stretch without mixing, or its last eighth),

@@ -3,7 +3,7 @@
 Shape suffixes: B batch, C channels, H rows, W columns, K classes.
 """
 
-from typing import TypedDict
+from typing import Self, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
@@ -102,6 +102,33 @@ class ScheduledMix:
         self._key = seed, rank
         # The batch before, for RecursiveMix; part of the state, as it cannot be drawn again.
         self._previous: MixedBatch | None = None
+
+    @classmethod
+    def recommended(
+        cls,
+        *,
+        num_classes: int,
+        total_steps: int,
+        model: nn.Module | None = None,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+        rank: int = 0,
+    ) -> Self:
+        """Return the mix of the schedule to use where nothing was searched.
+
+        Example:
+            >>> mix = ScheduledMix.recommended(num_classes=10, total_steps=1000)
+            >>> images, targets = mix(torch.rand(8, 3, 32, 32), torch.arange(8))
+        """
+        return cls(
+            Schedule.recommended(),
+            num_classes=num_classes,
+            total_steps=total_steps,
+            model=model,
+            label_smoothing=label_smoothing,
+            seed=seed,
+            rank=rank,
+        )
 
     def __call__(self, images_BCHW: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return mixed images and soft targets of the next batch; the inputs stay as they are.

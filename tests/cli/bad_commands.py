@@ -190,7 +190,7 @@ WORDS = [
     bad_words(
         "unknown schedule command",
         "schedule shw x.json",
-        "automix schedule: expected one of show, make, got 'shw' (did you mean 'show'?)",
+        "automix schedule: expected one of show, recommend, make, got 'shw' (did you mean 'show'?)",
     ),
     bad_words(
         "schedule show nothing",
@@ -215,7 +215,7 @@ WORDS = [
     bad_words(
         "compare with an unknown schedule",
         "compare --schedules none ranom",
-        "schedules: expected a schedule file, none, constants,... got 'ranom' "
+        "schedules: expected a schedule file, none, portfolio... got 'ranom' "
         "(did you mean 'random'?)",
     ),
     bad_words(

@@ -172,14 +172,14 @@ def test_one_schedule_by_description() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a schedule file, none, constants,"),
+        ("", "expected a schedule file, none, portfolio"),
         ("constantss", r"got 'constantss' \(did you mean 'constants'\?\)"),
         ("constant:", "expected an operator among none, mixup,"),
         ("constant:mixup:0", r"expected a strength in \[0.01, 10\]"),
         ("constant:mixup:1:2", "probability: expected less than or equal to 1, got 2"),
         ("constant:mixup:nan", "strength: expected a number, got 'nan'"),
         ("constant:mixup:true", "strength: expected a number, got true"),
-        ("none:mixup", "expected a schedule file, none, constants,"),
+        ("none:mixup", "expected a schedule file, none, portfolio"),
         ("ramp:mixupp", r"got 'mixupp' \(did you mean 'mixup'\?\)"),
         ("mixture:", "expected an operator among none, mixup,"),
         ("mixture:cutmix+", "expected an operator among none, mixup,"),

@@ -1,13 +1,14 @@
 """Schedules named in configurations and on the command line."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from automix.configuration.base import did_you_mean, scalar_of
 from automix.errors import ConfigError
+from automix.experiments.common.run_folder import finished_result
 from automix.files import write_bytes
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
@@ -32,6 +33,8 @@ from envs.config import EnvironmentConfig
 
 _NAMES = (
     "none",
+    "portfolio",
+    "finalists",
     "constants",
     "random",
     "constant",
@@ -44,7 +47,8 @@ _NAMES = (
     "in_turn",
     "strong_to_weak",
 )
-_KINDS = "a schedule file, none, constants, random, constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
+_KINDS = "a schedule file, none, portfolio[:NAME], finalists:FOLDER, constants, random, "
+_KINDS += "constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
 _KINDS += "mixture:OPERATOR[...]+..., mix_then_off:OPERATOR[...][+...][@OFF_FROM], "
 _KINDS += "in_turn:OPERATOR[...]+...[@OFF_FROM], strong_to_weak:OPERATOR[@OFF_FROM], "
 _KINDS += "ramp:OPERATOR, shuffled:FILE, shuffled_before_end:FILE or marginal_matched:FILE"
@@ -148,6 +152,10 @@ def _parse(text: str, context: _Context) -> list[ScheduleEntry]:
     match kind, argument:
         case "none", "":
             entries = [_constant(Decision(operator=Operator.NONE))]
+        case "portfolio", _:
+            entries = _portfolio(argument)
+        case "finalists", _:
+            entries = _finalists(Path(argument))
         case "constants", "":
             entries = [_constant(choice) for choice in constant_decisions(environment.operators)]
         case "random", "":
@@ -184,6 +192,32 @@ def _built(kind: str, argument: str, num_segments: int) -> Schedule:
 
 def _constant(decision: Decision) -> ScheduleEntry:
     return _fixed(decision.label(), constant_schedule(decision))
+
+
+def _portfolio(name: str) -> list[ScheduleEntry]:
+    schedules = Schedule.portfolio()
+    if name and name not in schedules:
+        hint = did_you_mean(name, list(schedules))
+        raise ConfigError(
+            f"schedules: expected portfolio or portfolio:NAME of {', '.join(schedules)}, got "
+            f"'portfolio:{name}'{hint}"
+        )
+    chosen = [name] if name else list(schedules)
+    return [_fixed(one, schedules[one]) for one in chosen]
+
+
+def _finalists(folder: Path) -> list[ScheduleEntry]:
+    """Return the finalists of the search in ``folder``, the selected one first."""
+    result = finished_result(folder) or {}
+    rows = result.get("final", [])
+    if not rows:
+        raise ConfigError(
+            f"schedules: expected finalists:FOLDER of a finished search, got '{folder}'"
+        )
+    return [
+        _fixed(row["name"], Schedule.from_plain(row["schedule"], source=str(folder)))
+        for row in sorted(rows, key=lambda row: row["name"] != result["selected"])
+    ]
 
 
 def _fixed(name: str, schedule: Schedule) -> ScheduleEntry:
@@ -297,6 +331,17 @@ def plot(path: Path, picture: Path) -> Path:
     panel = SchedulePanel(title=path.name, schedules=(Schedule.load(path),))
     write_bytes(picture, png_bytes(schedule_figure([panel])))
     return picture
+
+
+def recommend(path: Path) -> Iterator[str]:
+    """Write the first schedule that ships to ``path``; yield lines about it and the others."""
+    schedules = Schedule.portfolio()
+    first, *others = schedules
+    schedules[first].save(path)
+    yield f"recommended where nothing was searched: {first}"
+    yield "others that ship (automix schedule make portfolio:NAME FILE):"
+    yield from (f"  {name}" for name in others)
+    yield f"schedule: {path}"
 
 
 def make(text: str, path: Path, environment: EnvironmentConfig | None = None) -> Path:

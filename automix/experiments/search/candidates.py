@@ -6,24 +6,18 @@ from automix.experiments.config import SearchConfig
 from automix.experiments.search.halving import Candidate
 from automix.experiments.search.learning import Proposals
 from automix.operator_info import OPERATOR_FACTS, Operator
-from automix.portfolio import portfolio
-from automix.schedule import Decision, constant_decisions, constant_schedule
+from automix.schedule import Decision, Schedule, constant_decisions, constant_schedule
 
 NONE = "none"
 
 
 def zero_search_candidates(config: SearchConfig) -> list[Candidate]:
-    """Return no mixing, the schedules that ship, and the constants, from likely to unlikely.
-
-    All of them use the operators of the environment only.
-    """
-    allowed = {Operator.NONE, *config.environment.operators}
+    """Return no mixing, the schedules that ship, and the constants, from likely to unlikely."""
     none = constant_schedule(Decision(operator=Operator.NONE))
     candidates = [Candidate(name=NONE, schedule=none, origin="none")]
     candidates += [
         Candidate(name=name, schedule=schedule, origin="zero-search")
-        for name, schedule in portfolio().items()
-        if allowed.issuperset(schedule.operators)
+        for name, schedule in (Schedule.portfolio() if config.portfolio else {}).items()
     ]
     # With few training runs the last candidates are left out: extreme strengths, not operators.
     decisions = constant_decisions(config.environment.operators)

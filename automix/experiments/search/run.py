@@ -288,6 +288,7 @@ class _Search:
                 {
                     "name": one.name,
                     "origin": one.origin,
+                    "schedule": one.schedule.to_plain(),
                     **final_row(losses[one.name], seed=self.config.seed),
                 }
                 for one in finalists
