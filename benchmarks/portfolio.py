@@ -131,7 +131,7 @@ def _task_table(task: str, runs: TaskOutcomes, names: Sequence[str]) -> str:
     ]
     count = len(runs[rival][1])
     heading = f"{task}, {count} seeds; best constant with hindsight: {rival}"
-    return _markdown(heading, ["schedule", "calibrated NLL", "accuracy", "to it"], rows)
+    return markdown_table(heading, ["schedule", "calibrated NLL", "accuracy", "to it"], rows)
 
 
 def _portfolio_table(
@@ -148,7 +148,7 @@ def _portfolio_table(
         for place, row in enumerate(rows)
     ]
     headings = ["schedule", "regret with those above", "alone", *outcomes]
-    return _markdown("The portfolio, in the order of choice", headings, cells)
+    return markdown_table("The portfolio, in the order of choice", headings, cells)
 
 
 def _left_out_table(
@@ -166,10 +166,11 @@ def _left_out_table(
     cells.append(["mean", "", "", *(f"{mean:.4f}" for mean in means)])
     headings = ["task left out", "chosen first", "to the best constant", "regret of the first"]
     headings += ["of the best member", "of none"]
-    return _markdown("Leave one task out", headings, cells)
+    return markdown_table("Leave one task out", headings, cells)
 
 
-def _markdown(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown under its title."""
     lines = [f"**{title}**", "", *(f"| {' | '.join(row)} |" for row in (headings, *rows))]
     lines.insert(3, "|" + "---|" * len(headings))
     return "\n".join(lines)
