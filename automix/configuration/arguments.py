@@ -29,8 +29,8 @@ from automix.configuration.base import (
     scalar_of,
     sections_of,
 )
-from automix.configuration.command import CONFIG_WORD, Command
-from automix.errors import ConfigError
+from automix.configuration.command import CONFIG_WORD, FOLDER_WORD, Command
+from automix.errors import AutoMixError, ConfigError
 
 KeyPath = tuple[str, ...]
 ConfigType = TypeVar("ConfigType", bound=Config)
@@ -42,6 +42,13 @@ _CONFIG_HELP = (
     "`task: {trainer: {epochs: 10}}`, and `--task.trainer FILE.yaml` takes a section from a file; "
     "flags come first, then the files of sections, then this file, then the defaults"
 )
+_FOLDER_HELP = (
+    "your own images, one folder per class, or train/ and test/ with these inside. Without a file "
+    "its defaults are those of automix/presets/folder.yaml: small images, a small network, short "
+    "training runs, and 10 minutes for a search"
+)
+# Where a folder of images is, in every configuration that has a task.
+_IMAGES = ("task", "data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,8 @@ class Arguments:
     """The parsed arguments of a command."""
 
     positionals: tuple[str, ...]  # the required positional arguments
-    config: Any  # of ``command.config``: file, flags and defaults together
+    folder: Path | None  # of images, where one may come before the file
+    config: Any  # of ``command.config``: folder, file, flags and defaults together
     flags: Any  # of ``command.flags``
     flag_names: tuple[str, ...]  # names of the flags that were typed, sorted
 
@@ -63,12 +71,13 @@ def read_arguments(command: Command, argv: Sequence[str]) -> Arguments:
     """
     if any(word in _HELP for word in argv):
         _print_help(command, [word for word in argv if word not in _HELP])
-    config, flags = resolve_name(command.config), resolve_name(command.flags)
+    flags = resolve_name(command.flags)
     typed = read_words(argv, every_field(command), command=f"automix {command.name}")
-    positionals, file = _split(typed, command)
+    operands = _split(typed, command)
     return Arguments(
-        positionals=positionals,
-        config=_config(config, typed, file),
+        positionals=operands.positionals,
+        folder=operands.folder,
+        config=_config(command, typed, operands),
         flags=_validated(flags, _fields(typed.values, flags), typed, file=None),
         flag_names=tuple(sorted(map(flag_name, typed.paths))),
     )
@@ -83,26 +92,52 @@ def every_field(command: Command) -> type[BaseModel]:
     return create_model("Arguments", __base__=tuple(bases))
 
 
-def _split(typed: "TypedWords", command: Command) -> tuple[tuple[str, ...], Path | None]:
-    """Return the positional arguments and the configuration file, if any."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Operands:
+    """Words that belong to no flag, by what they are."""
+
+    positionals: tuple[str, ...]
+    folder: Path | None  # of images
+    file: Path | None  # of the configuration
+
+
+def _split(typed: "TypedWords", command: Command) -> _Operands:
+    """Return the positional arguments, and the folder and the configuration file, if any."""
     flag = next((name for name in command.instead if typed.values.get(name) is not None), None)
     num_words = 0 if flag else len(command.positionals)
     takes_file = command.instead[flag] if flag else command.takes_file
-    if not num_words <= len(typed.files) <= num_words + takes_file:
+    rest = list(typed.files[num_words:])
+    folder = None
+    if takes_file and command.preset and rest and _is_folder(rest[0]):
+        folder = Path(rest.pop(0))
+    if len(typed.files) < num_words or len(rest) > takes_file:
         expected = command.usage.removeprefix(f"automix {command.name} ")
         if flag:
-            expected = f"{f'[{CONFIG_WORD}]' if takes_file else 'no word'} with {flag_name([flag])}"
+            optional = " ".join(word for word in command.usage.split() if word.startswith("["))
+            expected = f"{optional if takes_file else 'no word'} with {flag_name([flag])}"
         elif command.instead:
             others = " or ".join(flag_name([name]) for name in command.instead)
             expected += f" (or {others} and no {', '.join(command.positionals)})"
         got = " ".join(typed.files) or "nothing"
         raise ConfigError(f"automix {command.name}: expected {expected}, got {got}")
-    rest = typed.files[num_words:]
-    return typed.files[:num_words], Path(rest[0]) if rest else None
+    file = Path(rest[0]) if rest else None
+    if file and command.preset and not (_ends_as_file(rest[0]) or file.exists()):
+        raise ConfigError(f"{file}: expected a folder of images or a YAML file, got nothing there")
+    return _Operands(positionals=typed.files[:num_words], folder=folder, file=file)
 
 
-def _config(model: type[ConfigType], typed: "TypedWords", file: Path | None) -> ConfigType:
-    """Put defaults, file, files of sections and flags together: the later wins."""
+def _is_folder(word: str) -> bool:
+    return word.endswith("/") or (not _ends_as_file(word) and Path(word).is_dir())
+
+
+def _ends_as_file(word: str) -> bool:
+    return word.endswith((".yaml", ".yml"))
+
+
+def _config(command: Command, typed: "TypedWords", operands: _Operands) -> Config:
+    """Put defaults, preset, file, files of sections, flags and folder together: the later wins."""
+    model: type[Config] = resolve_name(command.config)
+    file, folder = operands.file, operands.folder
     values: object = {} if file is None else read_values(file, model)
     if not isinstance(values, dict):
         # Says so in the same terms as everywhere.
@@ -116,8 +151,27 @@ def _config(model: type[ConfigType], typed: "TypedWords", file: Path | None) -> 
         nested: Any = read_section(Path(name), section)
         for key in reversed(path):
             nested = {key: nested}
-        values = _merged(values, nested)
-    return _validated(model, _merged(values, _fields(typed.values, model)), typed, file=file)
+        values = merged(values, nested)
+    values = merged(values, _fields(typed.values, model))
+    if folder is not None:
+        values = _with_folder(command, typed, values, operands)
+    return _validated(model, values, typed, file=file)
+
+
+def _with_folder(
+    command: Command, typed: "TypedWords", values: dict[str, Any], operands: _Operands
+) -> dict[str, Any]:
+    """Return ``values`` for the images of a folder, completed by a preset unless a file is."""
+    for key in ("source", "path"):
+        if (*_IMAGES, key) in typed.paths:
+            flag = flag_name((*_IMAGES, key))
+            raise ConfigError(f"{flag}: expected nothing beside {operands.folder}, got a value")
+    if operands.file is None:
+        values = merged(resolve_name(command.preset)(operands.folder, values), values)
+    images: dict[str, Any] = {"source": "folder", "path": str(operands.folder)}
+    for key in reversed(_IMAGES):
+        images = {key: images}
+    return merged(values, images)
 
 
 def _validated(
@@ -142,13 +196,14 @@ def _fields(values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]
     return {key: value for key, value in values.items() if key in model.model_fields}
 
 
-def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+def merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with ``overrides`` put in, section by section."""
     result = dict(values)
     for key, value in overrides.items():
         if not isinstance(value, dict) or key not in result:
             result[key] = value
         elif isinstance(result[key], dict):
-            result[key] = _merged(result[key], value)
+            result[key] = merged(result[key], value)
         # Else the file has no section where there should be one, which validation says.
     return result
 
@@ -288,12 +343,14 @@ def _print_help(command: Command, argv: Sequence[str]) -> None:
     model = every_field(command)
     try:
         typed = read_words(argv, model, command=command.name)
-        config = _config(resolve_name(command.config), typed, _split(typed, command)[1])
+        config = _config(command, typed, _split(typed, command))
         default = model.model_validate(config.model_dump())
-    except ConfigError:
+    except AutoMixError:
         # Help is most needed by those who do not have it right yet.
         default = model()
     explained = dict(command.positionals)
+    if command.preset:
+        explained[FOLDER_WORD] = _FOLDER_HELP
     if command.takes_file:
         explained[CONFIG_WORD] = _CONFIG_HELP
     description = command.description or inspect.cleandoc(resolve_name(command.config).__doc__)

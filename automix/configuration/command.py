@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CONFIG_WORD = "CONFIG.yaml"
+FOLDER_WORD = "FOLDER"
 _NO_FIELDS = "automix.configuration.base:Config"
 
 
@@ -24,6 +25,9 @@ class Command:
     # Description of each required argument, by name.
     positionals: Mapping[str, str] = field(default_factory=dict)
     takes_file: bool = False  # whether a configuration file may follow them
+    # Where a folder of images may come before that file: ``(folder, values)`` to settings for what
+    # ``values``, those of flags, leave open; they hold where no file follows.
+    preset: str = ""
     # Flags that replace them, and whether a file may follow even so.
     instead: Mapping[str, bool] = field(default_factory=dict)
     run: str = ""  # runs or resumes the experiment: ``(config, output)`` to its result
@@ -41,6 +45,7 @@ class Command:
 
     @property
     def usage(self) -> str:
-        """Return the command and its arguments, such as ``automix search [CONFIG.yaml]``."""
-        optional = [f"[{CONFIG_WORD}]"] if self.takes_file else []
+        """Return the command and its arguments: ``automix search [FOLDER] [CONFIG.yaml]``."""
+        optional = [f"[{FOLDER_WORD}]"] if self.preset else []
+        optional += [f"[{CONFIG_WORD}]"] if self.takes_file else []
         return " ".join(["automix", self.name, *self.positionals, *optional])

@@ -5,18 +5,17 @@ configuration too; an experiment, which takes seconds to import, is imported whe
 imports inside the handlers, and functions named as ``module:name``.
 """
 
-import contextlib
 import logging
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from automix.configuration.command import Command
 from automix.errors import AutoMixError, ConfigError
+from automix.experiments.common.interruption import resumable
 
 if TYPE_CHECKING:
     from automix.configuration.arguments import Arguments
@@ -25,50 +24,7 @@ if TYPE_CHECKING:
     from automix.experiments.sweep.run import Sweep
 
 
-class Interrupted(KeyboardInterrupt):
-    """A command was interrupted; the text says how to continue."""
-
-
-@contextlib.contextmanager
-def resumable(
-    output: Path, *command: str, mark: str | None = "config.yaml", launcher: str = "automix"
-) -> Iterator[None]:
-    """Say how to resume the run in ``output`` when the body is interrupted.
-
-    Args:
-        output: folder of the run.
-        command: the command and the files that start the same run again, such as ``search`` and
-            the configuration in the folder; ``--output`` is added, unless they say ``--resume``.
-        mark: the file in the folder that shows that there is something to resume; None where
-            there always is.
-        launcher: program that starts the command.
-
-    Raises:
-        Interrupted: the body was, once there was something to resume.
-        AutoMixError: a worker process ended before its work did.
-        OSError: of the body; a nameless one, such as a full disk, gets the name of the folder.
-    """
-    from concurrent.futures import BrokenExecutor
-
-    if "--resume" not in command:
-        command = (*command, "--output", str(output))
-    again = f"{launcher} {shlex.join(command)}"
-    try:
-        yield
-    except KeyboardInterrupt:
-        if mark is not None and not (output / mark).exists():
-            raise
-        raise Interrupted(f"continue with: {again}") from None
-    except (BrokenExecutor, ConnectionError, EOFError) as error:
-        # The parent's view of a worker that was killed, or failed with a traceback of its own.
-        raise AutoMixError(
-            f"{output}: expected worker processes to keep running, got one that ended early, "
-            f"killed for its memory perhaps; continue with: {again}"
-        ) from error
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(output)) from error
+_LOG = logging.getLogger(__name__)
 
 
 def _checked(output: Path) -> Path:
@@ -83,6 +39,10 @@ def _run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
     config = arguments.config
     name = f"{command.name}-{config.content_hash()}"
     output = _checked(arguments.flags.output or Path("runs") / name)
+    if arguments.folder is not None:
+        # At once: the experiment takes seconds to import.
+        where = "a dry run" if arguments.flags.dry_run else f"results in {output}"
+        _LOG.info("%s: images of %s, %s", command.name, arguments.folder, where)
     run, predict_cost = resolve_name(command.run), resolve_name(command.predict_cost)
     if arguments.flags.dry_run:
         cost = predict_cost(config)
@@ -96,22 +56,6 @@ def _run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
     # The last line names the file that the next command takes.
     artifact = output / command.artifact
     yield f"{artifact.stem}: {artifact}"
-
-
-def summarize_search(result: Mapping[str, Any]) -> str:
-    """Return what a finished search found, what it cost, and the schedule that it selected."""
-    from automix.experiments.common.run_folder import format_seconds
-
-    cost = result["cost"]
-    stages = ", ".join(
-        f"{count} {name}" for name, count in cost["trainings_by_stage"].items() if count
-    )
-    seconds = format_seconds(cost["seconds"])
-    return (
-        f"verdict: {result['verdict']['sentence']}\n"
-        f"cost: {cost['trainings']} training runs ({stages}), {seconds}\n"
-        f"selected: {result['selected']}"
-    )
 
 
 def _replay(command: Command, arguments: "Arguments") -> Iterator[str]:
@@ -305,6 +249,7 @@ _CONFIG = "automix.experiments.config"
 # Apart, so that a replay imports neither environments nor agents.
 _COMMON = "automix.configuration.task"
 _CELL = "automix.experiments.sweep.experiments"
+_PRESET = "automix.experiments.common.folder_preset"
 _SCHEDULE = "SCHEDULE.json"
 _SWEEP = {
     "SWEEP.yaml": "a base configuration, variants and a grid, such as configs/ablation/*.yaml"
@@ -319,9 +264,10 @@ _ENTRIES = (
         config=f"{_CONFIG}:SearchConfig",
         flags=f"{_COMMON}:RunFlags",
         takes_file=True,
+        preset=f"{_PRESET}:search_of_folder",
         run="automix.experiments.search.run:search",
         predict_cost="automix.experiments.search.run:predict_cost",
-        summarize="automix.experiments.commands:summarize_search",
+        summarize="automix.experiments.search.verdict:summarize_search",
         artifact="schedule.json",
         identify="automix.configuration.base:Config.content_hash",
         measures={
@@ -338,6 +284,7 @@ _ENTRIES = (
         flags=f"{_COMMON}:ReplayFlags",
         positionals={_SCHEDULE: "schedule to follow, such as a search writes"},
         takes_file=True,
+        preset=f"{_PRESET}:task_of_folder",
         instead={"policy": True, "resume": False},
         cell_config=f"{_CONFIG}:ReplayOfConfig",
         run=f"{_CELL}:replay_named_schedule",
@@ -355,6 +302,7 @@ _ENTRIES = (
         config=f"{_CONFIG}:CompareConfig",
         flags=f"{_COMMON}:RunFlags",
         takes_file=True,
+        preset=f"{_PRESET}:task_of_folder",
         run="automix.experiments.compare.run:compare",
         predict_cost="automix.experiments.compare.run:predict_cost",
         summarize="automix.experiments.compare.run:format_table",
@@ -438,6 +386,7 @@ _ENTRIES = (
         config=f"{_CONFIG}:ProbeConfig",
         flags=f"{_COMMON}:RunFlags",
         takes_file=True,
+        preset=f"{_PRESET}:task_of_folder",
         run="automix.experiments.search.probe:probe",
         predict_cost="automix.experiments.search.probe:predict_cost",
         summarize="automix.experiments.search.probe:format_findings",
@@ -507,6 +456,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             handler=_print_config,
             config=command.config,
             takes_file=True,
+            preset=command.preset,
         )
         for command in _ENTRIES
         if command.takes_file

@@ -24,8 +24,8 @@ WORDS = [
     bad_words(
         "no schedule",
         "replay",
-        "automix replay: expected SCHEDULE.json [CONFIG.yaml] (or --policy or --resume and no "
-        "SCHEDULE.json), got nothing",
+        "automix replay: expected SCHEDULE.json [FOLDER] [CONFIG.yaml] (or --policy or --resume "
+        "and no SCHEDULE.json), got nothing",
     ),
     bad_words(
         "resume and a schedule",
@@ -57,7 +57,7 @@ WORDS = [
     bad_words(
         "a policy and a schedule",
         "replay good.json my.yaml --policy run",
-        "automix replay: expected [CONFIG.yaml] with --policy, got good.json my.yaml",
+        "automix replay: expected [FOLDER] [CONFIG.yaml] with --policy, got good.json my.yaml",
     ),
     bad_words(
         "a policy that is not there",
@@ -104,7 +104,7 @@ WORDS = [
     bad_words(
         "too many files",
         "search one.yaml two.yaml",
-        "automix search: expected [CONFIG.yaml], got one.yaml two.yaml",
+        "automix search: expected [FOLDER] [CONFIG.yaml], got one.yaml two.yaml",
     ),
     bad_words(
         "evaluate nothing",

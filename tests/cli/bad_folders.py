@@ -95,3 +95,114 @@ DATA = [
         "nowhere: expected...",
     ),
 ]
+
+
+def plain(*classes: str, count: int = 8) -> dict[str, str | bytes | None]:
+    """Return a folder of class folders without train/ and test/."""
+    return {
+        f"photos/{name}/{number}.png": picture(number)
+        for name in classes
+        for number in range(count)
+    }
+
+
+def bad_plain(
+    name: str, files: Mapping[str, str | bytes | None], message: str, argv: str = "search photos"
+) -> BadInput:
+    return BadInput(name=f"folder: {name}", argv=argv, files=files, message=message)
+
+
+_GOOD = plain("cat", "dog")
+_BOTH = "photos: expected both train/ and test/, or one folder per class under other names, got"
+
+FOLDERS = [
+    bad_plain(
+        "not there",
+        {},
+        "photos: expected a folder, got nothing there",
+        "search photos/",
+    ),
+    bad_plain(
+        "a word that is nothing",
+        {},
+        "fotos: expected a folder of images or a YAML file, got nothing there",
+        "compare fotos",
+    ),
+    bad_plain(
+        "nothing in it",
+        {"photos": None},
+        "photos: expected one folder of images per class, got an empty folder",
+    ),
+    bad_plain(
+        "images without classes",
+        {"photos/1.png": picture()},
+        "photos: expected one folder of images per class, got only files",
+    ),
+    bad_plain("one class", plain("cat"), "photos: expected at least 2 classes, got only 'cat'"),
+    bad_plain("training images alone", plain("train"), f"{_BOTH} train"),
+    bad_plain("parts in capitals", plain("Train", "Test"), f"{_BOTH} Test, Train"),
+    bad_plain("a class named test", plain("cat", "dog", "test"), f"{_BOTH} test beside 2 others"),
+    bad_plain(
+        "a class without images",
+        _GOOD | {"photos/emu": None},
+        "photos/emu: expected at least one image... got none",
+    ),
+    bad_plain(
+        "too few images",
+        _GOOD | plain("emu", count=3),
+        "photos: expected at least 4 images of class 'emu' (test 1, reward 1, selection 1, train "
+        "1), got 3",
+    ),
+    bad_plain(
+        "two folders",
+        _GOOD | {"others": None},
+        "others: expected a readable file, got: is a directory",
+        "search photos others",
+    ),
+    bad_plain(
+        "after the file",
+        _GOOD | {"my.yaml": "seed: 1"},
+        "automix search: expected [FOLDER] [CONFIG.yaml], got my.yaml photos",
+        "search my.yaml photos",
+    ),
+    bad_plain(
+        "and another one",
+        _GOOD,
+        "--task.data.path: expected nothing beside photos, got a value",
+        "search photos --task.data.path others",
+    ),
+    bad_plain(
+        "and another source",
+        _GOOD,
+        "--task.data.source: expected nothing beside photos, got a value",
+        "replay good.json photos --task.data.source digits",
+    ),
+    bad_plain(
+        "a flag of another type",
+        _GOOD,
+        "--task.trainer.epochs: expected an integer, got 'many'",
+        "search photos --task.trainer.epochs many",
+    ),
+    bad_plain(
+        "no minutes",
+        _GOOD,
+        "--minutes: expected greater than 0, got 0",
+        "search photos --minutes 0",
+    ),
+    bad_plain(
+        "minutes that are none",
+        _GOOD,
+        "--minutes: expected a number, got 'ten'",
+        "search photos --minutes ten",
+    ),
+    bad_plain(
+        "two budgets",
+        _GOOD,
+        "command line: expected runs or minutes, got both: 64 runs, 5 minutes",
+        "search photos --minutes 5 --runs 64",
+    ),
+    bad_plain(
+        "half a run", _GOOD, "--runs: expected an integer, got 0.5", "search photos --runs 0.5"
+    ),
+    bad_words("too few runs", "search --runs 5", "runs: expected at least 12 training runs, got 5"),
+]

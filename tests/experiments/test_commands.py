@@ -7,7 +7,8 @@ import pytest
 
 from automix.configuration.base import Config
 from automix.errors import ConfigError
-from automix.experiments.commands import COMMANDS, Interrupted, resumable
+from automix.experiments.commands import COMMANDS
+from automix.experiments.common.interruption import Interrupted, resumable
 from automix.experiments.sweep.run import load_sweep, measures_of
 
 

@@ -15,6 +15,7 @@ from automix.data.splits import SearchData
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import (
+    RESULT_NAME,
     Journal,
     ProgressBar,
     RunFolder,
@@ -79,6 +80,16 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     with RunFolder(output, config) as run:
         if (finished := run.result()) is not None:
             return finished
+        return _Search(config, data, run).whole()
+
+
+class _Search:
+    """The stages of a search in its folder; each of them resumes from its journal or checkpoint."""
+
+    def __init__(self, config: SearchConfig, data: SearchData, run: RunFolder) -> None:
+        self.config, self.data, self.run = config, data, run
+        self.candidates = zero_search_candidates(config)
+        self._recommend_first()
         compute = settled(
             run.path / POPULATION_NAME,
             config.task,
@@ -88,15 +99,6 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
             num_processes=num_cores(),
         )
         config = config.model_copy(update={"compute": compute})
-        return _Search(config, data, run).whole()
-
-
-class _Search:
-    """The stages of a search in its folder; each of them resumes from its journal or checkpoint."""
-
-    def __init__(self, config: SearchConfig, data: SearchData, run: RunFolder) -> None:
-        self.data, self.run = data, run
-        self.candidates = zero_search_candidates(config)
         self.plan = plan_search(
             config, num_candidates=len(self.candidates), runs=_settled_runs(config, data, run)
         )
@@ -108,9 +110,6 @@ class _Search:
 
     def whole(self) -> dict[str, Any]:
         """Run all stages; return the result."""
-        # Before anything is trained: the first schedule that ships is what to use without a search.
-        first = next((one for one in self.candidates if one.origin == "zero-search"), None)
-        self._publish(first or self.candidates[0])
         self.race = self._halved("race", self.candidates, self.plan.race, Stream.RACE)
         leaders = self.race
         if self.plan.episodes:
@@ -120,6 +119,17 @@ class _Search:
             )
             leaders = self.selection
         return self._finish(leaders)
+
+    def _recommend_first(self) -> None:
+        """Write the first schedule that ships, unless an earlier attempt knows better."""
+        if (self.run.path / RESULT_NAME).exists():
+            return
+        first = next((one for one in self.candidates if one.origin == "zero-search"), None)
+        best = first or self.candidates[0]
+        self._publish(best)
+        _LOG.info(
+            "recommended without a search: %s, in %s", best.name, self.run.path / SCHEDULE_NAME
+        )
 
     def _halved(
         self, title: str, candidates: Sequence[Candidate], rounds: Sequence[Round], stream: Stream

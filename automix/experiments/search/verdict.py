@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix.evaluation.statistics import Interval, paired_difference
+from automix.experiments.common.run_folder import format_seconds
 from automix.experiments.common.summaries import interval_text, mean_interval, plain
 
 Losses = Mapping[str, NDArray[np.float64]]
@@ -127,6 +128,20 @@ def final_row(losses: NDArray[np.float64], *, seed: int) -> dict[str, Any]:
         "interval": mean_interval(losses, seed=seed) if is_whole else None,
         "values": [float(loss) if np.isfinite(loss) else None for loss in losses],
     }
+
+
+def summarize_search(result: Mapping[str, Any]) -> str:
+    """Return what a finished search found, what it cost, and the schedule that it selected."""
+    cost = result["cost"]
+    stages = ", ".join(
+        f"{count} {name}" for name, count in cost["trainings_by_stage"].items() if count
+    )
+    seconds = format_seconds(cost["seconds"])
+    return (
+        f"verdict: {result['verdict']['sentence']}\n"
+        f"cost: {cost['trainings']} training runs ({stages}), {seconds}\n"
+        f"selected: {result['selected']}"
+    )
 
 
 def _is_broken(losses: Losses, name: str) -> bool:

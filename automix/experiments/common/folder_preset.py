@@ -1,0 +1,56 @@
+"""Settings for a folder of images that is given in place of a file, such as `search photos/`."""
+
+import math
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from automix.configuration.arguments import merged
+from automix.configuration.base import read_yaml
+from automix.configuration.data import DataSource
+from automix.configuration.task import TaskConfig
+from automix.data.pools import assign
+from automix.data.sources.folder import FolderListing, list_folder
+
+MINUTES = 10
+"""Budget of a search in a folder for which none is given."""
+
+# Enough steps for the small network to know few images by heart, without which mixing has nothing
+# to help against; and for many images as many passes as that takes.
+_STEPS = 320
+_FEWEST_EPOCHS = 20
+
+
+def task_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``values``, from flags, leave open for the task of images in ``folder``.
+
+    Raises:
+        DataError: the folder has another layout, or a class too few images.
+    """
+    listing = list_folder(folder.expanduser())
+    with resources.as_file(resources.files("automix") / "presets/folder.yaml") as file:
+        task: Any = read_yaml(file)
+    images = {"data": {"source": DataSource.FOLDER, "path": str(folder)}}
+    try:
+        chosen = TaskConfig.from_plain(merged(merged(task, dict(values.get("task", {}))), images))
+    except (ValidationError, TypeError, ValueError):
+        # Whoever validates all of the configuration says it better.
+        return {"task": task}
+    steps_per_epoch = chosen.trainer.steps_per_epoch(_num_training_images(chosen, listing))
+    task["trainer"]["epochs"] = max(_FEWEST_EPOCHS, math.ceil(_STEPS / steps_per_epoch))
+    return {"task": task}
+
+
+def search_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the task as `task_of_folder` does, and a budget unless ``values`` have one."""
+    budget = {} if {"runs", "minutes"}.intersection(values) else {"minutes": MINUTES}
+    return task_of_folder(folder, values) | budget
+
+
+def _num_training_images(task: TaskConfig, listing: FolderListing) -> int:
+    val = listing.labels("val") if "val" in listing.parts else None
+    assignment = assign(listing.labels("train"), val, task.data, has_test=listing.has_test)
+    return len(assignment.from_train["train"])
