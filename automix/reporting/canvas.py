@@ -6,6 +6,7 @@ The two settings that exist only as Matplotlib's global parameters are put back 
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,6 +130,14 @@ def panel_axes(
 def plain(text: str) -> str:
     """Return ``text`` so that Matplotlib shows it as it is; a dollar sign is not mathematics."""
     return text.replace("$", r"\$")
+
+
+def wrapped(text: str, *, width: int) -> str:
+    """Return ``text`` as `plain` does, in lines of at most ``width`` characters.
+
+    A name from elsewhere may be longer than a phone is wide, and leave no room for the axes.
+    """
+    return plain("\n".join(textwrap.wrap(text, width)))
 
 
 def text_width(text: str, points: float = TEXT_POINTS) -> float:

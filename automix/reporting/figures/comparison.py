@@ -27,6 +27,8 @@ from automix.reporting.tables import (
 _TWO_COLUMNS_FROM = 6.0
 # The line that names the better side stands between the axes and their title.
 _TITLE_PAD = 20.0
+# Characters in a line: on a phone, names get a third of the width.
+_LABEL_WIDTH, _TITLE_WIDTH = 26, 44
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,10 @@ def comparison_figure(
 ) -> Figure:
     """Draw each row's value, and beside it the paired difference to the baseline."""
     rows = comparison.rows
-    figure = canvas.new_figure(width=width, height=1.15 + 0.31 * len(rows), theme=theme)
+    labels = [canvas.wrapped(row.label, width=_LABEL_WIDTH) for row in rows]
+    lines = max(label.count("\n") for label in labels) + 1
+    height = 1.15 + (0.16 + 0.15 * lines) * len(rows)
+    figure = canvas.new_figure(width=width, height=height, theme=theme)
     num_columns = 2 if width >= _TWO_COLUMNS_FROM else 1
     columns: list[Axes] = []
     # Values on the left and differences on the right share the rows.
@@ -86,14 +91,14 @@ def comparison_figure(
             _draw_interval(columns[0], height, row.value, row.operator, theme)
         columns[1].tick_params(labelleft=False)
     _draw_differences(columns[-1], comparison, theme)
-    columns[0].set_yticks(range(len(rows)), [canvas.plain(row.label) for row in rows])
+    columns[0].set_yticks(range(len(rows)), labels)
     columns[0].tick_params(axis="y", labelsize=canvas.TEXT_POINTS - 0.5, labelcolor=theme.ink)
     columns[0].set_ylim(len(rows) - 0.4, -0.6)
     return figure
 
 
 def _draw_differences(axes: Axes, comparison: Comparison, theme: Theme) -> None:
-    title = f"difference to {comparison.baseline}"
+    title = canvas.wrapped(f"difference to {comparison.baseline}", width=_TITLE_WIDTH)
     x = f"difference in {comparison.metric}"
     canvas.label_axes(axes, theme, x=x, title=title, pad=_TITLE_PAD)
     axes.axvline(0, color=theme.muted, linewidth=1)
