@@ -6,7 +6,7 @@ is where schedules differ most (`docs/results.md`).
 
 from collections.abc import Mapping, Sequence
 
-from automix.mixture import Decision, Mixing, equal_mixture
+from automix.mixture import Decision, Mixing, Mixture, equal_mixture
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.schedule import (
     Schedule,
@@ -97,6 +97,18 @@ def _ends() -> dict[str, Schedule]:
         "none, mixup 0.2 from 3/4": _segments((0, NONE), (0.75, weak)),
         "cutmix 1 or mixup 1": constant_schedule(both),
         "cutmix 1 or mixup 1, off from 5/8": mix_then_off(both, off_from=0.625),
+        # What is good for photographs of things is bad for hands, and the other way round: weaker
+        # mixtures, and ones with more of the operator that hurts least.
+        "half of the batches cutmix 1 or mixup 1, off from 3/4": mix_then_off(
+            _weighted((Operator.CUTMIX, 1, 0.25), (Operator.MIXUP, 1, 0.25))
+        ),
+        "mixup 1, or half as often each cutmix 1 and resizemix 0.8, off from 3/4": mix_then_off(
+            _weighted(
+                (Operator.MIXUP, 1, 0.5),
+                (Operator.CUTMIX, 1, 0.25),
+                (Operator.RESIZEMIX, 0.8, 0.25),
+            )
+        ),
         f"{three}, off from 5/8": mix_then_off(_mixtures()[three], off_from=0.625),
         "resizemix 0.8, off from 5/8": mix_then_off(
             _decision(Operator.RESIZEMIX, 0.8), off_from=0.625
@@ -125,6 +137,15 @@ def _decision(operator: Operator, strength: float) -> Decision:
 
 def _equal(*choices: tuple[Operator, float]) -> Mixing:
     return equal_mixture([_decision(*choice) for choice in choices])
+
+
+def _weighted(*choices: tuple[Operator, float, float]) -> Mixing:
+    return Mixture(
+        decisions=tuple(
+            Decision(operator=operator, strength=strength, probability=weight)
+            for operator, strength, weight in choices
+        )
+    )
 
 
 def _segments(*parts: tuple[float, Mixing]) -> Schedule:
