@@ -35,6 +35,7 @@ from benchmarks.label_fair_runs import (
     MORE_LABELS,
     NONE,
     OWN_SEARCH,
+    RECOMMENDED,
     TWICE,
 )
 from benchmarks.portfolio import markdown_table
@@ -153,12 +154,11 @@ def report(outcomes: Mapping[str, TaskOutcomes]) -> str:
 
 def table(rows: TaskOutcomes, *, task: str) -> str:
     """Return the table of a task: what counts its labels, then what does not."""
-    first = recommended(rows)[0]
-    best = best_constant(rows)
-    names = [name for name in rows if name == best or name not in constants()]
-    names = [NONE, *(name for name in names if name != NONE)]
-    unfair = [name for name in names if name == FREE_SEARCH or MORE_LABELS in name]
-    fair = [name for name in names if name not in unfair]
+    first, best = recommended(rows)[0], best_constant(rows)
+    singles = [NONE, best, *recommended(rows), OWN_SEARCH]
+    extras = ("", *_extras())
+    fair = [single + extra for extra in extras for single in singles if single + extra in rows]
+    unfair = [name for name in rows if name == FREE_SEARCH or MORE_LABELS in name]
     blocks, sets = rows[NONE].losses.shape
     cells = []
     for name in [*fair, "", *unfair]:
@@ -185,8 +185,14 @@ def _cells(rows: TaskOutcomes, name: str, first: str, best: str) -> list[str]:
 
 
 def recommended(rows: TaskOutcomes) -> list[str]:
-    """Return the names of the zero-search schedules among the rows, in order."""
-    return [name for name in rows if name in candidates()]
+    """Return the names of the zero-search schedules among the rows, the first to try first."""
+    names = [name for name in rows if name in candidates()]
+    return sorted(names, key=lambda name: RECOMMENDED.index(name) if name in RECOMMENDED else 9)
+
+
+def _extras() -> list[str]:
+    """Return what money adds to a row, as the end of its name."""
+    return [f", {TWICE}"] + [ensemble_name("", size) for size in ENSEMBLES if size > 1]
 
 
 def best_constant(rows: TaskOutcomes) -> str:
@@ -197,10 +203,9 @@ def best_constant(rows: TaskOutcomes) -> str:
 
 def sums_table(rows: TaskOutcomes) -> str:
     """Return the gains of a schedule, of money, and of both: do they add up?"""
-    extras = [ensemble_name("", size) for size in ENSEMBLES if size > 1] + [f", {TWICE}"]
     cells = []
     for schedule in [*recommended(rows), OWN_SEARCH]:
-        for extra in extras:
+        for extra in _extras():
             if {schedule, schedule + extra, NONE + extra} <= set(rows):
                 alone, both = rows[schedule].losses, rows[schedule + extra].losses
                 none, money = rows[NONE].losses, rows[NONE + extra].losses
