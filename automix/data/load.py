@@ -1,5 +1,6 @@
 """From a data configuration to splits, in memory or streamed, and to training batches."""
 
+import functools
 import logging
 
 import numpy as np
@@ -177,6 +178,12 @@ def _resident(source: SourceImages, config: DataConfig) -> Dataset:
     return Dataset(name=config.source.value, seen=seen, test=splits["test"])
 
 
+@functools.cache
+def _say_once(text: str) -> None:
+    # Many trainers may be built with the same images.
+    _LOG.info("%s", text)
+
+
 def holding_device(
     num_bytes: int, *, device: torch.device | str, placement: Placement
 ) -> torch.device:
@@ -184,7 +191,7 @@ def holding_device(
     device, host = torch.device(device), torch.device("cpu")
     size = f"{format_bytes(num_bytes)} of images"
     if device.type == host.type or placement is Placement.HOST:
-        _LOG.info("%s are held in main memory", size)
+        _say_once(f"{size} are held in main memory")
         return host
     if placement is Placement.DEVICE:
         _LOG.info("%s are held on %s, as configured", size, device)

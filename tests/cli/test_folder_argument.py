@@ -59,7 +59,7 @@ def test_flags_come_before_the_preset(
     config = search("photos", *argv, "--task.data.image-size", "16")
     assert (config.runs, config.minutes) == budget
     assert config.task.data.image_size == 16
-    assert config.task.model.width == 16
+    assert config.task.model.width == 8
 
 
 def test_with_a_file_there_is_no_preset(photos: Path) -> None:

@@ -70,7 +70,14 @@ def test_the_best_so_far_is_there_at_any_moment(
     Schedule.load(folder / SCHEDULE_NAME)
     with pytest.raises(CheckpointError, match="got one in progress"):
         FinishedRun(folder)
-    # And the search goes on to the same end.
+    # Interrupted once more before anything new is known, it still says the same.
+    best = (folder / SCHEDULE_NAME).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", Interruptions(1).wrap(Journal.add, after=True))
+        with pytest.raises(KeyboardInterrupt):
+            search(config, folder)
+    assert (folder / SCHEDULE_NAME).read_bytes() == best
+    # And the search resumes to the same end.
     search(config, folder)
     search(config, tmp_path / "whole")
     assert without_times(json.loads((folder / "result.json").read_text())) == without_times(
@@ -84,8 +91,18 @@ def test_minutes_are_turned_into_training_runs_once(
     config = TINY.model_copy(update={"minutes": 0.01})
     with RunFolder(tmp_path / "run", config):
         write_json(tmp_path / "run" / BUDGET_NAME, {"minutes": 0.01, "runs": 14})
-    monkeypatch.setattr(run_of_search, "estimate_cost", None)
+    monkeypatch.setattr(run_of_search, "FEWEST", None)
     assert search(config, tmp_path / "run")["cost"]["trainings"] <= 14
+
+
+def test_the_timed_training_runs_are_the_first_of_the_race(tmp_path: Path) -> None:
+    # Less than the timing takes: the smallest budget there is.
+    timed = search(TINY.model_copy(update={"minutes": 0.001}), tmp_path / "timed")
+    counted = search(TINY.model_copy(update={"runs": FEWEST}), tmp_path / "counted")
+    assert without_times(timed) == without_times(counted)
+    for stage in ("race", "final"):
+        journals = [Journal(tmp_path / name / f"{stage}.jsonl") for name in ("timed", "counted")]
+        assert journals[0].results.keys() == journals[1].results.keys()
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ from automix.data.sources.folder import FolderListing, list_folder
 MINUTES = 10
 """Budget of a search in a folder for which none is given."""
 
-# Enough steps for the small network to know few images by heart, without which mixing has nothing
-# to help against; and for many images as many passes as that takes.
-_STEPS = 320
+# So many passes that the small network knows the images by heart, without which mixing has nothing
+# to help against, within runs of a few seconds.
+_EPOCHS = 60
 _FEWEST_EPOCHS = 20
+_FEWEST_STEPS = 160
+_MOST_STEPS = 600
 
 
 def task_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,7 +42,8 @@ def task_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         # Whoever validates all of the configuration says it better.
         return {"task": task}
     steps_per_epoch = chosen.trainer.steps_per_epoch(_num_training_images(chosen, listing))
-    task["trainer"]["epochs"] = max(_FEWEST_EPOCHS, math.ceil(_STEPS / steps_per_epoch))
+    steps = min(max(_EPOCHS * steps_per_epoch, _FEWEST_STEPS), _MOST_STEPS)
+    task["trainer"]["epochs"] = max(_FEWEST_EPOCHS, math.ceil(steps / steps_per_epoch))
     return {"task": task}
 
 

@@ -122,11 +122,7 @@ def halve(
         eliminated = [*worse, *eliminated]
         # Candidate by candidate, but with the seeds of the round: comparisons are paired.
         jobs = [
-            TrainingJob(
-                schedule=candidate.schedule,
-                seed=derived_seed(seed, stream, step=index),
-                splits=(split,),
-            )
+            round_job(candidate, index, split, stream, seed=seed)
             for candidate in remaining
             for index in one.seeds
         ]
@@ -139,6 +135,17 @@ def halve(
         standings = _standings(order, losses, taken_part, seed=seed)
         on_round(standings)
     return standings
+
+
+def round_job(
+    candidate: Candidate, number: int, split: SplitName, stream: Stream, *, seed: int
+) -> TrainingJob:
+    """Return a training run of a candidate in `halve`, with the seed of this number."""
+    return TrainingJob(
+        schedule=candidate.schedule,
+        seed=derived_seed(seed, stream, step=number),
+        splits=(split,),
+    )
 
 
 def doubling_rounds(num_candidates: int, *, first_seeds: int, num_rounds: int) -> list[Round]:

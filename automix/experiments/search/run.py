@@ -1,7 +1,10 @@
 """Search: a race of what needs no search, learning, selection, and a final that chose nothing."""
 
 import contextlib
+import dataclasses
+import functools
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from automix.experiments.search.halving import (
     Standing,
     halve,
     loss_of,
+    round_job,
 )
 from automix.experiments.search.learning import (
     POLICY_NAME,
@@ -61,8 +65,12 @@ PROPOSAL_NAME = "proposal.json"
 BUDGET_NAME = "budget.json"
 """Training runs that the minutes of the configuration were worth when the search began."""
 
-# Enough that the fixed costs of starting processes count as little as in a whole search.
+# For `--dry-run`. Enough that the fixed costs of starting processes count as little as in a search.
 _TIMED_RUNS = 64
+# In `--minutes`, each worker trains so many of the first candidates, whose runs count.
+_TIMED_PER_WORKER = 2
+# Of workers, after the timing: race and final.
+_STARTS = 2
 _LOG = logging.getLogger(__name__)
 
 
@@ -87,7 +95,12 @@ class _Search:
     """The stages of a search in its folder; each of them resumes from its journal or checkpoint."""
 
     def __init__(self, config: SearchConfig, data: SearchData, run: RunFolder) -> None:
+        self.started = time.perf_counter()
         self.config, self.data, self.run = config, data, run
+        self.race: list[Standing] = []
+        self.log: LearningLog | None = None
+        self.selection: list[Standing] = []
+        self.seconds: dict[str, float] = {}
         self.candidates = zero_search_candidates(config)
         self._recommend_first()
         compute = settled(
@@ -98,15 +111,11 @@ class _Search:
             num_runs=config.agent.num_environments,
             num_processes=num_cores(),
         )
-        config = config.model_copy(update={"compute": compute})
+        self.config = config.model_copy(update={"compute": compute})
         self.plan = plan_search(
-            config, num_candidates=len(self.candidates), runs=_settled_runs(config, data, run)
+            self.config, num_candidates=len(self.candidates), runs=self._settled_runs()
         )
-        self.config = with_episodes(config, self.plan)
-        self.race: list[Standing] = []
-        self.log: LearningLog | None = None
-        self.selection: list[Standing] = []
-        self.seconds: dict[str, float] = {}
+        self.config = with_episodes(self.config, self.plan)
 
     def whole(self) -> dict[str, Any]:
         """Run all stages; return the result."""
@@ -131,6 +140,40 @@ class _Search:
             "recommended without a search: %s, in %s", best.name, self.run.path / SCHEDULE_NAME
         )
 
+    def _settled_runs(self) -> int | None:
+        """Return the training runs of the budget; those of its minutes are kept in the folder."""
+        config, path = self.config, self.run.path / BUDGET_NAME
+        if config.minutes is None:
+            return config.runs
+        if not path.exists():
+            # A whole number of training runs, so that a resumed search does what it would have
+            # done.
+            runs = self._runs_in(60 * config.minutes)
+            write_json(path, {"minutes": config.minutes, "runs": runs})
+            _LOG.info("budget: %g minutes, about %d training runs", config.minutes, runs)
+        return int(read_json(path)["runs"])
+
+    def _runs_in(self, seconds: float) -> int:
+        """Return how many training runs there is time for, by the first ones of the race.
+
+        A few steps in this process say too little: workers slow each other down, by a third on two
+        threads of one core.
+        """
+        compute = self.config.compute
+        count = compute.workers * max(_TIMED_PER_WORKER, compute.population or 1)
+        jobs = [self._race_job(one, 0) for one in self.candidates[:count]]
+        _LOG.info("timing: the first %d training runs of the race", len(jobs))
+        began = time.perf_counter()
+        with self._pool("race", len(jobs), shown_as="timing") as run_them:
+            outcomes = run_them(jobs)
+        # Of the journal too, in which an interrupted timing left some.
+        per_run = sum(one.seconds for one in outcomes) / len(jobs) / compute.workers
+        now = time.perf_counter()
+        # Each stage starts its workers anew.
+        starts = _STARTS * max(0.0, now - began - len(jobs) * per_run)
+        left = seconds - (now - self.started) - starts
+        return max(FEWEST, len(jobs) + int(left / per_run))
+
     def _halved(
         self, title: str, candidates: Sequence[Candidate], rounds: Sequence[Round], stream: Stream
     ) -> list[Standing]:
@@ -144,6 +187,9 @@ class _Search:
                 run=run_them,
                 on_round=lambda standings: self._publish(standings[0].candidate, standings),
             )
+
+    def _race_job(self, candidate: Candidate, number: int) -> TrainingJob:
+        return round_job(candidate, number, "reward", Stream.RACE, seed=self.config.seed)
 
     def _learn(self) -> None:
         """Train the searcher on whole training runs, or resume it."""
@@ -236,13 +282,13 @@ class _Search:
         return self.run.finish(self._result(standings, finalists, losses, verdict))
 
     @contextlib.contextmanager
-    def _pool(self, title: str, num_runs: int) -> Iterator[RunJobs]:
+    def _pool(self, title: str, num_runs: int, *, shown_as: str = "") -> Iterator[RunJobs]:
         """Yield a function that trains jobs, whose outcomes a journal of this name keeps."""
         config, journal = self.config, Journal(self.run.path / f"{title}.jsonl")
         # One pool for all rounds: its workers load the data once.
         with (
             TrainingPool(config.task, config.compute, with_test=False) as pool,
-            ProgressBar(title, num_runs) as bar,
+            ProgressBar(shown_as or title, num_runs) as bar,
         ):
             yield lambda jobs: run_jobs(
                 jobs, pool.run, journal, bar, population=config.compute.population
@@ -333,34 +379,22 @@ def count_runs(config: SearchConfig) -> dict[str, int]:
 
 def predict_cost(config: SearchConfig) -> CostEstimate:
     """Return what `search` will cost, measured on a few steps; nothing is written."""
-    return _estimate(config, _load(config), num_runs=sum(count_runs(config).values()))
-
-
-def _estimate(config: SearchConfig, data: SearchData, *, num_runs: int) -> CostEstimate:
-    return estimate_cost(
+    data = _load(config)
+    estimate = functools.partial(
+        estimate_cost,
         config.task,
         data,
         operators=config.environment.operators,
-        num_runs=num_runs,
         # Before every segment and at the end, on the reward split and on the probe batch.
         evaluations_per_run=2 * (config.environment.num_segments + 1),
         compute=config.compute,
     )
-
-
-def _settled_runs(config: SearchConfig, data: SearchData, run: RunFolder) -> int | None:
-    """Return the training runs of the budget; those of its minutes are kept in the folder."""
     if config.minutes is None:
-        return config.runs
-    path = run.path / BUDGET_NAME
-    if not path.exists():
-        # A whole number of training runs, so that a resumed search does what it would have done.
-        estimate = _estimate(config, data, num_runs=_TIMED_RUNS)
-        seconds = estimate.seconds / _TIMED_RUNS
-        runs = max(FEWEST, int(60 * config.minutes / seconds))
-        write_json(path, {"minutes": config.minutes, "runs": runs})
-        _LOG.info("budget: %g minutes, about %d training runs", config.minutes, runs)
-    return int(read_json(path)["runs"])
+        return estimate(num_runs=sum(count_runs(config).values()))
+    timed = estimate(num_runs=_TIMED_RUNS)
+    runs = max(FEWEST, int(60 * config.minutes * _TIMED_RUNS / timed.seconds))
+    seconds = runs * timed.seconds / _TIMED_RUNS
+    return dataclasses.replace(timed, num_runs=runs, seconds=seconds)
 
 
 def _load(config: SearchConfig) -> SearchData:
