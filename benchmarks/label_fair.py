@@ -54,6 +54,7 @@ _HEADINGS = (
     "NLL as it is",
     "NLL at the best temperature",
 )
+_OF_BOTH = ("schedule on top of the money", "both less the sum")
 Floats = NDArray[np.float64]
 
 
@@ -209,10 +210,11 @@ def sums_table(rows: TaskOutcomes) -> str:
             if {schedule, schedule + extra, NONE + extra} <= set(rows):
                 alone, both = rows[schedule].losses, rows[schedule + extra].losses
                 none, money = rows[NONE].losses, rows[NONE + extra].losses
-                gains = [(alone, none), (money, none), (both, none), (both - alone, money - none)]
+                gains = [(alone, none), (money, none), (both, none), (both, money)]
+                gains.append((both - alone, money - none))
                 texts = [difference_text(*gain) for gain in gains]
                 cells.append([schedule, extra.removeprefix(", "), *texts])
-    headings = ("schedule", "money", "schedule alone", "money alone", "both", "both less the sum")
+    headings = ("schedule", "money", "schedule alone", "money alone", "both", *_OF_BOTH)
     return markdown_table("Do the gains add up?", headings, cells)
 
 
