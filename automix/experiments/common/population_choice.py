@@ -15,6 +15,7 @@ from automix.schedule import Decision
 from automix.training.population import Population
 from automix.training.trainer import build_trainer, training_device
 
+_LOG = logging.getLogger(__name__)
 POPULATION_NAME = "population.json"
 # On a CPU, a step of the small network of the digits takes 0.36 to 0.39 of its time alone in a
 # population of 8, and still 0.29 to 0.35 in one of 16 (`python -m benchmarks.population`). An
@@ -87,9 +88,10 @@ def settled(
     if path.exists():
         population = int(read_json(path)["population"])
     else:
+        _LOG.info("timing a few steps, one training run at a time and several at once")
         choice = choose_population(task, data, num_runs=num_runs, num_processes=num_processes)
         write_json(path, asdict(choice))
-        logging.getLogger(__name__).info(choice.describe())
+        _LOG.info(choice.describe())
         population = choice.population
     return compute.model_copy(update={"population": population})
 
