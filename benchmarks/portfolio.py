@@ -4,7 +4,8 @@
 
 Prints the best schedules of every task against its best constant; the portfolio, in the order of
 choice; and what a portfolio chosen without a task is worth on it. The regret of a schedule on a
-task is its mean calibrated NLL minus that of the best schedule there, constant or not, in nats.
+task is its mean calibrated NLL minus that of the best schedule there, constant or not, over the
+median of these differences: 1 is as good as a schedule taken blindly.
 
 ``--collect`` first writes the file anew from what `benchmarks.portfolio_runs` left in
 FOLDER/TASK/outcomes.jsonl. Those runs are evaluated on selection images, with seeds that no
@@ -23,7 +24,7 @@ import numpy as np
 from automix.evaluation.statistics import paired_difference
 from automix.files import write_text
 from benchmarks.portfolio_candidates import candidates, constants
-from benchmarks.portfolio_choice import Floats, choose, leave_one_out, regrets
+from benchmarks.portfolio_choice import Floats, choose, leave_one_out, regrets, relative
 from benchmarks.portfolio_runs import JOURNAL_NAME
 
 _FILE = Path("docs/portfolio.csv")
@@ -91,9 +92,11 @@ def best_constant(runs: TaskOutcomes) -> str:
 
 
 def difference_text(runs: TaskOutcomes, name: str, rival: str) -> str:
-    """Return the mean difference of two schedules with its 95% interval."""
+    """Return the mean difference of two schedules, with a 95% interval if there are two seeds."""
     if name == rival:
         return "0"
+    if len(runs[name][1]) < 2:
+        return f"{_mean(runs, name) - _mean(runs, rival):+.4f}"
     it = paired_difference(runs[name][1], runs[rival][1], seed=0)
     return f"{it.estimate:+.4f} [{it.low:+.4f}, {it.high:+.4f}]"
 
@@ -104,7 +107,7 @@ def report(outcomes: Mapping[str, TaskOutcomes], *, size: int = _SIZE) -> str:
     names = [name for name in (_NONE, *candidates()) if all(name in it for it in outcomes.values())]
     everything = dict.fromkeys([*names, *constants(), *candidates()])
     losses_ST = np.array([[_mean(runs, name) for runs in outcomes.values()] for name in everything])
-    regrets_ST = regrets(losses_ST)[: len(names)]
+    regrets_ST = relative(regrets(losses_ST)[: len(names)])
     tables = [_task_table(task, runs, names) for task, runs in outcomes.items()]
     tables += [_portfolio_table(outcomes, names, regrets_ST, size)]
     tables += [_left_out_table(outcomes, names, regrets_ST, size)] if len(outcomes) > 1 else []
@@ -141,14 +144,14 @@ def _portfolio_table(
     cells = [
         [
             names[row],
-            f"{regrets_ST[rows[: place + 1]].min(axis=0).mean():.4f}",
-            f"{regrets_ST[row].mean():.4f}",
-            *(f"{regret:.4f}" for regret in regrets_ST[row]),
+            f"{regrets_ST[rows[: place + 1]].min(axis=0).mean():.2f}",
+            f"{regrets_ST[row].mean():.2f}",
+            *(f"{regret:.2f}" for regret in regrets_ST[row]),
         ]
         for place, row in enumerate(rows)
     ]
-    headings = ["schedule", "regret with those above", "alone", *outcomes]
-    return markdown_table("The portfolio, in the order of choice", headings, cells)
+    headings = ["schedule", "mean with those above", "mean alone", *outcomes]
+    return markdown_table("The portfolio, in the order of choice; regrets", headings, cells)
 
 
 def _left_out_table(
@@ -160,13 +163,13 @@ def _left_out_table(
         first, none = names[result.rows[0]], regrets_ST[names.index(_NONE), column]
         difference = difference_text(runs, first, best_constant(runs))
         cells.append(
-            [task, first, difference, f"{result.first:.4f}", f"{result.best:.4f}", f"{none:.4f}"]
+            [task, first, difference, f"{result.first:.2f}", f"{result.best:.2f}", f"{none:.2f}"]
         )
     means = [np.mean([float(row[place]) for row in cells]) for place in (3, 4, 5)]
-    cells.append(["mean", "", "", *(f"{mean:.4f}" for mean in means)])
-    headings = ["task left out", "chosen first", "to the best constant", "regret of the first"]
+    cells.append(["mean", "", "", *(f"{mean:.2f}" for mean in means)])
+    headings = ["task left out", "chosen first", "to the best constant (nats)", "of the first"]
     headings += ["of the best member", "of none"]
-    return markdown_table("Leave one task out", headings, cells)
+    return markdown_table("Leave one task out; regrets", headings, cells)
 
 
 def markdown_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

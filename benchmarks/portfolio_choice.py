@@ -26,6 +26,17 @@ def regrets(losses_ST: Floats) -> Floats:
     return result
 
 
+def relative(regrets_ST: Floats) -> Floats:
+    """Return (S, T) regrets over the median regret of each task: 1 is a schedule taken blindly.
+
+    In nats one task would choose: on a network that underfits, what is wrong costs 0.4, on digits
+    that nearly all are recognized 0.03. Tasks whose median is 0 stay as they are.
+    """
+    median_T = np.median(regrets_ST, axis=0)
+    result: Floats = regrets_ST / np.where(median_T > 0, median_T, 1.0)
+    return result
+
+
 def choose(regrets_ST: Floats, *, size: int) -> list[int]:
     """Return at most ``size`` rows, each the one that lowers the mean regret most.
 

@@ -10,7 +10,7 @@ from automix.schedule import Schedule
 from automix.training.trainer import build_trainer, load_search_data
 from benchmarks.portfolio import collect, from_csv, report, to_csv
 from benchmarks.portfolio_candidates import candidates, constants
-from benchmarks.portfolio_choice import choose, leave_one_out, regrets
+from benchmarks.portfolio_choice import choose, leave_one_out, regrets, relative
 from benchmarks.portfolio_runs import JOURNAL_NAME, train_sharing
 from tests.training.conftest import TASK
 
@@ -24,6 +24,14 @@ def test_a_generalist_comes_first_then_the_specialists() -> None:
     # Means of the regrets: 0.033, 0.467, 0.267, 1.7; after the first, row 1 wins 0.1 on task 2.
     assert choose(differences, size=10) == [0, 1]
     assert choose(differences, size=1) == [0]
+
+
+def test_relative_to_the_median_every_task_counts_alike() -> None:
+    differences = regrets(np.array([[0.0, 3.0], [1.0, 0.0], [2.0, 6.0]]))
+    np.testing.assert_allclose(relative(differences), np.array([[0, 1], [1, 0], [2, 2]]))
+    # Where most schedules are the best there is nothing to divide by.
+    most_are_best = np.array([[0.0], [0.0], [0.5]])
+    np.testing.assert_allclose(relative(most_are_best), most_are_best)
 
 
 def test_a_left_out_task_does_not_choose() -> None:
