@@ -115,7 +115,7 @@ def final_section(run: FinishedRun) -> Section:
             row["name"],
             row["origin"],
             row["num_seeds"],
-            row["mean_calibrated_nll"],
+            interval_of(row["interval"]),
             interval_of(differences.get(row["name"])),
         )
         for row in run.result["final"]
@@ -132,7 +132,7 @@ def final_section(run: FinishedRun) -> Section:
         ),
         rows=rows,
         caption=f"{run.result['verdict']['sentence']}. On the selection split, with seeds that no "
-        "stage before had; 95% intervals of the paired difference.",
+        "stage before had; 95% intervals of the mean and of the paired difference.",
     )
     return Section(title=f"Final: {run.path.name}", blocks=(table,))
 
@@ -144,7 +144,7 @@ def selection_section(run: FinishedRun) -> Section:
             standing["name"],
             standing["origin"],
             standing["num_seeds"],
-            standing["mean_calibrated_nll"],
+            interval_of(standing.get("interval")),
             interval_of(standing["difference_to_first"]),
         )
         for standing in run.result["standings"]
@@ -161,8 +161,9 @@ def selection_section(run: FinishedRun) -> Section:
         ),
         rows=rows,
         caption="Retrained with fresh seeds, compared on the reward split by successive halving; "
-        "95% intervals of the paired difference. Means over different numbers of seeds are not "
-        "comparable to the last digit.",
+        "95% intervals of the mean and of the paired difference. A single seed has none, and its "
+        "loss is left out; means over different numbers of seeds are not comparable to the last "
+        "digit.",
     )
     return Section(title=f"Selection: {run.path.name}", blocks=(table,))
 

@@ -63,6 +63,7 @@ class Standing:
     # Paired difference of its losses to the leader's over the seeds they share, with interval; None
     # for the leader, for a single seed and where a training run diverged.
     to_leader: Interval | None
+    interval: Interval | None  # of its mean loss; None as above
 
     @property
     def mean(self) -> float:
@@ -80,6 +81,7 @@ class Standing:
             "num_seeds": len(self.losses),
             # JSON has no infinity: None where a run diverged.
             "mean_calibrated_nll": self.mean if finite else None,
+            "interval": dataclasses.asdict(self.interval) if self.interval else None,
             "difference_to_first": dataclasses.asdict(self.to_leader) if self.to_leader else None,
             "segments": [segment.mixture.label() for segment in self.candidate.schedule.segments],
         }
@@ -199,15 +201,18 @@ def _standings(
         values = np.array(losses[candidate.name])
         # Seeds come in the same order for all, so the first ones are shared with the leader.
         shared = leader[: len(values)]
-        interval = None
+        interval = to_leader = None
+        if len(values) > 1 and np.isfinite(values).all():
+            interval = paired_difference(values, np.zeros_like(values), seed=seed)
         if position and len(values) > 1 and np.isfinite([values, shared]).all():
-            interval = paired_difference(values, shared, seed=seed)
+            to_leader = paired_difference(values, shared, seed=seed)
         standings.append(
             Standing(
                 candidate=candidate,
                 losses=tuple(float(value) for value in values),
                 rounds=taken_part[candidate.name],
-                to_leader=interval,
+                to_leader=to_leader,
+                interval=interval,
             )
         )
     return standings
