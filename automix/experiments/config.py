@@ -55,8 +55,8 @@ class SearchConfig(Config):
     nothing is learned. Null: agent.episodes, selection and so on say what each stage gets."""
 
     minutes: Annotated[float, Field(gt=0, le=100_000)] | None = None
-    """Budget in minutes, instead of `runs`: as many training runs as take so long here, by a short
-    timing."""
+    """Budget in minutes, instead of `runs`: as many training runs as take so long here, by
+    those that the race begins with. Default: 10 for a folder as argument, else null."""
 
     portfolio: bool = True
     """Race the schedules that ship, whatever operators they use. false: only the operators of the

@@ -183,6 +183,9 @@ def test_a_clearly_best_candidate_wins_wherever_it_stands() -> None:
         for standing in standings[1:]:
             assert standing.to_leader is not None
             assert standing.to_leader.low > 0
+        for standing in standings:
+            assert standing.interval is not None
+            assert standing.interval.low <= standing.mean <= standing.interval.high
 
 
 def test_diverged_runs_lose() -> None:
@@ -191,7 +194,7 @@ def test_diverged_runs_lose() -> None:
     names = [standing.candidate.name for standing in standings[:3]]
     assert names == ["candidate 3", "candidate 1", "candidate 0"]
     assert standings[2].losses == (math.inf,) * 6  # kept as the only constant there is
-    assert standings[2].to_leader is None
+    assert standings[2].to_leader is standings[2].interval is None
 
 
 def test_everything_diverging_is_no_error() -> None:
@@ -203,3 +206,4 @@ def test_everything_diverging_is_no_error() -> None:
 def test_a_single_seed_has_no_interval() -> None:
     standings, _ = run([0.3, 0.2], 1, SelectionConfig(first_seeds=1, rounds=1))
     assert [standing.to_leader for standing in standings] == [None, None]
+    assert [standing.interval for standing in standings] == [None, None]
