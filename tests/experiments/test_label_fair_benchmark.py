@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from automix.configuration.task import ComputeConfig
+from automix.data.load import load_data
+from automix.data.splits import TrainingImages
 from automix.experiments.config import CompareConfig, SearchConfig
 from benchmarks import label_fair_runs
 from benchmarks.label_fair import collect, from_csv, report
@@ -92,6 +94,17 @@ def test_a_search_spends_the_labels_of_its_row(
     used = seen[0].task.data
     assert (used.labels_per_class, used.reward_size, used.selection_size) == (15, 3, 2)
     assert used.split_seed == 2
+    # The same images, whatever they are used for: parts are dealt in one order.
+    final = data.model_copy(update={"split_seed": 2, "reward_size": 0, "selection_size": 0})
+    searched = load_data(used).seen
+    assert _pixels(searched.train, searched.reward, searched.selection) == _pixels(
+        load_data(final).train
+    )
+
+
+def _pixels(*splits: TrainingImages) -> list[bytes]:
+    images = [split.take(torch.arange(len(split)))[0] for split in splits]
+    return sorted(image.numpy().tobytes() for image in torch.cat(images))
 
 
 def _line(number: int, row: str, losses: dict[str, float], length: int = 1) -> str:
