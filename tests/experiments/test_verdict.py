@@ -31,7 +31,7 @@ def verdict_of(
 
 
 @pytest.mark.parametrize(
-    ("means", "winner", "kind", "selected", "words"),
+    ("means", "winner", "kind", "selected", "phrase"),
     [
         (
             (1.0, 0.8, 0.7),
@@ -51,12 +51,12 @@ def verdict_of(
     ],
 )
 def test_the_verdict_follows_the_intervals(
-    means: tuple[float, float, float | None], winner: str, kind: str, selected: str, words: str
+    means: tuple[float, float, float | None], winner: str, kind: str, selected: str, phrase: str
 ) -> None:
     none, shipped, learned = means
     got = verdict_of(none=none, shipped=shipped, learned=learned, winner=winner)
     assert got[:2] == (kind, selected)
-    assert words in got[2]
+    assert phrase in got[2]
 
 
 def test_a_constant_that_wins_is_not_called_learned() -> None:

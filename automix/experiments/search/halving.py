@@ -102,8 +102,8 @@ def halve(
     Seeds are shared, so all candidates of a round are compared on the same seeds. Finalists come
     first, by their mean loss; those eliminated earlier follow. The searcher's own proposal is never
     eliminated before the last round, because it rests on all training runs of the search where a
-    round has few. Of the constants, the best one and half as many as in proportion to the field go
-    on, so that two unlucky seeds do not lose the best.
+    round has few. Of the constants, the best one and half as many as in proportion to the field
+    are kept, so that two unlucky seeds do not lose the best.
 
     Args:
         candidates: distinct schedules.

@@ -1,4 +1,4 @@
-"""What a search does with its budget: how many training runs each of its stages gets."""
+"""Plan of a search: how many training runs each of its stages gets of the budget."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a search found, in one sentence: that of its final, whose seeds and images chose nothing."""
+"""Verdict of a search in one sentence, by its final, whose seeds and images chose nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Kind = Literal["none", "zero-search", "learned", "unclear"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What to use.
+    """Schedule to use, and why.
 
     Attributes:
         kind: no mixing; a schedule that needs no search; the learned one; or mixing that is not
