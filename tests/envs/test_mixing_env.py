@@ -223,6 +223,7 @@ def pointers(env: MixingEnv) -> list[int]:
     tensors: list[Tensor] = [*trainer.model.state_dict().values()]
     tensors += trainer.evaluated_model.state_dict().values()
     tensors += [resident(env.data.train).images, batches._split.images]
+    assert env.measurement._clean is not None
     tensors.append(env.measurement._clean.images)
     return [tensor.data_ptr() for tensor in tensors]
 
