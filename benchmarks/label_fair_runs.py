@@ -34,6 +34,7 @@ from automix.schedule import Schedule
 from automix.training.population import Population
 from automix.training.trainer import build_trainer
 from benchmarks.portfolio_candidates import constants, every_schedule
+from benchmarks.portfolio_runs import task_config
 
 JOURNAL_NAME = "label-fair.jsonl"
 NONE = "none"
@@ -308,11 +309,7 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], metavar="ROW", help="rows to leave out")
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    config = CompareConfig.from_yaml(flags.config)
-    if flags.path:
-        source = config.task.data.model_copy(update={"path": flags.path})
-        task = config.task.model_copy(update={"data": source})
-        config = config.model_copy(update={"task": task})
+    config = task_config(flags.config, images=flags.path)
     rows = study_rows(
         config.task.data,
         schedules=flags.schedules,

@@ -111,6 +111,16 @@ def train_task(
             train_sharing(trainer, missing, seed=seed, finished=record)
 
 
+def task_config(file: Path, *, images: Path | None) -> CompareConfig:
+    """Return a file of configs/tasks/, whose images lie in ``images`` if that is given."""
+    config = CompareConfig.from_yaml(file)
+    if images is None:
+        return config
+    source = config.task.data.model_copy(update={"path": images})
+    task = config.task.model_copy(update={"data": source})
+    return config.model_copy(update={"task": task})
+
+
 def main() -> None:
     """Train a task's schedules."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,11 +131,7 @@ def main() -> None:
     parser.add_argument("--schedules", nargs="*", default=[], help="names; default: all")
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    config = CompareConfig.from_yaml(flags.config)
-    if flags.path:
-        source = config.task.data.model_copy(update={"path": flags.path})
-        task = config.task.model_copy(update={"data": source})
-        config = config.model_copy(update={"task": task})
+    config = task_config(flags.config, images=flags.path)
     schedules = every_schedule(flags.schedules)
     train_task(config, schedules, num_seeds=flags.seeds, folder=flags.folder)
 

@@ -259,7 +259,7 @@ _SWEEP = {
 _ENTRIES = (
     Command(
         name="search",
-        summary="learn a mixing schedule with PPO over whole training runs",
+        summary="find a mixing schedule within a budget, and say whether it pays",
         handler=_run_experiment,
         config=f"{_CONFIG}:SearchConfig",
         flags=f"{_COMMON}:RunFlags",
@@ -416,7 +416,7 @@ _ENTRIES = (
         config=f"{_CONFIG}:ShowConfig",
         positionals={"FOLDER": "folder of images, searched at any depth"},
     ),
-    Command(name="schedule", summary="show, plot or make a schedule file"),
+    Command(name="schedule", summary="show, plot, recommend or make a schedule file"),
     Command(
         name="schedule show",
         description="Print a schedule file, and draw it on request.",

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
@@ -109,63 +110,64 @@ def learning_section(run: FinishedRun) -> Section:
 
 def final_section(run: FinishedRun) -> Section:
     """Return the final, on images and seeds that chose nothing."""
-    differences = run.result["verdict"]["differences"]
-    rows = tuple(
-        (
-            row["name"],
-            row["origin"],
-            row["num_seeds"],
-            interval_of(row["interval"]),
-            interval_of(differences.get(row["name"])),
-        )
-        for row in run.result["final"]
+    verdict = run.result["verdict"]
+    differences = [verdict["differences"].get(row["name"]) for row in run.result["final"]]
+    return _ranking(
+        run,
+        "Final",
+        list(zip(run.result["final"], differences, strict=True)),
+        difference="selected minus this",
+        caption=f"{verdict['sentence']}. On the selection split, with seeds that no stage before "
+        "had; 95% intervals of the mean and of the paired difference.",
     )
-    table = Table(
-        name=f"{run.slug}-final",
-        title="Final",
-        columns=(
-            Column(name="schedule"),
-            Column(name="kind"),
-            Column(name="seeds"),
-            Column(name="calibrated NLL", unit="nats", better=Direction.LOWER),
-            Column(name="selected minus this", unit="nats"),
-        ),
-        rows=rows,
-        caption=f"{run.result['verdict']['sentence']}. On the selection split, with seeds that no "
-        "stage before had; 95% intervals of the mean and of the paired difference.",
-    )
-    return Section(title=f"Final: {run.path.name}", blocks=(table,))
 
 
 def selection_section(run: FinishedRun) -> Section:
     """Return the standings of the selection stage."""
-    rows = tuple(
-        (
-            standing["name"],
-            standing["origin"],
-            standing["num_seeds"],
-            interval_of(standing.get("interval")),
-            interval_of(standing["difference_to_first"]),
-        )
-        for standing in run.result["standings"]
-    )
-    table = Table(
-        name=f"{run.slug}-selection",
-        title="Selection",
-        columns=(
-            Column(name="schedule"),
-            Column(name="kind"),
-            Column(name="seeds"),
-            Column(name="calibrated NLL", unit="nats", better=Direction.LOWER),
-            Column(name="difference to first", unit="nats"),
-        ),
-        rows=rows,
+    return _ranking(
+        run,
+        "Selection",
+        [(standing, standing["difference_to_first"]) for standing in run.result["standings"]],
+        difference="difference to first",
         caption="Retrained with fresh seeds, compared on the reward split by successive halving; "
         "95% intervals of the mean and of the paired difference. A single seed has none, and its "
         "loss is left out; means over different numbers of seeds are not comparable to the last "
         "digit.",
     )
-    return Section(title=f"Selection: {run.path.name}", blocks=(table,))
+
+
+def _ranking(
+    run: FinishedRun,
+    title: str,
+    rows: Sequence[tuple[Mapping[str, Any], Mapping[str, float] | None]],
+    *,
+    difference: str,
+    caption: str,
+) -> Section:
+    """Return a stage of a search as a table: its schedules, each with a paired difference."""
+    table = Table(
+        name=f"{run.slug}-{title.lower()}",
+        title=title,
+        columns=(
+            Column(name="schedule"),
+            Column(name="kind"),
+            Column(name="seeds"),
+            Column(name="calibrated NLL", unit="nats", better=Direction.LOWER),
+            Column(name=difference, unit="nats"),
+        ),
+        rows=tuple(
+            (
+                row["name"],
+                row["origin"],
+                row["num_seeds"],
+                interval_of(row.get("interval")),
+                interval_of(to_other),
+            )
+            for row, to_other in rows
+        ),
+        caption=caption,
+    )
+    return Section(title=f"{title}: {run.path.name}", blocks=(table,))
 
 
 def replay_section(replays: Sequence[FinishedRun]) -> Section:
