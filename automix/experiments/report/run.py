@@ -120,8 +120,8 @@ def _headline(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
             verdict = "is worse than" if difference.low > 0 else verdict
             sentences.append(
                 f"Over {split.run.result['num_seeds']} paired seeds on the {split.name} split, "
-                f"{row['name']} {verdict} the best constant operator ({best['name']}): "
-                f"calibrated NLL {difference.estimate:+.4f} nats, 95% interval "
+                f"{row['name']} {verdict} the best constant operator compared here "
+                f"({best['name']}): calibrated NLL {difference.estimate:+.4f} nats, 95% interval "
                 f"[{difference.low:+.4f}, {difference.high:+.4f}]; lower is better."
             )
     sentences += [sweep_sentence(sweep.table) for sweep in sweeps]

@@ -225,7 +225,8 @@ def sheet_section(run: FinishedRun, replays: Sequence[FinishedRun]) -> Section:
             saliency_BHW=saliency,
             seed=config.seed,
         )
-        for operator in config.environment.operators
+        # What ships may use operators that the environment lacks.
+        for operator in dict.fromkeys((*config.environment.operators, *schedule.operators))
         if operator is not Operator.NONE
     ]
     return Section(title="What the operators do", text=(origin,), blocks=tuple(sheets))
@@ -320,11 +321,12 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
             difference, estimate=better.sign * difference.estimate, low=low, high=high
         )
         # In training runs: the one that uses the schedule, and all that found it.
-        cost = 1.0 + _search_cost(row["name"], searches)
+        cost = 1.0 + search_cost(row["name"], searches)
         operator = operator_of(row["name"])
         points.append(GainPoint(label=row["name"], cost=cost, gain=gain, operator=operator))
-    # A baseline alone is no picture.
-    if len(points) < 2:
+    # A baseline alone is no picture, nor are points one above the other: without a search in this
+    # folder, each costs one training run.
+    if len({point.cost for point in points}) < 2:
         return []
     # In calibrated NLL, by which selection ranks the schedules.
     return [
@@ -340,13 +342,14 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
     ]
 
 
-def _search_cost(name: str, searches: Sequence[FinishedRun]) -> float:
+def search_cost(name: str, searches: Sequence[FinishedRun]) -> float:
     """Return the cost, in training runs, of the search that found what a row replays or redraws."""
     # Controls that redraw a learned schedule need its search just as much.
     searched = name.removeprefix("shuffled ").removeprefix("shuffled-before-end ")
     searched = searched.removeprefix("marginal-matched ")
     for run in searches:
-        if searched == run.path.name:
+        learned = {row["name"] for row in run.result["final"] if row["origin"] == "learned"}
+        if searched == run.path.name or searched in learned:
             cost = run.result["cost"]
             seconds = cost["seconds"]
             return float(seconds / cost["seconds_per_training"])
