@@ -114,9 +114,9 @@ def test_tables_lie_beside_the_page_with_intervals_and_corrected_values(folder: 
 
 def test_gains_are_drawn_with_what_they_are_over(folder: Path) -> None:
     run = FinishedRun(folder / "compare.1", slug="compare-1")
-    found = FinishedRun(folder / "search 1")
+    finished = FinishedRun(folder / "search 1")
     for split in compared_splits([run]):
-        blocks = comparison_section(split, [found]).blocks
+        blocks = comparison_section(split, [finished]).blocks
         [figure] = [block for block in blocks if block.name.endswith("-gain")]
         assert isinstance(figure, ReportFigure)
         assert isinstance(figure.draw, functools.partial)
@@ -126,7 +126,7 @@ def test_gains_are_drawn_with_what_they_are_over(folder: Path) -> None:
         mixup = split.rows[1]["calibrated_nll"]["difference"]
         assert gains["mixup 1"].estimate == -mixup["estimate"]
         assert gains["mixup 1"].low == -mixup["high"]
-        # What the search found, and what is drawn from it, cost the search as well.
+        # What the search finished, and what is drawn from it, cost the search as well.
         dear = {point.label for point in figure.draw.args[0] if point.cost > 1}
         assert dear == {"search 1", "shuffled search 1"}
 
@@ -139,15 +139,15 @@ def test_schedules_that_all_cost_one_training_run_have_no_picture_of_cost(folder
 
 
 def test_a_learned_finalist_cost_its_search(folder: Path) -> None:
-    found = FinishedRun(folder / "search 1")
-    first, *others = found.result["final"]
+    finished = FinishedRun(folder / "search 1")
+    first, *others = finished.result["final"]
     first["origin"] = "learned"
     for row in others:
         row["origin"] = "constant"
-    cost = found.result["cost"]
+    cost = finished.result["cost"]
     runs = cost["seconds"] / cost["seconds_per_training"]
-    assert search_cost(first["name"], [found]) == pytest.approx(runs)
-    assert [search_cost(row["name"], [found]) for row in others] == [0.0] * len(others)
+    assert search_cost(first["name"], [finished]) == pytest.approx(runs)
+    assert [search_cost(row["name"], [finished]) for row in others] == [0.0] * len(others)
 
 
 def test_a_sweep_alone_has_a_report(folder: Path, tmp_path: Path) -> None:
