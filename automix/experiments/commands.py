@@ -380,18 +380,6 @@ _ENTRIES = (
         positionals={"RUN": "folder of a finished replay or search"},
     ),
     Command(
-        name="probe",
-        summary="estimate whether a search can pay, before running it",
-        handler=_run_experiment,
-        config=f"{_CONFIG}:ProbeConfig",
-        flags=f"{_COMMON}:RunFlags",
-        takes_file=True,
-        preset=f"{_PRESET}:task_of_folder",
-        run="automix.experiments.search.probe:probe",
-        predict_cost="automix.experiments.search.probe:predict_cost",
-        summarize="automix.experiments.search.probe:format_findings",
-    ),
-    Command(
         name="transfer",
         summary="compare rankings of operators on a proxy task and on the target",
         handler=_run_experiment,

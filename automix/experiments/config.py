@@ -238,23 +238,6 @@ class CardConfig(Config):
         return self
 
 
-class ProbeConfig(SearchConfig):
-    """Estimate whether a search can pay, from constant and random schedules on a few seeds.
-
-    Takes the configuration of the search.
-    """
-
-    num_seeds: Annotated[int, Field(ge=2)] = 6
-    """Training runs per constant operator. Seeds are paired: run number i has the same seed for
-    each operator."""
-
-    every_strength: bool = False
-    """Train every operator at each of its strengths instead of the middle one only."""
-
-    random_schedules: Annotated[int, Field(ge=2)] = 24
-    """Training runs with random schedules, a new schedule each: the starting point of a search."""
-
-
 class TransferConfig(Config):
     """Compare the ranking of constant operators on a cheap proxy task and on the target task."""
 

@@ -13,7 +13,7 @@ from automix.configuration.base import Config
 from automix.configuration.task import ReplayConfig
 from automix.errors import ConfigError
 from automix.experiments.commands import COMMANDS
-from automix.experiments.config import CompareConfig, ProbeConfig, SearchConfig, TransferConfig
+from automix.experiments.config import CompareConfig, SearchConfig, TransferConfig
 from automix.experiments.evaluate.config import EvaluateConfig
 from tests.cli.running import RunCommand, leaves
 
@@ -23,7 +23,6 @@ FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "ablation"
 MODELS: dict[str, type[Config]] = {
     "agent": AgentConfig,
     "search": SearchConfig,
-    "probe": ProbeConfig,
     "transfer": TransferConfig,
     "replay": ReplayConfig,
     "compare": CompareConfig,

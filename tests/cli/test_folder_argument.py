@@ -71,7 +71,7 @@ def test_with_a_file_there_is_no_preset(photos: Path) -> None:
     assert config.task.trainer == TaskConfig().trainer
 
 
-@pytest.mark.parametrize("name", ["search", "compare", "probe", "replay"])
+@pytest.mark.parametrize("name", ["search", "compare", "replay"])
 def test_every_command_of_a_task_takes_a_folder(photos: Path, name: str) -> None:
     positionals = ["good.json"] if name == "replay" else []
     arguments: Arguments = read_arguments(COMMANDS[name], [*positionals, "photos"])

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from automix.errors import ConfigError
 from automix.experiments.config import TransferConfig
-from automix.experiments.search.transfer import format_findings, transfer
+from automix.experiments.search.transfer import format_findings, mixing_verdict, transfer
 from tests.experiments.tiny_search import TINY
 
 TRANSFER = TransferConfig(
@@ -39,3 +40,16 @@ def test_a_transfer_without_a_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"environment\.operators: expected operators with at"):
         transfer(TRANSFER.model_copy(update={"environment": few}), tmp_path / "transfer")
     assert not (tmp_path / "transfer").exists()
+
+
+def test_mixing_helps_where_it_does() -> None:
+    generator = np.random.default_rng(0)
+    none = 0.2 + 0.01 * generator.standard_normal(8)
+    losses = {"none": none, "mixup 1": none - 0.05, "cutmix 1": none + 0.05}
+    verdict = mixing_verdict(losses, seed=0)
+    assert verdict is not None
+    assert (verdict["name"], verdict["verdict"]) == ("mixup 1", "yes")
+    worse = mixing_verdict({"none": none, "cutmix 1": none + 0.05}, seed=0)
+    assert worse is not None
+    assert worse["verdict"] == "no"
+    assert mixing_verdict({"mixup 1": none}, seed=0) is None

@@ -1,1 +1,1 @@
-"""The search command: learning, selection, probe."""
+"""The search command: race, learning, selection, final."""

@@ -1,29 +1,39 @@
 """Transfer: whether constant operators rank alike on a cheap task and on the real one."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 from automix.errors import ConfigError
-from automix.evaluation.statistics import Interval, intraclass_correlation, spearman
+from automix.evaluation.statistics import (
+    Interval,
+    intraclass_correlation,
+    paired_difference,
+    spearman,
+)
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import Journal, RunFolder
 from automix.experiments.common.summaries import align, interval_text, plain
-from automix.experiments.common.training_pool import TrainingJob, train_all
+from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome, train_all
 from automix.experiments.config import TransferConfig
-from automix.experiments.search.probe import LOW_CORRELATION, Losses, losses_of, mixing_verdict
+from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
-from automix.schedule import constant_decisions, constant_schedule
+from automix.schedule import Decision, constant_decisions, constant_schedule
 from automix.training.trainer import check_model, load_search_data
 
 # Fewer items have no rank correlation worth the name (`automix.evaluation.statistics.spearman`).
 _FEWEST_CONSTANTS = 4
+# Below this, less than a fifth of the variance of a training run is due to its schedule.
+_LOW_CORRELATION = 0.2
+Losses = Mapping[str, NDArray[np.float64]]
 
 
 def transfer(config: TransferConfig, output: Path) -> dict[str, Any]:
@@ -111,7 +121,7 @@ def _train(config: TransferConfig, task: TaskConfig, data: SearchData, path: Pat
         num_processes=config.compute.workers,
     )
     outcomes = train_all(jobs, task, compute, journal=Journal(path), title=path.stem)
-    losses = losses_of(outcomes, "selection", num_classes=data.num_classes)
+    losses = _losses_of(outcomes, num_classes=data.num_classes)
     table = losses.reshape(len(decisions), config.num_seeds)
     return {decision.label(): row for decision, row in zip(decisions, table, strict=True)}
 
@@ -151,7 +161,7 @@ def _warnings(
             "the proxy does not order the constants as the target does, as far as these runs "
             "can tell: a schedule found on it need not help"
         )
-    if fraction.estimate < LOW_CORRELATION:
+    if fraction.estimate < _LOW_CORRELATION:
         warnings.append("on the proxy, operators hardly differ beyond seed noise")
     helps = {name: verdict and verdict["verdict"] for name, verdict in verdicts.items()}
     if helps["target"] == "yes" and helps["proxy"] != "yes":
@@ -160,3 +170,34 @@ def _warnings(
             "or on fewer labels"
         )
     return warnings
+
+
+def _losses_of(outcomes: Sequence[TrainingOutcome], *, num_classes: int) -> NDArray[np.float64]:
+    """Return the calibrated NLL of each training run; one that diverged has that of chance.
+
+    Raises:
+        ConfigError: none has a finite loss.
+    """
+    losses = np.array(
+        [outcome.metrics["selection"].calibrated_nll for outcome in outcomes], dtype=np.float64
+    )
+    if not np.isfinite(losses).any():
+        raise ConfigError(
+            "task.trainer: expected training runs with a finite loss, got none: all diverge"
+        )
+    # ln K, the loss of equal probabilities: diverging is bad, but no reason to drop an operator.
+    return np.where(np.isfinite(losses), losses, math.log(num_classes))
+
+
+def mixing_verdict(losses: Losses, *, seed: int) -> dict[str, Any] | None:
+    """Return how the best operator that mixes compares with none; None without none."""
+    none = Decision(operator=Operator.NONE).label()
+    others = {name: values for name, values in losses.items() if name != none}
+    if none not in losses or not others:
+        return None
+    # The best of several by the same runs, so its interval is optimistic: the verdict is a hint
+    # for planning, not a result.
+    best = min(others, key=lambda name: float(others[name].mean()))
+    interval = paired_difference(others[best], losses[none], seed=seed)
+    verdict = "yes" if interval.high < 0 else "no" if interval.low > 0 else "not clear"
+    return {"name": best, "difference": plain(interval), "verdict": verdict}
