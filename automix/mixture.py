@@ -133,6 +133,11 @@ class Mixture(Config):
         """Fraction of the batches that are mixed, in [0, 1]."""
         return min(1.0, math.fsum(it.probability for it in self.decisions if it.mixes))
 
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes any batch at all."""
+        return self.probability > 0
+
     @functools.cached_property
     def keeps_batches(self) -> bool:
         """Whether a mixed batch is kept for the next, because an operator mixes with it."""

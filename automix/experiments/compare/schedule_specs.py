@@ -28,6 +28,7 @@ from automix.schedule import (
     strong_to_weak,
 )
 from automix.schedule_controls import marginal_matched, shuffled_before_end, shuffled_in_time
+from automix.schedule_words import in_words, timm_flags
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 
@@ -320,6 +321,7 @@ def describe(path: Path) -> str:
     lines = [f"{path}: {len(schedule.segments)} segments, version {schedule.version}"]
     for segment, end in zip(schedule.segments, ends, strict=True):
         lines.append(f"  {segment.start:>7.1%} to {end:>7.1%}  {segment.mixture.label()}")
+    lines += [f"in words: {in_words(schedule)}", f"nearest flags of timm: {timm_flags(schedule)}"]
     lines += [f"{key}: {value}" for key, value in schedule.provenance.items()]
     return "\n".join([*lines, f"decisions: {schedule.decision_hash()}"])
 

@@ -15,6 +15,7 @@ from automix.experiments.common.summaries import METRICS
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import ComparedSplit, FinishedRun, operator_of
 from automix.experiments.search.run import SCHEDULE_NAME
+from automix.experiments.search.worth import explanation_text
 from automix.experiments.show import make_sheet, spread_over_classes
 from automix.operator_info import Operator
 from automix.reporting.figures.comparison import (
@@ -112,7 +113,7 @@ def final_section(run: FinishedRun) -> Section:
     """Return the final, on images and seeds that chose nothing."""
     verdict = run.result["verdict"]
     differences = [verdict["differences"].get(row["name"]) for row in run.result["final"]]
-    return _ranking(
+    section = _ranking(
         run,
         "Final",
         list(zip(run.result["final"], differences, strict=True)),
@@ -120,6 +121,8 @@ def final_section(run: FinishedRun) -> Section:
         caption=f"{verdict['sentence']}. On the selection split, with seeds that no stage before "
         "had; 95% intervals of the mean and of the paired difference.",
     )
+    why = run.result.get("why")  # searches of earlier versions have none
+    return dataclasses.replace(section, text=(explanation_text(why),)) if why else section
 
 
 def selection_section(run: FinishedRun) -> Section:

@@ -52,6 +52,7 @@ from automix.experiments.search.learning import (
 )
 from automix.experiments.search.plan import FEWEST, plan_search, with_episodes
 from automix.experiments.search.verdict import Finalists, Losses, Verdict, final_row, judge
+from automix.experiments.search.worth import TrainedRun, explanation
 from automix.files import write_json
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
@@ -325,6 +326,7 @@ class _Search:
         verdict: Verdict,
     ) -> dict[str, Any]:
         episodes = self.log.episodes if self.log else []
+        selected = next(one.schedule for one in finalists if one.name == verdict.selected)
         # Counted, not planned: patience ends learning early, and equal candidates are merged.
         runs = {
             "race": sum(len(standing.losses) for standing in self.race),
@@ -351,6 +353,7 @@ class _Search:
             ],
             "standings": [standing.to_plain() for standing in standings],
             "race": [standing.to_plain() for standing in self.race],
+            "why": explanation(selected, list(self._trained_runs())),
             "episodes": [
                 {
                     "number": episode.number,
@@ -367,6 +370,18 @@ class _Search:
                 "seconds_per_training": sum(seconds.values()) / sum(runs.values()),
             },
         }
+
+    def _trained_runs(self) -> Iterator[TrainedRun]:
+        """Yield the training runs of all stages with a loss on the reward split."""
+        for stage, standings in {"race": self.race, "selection": self.selection}.items():
+            for standing in standings:
+                # Seeds count from 0 in every candidate, however many rounds it took part in.
+                for number, loss in enumerate(standing.losses):
+                    yield TrainedRun(standing.candidate.schedule, loss, pair=(stage, number))
+        # The potential of learning is a loss with the other sign only by default.
+        if self.log and self.config.environment.potential == "calibrated_nll":
+            for episode in self.log.episodes:
+                yield TrainedRun(episode.schedule, -episode.potential, pair=episode.number)
 
 
 def count_runs(config: SearchConfig) -> dict[str, int]:

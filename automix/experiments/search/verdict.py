@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from automix.evaluation.statistics import Interval, paired_difference
 from automix.experiments.common.run_folder import format_seconds
 from automix.experiments.common.summaries import interval_text, mean_interval, plain
+from automix.experiments.search.worth import explanation_text
 
 Losses = Mapping[str, NDArray[np.float64]]
 """(num_seeds,) calibrated NLL of each finalist, in nats; seeds are paired."""
@@ -139,6 +140,7 @@ def summarize_search(result: Mapping[str, Any]) -> str:
     seconds = format_seconds(cost["seconds"])
     return (
         f"verdict: {result['verdict']['sentence']}\n"
+        f"why: {explanation_text(result['why'])}\n"
         f"cost: {cost['trainings']} training runs ({stages}), {seconds}\n"
         f"selected: {result['selected']}"
     )
