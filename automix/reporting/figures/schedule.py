@@ -5,7 +5,7 @@ Shape suffixes: O operators (in the order of `Operator`), E intervals between ed
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,17 +109,28 @@ def _draw_stack(
             linewidth=0.6,
             label=operator.value,
         )
-        area = (data.edges, stack, stack + fraction)
-        place = place_in_area(*area, name, size) if is_named else None
-        if place is None:
+        # Each area of its own: where an operator comes back, it is named again.
+        places = [
+            place_in_area(data.edges, stack, stack + np.where(area, fraction, 0), name, size)
+            for area in (_areas(fraction > 0) if is_named else ())
+        ]
+        if not places or None in places:
             keys.append(Patch(facecolor=color, label=name))
-        else:
-            style: dict[str, Any] = {"color": ink_on(color), "fontsize": canvas.TEXT_POINTS}
+        style: dict[str, Any] = {"color": ink_on(color), "fontsize": canvas.TEXT_POINTS}
+        for place in filter(None, places):
             axes.text(*place[:2], name, rotation=place[2], ha="center", va="center", **style)
         stack = stack + fraction
     if len(panel.schedules) > 1:
         keys.append(_draw_quartiles(axes, data, theme))
     return keys
+
+
+def _areas(is_there: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    """Yield a mask of each run of neighboring intervals in which something is there."""
+    # The number of the run to which an interval belongs: it counts the beginnings so far.
+    number = np.cumsum(is_there & ~np.concatenate([[False], is_there[:-1]]))
+    for run in range(1, number[-1] + 1):
+        yield is_there & (number == run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

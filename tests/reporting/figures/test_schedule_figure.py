@@ -1,4 +1,6 @@
+import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -90,14 +92,29 @@ def test_areas_have_the_colors_of_their_operators() -> None:
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("schedule", [LEARNED, CROWDED])
-def test_every_drawn_operator_is_named_once(schedule: Schedule, width: float) -> None:
+def test_every_area_is_named_where_it_is_or_by_a_key(schedule: Schedule, width: float) -> None:
     figure = schedule_figure([SchedulePanel(title="", schedules=(schedule,))], width=width)
     axes = figure.axes[0]
-    names = [text.get_text() for text in axes.texts]
-    if legend := axes.get_legend():
-        names += [text.get_text() for text in legend.get_texts()]
-    expected = {OPERATOR_FACTS[operator].label for operator in expected_areas(schedule)}
-    assert sorted(names) == sorted(expected)
+    legend = axes.get_legend()
+    keys = [text.get_text() for text in legend.get_texts()] if legend else []
+    named = Counter(text.get_text() for text in axes.texts)
+    data = fractions_over_training([schedule])
+    for operator in expected_areas(schedule):
+        fraction = data.fractions[list(Operator).index(operator)]
+        label = OPERATOR_FACTS[operator].label
+        num_areas = sum(is_there for is_there, _ in itertools.groupby(fraction > 0))
+        assert (label in keys) == (named[label] < num_areas)
+        assert named[label] <= num_areas
+    assert len(keys) == len(set(keys))
+
+
+def test_an_operator_that_comes_back_is_named_again() -> None:
+    schedule = schedule_of((0, "mixup", 1), (0.3, "cutmix", 1), (0.6, "mixup", 1))
+    figure = schedule_figure([SchedulePanel(title="", schedules=(schedule,))])
+    places = sorted((text.get_position()[0], text.get_text()) for text in figure.axes[0].texts)
+    assert [name for _, name in places] == ["Mixup", "CutMix", "Mixup"]
+    assert [x for x, _ in places] == pytest.approx([0.15, 0.45, 0.8], abs=0.01)
+    assert figure.axes[0].get_legend() is None
 
 
 def test_strength_values_stand_above_their_lines() -> None:
