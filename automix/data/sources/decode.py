@@ -5,7 +5,6 @@ Shape suffixes: C channels, H rows, W columns.
 
 import contextlib
 import os
-import struct
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,19 +17,19 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from automix.data.sources.image_files import (
+    GRAY_MODES,
+    JPEG_FORMATS,
+    opened,
+    upright_pixels,
+    upright_size,
+)
 from automix.errors import DataError
 
 # Those of torchvision's ImageFolder.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-
-_GRAY_MODES = frozenset({"1", "L", "LA", "La"})
-_DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
-# EXIF orientations 5 to 8 exchange rows and columns.
-_SWAPS_SIDES = frozenset({5, 6, 7, 8})
-# Pillow has no common error for broken files: damage anywhere in them raises any of these.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +95,9 @@ def read_header(file: Path) -> Header:
     Raises:
         DataError: the file is not a readable image of 1, 8 or 16 bits, or it is enormous.
     """
-    with _naming(file), Image.open(file) as image:
-        height, width = _upright_size(image)
-        is_gray = image.mode in _GRAY_MODES | _DEEP_MODES
-        return Header(is_gray=is_gray, height=height, width=width)
+    with opened(file) as image:
+        height, width = upright_size(image)
+        return Header(is_gray=image.mode in GRAY_MODES, height=height, width=width)
 
 
 def read_image(file: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
@@ -111,15 +109,13 @@ def read_image(file: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is unreadable, truncated or enormous, or has another size.
     """
-    with _naming(file), Image.open(file) as image:
-        if image_format.resize and image.format == "JPEG":
+    with opened(file) as image:
+        if image_format.resize and image.format in JPEG_FORMATS:
             # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size. Twice the
             # requested size is kept for the filter, as Pillow's own thumbnail does.
             side = 2 * max(image_format.height, image_format.width)
             image.draft(None, (side, side))
-        # EXIF first: height and width of the format are those of the upright image.
-        ImageOps.exif_transpose(image, in_place=True)
-        return to_format(_eight_bits(image), image_format)
+        return to_format(upright_pixels(image), image_format)
 
 
 def read_crop(
@@ -132,17 +128,16 @@ def read_crop(
     Raises:
         DataError: the file is unreadable, truncated or enormous.
     """
-    with _naming(file), Image.open(file) as image:
+    with opened(file) as image:
         # 1. The box, from the header: its size decides how much has to be decoded.
-        height, width = _upright_size(image)
+        height, width = upright_size(image)
         box = box_in(height, width)
         shrink = min(box.height / image_format.height, box.width / image_format.width) / 2
-        if shrink >= 2 and image.format == "JPEG":
+        if shrink >= 2 and image.format in JPEG_FORMATS:
             # As in `read_image`; Pillow takes the nearest of 1/2, 1/4 and 1/8 that is no smaller.
             image.draft(None, (ceil(image.width / shrink), ceil(image.height / shrink)))
         # 2. Decode, upright. The box is in pixels of the full size: scale it along.
-        ImageOps.exif_transpose(image, in_place=True)
-        pixels = _eight_bits(image).convert("L" if image_format.channels == 1 else "RGB")
+        pixels = upright_pixels(image).convert("L" if image_format.channels == 1 else "RGB")
         across, down = pixels.width / width, pixels.height / height
         left, top = int(box.left * across), int(box.top * down)
         right = max(left + 1, round((box.left + box.width) * across))
@@ -185,41 +180,6 @@ def refusing_bombs() -> Iterator[None]:
         # Damaged metadata that does not touch the pixels.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         yield
-
-
-@contextlib.contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Turn any error of a broken file into one line that names it."""
-    try:
-        yield
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(
-            f"{file}: expected at most {Image.MAX_IMAGE_PIXELS} pixels, got more"
-        ) from None
-    except UnidentifiedImageError:
-        raise DataError(f"{file}: expected an image, got something else") from None
-    except _BROKEN as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{file}: expected a readable image, got: {reason}") from None
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return height and width of an image after its EXIF rotation."""
-    orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image.size if orientation in _SWAPS_SIDES else (image.height, image.width)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode in _DEEP_MODES:
-        # convert("L") would clip everything above 255 to white.
-        values = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
-        return Image.fromarray(values.astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels")
-    if "transparency" in image.info:
-        # Of a palette, whose transparent entries convert("RGB") warns about.
-        return image.convert("RGBA")
-    return image
 
 
 def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
