@@ -25,6 +25,7 @@ from automix.errors import CheckpointError, ConfigError, DivergedError
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.run_folder import ProgressBar, RunFolder, StopRequest, versions
 from automix.experiments.common.saved_classifier import ClassifierFacts, save_classifier
+from automix.experiments.replay.final_test import final_scores
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
 from automix.mixing import StepKey, draw_decision
 from automix.mixture import Mixing, Mixture
@@ -194,14 +195,9 @@ def _finish(
     if config.weights == "best" and loop.best is not None:
         step = loop.best["step"]
         trainer.evaluated_model.load_state_dict(on_main(lambda: loop.load_best(step)))
-    # All processes evaluate, each a part of the images. The test images choose nothing, not even a
-    # temperature, unless there are no selection images to fit it on.
-    selection = trainer.evaluate(data.seen.selection) if len(data.seen.selection) else None
-    fitted = selection.temperature if selection else None
     result = {
         "kind": "replay",
-        "test": dataclasses.asdict(trainer.evaluate(data.test, temperature=fitted)),
-        "selection": dataclasses.asdict(selection) if selection else None,
+        **final_scores(trainer, data),
         "best": loop.best,
         "weights": {"which": config.weights, "step": step},
         "seed": config.seed,
