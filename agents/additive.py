@@ -37,7 +37,7 @@ from threadpoolctl import threadpool_limits
 
 from agents.additive_columns import StateScale, decision_covariance, low_rank_root
 from agents.additive_hyperparameters import Episodes, fit_segments, fit_without_states
-from automix.schedule import Decision, Schedule, even_schedule
+from automix.schedule import Mixing, Mixture, Schedule, even_schedule
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ _BLOCK = 16
 class AdditiveFit:
     """A fitted model of D decisions in S segments."""
 
-    choices: tuple[Decision, ...]
+    choices: tuple[Mixture, ...]
     # (S, D), contributions to the value of a schedule, in the unit of the value.
     effects: Floats
     # rho.
@@ -93,7 +93,7 @@ class Reaction:
 def fit_additive(
     schedules: Sequence[Schedule],
     values: Sequence[float],
-    choices: Sequence[Decision],
+    choices: Sequence[Mixing],
     *,
     num_segments: int,
     states: Floats | None = None,
@@ -130,10 +130,10 @@ class AdditiveModel:
         True
     """
 
-    def __init__(self, choices: Sequence[Decision], *, num_segments: int) -> None:
-        """Start without episodes."""
-        self._choices = tuple(choices)
-        self._index = {decision: number for number, decision in enumerate(choices)}
+    def __init__(self, choices: Sequence[Mixing], *, num_segments: int) -> None:
+        """Start without episodes, whose segments will be among ``choices``, distinct ones."""
+        self._choices = tuple(map(Mixture.of, choices))
+        self._index = {choice: number for number, choice in enumerate(self._choices)}
         self._starts = [segment / num_segments for segment in range(num_segments)]
         with _one_thread():
             self._root = low_rank_root(decision_covariance(choices))
@@ -161,7 +161,8 @@ class AdditiveModel:
             )
         # A run that diverged has fewer segments: its last decision holds to the end.
         self._decisions += [
-            [self._index[schedule.at(start)] for start in self._starts] for schedule in schedules
+            [self._index[mixture] for mixture in schedule.averaged(self._starts)]
+            for schedule in schedules
         ]
         self._values += map(float, values)
         self._states += [None] * len(values) if states is None else list(states.copy())

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from automix.operator_info import OPERATOR_FACTS, Operator
-from automix.schedule import Decision
+from automix.schedule import Decision, Mixing, Mixture
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -36,15 +36,30 @@ _FARTHEST = 4.0
 _LEAST_VARIANCE = 1e-13
 
 
-def decision_covariance(choices: Sequence[Decision]) -> Floats:
-    """Return (D, D) prior covariances k of the effects of decisions in one segment; 1 at most.
+def decision_covariance(choices: Sequence[Mixing]) -> Floats:
+    """Return (D, D) prior covariances k of the effects of distinct choices in one segment.
 
     Decisions of one operator with mixing probabilities p, p' and relative strengths u, u' have
-    k = p p' (c + (1 - c) (1 - |u - u'|)), those of different operators 0.
+    k = p p' (c + (1 - c) (1 - |u - u'|)), those of different operators 0. The effect of a mixture
+    is the sum of the effects of its decisions, whose probabilities are their weights, and a
+    deviation of its own, of the variance that the sum lacks: so the k of a choice with itself is
+    the square of the fraction of the batches that it mixes, 1 at most, be it one decision or many.
     """
-    result = np.zeros((len(choices), len(choices)))
-    for row, first in enumerate(choices):
-        for column, second in enumerate(choices):
+    mixtures = [Mixture.of(choice) for choice in choices]
+    decisions = list(dict.fromkeys(it for mixture in mixtures for it in mixture.decisions))
+    parts = np.array([[float(it in mixture.decisions) for it in decisions] for mixture in mixtures])
+    result: Floats = parts @ _covariance_of_decisions(decisions) @ parts.T
+    amounts = np.array([sum(map(_amount, mixture.decisions)) for mixture in mixtures])
+    is_several = np.array([len(mixture.decisions) > 1 for mixture in mixtures])
+    missing = np.where(is_several, amounts**2 - np.diag(result), 0.0)
+    result[np.diag_indices_from(result)] += np.maximum(missing, 0.0)
+    return result
+
+
+def _covariance_of_decisions(decisions: Sequence[Decision]) -> Floats:
+    result = np.zeros((len(decisions), len(decisions)))
+    for row, first in enumerate(decisions):
+        for column, second in enumerate(decisions):
             if first.operator is second.operator:
                 gap = abs(_relative_strength(first) - _relative_strength(second))
                 by_strength = (1 - _COMMON_TO_OPERATOR) * (1 - gap)

@@ -64,6 +64,14 @@ class AgentConfig(Config):
     hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (32, 32)
     """Widths of the hidden layers of policy and critic."""
 
+    credit: bool = True
+    """Reward each decision with what an additive model of all episodes attributes to it. false: the
+    whole return is paid at the end of an episode."""
+
+    race_start: bool = True
+    """Train the policy before its first episode, by imitation, on the preferences of an additive
+    model of the race."""
+
     warm_start: Annotated[float, Field(ge=0, le=1)] | None = 0.5
     """Fraction of the episodes after which the policy is trained once, by imitation, on the
     preferences of an additive model of them; null: never. Before, the policy explores; after, it

@@ -6,45 +6,81 @@ effect of decision d in segment s, in the state x before it, on how the whole ru
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from torch import Tensor
+from torch.distributions import Categorical
 
 from agents.additive import FEWEST_EPISODES, AdditiveFit, AdditiveModel
 from agents.config import AgentConfig
 from agents.ppo import Episode, RolloutCallback, SchedulePPO, plan_learning
-from automix.schedule import Decision
+from automix.schedule import Mixing, Mixture
 from envs.actions import ActionCodec
+from envs.config import EnvironmentConfig
+from envs.observations import random_observations
 
 Floats = NDArray[np.float64]
 
 
 def fit_episodes(
-    episodes: Sequence[Episode], choices: Sequence[Decision], *, num_segments: int
+    episodes: Sequence[Episode],
+    choices: Sequence[Mixing],
+    *,
+    num_segments: int,
+    race: Sequence[Episode] = (),
 ) -> AdditiveFit:
     """Fit the additive model to finished episodes and what was observed in them.
+
+    See `EpisodesModel` for the arguments.
 
     Raises:
         ValueError: there are fewer than 8 episodes.
     """
-    return EpisodesModel(episodes, choices, num_segments=num_segments).fit()
+    return EpisodesModel(episodes, choices, num_segments=num_segments, race=race).fit()
 
 
 class EpisodesModel:
     """The additive model of a list of episodes that others append to."""
 
     def __init__(
-        self, episodes: Sequence[Episode], choices: Sequence[Decision], *, num_segments: int
+        self,
+        episodes: Sequence[Episode],
+        choices: Sequence[Mixing],
+        *,
+        num_segments: int,
+        race: Sequence[Episode] = (),
     ) -> None:
-        """Fit nothing yet."""
+        """Fit nothing yet.
+
+        Args:
+            episodes: whose segments are all among ``choices``.
+            choices: the first ones of the fit. What ``race`` mixes beyond them comes after.
+            num_segments: of an episode.
+            race: training runs that came before, of any schedules.
+        """
         self._episodes = episodes
         self._num_segments = num_segments
-        self._model = AdditiveModel(choices, num_segments=num_segments)
+        self._race = race
+        starts = [segment / num_segments for segment in range(num_segments)]
+        # A dict keeps the order, so that the choices of the caller stay the first.
+        every = dict.fromkeys(map(Mixture.of, choices))
+        for episode in race:
+            every |= dict.fromkeys(episode.schedule.averaged(starts))
+        self._model = AdditiveModel(list(every), num_segments=num_segments)
+        self._model.add(
+            [episode.schedule for episode in race], [episode.potential for episode in race]
+        )
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether there are as many episodes as `fit` needs."""
+        return len(self._race) + len(self._episodes) >= FEWEST_EPISODES
 
     def fit(self) -> AdditiveFit:
         """Take in the episodes that are new, and return the fit to all.
@@ -52,7 +88,7 @@ class EpisodesModel:
         Raises:
             ValueError: there are fewer than 8.
         """
-        new = self._episodes[len(self._model) :]
+        new = self._episodes[len(self._model) - len(self._race) :]
         self._model.add(
             [episode.schedule for episode in new],
             [episode.potential for episode in new],
@@ -74,20 +110,29 @@ def _states(episodes: Sequence[Episode], *, num_segments: int) -> Floats | None:
 
 
 def teachers(
-    config: AgentConfig, episodes: Sequence[Episode], codec: ActionCodec, *, num_segments: int
+    config: AgentConfig,
+    episodes: Sequence[Episode],
+    environment: EnvironmentConfig,
+    *,
+    race: Sequence[Episode] = (),
 ) -> list[BaseCallback]:
     """Return what gives the agent credit for its decisions, and lets it imitate if it should.
 
-    Both read the finished ``episodes``, which others append to.
+    All read the finished ``episodes``, which others append to, and what was trained before them,
+    the ``race``.
     """
-    credit = RedistributedReturns(episodes, codec, num_segments=num_segments)
-    if config.warm_start is None:
-        return [credit]
-    # At a rollout boundary, where a search that resumes can stand.
-    plan = plan_learning(config, num_segments=num_segments)
-    steps = plan.total_steps // plan.num_rollouts
-    after_steps = round(config.warm_start * plan.num_rollouts) * steps
-    return [credit, Imitation(episodes, codec, num_segments=num_segments, after_steps=after_steps)]
+    callbacks: list[BaseCallback] = []
+    if config.credit:
+        callbacks.append(RedistributedReturns(episodes, environment, race=race))
+    if config.race_start and len(race) >= FEWEST_EPISODES:
+        callbacks.append(RaceStart(race, environment))
+    if config.warm_start is not None:
+        # At a rollout boundary, where a search that resumes can stand.
+        plan = plan_learning(config, num_segments=environment.num_segments)
+        steps = plan.total_steps // plan.num_rollouts
+        after_steps = round(config.warm_start * plan.num_rollouts) * steps
+        callbacks.append(Imitation(episodes, environment, after_steps=after_steps, race=race))
+    return callbacks
 
 
 class RedistributedReturns(BaseCallback):
@@ -105,13 +150,19 @@ class RedistributedReturns(BaseCallback):
     """
 
     def __init__(
-        self, episodes: Sequence[Episode], codec: ActionCodec, *, num_segments: int
+        self,
+        episodes: Sequence[Episode],
+        environment: EnvironmentConfig,
+        *,
+        race: Sequence[Episode] = (),
     ) -> None:
         super().__init__()
-        self._episodes = episodes
-        self._codec = codec
-        self._model = EpisodesModel(episodes, codec.decisions(), num_segments=num_segments)
-        self._index = {decision: number for number, decision in enumerate(codec.decisions())}
+        self._codec = ActionCodec(environment)
+        choices = self._codec.decisions()
+        self._model = EpisodesModel(
+            episodes, choices, num_segments=environment.num_segments, race=race
+        )
+        self._index = {choice: number for number, choice in enumerate(choices)}
         # Segments of the run at the end of an episode, by step and environment.
         self._ends: dict[tuple[int, int], int] = {}
 
@@ -125,7 +176,7 @@ class RedistributedReturns(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        if len(self._episodes) < FEWEST_EPISODES:
+        if not self._model.has_enough:
             return
         buffer = self.locals["rollout_buffer"]
         assert isinstance(buffer, RolloutBuffer)
@@ -176,39 +227,105 @@ class Imitation(RolloutCallback):
     def __init__(
         self,
         episodes: Sequence[Episode],
-        codec: ActionCodec,
+        environment: EnvironmentConfig,
         *,
-        num_segments: int,
         after_steps: int,
+        race: Sequence[Episode] = (),
     ) -> None:
         super().__init__()
         self._episodes = episodes
-        self._codec = codec
-        self._num_segments = num_segments
+        self._environment = environment
+        self._race = race
         # Not a number of episodes: those from snapshots are shorter, so that no rollout may end
         # with exactly that number.
         self._after_steps = after_steps
 
     def _on_rollout_start(self) -> None:
         is_due = self.model.num_timesteps == self._after_steps
-        if is_due and len(self._episodes) >= FEWEST_EPISODES:
-            policy = self.model.policy
-            assert isinstance(policy, ActorCriticPolicy)
-            imitate(policy, *self._targets())
-
-    def _targets(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return observations (N, F), actions (D, parts) and their probabilities (N, D)."""
-        choices = self._codec.decisions()
-        fit = fit_episodes(self._episodes, choices, num_segments=self._num_segments)
+        if not is_due or len(self._episodes) < FEWEST_EPISODES:
+            return
+        codec = ActionCodec(self._environment)
+        fit = fit_episodes(
+            self._episodes,
+            codec.decisions(),
+            num_segments=self._environment.num_segments,
+            race=self._race,
+        )
         states = np.array([row for episode in self._episodes for row in episode.observations])
         segments = np.concatenate([episode.observed_segments for episode in self._episodes])
-        deviation = float(np.std([episode.potential for episode in self._episodes])) + 1e-12
-        effects = torch.tensor(fit.effects_in(segments, states))
-        return (
-            torch.tensor(states, dtype=torch.float32),
-            torch.tensor(np.array([self._codec.encode(choice) for choice in choices])),
-            torch.softmax(effects / (_TEMPERATURE * deviation), dim=1).float(),
+        effects = fit.effects_in(segments, states)
+        deviation = _deviation(self._episodes)
+        _imitate_effects(self.model.policy, codec, states, effects, deviation=deviation)
+
+
+# Random states that the policy is shown before each segment.
+_STATES_PER_SEGMENT = 32
+# Fraction of the probability that stays uniform: what the race did not try stays possible.
+_UNIFORM = 0.5
+
+
+class RaceStart(RolloutCallback):
+    """Teaches the policy, before its first rollout, what an additive model of the race prefers.
+
+    Nothing was observed in the race, so each segment is shown with random states, of which only
+    what depends on its start alone is right: the policy learns to read that, and nothing else yet.
+    The target is that of `Imitation`, (1 - u) q(d) + u / D, with a part u that stays uniform.
+
+    As with `Imitation`, a search that resumes from the state before it does the same again.
+    """
+
+    def __init__(self, race: Sequence[Episode], environment: EnvironmentConfig) -> None:
+        super().__init__()
+        self._race = race
+        self._environment = environment
+
+    def _on_rollout_start(self) -> None:
+        if self.model.num_timesteps:
+            return
+        codec, count = ActionCodec(self._environment), self._environment.num_segments
+        fit = fit_episodes((), codec.decisions(), num_segments=count, race=self._race)
+        # Of their own: the generators of the search stay as they were.
+        generator = np.random.default_rng(0)
+        states = [
+            random_observations(
+                self._environment, segment / count, count=_STATES_PER_SEGMENT, generator=generator
+            )
+            for segment in range(count)
+        ]
+        _imitate_effects(
+            self.model.policy,
+            codec,
+            np.concatenate(states),
+            np.repeat(fit.effects, _STATES_PER_SEGMENT, axis=0),
+            deviation=_deviation(self._race),
+            uniform=_UNIFORM,
         )
+
+
+def _deviation(episodes: Sequence[Episode]) -> float:
+    return float(np.std([episode.potential for episode in episodes])) + 1e-12
+
+
+def _imitate_effects(
+    policy: BasePolicy,
+    codec: ActionCodec,
+    states: Floats,
+    effects: Floats,
+    *,
+    deviation: float,
+    uniform: float = 0.0,
+) -> None:
+    """Teach preferences by (N, D) effects, those of the codec first, in (N, F) states."""
+    assert isinstance(policy, ActorCriticPolicy)
+    choices = codec.decisions()
+    scaled = torch.tensor(effects[:, : len(choices)]) / (_TEMPERATURE * deviation)
+    targets = (1 - uniform) * torch.softmax(scaled, dim=1) + uniform / len(choices)
+    imitate(
+        policy,
+        torch.tensor(states, dtype=torch.float32),
+        torch.tensor(np.array([codec.encode(choice) for choice in choices])),
+        targets.float(),
+    )
 
 
 @torch.enable_grad()
@@ -220,9 +337,15 @@ def imitate(
     weights = [weight for name, weight in policy.named_parameters() if "value" not in name]
     optimizer = torch.optim.Adam(weights, lr=_LEARNING_RATE)
     for _ in range(_STEPS):
-        distribution = policy.get_distribution(observations_NF)
-        rows = [action.expand(len(observations_NF), -1) for action in actions_DP]
-        log_probabilities_ND = torch.stack([distribution.log_prob(row) for row in rows], dim=1)
+        parts = policy.get_distribution(observations_NF).distribution
+        assert isinstance(parts, list)
+        # Of all actions from one pass: log pi is the sum over the parts of an action.
+        log_probabilities_ND = torch.stack(
+            [
+                cast("Categorical", part).logits[:, actions_D]
+                for part, actions_D in zip(parts, actions_DP.T, strict=True)
+            ]
+        ).sum(dim=0)
         loss = -(probabilities_ND * log_probabilities_ND).sum(dim=1).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)

@@ -1,7 +1,6 @@
 """Decisions on how a batch is mixed, and mixtures of which each batch draws one."""
 
 import functools
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
@@ -187,12 +186,21 @@ def equal_mixture(mixings: Sequence[Mixing]) -> Mixture:
         >>> equal_mixture([Decision(operator="cutmix"), Decision(operator="none")]).label()
         'cutmix 1 p=0.5'
     """
+    return weighted_mixture([(mixing, 1 / len(mixings)) for mixing in mixings])
+
+
+def weighted_mixture(parts: Sequence[tuple[Mixing, float]]) -> Mixture:
+    """Return the mixture in which each batch draws a mixing with its weight, and then of that.
+
+    Weights are at most 1 together.
+    """
     # Equal choices become one, with their weights added; what does not mix is the rest.
     weights: dict[tuple[Operator, float], float] = {}
-    for decision in itertools.chain.from_iterable(Mixture.of(it).decisions for it in mixings):
-        if decision.operator is not Operator.NONE:
-            choice = decision.operator, decision.strength
-            weights[choice] = weights.get(choice, 0.0) + decision.probability / len(mixings)
+    for mixing, part in parts:
+        for decision in Mixture.of(mixing).decisions:
+            if decision.operator is not Operator.NONE:
+                choice = decision.operator, decision.strength
+                weights[choice] = weights.get(choice, 0.0) + decision.probability * part
     return Mixture(
         decisions=tuple(
             Decision(operator=operator, strength=strength, probability=min(weight, 1.0))

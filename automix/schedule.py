@@ -3,6 +3,7 @@
 import bisect
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from automix.configuration.base import Config, first_problem, read_text
 from automix.errors import ConfigError, ScheduleError
 from automix.files import sha256_of, write_text
-from automix.mixture import Decision, Mixing, Mixture, equal_mixture
+from automix.mixture import Decision, Mixing, Mixture, equal_mixture, weighted_mixture
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.portfolio import portfolio_texts
 from automix.schedule_file import (
@@ -186,6 +187,28 @@ class Schedule(Config):
         ]
         return self.model_copy(update={"segments": tuple(kept)})
 
+    def averaged(self, starts: Sequence[float]) -> list[Mixture]:
+        """Return the mean over time of the mixtures in each segment that begins at ``starts``.
+
+        Example:
+            >>> schedule = mix_then_off(Decision(operator="cutmix"), off_from=0.75)
+            >>> [mixture.label() for mixture in schedule.averaged([0.0, 0.5])]
+            ['cutmix 1', 'cutmix 1 p=0.5']
+        """
+        cuts = sorted({*starts, 1.0, *(segment.start for segment in self.segments)})
+        parts: list[list[tuple[Mixture, float]]] = [[] for _ in starts]
+        for start, stop in itertools.pairwise(cuts):
+            of_segment = parts[bisect.bisect_right(starts, start) - 1]
+            mixture = self.mixture_at(start)
+            if of_segment and of_segment[-1][0] == mixture:
+                of_segment[-1] = mixture, of_segment[-1][1] + stop - start
+            else:
+                of_segment.append((mixture, stop - start))
+        # Where nothing changes it is the mixture itself, without rounding.
+        return [
+            of_segment[0][0] if len(of_segment) == 1 else _mean(of_segment) for of_segment in parts
+        ]
+
     def decision_hash(self) -> str:
         """Return a hash of the segments; provenance does not count."""
         # Not of the file: two schedules that train alike have the same hash, whoever wrote them.
@@ -262,6 +285,11 @@ class Schedule(Config):
         except ConfigError as error:
             raise ScheduleError(str(error)) from None
         return cls.from_json(text, source=str(path))
+
+
+def _mean(parts: Sequence[tuple[Mixture, float]]) -> Mixture:
+    total = math.fsum(length for _, length in parts)
+    return weighted_mixture([(mixture, length / total) for mixture, length in parts])
 
 
 def decisions_hash(mixings: Sequence[Mixing]) -> str:

@@ -57,6 +57,8 @@ class Feature:
     high: float
     meaning: str
     read: Callable[[View], float]
+    # Where it depends on progress alone.
+    at_progress: Callable[[float], float] | None = None
 
 
 def features_of(
@@ -70,6 +72,19 @@ def features_of(
         *(_last_is(operator) for operator in operators),
     ]
     return tuple(feature for group in groups for feature in features if feature.group is group)
+
+
+def random_observations(
+    config: EnvironmentConfig, progress: float, *, count: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return (count, F) observations at a progress, uniform within their bounds otherwise."""
+    features = features_of(config.operators, config.observation)
+    low, high = np.array([(feature.low, feature.high) for feature in features]).T
+    rows = generator.uniform(low, high, size=(count, len(features)))
+    for column, feature in enumerate(features):
+        if feature.at_progress:
+            rows[:, column] = feature.at_progress(progress)
+    return rows
 
 
 def _clean(reading: Reading) -> CleanMetrics:
@@ -106,7 +121,7 @@ _LAST = ObservationGroup.LAST_DECISION
 # fmt: off
 _SHARED_FEATURES = (
     Feature("progress", _PROGRESS, 0, 1, "fraction of the training run done",
-            lambda v: v.now.progress),
+            lambda v: v.now.progress, lambda progress: progress),
     Feature("learning_rate", _PROGRESS, 0, 1, "learning rate over its peak",
             lambda v: v.now.learning_rate_fraction),
     Feature("reward_nll", _LOSSES, 0, 3, "NLL on the reward split / log K",
@@ -154,10 +169,12 @@ def _stage(index: int) -> Feature:
     """Return how near progress is to a stage: piecewise linear; all stages sum to 1."""
     meaning = f"nearness of progress to {index / (_NUM_STAGES - 1):g}: 1 there, 0 at the next"
 
-    def read(view: View) -> float:
-        return max(0.0, 1 - abs(view.now.progress * (_NUM_STAGES - 1) - index))
+    def nearness(progress: float) -> float:
+        return max(0.0, 1 - abs(progress * (_NUM_STAGES - 1) - index))
 
-    return Feature(f"stage_{index}", _PROGRESS, 0, 1, meaning, read)
+    return Feature(
+        f"stage_{index}", _PROGRESS, 0, 1, meaning, lambda v: nearness(v.now.progress), nearness
+    )
 
 
 def _probe(index: int, operator: Operator) -> Feature:

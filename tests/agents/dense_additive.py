@@ -14,7 +14,7 @@ from agents import additive_hyperparameters as grids
 from agents.additive import AdditiveFit, Reaction
 from agents.additive_columns import Floats, Indices, StateScale, decision_covariance
 from agents.additive_regression import Fractions
-from automix.schedule import Decision, Schedule
+from automix.schedule import Decision, Mixture, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,9 @@ def fit_dense(
     whole = fit_whole(data, features[0] if features else np.zeros((len(values), 0)), margins)
     if not scales:
         effects = effects_of(data, covariances_of(data, 0, whole.correlation), whole)
-        fit = AdditiveFit(choices=tuple(choices), effects=effects, correlation=whole.correlation)
+        fit = AdditiveFit(
+            choices=tuple(map(Mixture.of, choices)), effects=effects, correlation=whole.correlation
+        )
         return DenseFit(fit=fit, fractions=[whole.fractions], margin=min(margins))
 
     effects_by_segment, reactions, fractions = [], [], []
@@ -93,7 +95,7 @@ def fit_dense(
         reactions.append(Reaction(scale=scale, slopes=slopes_of(data, covariances, best, rows)))
         fractions.append(best.fractions)
     fit = AdditiveFit(
-        choices=tuple(choices),
+        choices=tuple(map(Mixture.of, choices)),
         effects=np.stack(effects_by_segment),
         correlation=whole.correlation,
         reactions=tuple(reactions),

@@ -22,12 +22,11 @@ from envs.config import EnvironmentConfig
 from tests.agents.toy import ENVIRONMENT, NUM_SEGMENTS, SWITCH, Toy, toy_vec_env
 
 CODEC = ActionCodec(ENVIRONMENT)
-THREE = ActionCodec(
-    EnvironmentConfig(
-        operators=(Operator.NONE, Operator.MIXUP, Operator.CUTMIX),
-        num_strengths=1,
-        probabilities=(1.0,),
-    )
+THREE = EnvironmentConfig(
+    num_segments=2,
+    operators=(Operator.NONE, Operator.MIXUP, Operator.CUTMIX),
+    num_strengths=1,
+    probabilities=(1.0,),
 )
 ONE_ROLLOUT = AgentConfig(episodes=64, episodes_per_rollout=64, num_environments=16)
 
@@ -58,7 +57,7 @@ def roll(toy: Toy, *, redistributes: bool, **fields: Any) -> tuple[Rewards, list
         episodes_per_rollout=config.episodes_per_rollout,
         patience=None,
     )
-    credit = RedistributedReturns(episodes, CODEC, num_segments=NUM_SEGMENTS)
+    credit = RedistributedReturns(episodes, ENVIRONMENT)
     train_ppo(
         toy_vec_env(toy, noise=0.05, num_envs=config.num_environments),
         config,
@@ -247,11 +246,12 @@ def test_episodes_that_are_appended_are_fitted_like_all_at_once() -> None:
 
 def test_credit_sums_to_zero_over_an_episode_and_leaves_unfinished_ones_alone() -> None:
     episodes, _ = episodes_with_seed_noise(0, num_episodes=20)
-    credit = RedistributedReturns(episodes, THREE, num_segments=2)
-    fit = fit_episodes(episodes, THREE.decisions(), num_segments=2)
-    buffer = RolloutBuffer(3, spaces.Box(-1, 1, (2,)), THREE.space, device="cpu", n_envs=1)
+    codec = ActionCodec(THREE)
+    credit = RedistributedReturns(episodes, THREE)
+    fit = fit_episodes(episodes, codec.decisions(), num_segments=2)
+    buffer = RolloutBuffer(3, spaces.Box(-1, 1, (2,)), codec.space, device="cpu", n_envs=1)
     buffer.episode_starts[:, 0] = [1, 0, 1]
-    buffer.actions[:, 0] = [THREE.encode(episodes[0].schedule.at(0.0))] * 3
+    buffer.actions[:, 0] = [codec.encode(episodes[0].schedule.at(0.0))] * 3
     schedule = even_schedule([episodes[0].schedule.at(0.0)] * 2)
     for step, info in enumerate([{}, {"schedule": schedule}, {}]):
         credit.locals = {"infos": [info], "n_steps": step}

@@ -11,7 +11,7 @@ from 1 to 1 - worth, plus noise. Three tasks:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,7 +27,7 @@ from automix.configuration.task import TaskConfig, TrainerConfig
 from automix.data.splits import ChannelStatistics, SearchData, Split
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.random_streams import Stream, derived_seed
-from automix.schedule import Decision
+from automix.schedule import Decision, constant_decisions, constant_schedule
 from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.trainer import ClassifierTrainer
 from envs.actions import Action, ActionCodec
@@ -213,6 +213,28 @@ def toy_vec_env(toy: Toy, *, noise: float, num_envs: int, seed: int = 0) -> VecE
     return DummyVecEnv([maker(index) for index in range(num_envs)])
 
 
+def race_of_constants(toy: Toy, *, noise: float, seed: int, num_seeds: int = 2) -> list[Episode]:
+    """Return training runs of every constant decision, with paired seeds, as a race leaves them."""
+    episodes: list[Episode] = []
+    for decision in constant_decisions(ENVIRONMENT.operators):
+        for index in range(num_seeds):
+            training_seed = derived_seed(seed, Stream.RACE, step=index)
+            trainer = ToyTrainer(toy, seed=training_seed, noise=noise)
+            for _ in range(NUM_SEGMENTS):
+                trainer.train(decision, num_steps=1)
+            episodes.append(
+                Episode(
+                    number=len(episodes),
+                    schedule=constant_schedule(decision),
+                    total_reward=0.0,
+                    potential=-trainer.evaluate(_data().reward).calibrated_nll,
+                    training_seed=training_seed,
+                    seconds=0.0,
+                )
+            )
+    return episodes
+
+
 def best_return(toy: Toy) -> float:
     """Return the largest possible gain of a training run without noise.
 
@@ -246,7 +268,9 @@ def _data() -> SearchData:
     )
 
 
-def whole_agent(config: AgentConfig, episodes: list[Episode]) -> list[BaseCallback]:
+def whole_agent(
+    config: AgentConfig, episodes: list[Episode], *, race: Sequence[Episode] = ()
+) -> list[BaseCallback]:
     """Return what a search gives PPO: records of its ``episodes``, credit and imitation."""
     recorder = EpisodeRecorder(
         episodes,
@@ -254,5 +278,4 @@ def whole_agent(config: AgentConfig, episodes: list[Episode]) -> list[BaseCallba
         episodes_per_rollout=config.episodes_per_rollout,
         patience=None,
     )
-    codec = ActionCodec(ENVIRONMENT)
-    return [recorder, *teachers(config, episodes, codec, num_segments=NUM_SEGMENTS)]
+    return [recorder, *teachers(config, episodes, ENVIRONMENT, race=race)]

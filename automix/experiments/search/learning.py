@@ -33,6 +33,7 @@ from automix.experiments.common.training_pool import (
     grouped,
 )
 from automix.experiments.config import SearchConfig
+from automix.experiments.search.halving import Standing, round_job
 from automix.files import CheckpointFolder
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule, majority_schedule
@@ -152,7 +153,9 @@ def num_greedy(config: SearchConfig) -> int:
     return NUM_GREEDY if config.searcher == "ppo" else 0
 
 
-def ppo_callbacks(config: SearchConfig, log: LearningLog, run: RunFolder) -> list[BaseCallback]:
+def ppo_callbacks(
+    config: SearchConfig, log: LearningLog, run: RunFolder, race: Sequence[Episode]
+) -> list[BaseCallback]:
     """Return what happens at every rollout of PPO: logs, a checkpoint, episodes, teachers."""
     # In this order: a checkpoint holds the numbers that were logged before it, and the teachers,
     # which change the policy, come after the episodes that they learn from.
@@ -165,12 +168,7 @@ def ppo_callbacks(config: SearchConfig, log: LearningLog, run: RunFolder) -> lis
             episodes_per_rollout=config.agent.episodes_per_rollout,
             patience=config.agent.patience,
         ),
-        *teachers(
-            config.agent,
-            log.episodes,
-            ActionCodec(config.environment),
-            num_segments=config.environment.num_segments,
-        ),
+        *teachers(config.agent, log.episodes, config.environment, race=race),
     ]
 
 
@@ -264,8 +262,35 @@ def _potential(config: SearchConfig, data: SearchData) -> Potential:
     )
 
 
+def race_episodes(
+    config: SearchConfig,
+    data: SearchData,
+    standings: Sequence[Standing],
+    outcome_of: Callable[[TrainingJob], TrainingOutcome],
+) -> list[Episode]:
+    """Return the training runs of the race as episodes in which nothing was observed.
+
+    There are none where the reward is not that of how a run ends: the race does not know it.
+    """
+    if config.environment.segment_reward:
+        return []
+    jobs = [
+        round_job(standing.candidate, index, "reward", Stream.RACE, seed=config.seed)
+        for standing in standings
+        for index in range(len(standing.losses))
+    ]
+    potential = _potential(config, data)
+    return [
+        _episode(potential, job, outcome_of(job), number=number) for number, job in enumerate(jobs)
+    ]
+
+
 def propose(
-    config: SearchConfig, data: SearchData, episodes: Sequence[Episode], run: RunFolder
+    config: SearchConfig,
+    data: SearchData,
+    episodes: Sequence[Episode],
+    run: RunFolder,
+    race: Sequence[Episode],
 ) -> Proposals:
     """Return the schedules that learning has come to, those of the searcher's model first."""
     best_first = [
@@ -275,9 +300,9 @@ def propose(
         for episode in sorted(episodes, key=lambda episode: -episode.potential)
     ]
     if config.searcher == "ppo":
-        return [*_greedy(config, data, run), *_additive_fit(config, episodes), *best_first]
+        return [*_greedy(config, data, run), *_additive_fit(config, episodes, race), *best_first]
     if config.searcher == "additive":
-        return [*_additive_fit(config, episodes), *best_first]
+        return [*_additive_fit(config, episodes, race), *best_first]
     return best_first
 
 
@@ -294,7 +319,9 @@ def _greedy(config: SearchConfig, data: SearchData, run: RunFolder) -> Proposals
     return [("greedy", majority), *((f"greedy {i}", one) for i, one in enumerate(episodes))]
 
 
-def _additive_fit(config: SearchConfig, episodes: Sequence[Episode]) -> Proposals:
+def _additive_fit(
+    config: SearchConfig, episodes: Sequence[Episode], race: Sequence[Episode]
+) -> Proposals:
     # Fewer do not determine the effects of the fit.
     if len(episodes) < FEWEST_EPISODES:
         return []
@@ -302,6 +329,7 @@ def _additive_fit(config: SearchConfig, episodes: Sequence[Episode]) -> Proposal
         episodes,
         ActionCodec(config.environment).decisions(),
         num_segments=config.environment.num_segments,
+        race=race,
     )
     return [("additive fit", fit.best_schedule())]
 

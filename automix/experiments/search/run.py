@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from agents.learned import LearnedPolicy
-from agents.ppo import train_ppo
+from agents.ppo import Episode, train_ppo
 from automix.data.splits import SearchData
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
@@ -27,6 +27,7 @@ from automix.experiments.common.run_folder import (
 )
 from automix.experiments.common.training_pool import (
     TrainingJob,
+    TrainingOutcome,
     TrainingPool,
     run_jobs,
 )
@@ -49,6 +50,7 @@ from automix.experiments.search.learning import (
     num_greedy,
     ppo_callbacks,
     propose,
+    race_episodes,
 )
 from automix.experiments.search.plan import FEWEST, plan_search, with_episodes
 from automix.experiments.search.verdict import Finalists, Losses, Verdict, final_row, judge
@@ -99,6 +101,7 @@ class _Search:
         self.started = time.perf_counter()
         self.config, self.data, self.run = config, data, run
         self.race: list[Standing] = []
+        self.race_episodes: list[Episode] = []
         self.log: LearningLog | None = None
         self.selection: list[Standing] = []
         self.seconds: dict[str, float] = {}
@@ -123,6 +126,7 @@ class _Search:
         self.race = self._halved("race", self.candidates, self.plan.race, Stream.RACE)
         leaders = self.race
         if self.plan.episodes:
+            self.race_episodes = self._race_episodes()
             self._learn()
             self.selection = self._halved(
                 "selection", self._learned_and_best(), self.plan.selection, Stream.SELECTION
@@ -192,6 +196,15 @@ class _Search:
     def _race_job(self, candidate: Candidate, number: int) -> TrainingJob:
         return round_job(candidate, number, "reward", Stream.RACE, seed=self.config.seed)
 
+    def _race_episodes(self) -> list[Episode]:
+        results = Journal(self.run.path / "race.jsonl").results
+        return race_episodes(
+            self.config,
+            self.data,
+            self.race,
+            lambda job: TrainingOutcome.from_plain(results[job.key]),
+        )
+
     def _learn(self) -> None:
         """Train the searcher on whole training runs, or resume it."""
         config, run = self.config, self.run
@@ -207,7 +220,7 @@ class _Search:
                         num_segments=config.environment.num_segments,
                         seed=config.seed,
                         state=log.agent,
-                        callbacks=ppo_callbacks(config, log, run),
+                        callbacks=ppo_callbacks(config, log, run, self.race_episodes),
                     )
                 # Before the log says that learning is over: a crash in between repeats the
                 # last rollout.
@@ -219,7 +232,7 @@ class _Search:
     def _learned_and_best(self) -> list[Candidate]:
         """Return what was learned, and the best of the race."""
         assert self.log is not None
-        proposals = propose(self.config, self.data, self.log.episodes, self.run)
+        proposals = propose(self.config, self.data, self.log.episodes, self.run, self.race_episodes)
         origin = f"{proposals[0][0]}, before selection"
         self._save(proposals[0][1], PROPOSAL_NAME, origin)
         num_learned = self.config.selection.learned_candidates
