@@ -1,4 +1,4 @@
-"""What learning takes from a race: a model that knows it, and a policy that begins with it."""
+"""Learning from a race: a model that knows it, and a policy that begins with it."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def episode(schedule: Schedule, potential: float, number: int = 0) -> Episode:
 
 def test_a_mixture_is_worth_what_its_decisions_are_and_a_deviation_of_its_own() -> None:
     prior = decision_covariance([MIXUP, CUTMIX, BOTH, NONE])
-    expected = [[1, 0, 0.5, 0], [0, 1, 0.5, 0], [0.5, 0.5, 1, 0], [0, 0, 0, 1]]
+    expected = np.array([[1, 0, 0.5, 0], [0, 1, 0.5, 0], [0.5, 0.5, 1, 0], [0, 0, 0, 1.0]])
     np.testing.assert_allclose(prior, expected)
     # Half of the batches: half of the effect, a quarter of the variance.
     half = Decision(operator=Operator.MIXUP, probability=0.5)
