@@ -109,6 +109,7 @@ class CompareConfig(Config):
     schedules: Annotated[tuple[str, ...], Field(min_length=1)] = ("none", "constants", "random")
     """Schedules to compare: paths of schedule files, or `none`, `portfolio` (those that ship; one:
     `portfolio:NAME`), `finalists:FOLDER` (of a finished search, what it selected first),
+    `policy:FOLDER` (that a search learned: it decides in each run by what it sees there),
     `constant:OPERATOR[:STRENGTH[:PROBABILITY]]`, `constants` (every operator at every strength),
     `random` (a new schedule per seed), `shuffled:FILE` (the segments of a file in random order),
     `shuffled_before_end:FILE` (but for its last stretch without mixing, or its last eighth),

@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from automix.data.load import load_data
+from automix.data.splits import Dataset
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import Journal, RunFolder
@@ -26,7 +27,13 @@ from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
 from automix.training.trainer import check_model
 
+if TYPE_CHECKING:
+    from automix.experiments.compare.policies import PolicyLoops
+
 JOURNAL_NAME = "outcomes.jsonl"
+LOOPS_NAME = "policies.jsonl"
+"""The training runs that policies decided."""
+
 _PRINTED_METRICS = ("calibrated_nll", "accuracy")
 
 
@@ -37,7 +44,9 @@ def compare(
 
     Its `splits` hold one row per schedule for each split of the configuration: `name`,
     `num_diverged`, `seconds_per_training`, and for each of `METRICS` a summary with differences
-    to the first schedule (`automix.experiments.common.summaries.summarize`).
+    to the first schedule (`automix.experiments.common.summaries.summarize`). Its `decided` hold,
+    by name, the schedule of every training run that a policy decided; without policies there are
+    none.
 
     Args:
         config: schedules, seeds and task.
@@ -52,11 +61,13 @@ def compare(
     # Everything that can be refused is refused before the folder is written.
     data = load_data(config.task.data)
     check_model(config.task, data.seen)
+    policies = _policies(config, entries, data)
+    scheduled = [entry for entry in entries if entry.name not in policies]
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
         if (finished := run.result()) is not None:
             return finished
-        jobs = _jobs(config, entries)
+        jobs = _jobs(config, scheduled)
         journal = Journal(run.path / JOURNAL_NAME)
         compute = settled(
             run.path / POPULATION_NAME,
@@ -67,10 +78,21 @@ def compare(
             num_processes=config.compute.workers,
         )
         outcomes = train_all(jobs, config.task, compute, journal=journal, title="compare")
-        # Jobs go seed by seed through all schedules, so schedule i has every len(entries)-th.
+        # Jobs go seed by seed through all schedules, so schedule i has every len(scheduled)-th.
         by_name = {
-            entry.name: outcomes[position :: len(entries)] for position, entry in enumerate(entries)
+            entry.name: outcomes[position :: len(scheduled)]
+            for position, entry in enumerate(scheduled)
         }
+        loops = Journal(run.path / LOOPS_NAME)
+        runs = {
+            name: policy.train_all(splits_of(config), journal=loops, title=name)
+            for name, policy in policies.items()
+        }
+        by_name |= {name: [it.outcome for it in of_policy] for name, of_policy in runs.items()}
+        decided = {
+            name: [it.schedule.to_plain() for it in of_policy] for name, of_policy in runs.items()
+        }
+        rows = {name: by_name[name] for name in (entry.name for entry in entries)}
         return run.finish(
             {
                 "kind": "compare",
@@ -78,10 +100,24 @@ def compare(
                 "baseline": entries[0].name,
                 "data": data.fingerprint,
                 "splits": {
-                    split: _rows(by_name, split, seed=config.seed) for split in splits_of(config)
+                    split: _rows(rows, split, seed=config.seed) for split in splits_of(config)
                 },
             }
+            | ({"decided": decided} if decided else {})
         )
+
+
+def _policies(
+    config: CompareConfig, entries: Sequence[ScheduleEntry], data: Dataset
+) -> "dict[str, PolicyLoops]":
+    """Return the closed loops of the entries that are policies, by name."""
+    folders = {entry.name: entry.policy for entry in entries if entry.policy}
+    if not folders:
+        return {}
+    # Imported here: Stable-Baselines3 takes seconds to load.
+    from automix.experiments.compare.policies import PolicyLoops  # noqa: PLC0415
+
+    return {name: PolicyLoops(folder, config, data) for name, folder in folders.items()}
 
 
 def splits_of(config: CompareConfig) -> tuple[SplitName, ...]:

@@ -36,6 +36,7 @@ _NAMES = (
     "none",
     "portfolio",
     "finalists",
+    "policy",
     "constants",
     "random",
     "constant",
@@ -48,7 +49,8 @@ _NAMES = (
     "in_turn",
     "strong_to_weak",
 )
-_KINDS = "a schedule file, none, portfolio[:NAME], finalists:FOLDER, constants, random, "
+_KINDS = "a schedule file, none, portfolio[:NAME], finalists:FOLDER, policy:FOLDER, constants, "
+_KINDS += "random, "
 _KINDS += "constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
 _KINDS += "mixture:OPERATOR[...]+..., mix_then_off:OPERATOR[...][+...][@OFF_FROM], "
 _KINDS += "in_turn:OPERATOR[...]+...[@OFF_FROM], strong_to_weak:OPERATOR[@OFF_FROM], "
@@ -63,6 +65,8 @@ class ScheduleEntry:
     # The schedule of training run number i; the same for every i but for random, shuffled and
     # marginal-matched entries.
     schedule_for: Callable[[int], Schedule]
+    # The folder of a search whose policy decides instead, in closed loop.
+    policy: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +161,8 @@ def _parse(text: str, context: _Context) -> list[ScheduleEntry]:
             entries = _portfolio(argument)
         case "finalists", _:
             entries = _finalists(Path(argument))
+        case "policy", _:
+            entries = [_policy(text, argument)]
         case "constants", "":
             entries = [_constant(choice) for choice in constant_decisions(environment.operators)]
         case "random", "":
@@ -221,6 +227,17 @@ def _finalists(folder: Path) -> list[ScheduleEntry]:
     ]
 
 
+def _policy(text: str, folder: str) -> ScheduleEntry:
+    if not folder:
+        raise ConfigError("schedules: expected policy:FOLDER of a search, got no folder")
+
+    def refuse(index: int) -> Schedule:
+        del index
+        raise ConfigError(f"{text}: expected the description of a schedule, got a policy")
+
+    return ScheduleEntry(name=text, schedule_for=refuse, policy=Path(folder))
+
+
 def _fixed(name: str, schedule: Schedule) -> ScheduleEntry:
     return ScheduleEntry(name=name, schedule_for=lambda _: schedule)
 
@@ -262,6 +279,8 @@ def _file_name(path: Path) -> str:
 
 
 def _is_same(first: ScheduleEntry, second: ScheduleEntry) -> bool:
+    if first.policy or second.policy:
+        return first.policy == second.policy
     # Entries that draw have the same seed, so their first schedules tell them apart.
     return first.schedule_for(0).decision_hash() == second.schedule_for(0).decision_hash()
 
