@@ -8,6 +8,8 @@ import yaml
 
 from automix.configuration.arguments import Arguments, read_arguments
 from automix.configuration.task import TaskConfig
+from automix.data.load import load_data
+from automix.data.pools import images_checksum
 from automix.experiments.commands import COMMANDS
 from tests.cli.bad_folders import image_folder, plain
 from tests.cli.running import RunCommand
@@ -77,7 +79,25 @@ def test_every_command_of_a_task_takes_a_folder(photos: Path, name: str) -> None
     arguments: Arguments = read_arguments(COMMANDS[name], [*positionals, "photos"])
     assert arguments.folder == photos
     assert arguments.positionals == tuple(positionals)
-    assert arguments.config.task == search("photos").task
+    task = search("photos").task
+    if name == "replay":
+        # What chose the schedule is trained on, too; the test images stay the same ones.
+        parts = {"reward_size": 0, "selection_size": 0.1}
+        task = task.model_copy(update={"data": task.data.model_copy(update=parts)})
+    assert arguments.config.task == task
+
+
+def test_a_replay_trains_on_what_a_search_holds_out(photos: Path) -> None:
+    searched = load_data(search("photos").task.data)
+    config = read_arguments(COMMANDS["replay"], ["good.json", "photos"]).config
+    replayed = load_data(config.task.data)
+    assert images_checksum(replayed.test) == images_checksum(searched.test)
+    # Of 8 images of each class one is for the test, one for the temperature, one for the reward.
+    assert (len(searched.seen.train), len(replayed.seen.train)) == (2 * 5, 2 * 6)
+    kept = read_arguments(
+        COMMANDS["replay"], ["good.json", "photos", "--task.data.reward-size", "2"]
+    )
+    assert kept.config.task.data.reward_size == 2
 
 
 def test_the_configuration_of_a_folder_can_be_printed_and_read(

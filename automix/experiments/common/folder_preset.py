@@ -24,6 +24,7 @@ _EPOCHS = 60
 _FEWEST_EPOCHS = 20
 _FEWEST_STEPS = 160
 _MOST_STEPS = 600
+_REPLAY_SELECTION = 0.1
 
 
 def task_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +46,16 @@ def task_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     steps = min(max(_EPOCHS * steps_per_epoch, _FEWEST_STEPS), _MOST_STEPS)
     task["trainer"]["epochs"] = max(_FEWEST_EPOCHS, math.ceil(steps / steps_per_epoch))
     return {"task": task}
+
+
+def replay_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the task as `task_of_folder` does, with what a search holds out for training.
+
+    A schedule is chosen already, so no image need decide about one; a tenth stays apart for the
+    temperature and the best weights. The test images are those that a search never sees.
+    """
+    parts = {"task": {"data": {"reward_size": 0, "selection_size": _REPLAY_SELECTION}}}
+    return merged(task_of_folder(folder, merged(parts, dict(values))), parts)
 
 
 def search_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
