@@ -15,6 +15,7 @@ from types import FrameType
 import automix
 from automix.configuration.command import Command
 from automix.errors import AutoMixError, ConfigError
+from automix.escapes import one_line, visible
 from automix.experiments.commands import COMMANDS
 
 EXIT_USAGE = 2
@@ -23,6 +24,8 @@ EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 
 _HELP = ("-h", "--help")
+# Of an error: a file may be quoted in it. What is to be done stands at the end.
+_LONGEST_LINE = 4000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 # The handler is called from here, and calls the experiment: a traceback or a
                 # profile has nothing of the command line's in between.
                 for text in command.handler(command, read_arguments(command, rest)):
-                    print(text, flush=True)
+                    print(visible(text), flush=True)
         sys.stdout.flush()
     except AutoMixError as error:
         _say(str(error))
@@ -142,9 +145,18 @@ def check_siblings(names: tuple[str, ...] = ("agents", "envs")) -> None:
 
 def _show_own_logs() -> None:
     """Show the messages of our packages on standard error, and not those of libraries."""
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig()
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_VisibleFormatter())
     for package in ("automix", "agents", "envs"):
         logging.getLogger(package).setLevel(logging.INFO)
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Formats a message alone, in which names of files and classes cannot command a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 @contextlib.contextmanager
@@ -164,7 +176,11 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 def _say(text: str, *, every_process: bool = False) -> None:
     """Write one line; of the processes that torchrun starts on a machine, one speaks for all."""
     if every_process or os.environ.get("LOCAL_RANK", "0") == "0":
-        sys.stderr.write(" ".join(text.split()) + "\n")
+        line = one_line(" ".join(text.split()))
+        if len(line) > _LONGEST_LINE:
+            half = _LONGEST_LINE // 2
+            line = f"{line[:half]} ... {line[-half:]}"
+        sys.stderr.write(f"{line}\n")
 
 
 def os_error_line(error: OSError) -> str:

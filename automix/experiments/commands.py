@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from automix.configuration.command import Command
 from automix.errors import AutoMixError, ConfigError
+from automix.escapes import one_line
 from automix.experiments.common.interruption import resumable
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
     yield resolve_name(command.summarize)(result)
     # The last line names the file that the next command takes.
     artifact = output / command.artifact
-    yield f"{artifact.stem}: {artifact}"
+    yield f"{artifact.stem}: {one_line(artifact)}"
 
 
 def _replay(command: Command, arguments: "Arguments") -> Iterator[str]:
@@ -82,7 +83,7 @@ def _replay(command: Command, arguments: "Arguments") -> Iterator[str]:
                 f"test: accuracy {test['accuracy']:.4f}, "
                 f"calibrated NLL {test['calibrated_nll']:.4f} nats, "
                 f"NLL {test['nll']:.4f} nats on {test['num_images']} images\n"
-                f"result: {output / command.artifact}"
+                f"result: {one_line(output / command.artifact)}"
             )
         if world.is_main:
             yield text
@@ -135,7 +136,7 @@ def _evaluate(command: Command, arguments: "Arguments") -> Iterator[str]:
     with resumable(output, command.name, str(folder), str(output / "config.yaml")):
         result = experiment.evaluate(config, folder, output)
     yield experiment.summarize_evaluation(result)
-    yield f"result: {output / command.artifact}"
+    yield f"result: {one_line(output / command.artifact)}"
 
 
 def _write_card(_: Command, arguments: "Arguments") -> Iterator[str]:
@@ -144,19 +145,19 @@ def _write_card(_: Command, arguments: "Arguments") -> Iterator[str]:
 
     output = flags.output or folder / CARD_NAME
     card = write_card(folder, arguments.config, output=output, overwrite=flags.overwrite)
-    yield f"card: {card}"
+    yield f"card: {one_line(card)}"
 
 
 def _write_report(_: Command, arguments: "Arguments") -> Iterator[str]:
     from automix.experiments.report.run import write_report
 
-    yield f"report: {write_report(Path(arguments.positionals[0]))}"
+    yield f"report: {one_line(write_report(Path(arguments.positionals[0])))}"
 
 
 def _show(_: Command, arguments: "Arguments") -> Iterator[str]:
     from automix.experiments.show import show
 
-    yield from map(str, show(Path(arguments.positionals[0]), arguments.config))
+    yield from map(one_line, show(Path(arguments.positionals[0]), arguments.config))
 
 
 def _show_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
@@ -165,7 +166,7 @@ def _show_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
     file, picture = Path(arguments.positionals[0]), arguments.flags.plot
     text = describe(file)
     # Nothing is printed when the drawing fails.
-    yield text if picture is None else f"{text}\nplot: {plot(file, picture)}"
+    yield text if picture is None else f"{text}\nplot: {one_line(plot(file, picture))}"
 
 
 def _recommend_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
@@ -178,7 +179,7 @@ def _make_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
     from automix.experiments.compare.schedule_specs import make
 
     description, file = arguments.positionals
-    yield f"schedule: {make(description, Path(file))}"
+    yield f"schedule: {one_line(make(description, Path(file)))}"
 
 
 def _print_config(_: Command, arguments: "Arguments") -> Iterator[str]:
@@ -200,7 +201,7 @@ def _run_sweep(command: Command, arguments: "Arguments") -> Iterator[str]:
         outcome = experiment.run_all(sweep, num_workers=flags.workers, devices=flags.devices)
     # A failed cell does not stop the others: the table of the rest comes before the error.
     for identifier, reason in outcome.failed.items():
-        yield f"failed: {identifier}: {reason}"
+        yield f"failed: {identifier}: {one_line(reason)}"
     yield from _sweep_table(sweep)
     if outcome.failed:
         raise AutoMixError(
@@ -234,7 +235,7 @@ def _sweep_table(sweep: "Sweep") -> Iterator[str]:
     from automix.experiments.sweep.run import save_table
 
     yield save_table(sweep)
-    yield f"table: {sweep.folder / 'table.json'}"
+    yield f"table: {one_line(sweep.folder / 'table.json')}"
 
 
 def _load_sweep(file: str, output: Path | None) -> "Sweep":

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from html import escape
 from typing import Any, Final, Literal
 
 import matplotlib as mpl
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from automix.escapes import html_attribute, visible
 from automix.reporting.palette import Theme
 
 WIDE: Final = 8.5
@@ -129,7 +129,7 @@ def panel_axes(
 
 def plain(text: str) -> str:
     """Return ``text`` so that Matplotlib shows it as it is; a dollar sign is not mathematics."""
-    return text.replace("$", r"\$")
+    return visible(text).replace("$", r"\$")
 
 
 def wrapped(text: str, *, width: int) -> str:
@@ -181,7 +181,7 @@ def inline_svg(figure: Figure, *, identifier: str, description: str) -> str:
     svg = buffer.getvalue().decode()
     svg = svg[svg.index("<svg") :]
     view_box = re.findall(r'viewBox="[^"]*"', svg)[0]
-    opening = f'<svg {view_box} role="img" aria-label="{escape(description)}">'
+    opening = f'<svg {view_box} role="img" aria-label="{html_attribute(description)}">'
     body = svg[svg.index(">") + 1 :]
     # This style sheet would apply to the whole page; page.css says the same for figures only.
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
+from automix.escapes import one_line
 from automix.files import write_bytes, write_text
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.types import MixedBatch
@@ -301,7 +302,7 @@ def _write(
 
 def _shortened(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
     """Return ``text`` on one line, cut to ``width`` pixels."""
-    text = " ".join(text.split())
+    text = one_line(" ".join(text.split()))
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

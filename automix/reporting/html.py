@@ -11,6 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from automix.escapes import visible
+
 
 def render(template: str, **values: Any) -> Markup:
     """Return ``assets/<template>.html.jinja`` with its values filled in.
@@ -37,10 +39,16 @@ def _page_values() -> dict[str, Markup]:
     return {"style": style, "script": script, "policy": Markup(policy)}
 
 
+def _finalized(value: object) -> object:
+    # Before it is escaped: marks of direction in a name reorder a page as they do a terminal.
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 _ENVIRONMENT = Environment(
     loader=PackageLoader("automix.reporting", "assets"),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=_finalized,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from automix.escapes import csv_cell
 from automix.evaluation.statistics import Interval
 
 
@@ -180,14 +181,15 @@ def table_csv(table: Table) -> str:
     for column, is_interval in zip(table.columns, has_interval, strict=True):
         name = f"{column.name} ({column.unit})" if column.unit else column.name
         header += [name, f"{name}_low", f"{name}_high"] if is_interval else [name]
-    writer.writerow(header)
+    writer.writerow(map(csv_cell, header))
     for row in table.rows:
         line: list[str | int | float | None] = []
         for cell, is_interval in zip(row, has_interval, strict=True):
             if isinstance(cell, Interval):
                 line += _numbers(cell)
             else:
-                line += [cell, None, None] if is_interval else [cell]
+                shown = csv_cell(cell) if isinstance(cell, str) else cell
+                line += [shown, None, None] if is_interval else [shown]
         writer.writerow(line)
     return buffer.getvalue()
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,15 @@ def test_other_runs_have_no_card(evaluated: Path, tmp_path: Path) -> None:
 def test_wrong_options_are_one_line(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CardConfig.from_mapping(values, source="card")
+
+
+def test_a_line_break_in_the_command_stays_in_the_code_block(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    path = folder / "environment.json"
+    values = json.loads(path.read_text())
+    values["command"] = "automix replay x\n\n# Pwned <script>\x1b[2J"
+    path.write_text(json.dumps(values))
+    lines = make_card(folder, CardConfig()).splitlines()
+    assert r"    automix replay x\n\n# Pwned <script>\x1b[2J" in lines
+    assert not [line for line in lines if line.startswith("# Pwned")]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from automix.escapes import one_line
 from automix.evaluation.significance import holm, paired_p_value
 from automix.evaluation.statistics import (
     Interval,
@@ -142,6 +143,7 @@ def interval_text(interval: Mapping[str, float], style: str) -> str:
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return one line per row, with columns as wide as their widest cell."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

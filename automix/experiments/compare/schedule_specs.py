@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from automix.configuration.base import did_you_mean, scalar_of
 from automix.errors import ConfigError
+from automix.escapes import one_line
 from automix.experiments.common.run_folder import finished_result
 from automix.files import write_bytes
 from automix.operator_info import Operator
@@ -337,11 +338,11 @@ def describe(path: Path) -> str:
     schedule = Schedule.load(path)
     # A segment ends where the next begins; the last one, with the training run.
     ends = [segment.start for segment in schedule.segments[1:]] + [1.0]
-    lines = [f"{path}: {len(schedule.segments)} segments, version {schedule.version}"]
+    lines = [f"{one_line(path)}: {len(schedule.segments)} segments, version {schedule.version}"]
     for segment, end in zip(schedule.segments, ends, strict=True):
         lines.append(f"  {segment.start:>7.1%} to {end:>7.1%}  {segment.mixture.label()}")
     lines += [f"in words: {in_words(schedule)}", f"nearest flags of timm: {timm_flags(schedule)}"]
-    lines += [f"{key}: {value}" for key, value in schedule.provenance.items()]
+    lines += [f"{one_line(key)}: {one_line(value)}" for key, value in schedule.provenance.items()]
     return "\n".join([*lines, f"decisions: {schedule.decision_hash()}"])
 
 
@@ -362,7 +363,7 @@ def recommend(path: Path) -> Iterator[str]:
     yield f"recommended where nothing was searched: {first}"
     yield "others that ship (automix schedule make portfolio:NAME FILE):"
     yield from (f"  {name}" for name in others)
-    yield f"schedule: {path}"
+    yield f"schedule: {one_line(path)}"
 
 
 def make(text: str, path: Path, environment: EnvironmentConfig | None = None) -> Path:

@@ -11,6 +11,7 @@ import yaml
 from automix.configuration.data import DataSource
 from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError, ConfigError
+from automix.escapes import markdown, markdown_code, markdown_span
 from automix.experiments.common.run_folder import RESULT_NAME
 from automix.experiments.common.saved_classifier import weights_hash
 from automix.experiments.config import CardConfig, SearchConfig
@@ -207,7 +208,7 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
     # Scores with few labels per class do not compare with those on the whole dataset.
     labels = "all" if data.labels_per_class is None else data.labels_per_class
     parts = [
-        f"# {_escaped(name)}",
+        f"# {markdown(name)}",
         f"A `{config.task.model.name}` that classifies images of {data.source.value}, trained by "
         "[AutoMix](#how-to-get-it-again) with the mixing schedule below.",
         "## Results",
@@ -225,8 +226,9 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
         ),
         *evaluated,
         "## Data",
-        f"Source `{data.source.value}`, fingerprint `{result['data']}` (a hash of every pixel, "
-        f"label and split), split seed {data.split_seed}, training images per class: {labels}.",
+        f"Source `{data.source.value}`, fingerprint {markdown_span(result['data'])} (a hash of "
+        f"every pixel, label and split), split seed {data.split_seed}, "
+        f"training images per class: {labels}.",
         "## Schedule",
         _schedule(run.path / "schedule.json"),
         "## How to get it again",
@@ -255,22 +257,22 @@ def policy_text(run: FinishedRun, name: str) -> str:
     result, cost = run.result, run.result["cost"]
     rows = [
         (
-            _escaped(standing["name"]) + (" (constant)" if standing["is_constant"] else ""),
+            markdown(standing["name"]) + (" (constant)" if standing["is_constant"] else ""),
             str(standing["num_seeds"]),
             "" if (mean := standing["mean_calibrated_nll"]) is None else f"{mean:.4f}",
         )
         for standing in result["standings"][:_STANDINGS]
     ]
     parts = [
-        f"# {_escaped(name)}",
+        f"# {markdown(name)}",
         "A policy that decides segment by segment how a classifier's training images are mixed, "
         "learned by PPO in the environment `AutoMix/MixSchedule-v0`, and the schedule that was "
         "selected. The schedule is what to use; the policy is how it was looked for.",
         "## Result",
         f"Selected among learned schedules, schedules that ship and every operator held constant: "
-        f"**{_escaped(result['selected'])}**.",
+        f"**{markdown(result['selected'])}**.",
         _schedule(run.path / "schedule.json"),
-        f"{_escaped(result['verdict']['sentence'])}.",
+        f"{markdown(result['verdict']['sentence'])}.",
         "First places of the selection, on the images that it chose by:",
         _table(("schedule", "seeds", "calibrated NLL, nats"), rows),
         "## Data and task",
@@ -307,17 +309,9 @@ def _schedule(path: Path) -> str:
 def _commands(run: FinishedRun) -> list[str]:
     source = run.source
     versions = ", ".join(f"{name} {version}" for name, version in source.versions.items())
-    # Indented code: backticks in the command cannot end it.
-    return [f"    {source.command}", f"Versions: {versions}."]
+    return [markdown_code(source.command), f"Versions: {markdown(versions)}."]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """Return text that Markdown shows as it is, in one line."""
-    # Names of runs and operators come from users: a newline or a pipe would end a cell of a table.
-    flat = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>()#|!" else letter for letter in flat)
