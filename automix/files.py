@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -127,11 +127,13 @@ class CheckpointFolder:
         for file in set(files) - set(not_later[: self._keep]):
             file.unlink()
 
-    def load_newest(self) -> dict[str, Any] | None:
-        """Return the newest readable state, or None if there never was one.
+    def load_newest(
+        self, *, check: Callable[[dict[str, Any]], None] = lambda state: None
+    ) -> dict[str, Any] | None:
+        """Return the newest readable state that passes ``check``, or None if there never was one.
 
         Raises:
-            CheckpointError: there are files, but none can be read.
+            CheckpointError: there are files, but none can be read, or ``check`` refused all.
         """
         remove_temporaries(self.path)
         damaged: CheckpointError | None = None
@@ -140,11 +142,14 @@ class CheckpointFolder:
             if damaged is not None:
                 _LOG.warning("%s; trying the checkpoint before it", damaged)
             try:
-                return read_checkpoint(file)
+                state = read_checkpoint(file)
+                check(state)
             except CheckpointError as error:
                 damaged = error
+            else:
+                return state
         if damaged is not None:
-            raise damaged
+            raise CheckpointError(f"{damaged}; without the folder {self.path}, it is begun anew")
         return None
 
     def files(self) -> list[Path]:

@@ -26,7 +26,8 @@ from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.load import load_data
 from automix.data.splits import Dataset, SearchData, Split
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
-from automix.experiments.common.run_folder import Journal, ProgressBar
+from automix.experiments.common.run_folder import ProgressBar
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.config import CompareConfig, SearchConfig
 from automix.experiments.search.run import SCHEDULE_NAME, search
 from automix.random_streams import Stream, derived_seed

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from automix.experiments.common.run_folder import Journal, ProgressBar
+from automix.experiments.common.run_folder import ProgressBar
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.config import CompareConfig
 from automix.mixture import Mixture
 from automix.random_streams import Stream, derived_seed

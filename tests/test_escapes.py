@@ -146,7 +146,7 @@ def test_a_schedule_file_prints_no_line_of_its_own(name: str, key: str, value: s
         code, out, _ = printed("schedule", "show", str(path))
         assert code == 0
         assert is_shown(out.replace("\n", ""))
-        first, _, origin, _ = out.splitlines()
+        first, *_, origin, _ = out.splitlines()
         assert first.startswith(one_line(path))
         assert origin == f"{one_line(key)}: {one_line(value)}"
         # The same file broken: its name and content in an error.

@@ -10,7 +10,7 @@ import torch
 from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError, ConfigError, DataError, DivergedError
 from automix.evaluation.corruptions.registry import Corruption
-from automix.experiments.common.run_folder import Journal
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.saved_classifier import load_saved_classifier
 from automix.experiments.evaluate import run as experiment
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalizationConfig

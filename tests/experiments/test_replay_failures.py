@@ -18,10 +18,9 @@ from automix.errors import CheckpointError, DivergedError
 from automix.experiments.common.run_folder import StopRequest
 from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.replay import run as replay_loop
+from automix.experiments.replay.applied import check_decisions, note_applied
 from automix.experiments.replay.run import (
-    check_decisions,
     next_mark,
-    note_applied,
     replay,
 )
 from automix.files import CheckpointFolder, atomic_writer, read_checkpoint
@@ -149,6 +148,10 @@ def test_a_checkpoint_of_something_else_is_refused(
     (other / "checkpoints/step-000000009.ckpt").write_bytes(state)
     config = changed(tiny(), validations=2)
     (other / "config.yaml").write_text(config.to_yaml())
+    with pytest.raises(CheckpointError, match=r"config.yaml: expected the file that"):
+        replay(config, SOURCE, other)
+    # Without sums, as in a folder that was copied in part, the checkpoints tell.
+    (other / "sums.json").unlink()
     with pytest.raises(CheckpointError, match=r"expected checkpoints with configuration .*, got"):
         replay(config, SOURCE, other)
 

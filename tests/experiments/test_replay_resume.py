@@ -159,7 +159,7 @@ def _no_statistics(state: dict[str, Any]) -> None:
 
 
 def _lost_lines(state: dict[str, Any]) -> None:
-    state["metrics_lines"] -= 1
+    state["metrics"] = "".join(state["metrics"].splitlines(keepends=True)[:-1])
 
 
 STOPPED_AFTER = 4

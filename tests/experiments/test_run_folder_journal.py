@@ -1,11 +1,12 @@
 """Journals keep what was finished, in time and order."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from automix.experiments.common.run_folder import Journal
+from automix.experiments.common.run_logs import Journal
 
 
 def test_results_and_their_time_are_read_back(
@@ -40,14 +41,43 @@ def test_an_interrupted_write_is_no_finished_unit(
     assert journal.seconds == 0
 
 
-def test_what_follows_a_torn_line_is_cut_and_written_again(tmp_path: Path) -> None:
-    path = tmp_path / "units.jsonl"
+def _filled(path: Path) -> list[bytes]:
     journal = Journal(path)
-    for key in "abc":
-        journal.add(key, {})
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(lines[0] + lines[1][:-3] + b"\n" + lines[2])
+    for key in "abcd":
+        journal.add(key, {"value": 0.5})
+    return path.read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "left", "num_lost"),
+    [
+        (lambda a, b, c, d: a + b + c + d[:-3], "abc", 0),
+        (lambda a, b, c, d: a + b + c + d[:-1], "abc", 0),
+        (lambda a, b, c, d: a + b[:-3] + b"\n" + c + d, "acd", 1),
+        (lambda a, b, c, d: a + b[:-3] + c + d, "ad", 2),
+        (lambda a, b, c, d: a + c + d, "acd", 1),
+        (lambda a, b, c, d: a + b.replace(b"0.5", b"0.6") + c + d, "acd", 1),
+        (lambda a, b, c, d: a + b.replace(b'"b"', b'"e"') + c + d, "acd", 1),
+        (lambda a, b, c, d: bytes(len(a)) + b"\n" + b + c + d, "bcd", 1),
+        (lambda a, b, c, d: a + b"[1]\n" + b"1\n" + b"[" * 10_000 + b"\n" + b + c + d, "abcd", 3),
+    ],
+)
+def test_damaged_and_missing_lines_cost_their_units_and_are_said_once(
+    damage: Callable[..., bytes],
+    left: str,
+    num_lost: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "units.jsonl"
+    path.write_bytes(damage(*_filled(path)))
     again = Journal(path)
-    assert list(again.results) == ["a"]
-    again.add("b", {})
-    assert list(Journal(path).results) == ["a", "b"]
+    assert "".join(again.results) == left
+    assert caplog.messages == [
+        f"{path}: expected whole lines, got {num_lost} damaged or missing; their units are run "
+        "again"
+    ] * bool(num_lost)
+    caplog.clear()
+    again.add("e", {})
+    assert "".join(Journal(path).results) == left + "e"
+    assert caplog.messages == []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from automix.errors import ConfigError
-from automix.experiments.common.run_folder import Journal
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.config import SearchConfig
 from automix.experiments.search.learning import LearningLog
 from automix.experiments.search.run import PROPOSAL_NAME, count_runs, search

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automix.errors import CheckpointError, ConfigError
-from automix.experiments.common.run_folder import Journal, RunFolder
+from automix.experiments.common.run_folder import RunFolder
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.experiments.search import run as run_of_search

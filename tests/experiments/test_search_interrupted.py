@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from automix.errors import CheckpointError
-from automix.experiments.common.run_folder import Journal
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.search.learning import CHECKPOINTS_NAME, LearningLog
 from automix.experiments.search.run import search
 from tests.equality import untouched_generators

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from automix.experiments.common.run_folder import Journal, ProgressBar
+from automix.experiments.common.run_folder import ProgressBar
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.training_pool import (
     JobGroup,
     TrainingJob,

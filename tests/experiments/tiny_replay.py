@@ -79,6 +79,7 @@ def schedule_of(operator: Operator) -> ScheduleSource:
 def outputs(folder: Path, *, last_step: int = TOTAL_STEPS) -> dict[str, Any]:
     """Return everything a finished replay left, without wall-clock times."""
     checkpoint = read_checkpoint(folder / f"checkpoints/step-{last_step:09d}.ckpt")
+    assert checkpoint.pop("metrics") == (folder / "metrics.jsonl").read_text()
     result = json.loads((folder / "result.json").read_text())
     return {
         "checkpoint": _without_seconds(checkpoint),

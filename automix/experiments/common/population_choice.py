@@ -8,8 +8,8 @@ import torch
 
 from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.splits import SearchData
+from automix.experiments.common.kept_files import keep_json
 from automix.experiments.common.run_folder import read_json
-from automix.files import write_json
 from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.population import Population
@@ -90,7 +90,7 @@ def settled(
     else:
         _LOG.info("timing a few steps, one training run at a time and several at once")
         choice = choose_population(task, data, num_runs=num_runs, num_processes=num_processes)
-        write_json(path, asdict(choice))
+        keep_json(path.parent, path.name, asdict(choice))
         _LOG.info(choice.describe())
         population = choice.population
     return compute.model_copy(update={"population": population})

@@ -32,7 +32,9 @@ from torch.utils.tensorboard import SummaryWriter
 import automix
 from automix.configuration.base import Config
 from automix.errors import CheckpointError
-from automix.files import write_json, write_text
+from automix.escapes import one_line
+from automix.experiments.common.kept_files import check_kept, is_kept, keep, keep_json
+from automix.experiments.common.run_logs import MetricsLog
 
 CONFIG_NAME = "config.yaml"
 ENVIRONMENT_NAME = "environment.json"
@@ -64,6 +66,7 @@ class RunFolder:
         self._lock = filelock.FileLock(path / _LOCK_NAME)
         self._board: SummaryWriter | None = None
         self._purge_from: int | None = None
+        self._metrics = MetricsLog(path / METRICS_NAME)
 
     def __enter__(self) -> Self:
         """Create the folder, or resume the run in it.
@@ -86,10 +89,11 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path}: expected a folder that can be written, got: {reason}"
             ) from None
-        if not (self.path / CONFIG_NAME).exists():
-            # The configuration comes last: it marks a folder whose run can be resumed.
-            write_json(self.path / ENVIRONMENT_NAME, describe_environment())
-            write_text(self.path / CONFIG_NAME, self._config.to_yaml())
+        try:
+            self._claim()
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -100,8 +104,15 @@ class RunFolder:
         self._lock.release()
 
     def result(self) -> Json | None:
-        """Return the result if the run is finished."""
-        return finished_result(self.path)
+        """Return the result if the run is finished.
+
+        One that is not as it was written is no result: what is in checkpoints and journals gives
+        it again.
+        """
+        if is_kept(self.path, RESULT_NAME):
+            return finished_result(self.path)
+        _LOG.warning("%s: got a damaged or missing file; written again", self.path / RESULT_NAME)
+        return None
 
     @property
     def config_hash(self) -> str:
@@ -110,49 +121,51 @@ class RunFolder:
 
     def publish(self, result: Json) -> None:
         """Write what is known so far as `result.json`; its ``is_finished`` is false."""
-        write_json(self.path / RESULT_NAME, result | {"is_finished": False})
+        keep_json(self.path, RESULT_NAME, result | {"is_finished": False})
 
     def finish(self, result: Json) -> Json:
         """Write `result.json`, which marks the run as finished; return ``result``."""
-        write_json(self.path / RESULT_NAME, result)
+        keep_json(self.path, RESULT_NAME, result)
         return result
 
     def log(self, step: int, values: Mapping[str, float | str]) -> None:
         """Append one line to `metrics.jsonl`; numbers go to TensorBoard too, under ``step``."""
-        with (self.path / METRICS_NAME).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, **values}) + "\n")
+        self._metrics.add({"step": step, **values})
         if self._board is None:
             # Opened with the first number: reading a finished run leaves no empty event file.
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_from)
         for name, value in values.items():
             # TensorBoard draws numbers; text, such as a schedule, is in the file alone.
             if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
+                self._board.add_scalar(one_line(name), value, step)
 
-    @property
-    def metrics_lines(self) -> int:
-        """Lines in `metrics.jsonl`, for `keep_metrics`; unlike bytes, the same in every run."""
-        path = self.path / METRICS_NAME
-        return path.read_bytes().count(b"\n") if path.exists() else 0
+    def metrics_text(self) -> str:
+        """Return the text of `metrics.jsonl` for a checkpoint, once all of it is on the disk."""
+        return self._metrics.synchronized()
 
-    def keep_metrics(self, num_lines: int, *, next_step: int | None = 0) -> None:
-        """Keep the lines up to the checkpoint; an interrupted run will write the others again.
+    def restore_metrics(self, text: str, *, next_step: int | None = 0) -> None:
+        """Let `metrics.jsonl` be that of a checkpoint; an interrupted run writes the rest again.
 
         Args:
-            num_lines: how many are kept, from the first.
+            text: what `metrics_text` returned; empty where there is no checkpoint.
             next_step: TensorBoard hides what was logged from this step on; None: it hides nothing.
         """
         self._purge_from = next_step
-        path = self.path / METRICS_NAME
-        if path.exists():
-            # Cut in place: `tail -f` and other readers keep following the same file.
-            lines = path.read_bytes().splitlines(keepends=True)
-            with path.open("r+b") as stream:
-                stream.truncate(sum(map(len, lines[:num_lines])))
+        self._metrics.restore(text)
+
+    def _claim(self) -> None:
+        """Check the files of an earlier attempt, or write those that begin a run."""
+        check_kept(self.path, besides=RESULT_NAME)
+        if not (self.path / CONFIG_NAME).exists():
+            # The configuration comes last: it marks a folder whose run can be resumed.
+            keep_json(self.path, ENVIRONMENT_NAME, describe_environment())
+            keep(self.path, CONFIG_NAME, self._config.to_yaml().encode())
 
     def _check_configuration(self) -> None:
         path = self.path / CONFIG_NAME
-        if path.exists() and path.read_text(encoding="utf-8") != self._config.to_yaml():
+        # Bytes: a damaged file may be no text.
+        if path.exists() and path.read_bytes() != self._config.to_yaml().encode():
+            check_kept(self.path, besides=RESULT_NAME)
             raise CheckpointError(
                 f"{self.path}: expected an empty folder or a run of the same configuration, got "
                 f"one of another (compare with {path})"
@@ -219,12 +232,12 @@ class ProgressBar:
         # In a log file, a bar that redraws itself would be thousands of lines.
         if self._is_shown and sys.stderr.isatty():
             self._live = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
+                rich.progress.TextColumn("{task.description}", markup=False),
                 rich.progress.BarColumn(),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TimeElapsedColumn(),
                 rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
-                rich.progress.TextColumn("{task.fields[note]}"),
+                rich.progress.TextColumn("{task.fields[note]}", markup=False),
                 console=rich.console.Console(stderr=True),
             )
             self._live.start()
@@ -241,6 +254,7 @@ class ProgressBar:
     def advance(self, count: int = 1, *, note: str = "") -> None:
         """Count ``count`` more finished units; ``note`` is shown beside them."""
         self._done += count
+        note = one_line(note)
         if self._live is not None:
             self._live.update(self._task, advance=count, note=note)
             return
@@ -317,60 +331,3 @@ class StopRequest:
             _LOG.info("stopping after this step; what is trained so far will be saved")
         elif now - self._made_at > _SECONDS_OF_ECHO:
             raise KeyboardInterrupt
-
-
-class Journal:
-    """Results of finished units by the key of their job: one JSON line each, in order of finishing.
-
-    A line is appended and flushed as soon as a unit is finished. Reading stops at the first line
-    that is not whole, which a crash left, and cuts the file there. One process at a time may hold
-    a journal: it lies in a `RunFolder`, whose lock sees to that.
-
-    Attributes:
-        results: of the finished units, by key.
-        seconds: wall-clock time that the units took, over all attempts.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.results: dict[str, Json] = {}
-        self.seconds = 0.0
-        self._started = time.perf_counter()
-        self._read()
-
-    def get(self, key: str) -> Json | None:
-        """Return the result of a unit, or None: it is to be run, and its time counts from now."""
-        self._started = time.perf_counter()
-        return self.results.get(key)
-
-    def add(self, key: str, result: Json) -> None:
-        """Record a unit that took the time since the last `get` or `add`."""
-        now = time.perf_counter()
-        waited, self._started = now - self._started, now
-        # Python writes NaN, and reads it again: the losses of a run that diverged.
-        line = json.dumps({"key": key, "waited_seconds": waited} | result)
-        # Flushed by the close, without fsync: a power cut costs the last units, a kill none.
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-        # In memory only once it is on disk: an interrupt in between must not hide a missing line.
-        self.results[key] = result
-        self.seconds += waited
-
-    def _read(self) -> None:
-        content = self._path.read_bytes() if self._path.exists() else b""
-        # Bytes, not text: a crash may have left half of a character, or a block of zeros.
-        size = 0
-        for line in content.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                result = json.loads(line)
-                key, waited = result.pop("key"), float(result.pop("waited_seconds"))
-            except (ValueError, TypeError, KeyError, AttributeError):
-                break
-            self.results[key] = result
-            self.seconds += waited
-            size += len(line)
-        if size < len(content):
-            with self._path.open("r+b") as stream:
-                stream.truncate(size)

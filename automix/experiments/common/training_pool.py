@@ -14,7 +14,8 @@ from typing import Any, Literal, Self
 from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.load import load_data
 from automix.data.splits import Dataset, SearchData, Split
-from automix.experiments.common.run_folder import Journal, ProgressBar
+from automix.experiments.common.run_folder import ProgressBar
+from automix.experiments.common.run_logs import Journal
 from automix.schedule import Schedule
 from automix.training.distributed import prepare_worker, start_method
 from automix.training.metrics import EvalMetrics

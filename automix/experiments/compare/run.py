@@ -13,7 +13,8 @@ from automix.data.load import load_data
 from automix.data.splits import Dataset
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
-from automix.experiments.common.run_folder import Journal, RunFolder
+from automix.experiments.common.run_folder import RunFolder
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.summaries import HEADINGS, METRICS, align, summarize, summary_cells
 from automix.experiments.common.training_pool import (
     SplitName,

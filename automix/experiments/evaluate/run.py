@@ -14,12 +14,12 @@ from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, corrupt
 from automix.evaluation.inference import EvaluationImages
 from automix.experiments.common.run_folder import (
-    Journal,
     ProgressBar,
     RunFolder,
     format_seconds,
     read_json,
 )
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.saved_classifier import SavedClassifier, load_saved_classifier
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.plan import EvaluationInput, Json, TaskPlan, random_subset
@@ -68,11 +68,13 @@ def evaluate(config: EvaluateConfig, run: Path, output: Path) -> dict[str, Any]:
         if (finished := folder.result()) is not None:
             return finished
         journal, tasks, done = Journal(output / JOURNAL_NAME), {}, 0
+        # A view of the journal: written anew, because a kill may have come between the two.
+        folder.restore_metrics("")
         with ProgressBar("evaluate", sum(plan.passes for plan in plans)) as bar:
             for plan in plans:
                 task, results = plan.task.value, []
                 for unit in plan.units:
-                    key, started = f"{task}/{unit.name}", time.perf_counter()
+                    key = f"{task}/{unit.name}"
                     done += unit.passes
                     if (result := journal.get(key)) is not None:
                         bar.skip(unit.passes)
@@ -80,8 +82,8 @@ def evaluate(config: EvaluateConfig, run: Path, output: Path) -> dict[str, Any]:
                         result = unit.run()
                         journal.add(key, result)
                         bar.advance(unit.passes, note=f"{task}: {unit.name}")
-                        seconds = {f"{task}/seconds": time.perf_counter() - started}
-                        folder.log(done, _numbers(result, task) | seconds)
+                    seconds = {f"{task}/seconds": journal.seconds_of(key)}
+                    folder.log(done, _numbers(result, task) | seconds)
                     results.append(result)
                 # Counts of units add up to the rates of a task.
                 tasks[task] = plan.combine(results)

@@ -10,10 +10,11 @@ from agents.learned import FACTS_NAME, WEIGHTS_NAME, LearnedPolicy, Policy
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 from automix.errors import CheckpointError, ConfigError, DataError
+from automix.experiments.common.kept_files import keep
 from automix.experiments.common.run_folder import CONFIG_NAME
 from automix.experiments.config import SearchConfig
 from automix.experiments.replay.run import ENVIRONMENT_NAME, POLICY_NAME, SCHEDULE_NAME, Decider
-from automix.files import sha256_of, write_bytes, write_text
+from automix.files import sha256_of
 from automix.mixture import Mixture
 from automix.operator_info import Operator
 from automix.schedule import Decision, Schedule, Segment
@@ -195,9 +196,10 @@ class PolicySource:
         if (run / SCHEDULE_NAME).exists():
             raise CheckpointError(f"{run}: expected a run of this policy, got one of a schedule")
         for name, content in self.files.items():
-            write_bytes(folder / name, content)
+            keep(run, f"{POLICY_NAME}/{name}", content)
         # Last, because it says that the others are there.
-        write_text(folder / ENVIRONMENT_NAME, self.environment.to_yaml())
+        environment = self.environment.to_yaml().encode()
+        keep(run, f"{POLICY_NAME}/{ENVIRONMENT_NAME}", environment)
 
     def decider(self, task: TaskConfig, data: SearchData, *, num_steps: int) -> PolicyDecider:
         """Return the decider that asks the policy at the start of every segment.

@@ -6,12 +6,11 @@ own, `automix.experiments.replay.policy`.
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,14 +22,16 @@ from automix.data.load import load_data
 from automix.data.splits import Dataset, SearchData, Split
 from automix.errors import CheckpointError, ConfigError, DivergedError
 from automix.experiments.common.cost import CostEstimate, estimate_cost
+from automix.experiments.common.kept_files import keep
 from automix.experiments.common.run_folder import ProgressBar, RunFolder, StopRequest, versions
 from automix.experiments.common.saved_classifier import ClassifierFacts, save_classifier
+from automix.experiments.replay.applied import check_decisions, note_applied
 from automix.experiments.replay.final_test import final_scores
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
 from automix.mixing import StepKey, draw_decision
-from automix.mixture import Mixing, Mixture
+from automix.mixture import Mixture
 from automix.operator_info import Operator
-from automix.schedule import Schedule, decisions_hash
+from automix.schedule import Schedule
 from automix.training.distributed import current_world, highest_of_processes, on_main
 from automix.training.metrics import RunningSums, TrainMetrics
 from automix.training.trainer import ClassifierTrainer, build_trainer, check_model
@@ -127,7 +128,7 @@ class ScheduleSource(Decider):
         is_other = path.exists() and ScheduleSource(Schedule.load(path)).identity != self.identity
         if is_other or (run / POLICY_NAME).exists():
             raise CheckpointError(f"{run}: expected a run of this schedule, got another's")
-        self.schedule.save(path)
+        keep(run, SCHEDULE_NAME, self.schedule.to_json().encode())
 
     def decider(self, task: TaskConfig, data: SearchData, *, num_steps: int) -> Decider:
         """Return itself."""
@@ -211,7 +212,7 @@ def _finish(
 
     def write() -> None:
         write_json(run.path / DECISIONS_NAME, {"hash": applied_hash, "runs": loop.applied})
-        schedule.save(run.path / SCHEDULE_NAME)
+        keep(run.path, SCHEDULE_NAME, schedule.to_json().encode())
         provenance = {
             "config": config.content_hash(),
             "schedule": schedule_hash,
@@ -273,6 +274,7 @@ class ReplayLoop:
         )
         self._sums = RunningSums(trainer.device)
         self._started = self._saved_at = time.monotonic()
+        self._lost_best: int | None = None
         self._restore()
 
     @property
@@ -413,7 +415,7 @@ class ReplayLoop:
             "decider": self.decider.state_dict(),
             "best": self.best,
             "seconds": self.seconds,
-            "metrics_lines": on_main(lambda: self._run.metrics_lines),
+            "metrics": on_main(self._run.metrics_text),
         }
         on_main(lambda: self._checkpoints.save(self.trainer.step, state))
         self._saved_at = time.monotonic()
@@ -421,7 +423,7 @@ class ReplayLoop:
     def _restore(self) -> None:
         state = on_main(self._load_newest)
         if state is None:
-            on_main(lambda: self._run.keep_metrics(0))
+            on_main(lambda: self._run.restore_metrics(""))
             return
         self.trainer.load_state_dict(state["trainer"])
         self._sums.load_state_dict(state["sums"])
@@ -430,11 +432,11 @@ class ReplayLoop:
         self.best = state["best"]
         self._started -= state["seconds"]
         # Steps after the checkpoint are trained again, and logged again.
-        lines, next_step = state["metrics_lines"], self.trainer.step + 1
-        on_main(lambda: self._run.keep_metrics(lines, next_step=next_step))
+        text, next_step = state["metrics"], self.trainer.step + 1
+        on_main(lambda: self._run.restore_metrics(text, next_step=next_step))
 
     def _load_newest(self) -> dict[str, Any] | None:
-        state = self._checkpoints.load_newest()
+        state = self._checkpoints.load_newest(check=self._check_best)
         saved = state.get("identity", {}) if state else self._identity
         for name, value in self._identity.items():
             if saved.get(name) != value:
@@ -444,32 +446,24 @@ class ReplayLoop:
                 )
         return state
 
-
-def note_applied(applied: list[dict[str, Any]], mixing: Mixing, *, stop: int) -> None:
-    """Note that all steps before ``stop`` that are not noted yet followed ``mixing``."""
-    mixture = Mixture.of(mixing)
-    if applied and Mixture.from_entry(applied[-1]) == mixture:
-        applied[-1]["stop"] = stop
-    else:
-        start = applied[-1]["stop"] if applied else 0
-        applied.append({"start": start, "stop": stop, **mixture.to_entry()})
-
-
-def check_decisions(
-    applied: Sequence[dict[str, Any]], expected: Sequence[Mixing], *, where: Path
-) -> str:
-    """Return the hash of the decisions that the steps followed, if they are the expected ones."""
-    steps = (
-        itertools.repeat(Mixture.from_entry(run), run["stop"] - run["start"]) for run in applied
-    )
-    applied_hash = decisions_hash(list(itertools.chain.from_iterable(steps)))
-    expected_hash = decisions_hash(expected)
-    if applied_hash != expected_hash:
-        raise CheckpointError(
-            f"{where}: expected steps that followed the decisions {expected_hash} of the schedule, "
-            f"got {applied_hash}; start anew in an empty folder"
-        )
-    return applied_hash
+    def _check_best(self, state: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose best weights are lost, unless it comes before them."""
+        if self._config.weights != "best" or state.get("best") is None:
+            return
+        path, step = self._checkpoints.path / _BEST_NAME, state["best"]["step"]
+        # What a later checkpoint calls the best is found again on the way there.
+        if self._lost_best is not None and step < self._lost_best:
+            return
+        try:
+            # Later ones come from steps after the checkpoint, which are trained again.
+            is_lost = read_checkpoint(path)["step"] < step
+        except CheckpointError:
+            is_lost = True
+        if is_lost:
+            self._lost_best = step
+            raise CheckpointError(
+                f"{path}: expected the weights after step {step}, got others or a damaged file"
+            )
 
 
 def next_mark(step: int, total: int, count: int) -> int:

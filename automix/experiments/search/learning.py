@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.additive import FEWEST_EPISODES
 from agents.credit import fit_episodes, teachers
-from agents.learned import LearnedPolicy, roll_out
+from agents.learned import FACTS_NAME, WEIGHTS_NAME, LearnedPolicy, roll_out
 from agents.ppo import (
     AgentState,
     Episode,
@@ -34,7 +34,7 @@ from automix.experiments.common.training_pool import (
 )
 from automix.experiments.config import SearchConfig
 from automix.experiments.search.halving import Standing, round_job
-from automix.files import CheckpointFolder
+from automix.files import CheckpointFolder, write_bytes
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule, majority_schedule
 from automix.training.population import group_sizes
@@ -45,6 +45,7 @@ from envs.vector import choose_kind, make_vec_env, stop_vec_env
 
 CHECKPOINTS_NAME = "checkpoints"
 POLICY_NAME = "policy"
+_POLICY_FILES = (FACTS_NAME, WEIGHTS_NAME)
 # Greedy episodes differ in their training seeds, because the policy reacts to what it observes.
 NUM_GREEDY = 4
 # Episodes whose mean potential the progress bar shows.
@@ -71,12 +72,13 @@ class LearningLog:
         self._checkpoints = CheckpointFolder(run.path / CHECKPOINTS_NAME, keep=2)
         state = self._checkpoints.load_newest()
         # Episodes and updates of the policy count their steps differently: hide none of them.
-        run.keep_metrics(state["metrics_lines"] if state else 0, next_step=None)
+        run.restore_metrics(state["metrics"] if state else "", next_step=None)
         self.episodes: list[Episode] = [
             Episode.from_dict(values) for values in (state["episodes"] if state else ())
         ]
         self.agent: AgentState | None = state["agent"] if state else None
         self.is_learned: bool = state["is_learned"] if state else False
+        self._policy: dict[str, bytes] = state["policy"] if state else {}
         # Time since the last checkpoint of an interrupted attempt is lost with its episodes.
         self._seconds_before: float = state["seconds"] if state else 0.0
         self._started = time.perf_counter()
@@ -128,15 +130,32 @@ class LearningLog:
                 "seconds": self.seconds,
                 "agent": agent,
                 "is_learned": self.is_learned,
-                "metrics_lines": self._run.metrics_lines,
+                "metrics": self._run.metrics_text(),
+                "policy": self._policy,
             },
         )
 
-    def finish(self) -> None:
-        """Save that learning is over."""
+    def finish(self, policy: LearnedPolicy | None = None) -> None:
+        """Save that learning is over, and the policy that it has come to, if there is one."""
+        if policy is not None:
+            folder = self._run.path / POLICY_NAME
+            policy.save(folder)
+            self._policy = {name: (folder / name).read_bytes() for name in _POLICY_FILES}
         self._seconds_before = self.seconds
         self.is_learned = True
         self.save()
+
+    def restore_policy(self) -> None:
+        """Write the files of the policy again where they are damaged or gone."""
+        for name, content in self._policy.items():
+            path = self._run.path / POLICY_NAME / name
+            if not path.exists() or path.read_bytes() != content:
+                _LOG.warning(
+                    "%s: expected the policy that was learned, got a damaged or missing file; "
+                    "written again",
+                    path,
+                )
+                write_bytes(path, content)
 
 
 def plan_of(config: SearchConfig) -> LearningPlan:

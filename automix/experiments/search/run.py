@@ -16,15 +16,16 @@ from agents.learned import LearnedPolicy
 from agents.ppo import Episode, train_ppo
 from automix.data.splits import SearchData
 from automix.experiments.common.cost import CostEstimate, estimate_cost
+from automix.experiments.common.kept_files import keep_json
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import (
     RESULT_NAME,
-    Journal,
     ProgressBar,
     RunFolder,
     read_json,
     versions,
 )
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.training_pool import (
     TrainingJob,
     TrainingOutcome,
@@ -43,7 +44,6 @@ from automix.experiments.search.halving import (
     round_job,
 )
 from automix.experiments.search.learning import (
-    POLICY_NAME,
     RIVALS,
     LearningLog,
     environments,
@@ -55,7 +55,6 @@ from automix.experiments.search.learning import (
 from automix.experiments.search.plan import FEWEST, plan_search, with_episodes
 from automix.experiments.search.verdict import Finalists, Losses, Verdict, final_row, judge
 from automix.experiments.search.worth import TrainedRun, explanation
-from automix.files import write_json
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
 from automix.training.trainer import check_model, load_search_data
@@ -154,7 +153,7 @@ class _Search:
             # A whole number of training runs, so that a resumed search does what it would have
             # done.
             runs = self._runs_in(60 * config.minutes)
-            write_json(path, {"minutes": config.minutes, "runs": runs})
+            keep_json(path.parent, path.name, {"minutes": config.minutes, "runs": runs})
             _LOG.info("budget: %g minutes, about %d training runs", config.minutes, runs)
         return int(read_json(path)["runs"])
 
@@ -210,7 +209,9 @@ class _Search:
         config, run = self.config, self.run
         self.log = log = LearningLog(run)
         if log.is_learned:
+            log.restore_policy()
             return
+        policy: LearnedPolicy | None = None
         with log.shown(total=self.plan.episodes):
             if config.searcher == "ppo":
                 with environments(config, self.data) as env:
@@ -222,12 +223,10 @@ class _Search:
                         state=log.agent,
                         callbacks=ppo_callbacks(config, log, run, self.race_episodes),
                     )
-                # Before the log says that learning is over: a crash in between repeats the
-                # last rollout.
-                LearnedPolicy(model.policy).save(run.path / POLICY_NAME)
+                policy = LearnedPolicy(model.policy)
             else:
                 RIVALS[config.searcher](config, self.data, log)
-        log.finish()
+        log.finish(policy)
 
     def _learned_and_best(self) -> list[Candidate]:
         """Return what was learned, and the best of the race."""

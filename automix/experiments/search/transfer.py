@@ -20,7 +20,8 @@ from automix.evaluation.statistics import (
 )
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
-from automix.experiments.common.run_folder import Journal, RunFolder
+from automix.experiments.common.run_folder import RunFolder
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.summaries import align, interval_text, plain
 from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome, train_all
 from automix.experiments.config import TransferConfig

@@ -29,7 +29,8 @@ from pydantic import Field
 
 from automix.configuration.base import Config, read_values
 from automix.errors import AutoMixError, CheckpointError, ConfigError
-from automix.files import write_json, write_text
+from automix.escapes import one_line
+from automix.files import sha256_of, write_json, write_text
 from automix.reporting.tables import Direction
 
 MAX_CELLS = 10_000
@@ -195,7 +196,7 @@ def _overridden(base: dict[Any, Any], values: Mapping[str, Any], where: str) -> 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:
     """Return settings in one line, such as ``variant=no cutting, seed=3``."""
-    return ", ".join(f"{key}={value}" for key, value in settings.items())
+    return ", ".join(f"{one_line(key)}={one_line(value)}" for key, value in settings.items())
 
 
 CellRunner = Callable[[ConfigType, Path], Mapping[str, Any]]
@@ -251,7 +252,7 @@ def run_cell(cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType
         result = runner(cell.config, home / _RUN_NAME)
         content = {"cell": cell.identifier, "settings": cell.settings, "result": result}
         # By rename, under the lock: from here on, every process takes the cell for finished.
-        write_json(home / RESULT_NAME, content)
+        write_json(home / RESULT_NAME, content | {"sum": _sum_of(content)})
         (home / ERROR_NAME).unlink(missing_ok=True)
     except AutoMixError as error:
         write_text(home / ERROR_NAME, f"{error}\n")
@@ -287,9 +288,19 @@ def read_result(cell: Cell[ConfigType], folder: Path) -> dict[str, Any]:
     """
     path = folder / cell.identifier / RESULT_NAME
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))["result"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: expected the result of a finished cell") from None
-    if not isinstance(result, dict):
-        raise CheckpointError(f"{path}: expected a mapping as result, got {type(result).__name__}")
+        content = json.loads(path.read_bytes())
+        # Without a sum in those of earlier versions.
+        is_whole = content.pop("sum", None) in (None, _sum_of(content))
+        result = content["result"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        is_whole = False
+    if not is_whole or not isinstance(result, dict):
+        raise CheckpointError(
+            f"{path}: expected the result of a finished cell, got a damaged file; without it, the "
+            "cell is resumed"
+        )
     return result
+
+
+def _sum_of(content: Mapping[str, Any]) -> str:
+    return sha256_of(json.dumps(content).encode())

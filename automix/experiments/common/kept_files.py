@@ -1,0 +1,92 @@
+"""Files that a run is resumed from, compared with the SHA-256 that it noted when it wrote them."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from automix.errors import CheckpointError
+from automix.files import sha256_of, write_bytes, write_json
+
+SUMS_NAME = "sums.json"
+"""The sums of the files of a run, and one of all of them."""
+
+# Stands for a file that is not there yet.
+_ABSENT = ""
+_LOG = logging.getLogger(__name__)
+
+
+def keep(folder: Path, name: str, content: bytes) -> None:
+    """Write a file of the run in ``folder`` atomically, and note its sum.
+
+    One process at a time may keep files in a folder: the one that holds its lock.
+    """
+    sums = _read(folder)
+    path = folder / name
+    before = _sum_of(path) if name in sums else _ABSENT
+    # Both are right in between: a process that is killed there leaves the old file or the new one.
+    _write(folder, sums | {name: [before, sha256_of(content)]})
+    write_bytes(path, content)
+    _write(folder, sums | {name: [sha256_of(content)]})
+
+
+def keep_json(folder: Path, name: str, content: Any) -> None:
+    """Write ``content`` as indented JSON, see `keep`."""
+    keep(folder, name, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def is_kept(folder: Path, name: str) -> bool:
+    """Return whether a file is as it was written; true where no sum was noted."""
+    sums = _read(folder)
+    return name not in sums or _sum_of(folder / name) in sums[name]
+
+
+def check_kept(folder: Path, *, besides: str) -> None:
+    """Compare all files but ``besides`` with their sums.
+
+    A folder without sums, such as one that was copied in part, is taken as it is.
+
+    Raises:
+        CheckpointError: a file is missing or not as it was written.
+    """
+    for name, sums in _read(folder).items():
+        actual = _sum_of(folder / name)
+        if name != besides and actual not in sums:
+            content = "another or a damaged one" if actual else "nothing there"
+            raise CheckpointError(
+                f"{folder / name}: expected the file that this run wrote, got {content}; put it "
+                "back, or begin anew in an empty folder"
+            )
+
+
+def _sum_of(path: Path) -> str:
+    try:
+        return sha256_of(path.read_bytes())
+    except OSError:
+        return _ABSENT
+
+
+def _read(folder: Path) -> dict[str, list[str]]:
+    path = folder / SUMS_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        sums: dict[str, list[str]] = content["files"]
+        is_whole = content["sum"] == _sum(sums)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        raise CheckpointError(
+            f"{path}: expected the sums of the files of this run, got a damaged file; without it, "
+            "the run is resumed unverified"
+        )
+    return sums
+
+
+def _write(folder: Path, sums: dict[str, list[str]]) -> None:
+    write_json(folder / SUMS_NAME, {"files": sums, "sum": _sum(sums)})
+
+
+def _sum(sums: dict[str, list[str]]) -> str:
+    return sha256_of(json.dumps(sums, sort_keys=True).encode())

@@ -1,0 +1,165 @@
+"""Logs of a run, which a power cut or a foreign hand may have damaged since: checked when read.
+
+`metrics.jsonl` has no sums of its own, because people and scripts read it. Its text is in the
+checkpoints, from which it is restored. A journal, whose lines are worth minutes of work each and
+which no checkpoint holds, has a sum in every line: a damaged line costs its unit, not the others.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from automix.files import sha256_of, write_bytes
+
+Json = dict[str, Any]
+
+# Names that no result has.
+_LINE = "journal_line"
+_SUM = "journal_sum"
+_LOG = logging.getLogger(__name__)
+
+
+class MetricsLog:
+    """Numbers of a run over time, one JSON line each.
+
+    Attributes:
+        lines: what the file holds, each line with its end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Log to ``path``; what is there already is kept only by `restore`."""
+        self.path = path
+        self.lines: list[str] = []
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Append one line."""
+        line = json.dumps(values) + "\n"
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+        self.lines.append(line)
+
+    def synchronized(self) -> str:
+        """Return the text for a checkpoint, once all of it is on the disk.
+
+        A checkpoint must never survive a power cut that its log does not.
+        """
+        if self.path.exists():
+            with self.path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        return "".join(self.lines)
+
+    def restore(self, text: str) -> None:
+        """Let the file hold the text of the checkpoint and nothing else.
+
+        Lines after it are those of steps that are run, and logged, again.
+        """
+        content = self.path.read_bytes() if self.path.exists() else b""
+        expected = text.encode()
+        self.lines = text.splitlines(keepends=True)
+        if content.startswith(expected):
+            if len(content) > len(expected):
+                # Cut in place: `tail -f` and other readers keep following the same file.
+                with self.path.open("r+b") as stream:
+                    stream.truncate(len(expected))
+            return
+        _LOG.warning(
+            "%s: expected the %d lines of the checkpoint, got a damaged file; written again",
+            self.path,
+            len(self.lines),
+        )
+        write_bytes(self.path, expected)
+
+
+class Journal:
+    """Results of finished units by the key of their job: one JSON line each, in order of finishing.
+
+    A line is appended and flushed as soon as a unit is finished. It ends with a sum of its content
+    and has a number, so that lines that are damaged or gone are noticed: those units are run again.
+    One process at a time may hold a journal: it lies in a `RunFolder`, whose lock sees to that.
+
+    Attributes:
+        results: of the finished units, by key.
+        seconds: wall-clock time that the units took, over all attempts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.results: dict[str, Json] = {}
+        self._waited: dict[str, float] = {}
+        self._next = 0
+        self._started = time.perf_counter()
+        self._read()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of all units."""
+        return sum(self._waited.values())
+
+    def seconds_of(self, key: str) -> float:
+        """Return the wall-clock time of a finished unit."""
+        return self._waited[key]
+
+    def get(self, key: str) -> Json | None:
+        """Return the result of a unit, or None: it is to be run, and its time counts from now."""
+        self._started = time.perf_counter()
+        return self.results.get(key)
+
+    def add(self, key: str, result: Json) -> None:
+        """Record a unit that took the time since the last `get` or `add`."""
+        now = time.perf_counter()
+        waited, self._started = now - self._started, now
+        # Python writes NaN, and reads it again: the losses of a run that diverged.
+        values = {"key": key, "waited_seconds": waited} | result | {_LINE: self._next}
+        # Flushed by the close, without fsync: a power cut costs the last units, a kill none.
+        with self._path.open("ab") as stream:
+            stream.write(_with_sum(values))
+        # In memory only once it is on disk: an interrupt in between must not hide a missing line.
+        self._next += 1
+        self.results[key] = result
+        self._waited[key] = waited
+
+    def _read(self) -> None:
+        content = self._path.read_bytes() if self._path.exists() else b""
+        # Bytes, not text: a crash may have left half of a character, or a block of zeros.
+        lines = content.splitlines(keepends=True)
+        whole = [values for line in lines if (values := _checked(line)) is not None]
+        expected = max((values[_LINE] + 1 for values in whole), default=0)
+        # A torn line at the end is what a kill leaves; anything else is damage.
+        is_torn = bool(content) and not content.endswith(b"\n")
+        num_lost = max(expected - len(whole), len(lines) - len(whole) - is_torn)
+        if num_lost > 0:
+            _LOG.warning(
+                "%s: expected whole lines, got %d damaged or missing; their units are run again",
+                self._path,
+                num_lost,
+            )
+        if len(whole) < max(expected, len(lines)):
+            # Numbered anew, so that this is said once.
+            whole = [values | {_LINE: number} for number, values in enumerate(whole)]
+            write_bytes(self._path, b"".join(map(_with_sum, whole)))
+        self._next = len(whole)
+        for values in whole:
+            key = values.pop("key")
+            self._waited[key] = values.pop("waited_seconds")
+            del values[_LINE]
+            self.results[key] = values
+
+
+def _with_sum(values: Json) -> bytes:
+    body = json.dumps(values)
+    return (json.dumps(values | {_SUM: sha256_of(body.encode())[:16]}) + "\n").encode()
+
+
+def _checked(line: bytes) -> Json | None:
+    """Return what `_with_sum` wrote, or None where it is not that."""
+    try:
+        values = json.loads(line)
+        del values[_SUM]
+        # Written again, it has the same bytes: whatever was changed, the sum included, differs.
+        return values if _with_sum(values) == line else None
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
