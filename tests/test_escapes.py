@@ -118,7 +118,7 @@ class Text(HTMLParser):
 @given(hostile)
 def test_html_shows_the_text_and_nothing_else(text: str) -> None:
     parser = Text()
-    parser.feed(render("source", source=Source(command=text)))
+    parser.feed(str(render("source", source=Source(command=text))))
     assert parser.tags == ["pre", "code"]
     assert parser.text.removesuffix("\n") == visible(text)
 

@@ -28,7 +28,7 @@ from tests.experiments.test_compare import BOTH
 from tests.experiments.test_search_interrupted import Interruptions
 from tests.experiments.tiny_replay import TOTAL_STEPS, Stops, metrics, schedule_of, tiny
 
-# Locks hold nothing; events are for TensorBoard, and text of earlier attempts for people.
+# Locks hold nothing; events are for TensorBoard, texts of earlier attempts to be read.
 _NO_STATE = {".lock", "lock", "tensorboard", "log.txt", "error.txt"}
 
 
