@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automix.data.splits import Dataset
-from automix.experiments.common.run_folder import Journal, ProgressBar
+from automix.experiments.common.run_folder import ProgressBar
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.training_pool import SplitName, TrainingOutcome
 from automix.experiments.config import CompareConfig
 from automix.experiments.replay.policy import PolicySource
