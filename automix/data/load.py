@@ -9,14 +9,10 @@ from PIL import Image
 
 from automix.configuration.data import DataConfig, DataSource, Loading, Placement
 from automix.data.batches import BatchLayout, BatchPreparer, ResidentBatches, TrainingBatches
+from automix.data.folder import FolderListing, list_folder
 from automix.data.pools import ImagePool, SourceImages, assign, images_checksum
 from automix.data.sources.decode import ImageFormat, read_header, refusing_bombs, to_format
-from automix.data.sources.folder import (
-    FolderListing,
-    folder_images,
-    list_folder,
-    streamed_data,
-)
+from automix.data.sources.folder import folder_images, streamed_data
 from automix.data.sources.packed import Progress
 from automix.data.splits import (
     Dataset,

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from automix.configuration.base import did_you_mean, shown
 from automix.configuration.data import DataConfig, DataSource
+from automix.data.folder import list_folder
 from automix.data.sources.decode import read_header
-from automix.data.sources.folder import files_of_test_split, list_folder
+from automix.data.sources.folder import files_of_test_split
 from automix.errors import DataError
 
 Floats = NDArray[np.float64]

@@ -12,8 +12,8 @@ from automix.configuration.arguments import merged
 from automix.configuration.base import read_yaml
 from automix.configuration.data import DataSource
 from automix.configuration.task import TaskConfig
+from automix.data.folder import FolderListing, list_folder
 from automix.data.pools import assign
-from automix.data.sources.folder import FolderListing, list_folder
 
 MINUTES = 10
 """Budget of a search in a folder for which none is given."""

@@ -14,8 +14,9 @@ from PIL import Image
 
 from automix.configuration.data import DataConfig
 from automix.data.batches import BatchPreparer
+from automix.data.folder import list_folder
 from automix.data.load import load_data
-from automix.data.sources.folder import files_of_test_split, list_folder
+from automix.data.sources.folder import files_of_test_split
 from automix.data.splits import Split
 from automix.errors import DataError
 from tests.data.conftest import Configure, WriteFolder
@@ -99,9 +100,9 @@ def test_other_folders_beside_train_and_test_are_said(
 ) -> None:
     root = write_folder()
     expected = load_data(folder_config(root)).fingerprint
-    shutil.copytree(root / "test", root / "valid")
+    shutil.copytree(root / "test", root / "unlabeled")
     assert load_data(folder_config(root)).fingerprint == expected
-    assert f"{root}: skipped folders beside train/ and test/: valid" in caplog.text
+    assert f"{root}: skipped folders beside train/ and test/: unlabeled" in caplog.text
 
 
 def test_a_test_size_has_no_effect_with_test_images(
