@@ -11,7 +11,7 @@ from automix.configuration.task import ComputeConfig, ReplayConfig, TaskConfig
 from automix.operator_info import Operator
 from envs.config import EnvironmentConfig
 
-SearcherName = Literal["ppo", "random_search", "additive", "pbt", "tpe"]
+SearcherName = Literal["ppo", "random_search", "additive", "pbt", "tpe", "race"]
 _ONLY_THE_END = ("random_search", "additive", "tpe")
 
 
@@ -72,7 +72,8 @@ class SearchConfig(Config):
     """Algorithm that proposes schedules: `ppo`; `random_search`, the best of random schedules;
     `additive`, the best schedule under an additive model fitted to random ones; `pbt`,
     population-based training with populations of agent.episodes_per_rollout; `tpe`, Optuna's TPE
-    sampler (extra `optuna`). All of them spend agent.episodes training runs, in rounds of
+    sampler (extra `optuna`); `race`, nothing beyond the race, which gets the runs of learning and
+    selection. The others all spend agent.episodes training runs, in rounds of
     agent.episodes_per_rollout; the other agent fields apply to PPO only. Selection is the same for
     all."""
 

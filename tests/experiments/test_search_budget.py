@@ -27,6 +27,11 @@ def test_a_plan_stays_within_its_budget(runs: int, num_candidates: int) -> None:
     # Rounded up: a rollout at least, and two seeds of each finalist.
     assert sum(plan.runs.values()) <= runs + TINY.agent.episodes_per_rollout
     assert bool(plan.episodes) == (runs >= FEWEST_TO_LEARN) == bool(plan.selection)
+    racing = TINY.model_copy(update={"searcher": "race"})
+    alone = plan_search(racing, num_candidates=num_candidates, runs=runs)
+    assert (alone.episodes, alone.selection) == (0, ())
+    assert alone.final == plan.final
+    assert sum(alone.runs.values()) <= runs
     assert plan.final >= 8
 
 

@@ -17,6 +17,8 @@ FEWEST = 12
 # Fractions of the runs: the race, learning, selection among what was learned, the final.
 _RACE_ALONE = (0.6, 0.0, 0.0, 0.4)
 _WITH_LEARNING = (0.25, 0.4, 0.2, 0.15)
+# The searcher `race` with as many: its final is that of the others.
+_LONG_RACE = (0.85, 0.0, 0.0, 0.15)
 # Halving ends here: more rounds would compare the last few again, which the final does better.
 _LAST_OF_RACE = 3
 # The winner, the best schedule that ships, the best constant, no mixing.
@@ -74,9 +76,11 @@ def plan_search(config: SearchConfig, *, num_candidates: int, runs: int | None) 
         return _configured(config, num_candidates)
     if runs < FEWEST:
         raise ConfigError(f"runs: expected at least {FEWEST} training runs, got {runs}")
-    learns = runs >= FEWEST_TO_LEARN
+    is_long = runs >= FEWEST_TO_LEARN
+    learns = is_long and config.searcher != "race"
     race, learning, selection, final = (
-        int(runs * part) for part in (_WITH_LEARNING if learns else _RACE_ALONE)
+        int(runs * part)
+        for part in (_WITH_LEARNING if learns else _LONG_RACE if is_long else _RACE_ALONE)
     )
     final = max(final, 2 * FINALISTS)
     if not learns:
@@ -100,6 +104,12 @@ def plan_search(config: SearchConfig, *, num_candidates: int, runs: int | None) 
 
 def _configured(config: SearchConfig, num_candidates: int) -> SearchPlan:
     selection = config.selection
+    if config.searcher == "race":
+        rounds = doubling_rounds(
+            num_candidates, first_seeds=selection.first_seeds, num_rounds=selection.rounds
+        )
+        final = FINALISTS * selection.final_seeds
+        return SearchPlan(race=tuple(rounds), episodes=0, selection=(), final=final)
     kept = max(min(_LAST_OF_RACE, num_candidates), -(-num_candidates // 2))
     return SearchPlan(
         race=(Round(num_candidates=num_candidates, seeds=range(selection.first_seeds)),),
