@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from automix.experiments.common.run_folder import Journal, finished_result
+from automix.experiments.common.run_folder import finished_result
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.training_pool import TrainingOutcome
 from automix.experiments.replay.policy import PolicySource
 from automix.files import write_text
@@ -35,7 +36,7 @@ from benchmarks.fair_fight_runs import (
     RACE_ALONE,
     SEARCHERS,
     folder_of,
-    found,
+    found_schedules,
     references,
     scoring_jobs,
 )
@@ -89,7 +90,7 @@ def _of_search(
 ) -> list[Row]:
     runs = result["cost"]["trainings"]
     rows = []
-    for output, schedule in found(task, name, seed).items():
+    for output, schedule in found_schedules(task, name, seed).items():
         in_final = [row for row in result["final"] if _is_of(row, schedule)]
         loss = in_final[0]["mean_calibrated_nll"] if in_final else None
         scores = _scores(outcomes, schedule, num_seeds=num_seeds)

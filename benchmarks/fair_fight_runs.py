@@ -19,7 +19,8 @@ import torch
 from automix.configuration.task import ComputeConfig
 from automix.data.load import load_data
 from automix.experiments.common.cost import estimate_cost
-from automix.experiments.common.run_folder import Journal, finished_result, format_seconds
+from automix.experiments.common.run_folder import finished_result, format_seconds
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.training_pool import TrainingJob, train_all
 from automix.experiments.compare.policies import PolicyLoops
 from automix.experiments.config import CompareConfig, SearchConfig
@@ -90,7 +91,7 @@ def search_all(task: CompareConfig, folder: Path, *, seed: int, runs: int) -> No
             raced = raced or output
 
 
-def found(folder: Path, name: str, seed: int) -> dict[str, Schedule]:
+def found_schedules(folder: Path, name: str, seed: int) -> dict[str, Schedule]:
     """Return the winner of all stages before the final, and what the search wrote."""
     output = folder_of(folder, name, seed)
     result = finished_result(output)
@@ -128,7 +129,7 @@ def score_all(task: CompareConfig, folder: Path, *, seed: int, num_seeds: int) -
     compute = ComputeConfig(workers=1, population=task.compute.population)
     schedules = list(references().values())
     for name in SEARCHERS:
-        schedules += found(folder, name, seed).values()
+        schedules += found_schedules(folder, name, seed).values()
     journal = Journal(folder / OUTCOMES_NAME)
     for schedule in schedules:
         # One by one: which runs form a population must not depend on what others found.
