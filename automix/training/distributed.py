@@ -6,6 +6,7 @@ called by every process, in the same order.
 """
 
 import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -112,19 +113,21 @@ def on_main(action: Callable[[], T]) -> T:
     world = current_world()
     if world.size == 1:
         return action()
-    outcome: list[Any] = [None, None]
     failure: Exception | None = None
+    # The result or, after a failure, what is said of it.
+    sent: dict[str, Any] = {}
     if world.is_main:
         try:
-            outcome[0] = action()
+            sent = {"result": action()}
         except Exception as error:
-            failure, outcome[1] = error, str(error)
-    dist.broadcast_object_list(outcome, src=0)
+            failure, sent = error, {"failure": str(error)}
+    content = _broadcast(_packed(sent) if world.is_main else None)
     if failure is not None:
         raise failure
-    if outcome[1] is not None:
-        raise OtherProcessError(outcome[1])
-    return cast("T", outcome[0])
+    received = sent if world.is_main else _unpacked(content)
+    if "failure" in received:
+        raise OtherProcessError(received["failure"])
+    return cast("T", received["result"])
 
 
 def gather_on_main(value: T) -> list[T]:
@@ -136,18 +139,39 @@ def gather_on_main(value: T) -> list[T]:
     world = current_world()
     if world.size == 1:
         return [value]
-    gathered: list[Any] | None = [None] * world.size if world.is_main else None
-    dist.gather_object(_on_host(value), gathered, dst=0)
-    return gathered or []
+    content = _packed(value)
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world.size)]
+    dist.all_gather(sizes, torch.tensor([content.numel()]))
+    # Equally long, as the collective wants them.
+    padded = torch.zeros(int(max(sizes)), dtype=torch.uint8)
+    padded[: content.numel()] = content
+    gathered = [torch.empty_like(padded) for _ in sizes] if world.is_main else None
+    dist.gather(padded, gathered, dst=0)
+    return [_unpacked(row[: int(size)]) for row, size in zip(gathered or [], sizes, strict=False)]
 
 
-def _on_host(value: Any) -> Any:
-    # A tensor on an accelerator would be unpacked on the accelerator it came from.
-    if isinstance(value, Tensor):
-        return value.cpu()
-    if isinstance(value, dict):
-        return {name: _on_host(entry) for name, entry in value.items()}
-    return [_on_host(entry) for entry in value] if isinstance(value, list) else value
+def _broadcast(content: Tensor | None) -> Tensor:
+    """Return the bytes of rank 0 in every process."""
+    size = torch.tensor([0 if content is None else content.numel()])
+    dist.broadcast(size, src=0)
+    if content is None:
+        content = torch.empty(int(size), dtype=torch.uint8)
+    dist.broadcast(content, src=0)
+    return content
+
+
+def _packed(value: Any) -> Tensor:
+    """Return tensors and plain values as bytes, (N,) uint8 on the CPU."""
+    # Not the collectives for objects, which unpickle whatever comes through the open port.
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return torch.frombuffer(bytearray(stream.getbuffer()), dtype=torch.uint8)
+
+
+def _unpacked(content: Tensor) -> Any:
+    # On the CPU: not on the accelerator that they came from.
+    stream = io.BytesIO(content.numpy().tobytes())
+    return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def part_of(count: int) -> slice:

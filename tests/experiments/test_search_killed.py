@@ -34,7 +34,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from automix.experiments.common.run_folder import Journal
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.search.run import search
 from tests.experiments.test_search_killed import config_of
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 
 from agents.learned import FACTS_NAME, WEIGHTS_NAME, LearnedPolicy, Policy
@@ -103,8 +104,8 @@ class PolicyDecider(Decider):
         )
         observation = self._observations.build(now, before)
         # One process decides for all: the last bits of an observation may differ between machines.
-        action = on_main(lambda: self._policy.act(observation))
-        self._decisions.append(self._actions.decode(action))
+        action = on_main(lambda: self._policy.act(observation).tolist())
+        self._decisions.append(self._actions.decode(np.asarray(action)))
         self._readings = [reading for reading in (before, now) if reading]
         self._stretches = []
 
