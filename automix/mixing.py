@@ -76,14 +76,16 @@ def mix_step(
             raise ValueError(
                 f"expected a model and a saliency source for {decision.operator.value}, got none"
             )
-        needed["saliency_BHW"] = saliency(model, images_BCHW, targets)
+        needed["saliency_BHW"] = saliency(model, images_BCHW.detach(), targets).detach()
     if spec.facts.needs_previous:
         needed["previous"] = previous
     generator = _mixing_generator(key, images_BCHW.device)
     shape = BatchShape(len(images_BCHW), images_BCHW.shape[-2], images_BCHW.shape[-1])
     if spec.facts.mixes_pairs and not with_targets:
         targets, num_classes = images_BCHW.new_empty((shape.batch, 0), dtype=torch.float32), 0
-    with torch.no_grad():
+    # Of images or targets that are learned (a front end before the mix) the gradient goes through.
+    wants_gradient = images_BCHW.requires_grad or targets.requires_grad
+    with torch.set_grad_enabled(wants_gradient and torch.is_grad_enabled()):
         draws = spec.draw(shape, strength=decision.strength, generator=generator)
         return spec.function(images_BCHW, targets, draws, num_classes=num_classes, **needed)
 

@@ -19,7 +19,8 @@ from automix.evaluation.counter_random import SampleRandom
 from automix.evaluation.inference import EvaluationImages
 from automix.operator_info import Statistics
 from automix.random_streams import Stream, derived_seed
-from automix.saliency.gradient import loss_gradient, without_trace
+from automix.saliency.gradient import without_trace
+from automix.saliency.losses import loss_gradient
 
 
 class PixelModel(nn.Module):

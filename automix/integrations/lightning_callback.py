@@ -1,15 +1,20 @@
 """A schedule as a callback of Lightning; needs the extra ``lightning``."""
 
+import math
+import warnings
 from functools import partial
 from typing import Any, cast
 
 from automix.errors import MissingExtraError
+from automix.first_batch import whole_number
 from automix.integrations.scheduled_mix import MixState, ScheduledMix
+from automix.saliency.losses import Loss
 from automix.saliency.sources import SaliencySource
 from automix.schedule import Schedule
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 except ImportError:
     raise MissingExtraError(
         "automix.integrations.lightning_callback: expected the extra lightning "
@@ -38,15 +43,23 @@ class ScheduledMixCallback(Callback):
         num_classes: int,
         total_steps: int | None = None,
         saliency: SaliencySource | None = None,
+        loss: Loss | None = None,
         label_smoothing: float = 0.0,
         seed: int = 0,
     ) -> None:
         """Bind a schedule; the module and the rank come when training starts.
 
         The arguments are those of `ScheduledMix`; ``total_steps``, the micro-batches of the whole
-        training run on one device, are by default what the trainer says.
+        training run on one device, are by default those after which the trainer ends: at the first
+        of its limits ``max_steps`` and ``max_epochs``.
+
+        Raises:
+            ValueError: ``total_steps`` is no whole number above 0; when training starts, also
+                where there is none and the trainer's limits do not say it.
         """
         super().__init__()
+        if total_steps is not None:
+            total_steps = whole_number("total_steps", total_steps, at_least=1)
         self._total_steps = total_steps
         # For `on_train_start`: number of steps, module and rank are known only then.
         self._bind = partial(
@@ -54,6 +67,7 @@ class ScheduledMixCallback(Callback):
             schedule,
             num_classes=num_classes,
             saliency=saliency,
+            loss=loss,
             label_smoothing=label_smoothing,
             seed=seed,
         )
@@ -62,7 +76,7 @@ class ScheduledMixCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the first batch, or with the one after a checkpoint."""
-        total_steps = self._total_steps or _micro_batches(trainer)
+        total_steps = self._total_steps or _micro_batches(trainer, pl_module)
         self._mix = self._bind(total_steps=total_steps, model=pl_module, rank=trainer.global_rank)
         # Lightning restores callbacks before training starts, when there is no ScheduledMix yet.
         if self._loaded is not None:
@@ -97,10 +111,45 @@ class ScheduledMixCallback(Callback):
         self._loaded = cast("MixState", state_dict) if state_dict else None
 
 
-def _micro_batches(trainer: Trainer) -> int:
-    # Lightning counts optimizer steps in max_steps and micro-batches in an epoch; -1 is no limit.
-    if trainer.max_steps >= 0:
-        return trainer.max_steps * trainer.accumulate_grad_batches
-    if trainer.max_epochs is None or trainer.max_epochs < 0:
-        raise ValueError("total_steps: expected a number for a training run without end, got none")
-    return trainer.max_epochs * int(trainer.num_training_batches)
+def _micro_batches(trainer: Trainer, module: LightningModule) -> int:
+    """Return after how many micro-batches the trainer ends, on this device."""
+    # -1 is no limit; infinite, the length of a stream.
+    per_epoch, accumulation = float(trainer.num_training_batches), trainer.accumulate_grad_batches
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    callbacks: list[Callback] = cast("Any", trainer).callbacks
+    counted = [epochs * per_epoch] if epochs is not None and epochs >= 0 else []
+    if steps >= 0:
+        if not module.automatic_optimization:
+            raise _unknown("max_steps counts the steps of your own optimizers")
+        if any(isinstance(it, GradientAccumulationScheduler) for it in callbacks):
+            raise _unknown("the accumulation changes during the run")
+        counted.append(_batches_of_steps(steps, per_epoch, accumulation))
+    if not counted:
+        raise _unknown("the training run has no end")
+    if math.inf in counted:
+        raise _unknown("the training data has no length")
+    # `max_time` of the trainer is such a callback.
+    if any(isinstance(it, Timer) for it in callbacks):
+        warnings.warn(
+            "total_steps: expected a number for a run that its time may end, got none; the "
+            "schedule is laid over max_steps and max_epochs",
+            stacklevel=2,
+        )
+    return max(1, int(min(counted)))
+
+
+def _batches_of_steps(steps: int, per_epoch: float, accumulation: int) -> float:
+    """Return the micro-batches of so many optimizer steps."""
+    if math.isinf(per_epoch):
+        return steps * accumulation
+    # The last step of an epoch takes what is left of it: of 10 batches, 4 steps of 4 take 14.
+    steps_per_epoch = math.ceil(per_epoch / accumulation)
+    epochs, others = divmod(steps, max(1, steps_per_epoch))
+    return epochs * per_epoch + others * accumulation
+
+
+def _unknown(reason: str) -> ValueError:
+    return ValueError(
+        f"total_steps: expected a number of batches for the whole training run, got none: {reason}"
+        "; give total_steps to ScheduledMixCallback"
+    )

@@ -3,16 +3,28 @@
 Shape suffixes: B batch, C channels, H rows, W columns, K classes.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Self, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
 
+from automix.first_batch import (
+    check_pairs,
+    check_ranks_agree,
+    check_values,
+    checked_batch,
+    rehearse,
+    whole_number,
+)
 from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
-from automix.operator_info import OPERATOR_FACTS
+from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.operators.blend import soft_targets
 from automix.operators.mixup_cutmix import apply_none, draw_none
 from automix.operators.types import BatchShape, MixedBatch
 from automix.saliency.gradient import input_gradient
+from automix.saliency.losses import Loss, check_sums_to_one
 from automix.saliency.sources import SaliencySource
 from automix.schedule import Schedule
 from automix.training.metrics import smooth_labels
@@ -28,6 +40,9 @@ class MixState(TypedDict):
 
 class ScheduledMix:
     """Mixes one batch after the other as a schedule says; stands in for ``timm.data.Mixup``.
+
+    The first batch is mixed once by every operator of the schedule, so that what does not fit
+    (labels, images, the network, its loss) is refused there and not in the middle of the run.
 
     Example:
         >>> import torch
@@ -60,6 +75,7 @@ class ScheduledMix:
         total_steps: int,
         model: nn.Module | None = None,
         saliency: SaliencySource | None = None,
+        loss: Loss | None = None,
         label_smoothing: float = 0.0,
         seed: int = 0,
         rank: int = 0,
@@ -72,24 +88,38 @@ class ScheduledMix:
             total_steps: batches of the whole training run, at least 1. Count micro-batches where
                 gradients are accumulated.
             model: the classifier; needed if the schedule holds an operator that reads saliency.
-                Wrappers of DistributedDataParallel and torch.compile are looked through.
+                Wrappers of DistributedDataParallel and torch.compile are looked through. It may
+                return logits, one logit, or an object, dict or tuple that holds them.
             saliency: where saliency comes from; the input gradient by default.
+            loss: takes (logits, (B, K) float32 targets): the training's own loss, whose gradient
+                the default saliency then is. Without it, the cross-entropy of a softmax or, for a
+                network with one logit, of a sigmoid. Needed for several labels per image.
             label_smoothing: fraction of each target that is spread evenly over all classes, in
                 [0, 1).
-            seed: names the draws.
+            seed: names the draws; the same in all processes that train together.
             rank: number of this process; processes draw differently.
 
         Raises:
-            ValueError: a number is out of range, or the schedule needs a model and there is none.
+            ValueError: a number is out of range or no whole number, the schedule needs a model and
+                there is none, or there are a source and a loss.
         """
-        if num_classes < 1 or total_steps < 1:
+        num_classes = whole_number("num_classes", num_classes, at_least=1)
+        total_steps = whole_number("total_steps", total_steps, at_least=1)
+        seed, rank = (
+            whole_number("seed", seed, at_least=0),
+            whole_number("rank", rank, at_least=0),
+        )
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: expected 0 or more, below 1, got {label_smoothing}")
+        if saliency is not None and loss is not None:
             raise ValueError(
-                f"expected at least 1 class and 1 step, got {num_classes} and {total_steps}"
+                "loss: expected none with a saliency source of your own, got both; give it to the "
+                "source, as functools.partial(input_gradient, loss=loss)"
             )
-        with_saliency = [name for name in schedule.operators if OPERATOR_FACTS[name].needs_saliency]
+        with_saliency = [name for name in schedule.operators if _reads_saliency([name])]
         if with_saliency and model is None:
             raise ValueError(
-                f"expected a model for the saliency of {with_saliency[0].value}, got none"
+                f"model: expected a model for the saliency of {with_saliency[0].value}, got none"
             )
         self.step = 0
         self.mixup_enabled = True
@@ -97,9 +127,12 @@ class ScheduledMix:
         self._schedule = schedule
         self._total_steps = total_steps
         self._model = model
-        self._saliency = saliency or input_gradient
+        self._saliency = saliency or _gradient_of(loss, num_classes)
+        # Of rows with several labels, which the default loss is not for.
+        self._checks_sums = bool(with_saliency) and saliency is None and loss is None
         self._label_smoothing = label_smoothing
         self._key = seed, rank
+        self._is_checked = False
         # The batch before, for RecursiveMix; part of the state, as it cannot be drawn again.
         self._previous: MixedBatch | None = None
 
@@ -110,6 +143,7 @@ class ScheduledMix:
         num_classes: int,
         total_steps: int,
         model: nn.Module | None = None,
+        loss: Loss | None = None,
         label_smoothing: float = 0.0,
         seed: int = 0,
         rank: int = 0,
@@ -125,6 +159,7 @@ class ScheduledMix:
             num_classes=num_classes,
             total_steps=total_steps,
             model=model,
+            loss=loss,
             label_smoothing=label_smoothing,
             seed=seed,
             rank=rank,
@@ -137,10 +172,17 @@ class ScheduledMix:
             images_BCHW: floating point, normalized or not, on any device. Not bytes: in timm's
                 training script this goes with ``--no-prefetcher``, and it cannot replace
                 ``FastCollateMixup``, because there is no model in a loader's worker.
-            targets: (B,) int64 classes or (B, K) floating-point targets.
+                Images that need a gradient keep it.
+            targets: (B,) integer classes of any type, or rows (B, K): one-hot, soft or multi-label.
 
         Returns:
             Images of the same shape and dtype, and (B, K) float32 targets.
+
+        Raises:
+            TypeError: images or targets of another type; at the first batch, also a network without
+                logits.
+            ValueError: another shape or, at the first batch and on a CPU, values out of range; at
+                the first batch, what any operator of the schedule refuses.
         """
         mixed = self.mixed(images_BCHW, targets)
         return mixed.images, smooth_labels(mixed.targets, self._label_smoothing)
@@ -152,13 +194,18 @@ class ScheduledMix:
         ``lam`` to `automix.training.metrics.interpolated_loss`. (Co-Mixup has more than two
         parents: its ``partner_targets`` are None.)
         """
+        targets = checked_batch(images_BCHW, targets, num_classes=self.num_classes)
+        if not self._is_checked:
+            self._check_first(images_BCHW, targets)
         # A loop may run longer than it said: the last mixture then holds.
         progress = min(self.step / self._total_steps, 1.0)
         mixture = self._schedule.mixture_at(progress)
-        seed, rank = self._key
-        key = StepKey(seed=seed, rank=rank, step=self.step)
+        key = self._step_key()
+        # All ranks make the saliency pass of a step, or none: in a network with synchronized norms
+        # or sharded weights it waits for all of them.
+        choice = dataclasses.replace(key, rank=0) if _reads_saliency(mixture.operators) else key
         # Drawn on the host, as in our own training step: an unmixed batch costs no saliency pass.
-        decision = draw_decision(mixture, key) if self.mixup_enabled else None
+        decision = draw_decision(mixture, choice) if self.mixup_enabled else None
         if decision is None:
             mixed = _unmixed(images_BCHW, targets, self.num_classes)
         else:
@@ -173,11 +220,39 @@ class ScheduledMix:
                 previous=self._previous_on(images_BCHW.device),
             )
             # RecursiveMix pastes the last mixed batch, whichever operator of its mixture mixed it;
-            # the others need not keep it in memory.
-            self._previous = mixed if mixture.keeps_batches else None
+            # the others need not keep it in memory. Its graph, if any, ends with its own step.
+            self._previous = _detached(mixed) if mixture.keeps_batches else None
         # A batch that is refused is not counted.
         self.step += 1
         return mixed
+
+    def _step_key(self) -> StepKey:
+        seed, rank = self._key
+        return StepKey(seed=seed, rank=rank, step=whole_number("step", self.step, at_least=0))
+
+    def _check_first(self, images_BCHW: Tensor, targets: Tensor) -> None:
+        """Refuse what would fail later in the run; waits for the device, once in a run."""
+        operators, model = self._schedule.operators, self._model
+        check_values(images_BCHW, targets, num_classes=self.num_classes)
+        if self.step == 0:
+            # A resumed run may begin with the short last batch of an epoch.
+            check_pairs(operators, len(images_BCHW))
+        if self._checks_sums and targets.ndim == 2 and self.num_classes > 1:
+            check_sums_to_one(targets)
+        key = self._step_key()
+        if model is not None and _reads_saliency(operators):
+            named = f"{key.seed} {self._total_steps} {key.step} {self._schedule.decision_hash()}"
+            check_ranks_agree(model, images_BCHW.device, named=named)
+        rehearse(
+            operators,
+            images_BCHW,
+            targets,
+            key=key,
+            num_classes=self.num_classes,
+            model=model,
+            saliency=self._saliency,
+        )
+        self._is_checked = True
 
     def state_dict(self) -> MixState:
         """Return the state for a checkpoint: plain values and tensors, not copied."""
@@ -191,9 +266,14 @@ class ScheduledMix:
         """Resume with the batch before which ``state`` was taken.
 
         The tensors of a state may be on another device than the batches: the next call moves them.
+
+        Raises:
+            ValueError: it is no state, or its step no number of a batch.
         """
-        self.step = state["step"]
-        self.mixup_enabled = state["mixup_enabled"]
+        if missing := MixState.__required_keys__ - state.keys():
+            raise ValueError(f"state: expected {', '.join(sorted(missing))}, got {list(state)}")
+        self.step = whole_number("state.step", state["step"], at_least=0)
+        self.mixup_enabled = bool(state["mixup_enabled"])
         previous = state["previous"]
         self._previous = None if previous is None else batch_from_tensors(previous)
 
@@ -203,6 +283,29 @@ class ScheduledMix:
         if batch is None or batch.images.device == device:
             return batch
         return batch_from_tensors(tensors_of(batch), device=device)
+
+
+def _reads_saliency(operators: Sequence[Operator]) -> bool:
+    return any(OPERATOR_FACTS[operator].needs_saliency for operator in operators)
+
+
+def _gradient_of(loss: Loss | None, num_classes: int) -> SaliencySource:
+    """Return the input gradient as a source, of a loss that takes the targets that it trains on."""
+    if loss is None:
+        return input_gradient
+
+    def source(model: nn.Module, images_BCHW: Tensor, targets: Tensor) -> Tensor:
+        rows_BK = soft_targets(targets, len(images_BCHW), num_classes)
+        return input_gradient(model, images_BCHW, rows_BK, loss=loss)
+
+    return source
+
+
+def _detached(batch: MixedBatch) -> MixedBatch:
+    tensors = tensors_of(batch).items()
+    return batch_from_tensors(
+        {name: value if value is None else value.detach() for name, value in tensors}
+    )
 
 
 def _unmixed(images_BCHW: Tensor, targets: Tensor, num_classes: int) -> MixedBatch:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from torchvision.transforms import v2
 
+from automix.first_batch import check_pairs, check_values, checked_batch
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.registry import OPERATORS, checked_strength
 from automix.operators.types import BatchShape
@@ -66,11 +67,17 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
         self.num_classes = num_classes
         self._key = seed, rank
         self._num_calls = 0
+        self._is_checked = False
 
     def forward(self, *inputs: Any) -> Any:
         """Return ``images, targets`` in the form they came in: two arguments, a tuple or a list.
 
-        Images are (B, C, H, W) floating point, labels (B,) int64 or (B, K).
+        Images are (B, C, H, W) floating point, labels (B,) integers or (B, K) rows. Their values
+        are checked in the first call, and the classes on a CPU in every call.
+
+        Raises:
+            TypeError: no batch of images and labels, or of another type.
+            ValueError: another shape, or values out of range.
         """
         # As v2.MixUp takes them: ``transform(images, labels)`` or one ``(images, labels)``, which a
         # loader's default collate function makes a list.
@@ -79,8 +86,21 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
             got = type(batch).__name__
             got += f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
             raise TypeError(f"batch: expected images and labels, got {got}")
-        mixed: tuple[Tensor, Tensor] = self.transform(batch, self.make_params(list(batch)))
+        images_BCHW, targets = batch
+        targets = checked_batch(images_BCHW, targets, num_classes=self.num_classes)
+        if not self._is_checked:
+            self._check_first(images_BCHW, targets)
+        params = self.make_params([images_BCHW, targets])
+        mixed: tuple[Tensor, Tensor] = self.transform((images_BCHW, targets), params)
         return list(mixed) if isinstance(batch, list) else mixed
+
+    def _check_first(self, images_BCHW: Tensor, targets: Tensor) -> None:
+        check_values(images_BCHW, targets, num_classes=self.num_classes)
+        worker = get_worker_info()
+        # The first batch of another worker may be the short last one of the epoch.
+        if worker is None or worker.id == 0:
+            check_pairs([self._operator], len(images_BCHW))
+        self._is_checked = True
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Return the random parameters of a batch, under the key ``draws``."""
@@ -105,7 +125,9 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Apply what `make_params` drew to (images, labels)."""
         images_BCHW, targets = inpt
-        with torch.no_grad():
+        # Of images or targets that are learned the gradient goes through.
+        wants_gradient = images_BCHW.requires_grad or targets.requires_grad
+        with torch.set_grad_enabled(wants_gradient and torch.is_grad_enabled()):
             mixed = OPERATORS[self._operator].apply(
                 images_BCHW, targets, params["draws"], num_classes=self.num_classes
             )

@@ -1,8 +1,9 @@
 """Saliency maps from gradients of the loss, computed without a trace in the model.
 
-The map of an image x with label y is the root mean square over channels of d CE(f(x), y) / dx, one
-number per pixel (Simonyan et al. took the maximum, https://arxiv.org/abs/1312.6034; PuzzleMix the
-root mean square, https://arxiv.org/abs/2009.06962).
+The map of an image x with label y is the root mean square over channels of d L(f(x), y) / dx, one
+number per pixel, with the cross-entropy as L or the user's own loss (Simonyan et al. took the
+maximum, https://arxiv.org/abs/1312.6034; PuzzleMix the root mean square,
+https://arxiv.org/abs/2009.06962).
 
 Shape suffixes: B batch, C channels, H rows, W columns, K classes.
 """
@@ -20,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from automix.operator_info import Statistics
 from automix.random_streams import restored_generators
+from automix.saliency.losses import Loss, loss_gradient
 
 
 def input_gradient(
@@ -28,38 +30,39 @@ def input_gradient(
     targets: Tensor,
     *,
     statistics: Statistics = Statistics.BATCH,
+    loss: Loss | None = None,
 ) -> Tensor:
-    """Return the root mean square over channels of d cross-entropy / d image, per pixel.
+    """Return the root mean square over channels of d loss / d image, per pixel.
 
     One forward pass and the half of a backward pass that does not concern the weights: about
     two thirds of a training step. In float32 whatever autocast says, because bfloat16 changes
     which cells are the most salient; a model whose weights are of another type gets images of it.
 
     Args:
-        model: a classifier, (B, C, H, W) to logits (B, K). Its raw module is used, and nothing
-            about it has changed afterwards, also when the pass raises: parameters, ``.grad``,
-            buffers, flags, and the global random generators.
+        model: a classifier, (B, C, H, W) to logits (B, K) or one logit, or to something that holds
+            them (`automix.saliency.losses.logits_of`). Its raw module is used, and nothing about
+            it has changed afterwards, also when the pass raises: parameters, ``.grad``, buffers,
+            flags, and the global random generators.
         images_BCHW: floating point; not modified.
-        targets: (B,) class indices or (B, K) soft targets.
+        targets: (B,) class indices or (B, K) soft targets; what ``loss`` takes second.
         statistics: what batch norm normalizes with.
+        loss: takes (logits, targets); of any shape, because it is summed. By default the
+            cross-entropy, of a softmax or, for one logit, of a sigmoid
+            (`automix.saliency.losses.classification_loss`).
 
     Returns:
         (B, H, W) float32 on the images' device, not negative, sums to 1 per image; uniform where
         the gradient is zero or not finite.
+
+    Raises:
+        TypeError: the network returns no logits.
+        ValueError: targets and logits do not fit, or no gradient reaches the image.
     """
     raw = raw_module(model)
     with without_trace(raw, device=images_BCHW.device, statistics=statistics):
-        images = images_BCHW.detach().to(pass_dtype(raw)).requires_grad_()
-        gradient = loss_gradient(raw(images), targets, images)
+        images = _constant(images_BCHW).to(pass_dtype(raw)).requires_grad_()
+        gradient = loss_gradient(raw(images), _constant(targets), images, loss=loss)
     return normalized(gradient_magnitude(gradient))
-
-
-def loss_gradient(logits_BK: Tensor, targets: Tensor, at: Tensor) -> Tensor:
-    """Return the gradient of the cross-entropy, summed over the images, with respect to ``at``."""
-    # A mean would make an image's gradient depend on the size of its batch, and 1/B costs range.
-    loss = F.cross_entropy(logits_BK.float(), targets, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, at)
-    return gradient
 
 
 def layer_gradient(
@@ -69,8 +72,9 @@ def layer_gradient(
     *,
     layer: str,
     statistics: Statistics = Statistics.BATCH,
+    loss: Loss | None = None,
 ) -> Tensor:
-    """Return the root mean square over channels of d cross-entropy / d output of a layer.
+    """Return the root mean square over channels of d loss / d output of a layer.
 
     The backward pass ends at the layer, so a late layer costs little more than a forward pass; its
     map is as coarse as the layer and is enlarged bilinearly.
@@ -86,10 +90,10 @@ def layer_gradient(
         without_trace(raw, device=images_BCHW.device, statistics=statistics),
         outputs_of(raw, layer, cut=True) as outputs,
     ):
-        logits = raw(images_BCHW.detach().to(pass_dtype(raw)))
+        output = raw(_constant(images_BCHW).to(pass_dtype(raw)))
         if not outputs:
             raise ValueError(f"expected a layer that the model calls, got {layer!r}")
-        gradient = loss_gradient(logits, targets, outputs[-1])
+        gradient = loss_gradient(output, _constant(targets), outputs[-1], loss=loss)
     height, width = images_BCHW.shape[2:]
     return normalized(resized(gradient_magnitude(gradient), height, width))
 
@@ -137,6 +141,7 @@ def reduced_gradient(
     *,
     scale: float = 0.5,
     statistics: Statistics = Statistics.BATCH,
+    loss: Loss | None = None,
 ) -> Tensor:
     """Return the input gradient of the shrunken images, enlarged bilinearly.
 
@@ -148,7 +153,7 @@ def reduced_gradient(
     height, width = images_BCHW.shape[2:]
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     small = F.interpolate(images_BCHW.detach().float(), size=size, mode="bilinear", antialias=True)
-    maps = input_gradient(model, small, targets, statistics=statistics)
+    maps = input_gradient(model, small, targets, statistics=statistics, loss=loss)
     return normalized(resized(maps, height, width))
 
 
@@ -202,6 +207,11 @@ def raw_module(model: nn.Module) -> nn.Module:
             return model
 
 
+def _constant(tensor: Tensor) -> Tensor:
+    """Return a tensor without history; one of inference mode as a copy, which autograd may save."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
 def pass_dtype(model: nn.Module) -> torch.dtype:
     """Return the type of the images that a raw module takes: that of its weights, or float32."""
     types = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
@@ -222,6 +232,8 @@ def without_trace(
     modules = list(model.modules())
     with ExitStack() as stack:
         stack.enter_context(restored_generators(device))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(mode=False))
         if any(module._compiled_call_impl is not None for module in modules):
             # `model.compile()` compiles in place and leaves no wrapper to take off.
             stack.enter_context(torch.compiler.set_stance("force_eager"))

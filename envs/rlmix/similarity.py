@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from automix.operator_info import Operator, Statistics
 from automix.operators.types import MixedBatch
-from automix.saliency.gradient import loss_gradient, outputs_of, raw_module, without_trace
+from automix.saliency.gradient import outputs_of, raw_module, without_trace
+from automix.saliency.losses import loss_gradient
 from automix.schedule import Decision
 
 _CELLS = 8

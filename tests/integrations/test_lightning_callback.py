@@ -1,7 +1,9 @@
 """The callback in Lightning's own trainer."""
 
 import importlib
+import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from automix.errors import MissingExtraError
 from automix.operator_info import Operator
-from automix.schedule import Decision, Schedule, constant_schedule, mix_then_off
+from automix.schedule import Decision, Schedule, constant_schedule, even_schedule, mix_then_off
 
 lightning = pytest.importorskip("lightning.pytorch", reason="lightning is an extra")
 MODULE = "automix.integrations.lightning_callback"
@@ -56,21 +58,30 @@ def loader() -> DataLoader[tuple[Tensor, ...]]:
 
 
 def fitted(
-    schedule: Schedule, folder: Path, *, module: Module | None = None, **options: Any
+    schedule: Schedule,
+    folder: Path,
+    *,
+    module: Module | None = None,
+    data: DataLoader[tuple[Tensor, ...]] | None = None,
+    total_steps: int | None = None,
+    **options: Any,
 ) -> tuple[Module, Any]:
     callbacks = importlib.import_module(MODULE)
     torch.manual_seed(0)
     module = module or Module()
     checkpoint = options.pop("checkpoint", None)
+    others = options.pop("callbacks", [])
+    mixes = callbacks.ScheduledMixCallback(schedule, num_classes=3, total_steps=total_steps)
     trainer = lightning.Trainer(
         **{"max_epochs": 2, "accelerator": "cpu", "default_root_dir": folder} | options,
-        callbacks=[callbacks.ScheduledMixCallback(schedule, num_classes=3)],
+        callbacks=[mixes, *others],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    trainer.fit(module, loader(), ckpt_path=checkpoint, weights_only=True)
+    data = loader() if data is None else data
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return module, trainer
 
 
@@ -89,12 +100,100 @@ def test_a_training_sees_mixed_batches_and_soft_targets(tmp_path: Path) -> None:
         assert torch.equal(targets, F.one_hot(labels, 3).float())
 
 
-@pytest.mark.parametrize("limit", [{"max_epochs": -1, "max_steps": 4}, {"max_epochs": 2}])
-def test_micro_batches_are_counted(tmp_path: Path, limit: dict[str, Any]) -> None:
-    schedule = mix_then_off(Decision(operator=Operator.MIXUP), off_from=0.5)
-    module, _ = fitted(schedule, tmp_path, accumulate_grad_batches=2, **limit)
-    num_mixed = sum(bool((targets.amax(1) < 1).any()) for _, targets in module.batches)
-    assert (num_mixed, len(module.batches)) == (4, 8)
+HALF = mix_then_off(Decision(operator=Operator.MIXUP), off_from=0.5)
+
+
+def mixed_batches(module: Module) -> list[bool]:
+    return [bool((targets.amax(1) < 1).any()) for _, targets in module.batches]
+
+
+# Of 4 batches in an epoch: which limits, and how many batches there are then.
+LIMITS: list[tuple[dict[str, Any], int]] = [
+    ({"max_epochs": 2}, 8),
+    ({"max_epochs": -1, "max_steps": 6}, 6),
+    ({"max_epochs": 2, "max_steps": 1000}, 8),
+    ({"max_epochs": 1000, "max_steps": 6}, 6),
+    ({"max_epochs": 2, "limit_train_batches": 3}, 6),
+    ({"max_epochs": 2, "limit_train_batches": 0.5}, 4),
+    ({"max_epochs": 2, "accumulate_grad_batches": 2}, 8),
+    ({"max_epochs": 3, "max_steps": 4, "accumulate_grad_batches": 2}, 8),
+    # The last step of an epoch takes the one batch that is left.
+    ({"max_epochs": -1, "max_steps": 4, "accumulate_grad_batches": 3}, 8),
+    ({"max_epochs": 9, "max_steps": 3, "accumulate_grad_batches": 3}, 7),
+    ({"max_epochs": 2, "max_steps": 1000, "accumulate_grad_batches": 8}, 8),
+]
+
+
+@pytest.mark.parametrize(("limits", "count"), LIMITS)
+def test_a_schedule_is_as_long_as_the_trainer_runs(
+    tmp_path: Path, limits: dict[str, Any], count: int
+) -> None:
+    module, _ = fitted(HALF, tmp_path, **limits)
+    first = -(-count // 2)
+    assert mixed_batches(module) == [True] * first + [False] * (count - first)
+
+
+class Stream(IterableDataset[tuple[Tensor, int]]):
+    """Images without a known number."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return ((torch.rand(1, 8, 8), index % 3) for index in range(16))
+
+
+def stream() -> Any:
+    return DataLoader(Stream(), batch_size=4)
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 2}, {"max_epochs": 2, "max_steps": 6}])
+def test_a_stream_has_no_length(tmp_path: Path, limits: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"total_steps: .* data has no length; give total_steps"):
+        fitted(HALF, tmp_path, data=stream(), **limits)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_epochs": 2, "total_steps": 8},
+        {"max_epochs": -1, "max_steps": 8},
+        {"max_epochs": 2, "limit_train_batches": 4},
+    ],
+)
+def test_a_stream_with_a_length_that_is_said(tmp_path: Path, limits: dict[str, Any]) -> None:
+    module, _ = fitted(HALF, tmp_path, data=stream(), **limits)
+    assert mixed_batches(module) == [True] * 4 + [False] * 4
+
+
+def test_runs_whose_end_is_not_known(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the training run has no end"):
+        fitted(HALF, tmp_path, max_epochs=-1)
+    changing = lightning.callbacks.GradientAccumulationScheduler({0: 1, 1: 2})
+    with pytest.raises(ValueError, match="the accumulation changes"):
+        fitted(HALF, tmp_path, callbacks=[changing], max_steps=4)
+    manual = Module()
+    manual.automatic_optimization = False
+    with pytest.raises(ValueError, match="max_steps counts the steps of your own optimizers"):
+        fitted(HALF, tmp_path, module=manual, max_steps=4)
+    with pytest.warns(UserWarning, match="total_steps: expected a number for a run that its time"):
+        fitted(HALF, tmp_path, max_epochs=1, max_time={"hours": 1})
+
+
+@pytest.mark.parametrize("total_steps", [0, math.nan, math.inf, -1, 3.0, True])
+def test_lengths_that_are_none(total_steps: Any) -> None:
+    callback = importlib.import_module(MODULE).ScheduledMixCallback
+    with pytest.raises(ValueError, match="total_steps: expected a whole number, 1 or more"):
+        callback(HALF, num_classes=3, total_steps=total_steps)
+
+
+def test_what_a_later_operator_needs_is_checked_at_the_first_batch(tmp_path: Path) -> None:
+    class Loss(Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images).sum()
+
+    late = even_schedule([Decision(operator=name) for name in ["mixup"] * 7 + ["rmix"]])
+    module = Loss()
+    with pytest.raises(ValueError, match=r"saliency: expected logits .*, got logits \(\)"):
+        fitted(late, tmp_path, module=module)
+    assert not module.batches
 
 
 def test_a_checkpoint_continues_with_the_same_batches(tmp_path: Path) -> None:

@@ -139,8 +139,8 @@ def test_it_stands_in_for_timms_mixup() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"num_classes": 0, "total_steps": 1}, "expected at least 1 class"),
-        ({"num_classes": 2, "total_steps": 0}, "expected at least 1 class"),
+        ({"num_classes": 0, "total_steps": 1}, "num_classes: expected a whole"),
+        ({"num_classes": 2, "total_steps": 0}, "total_steps: expected a whole"),
         ({"num_classes": 2, "total_steps": 1}, "expected a model for the saliency"),
     ],
 )
