@@ -29,15 +29,15 @@ def logits_of(output: object) -> Tensor:
         >>> logits_of({"logits": torch.zeros(2, 3), "hidden": None}).shape
         torch.Size([2, 3])
     """
-    found = output
+    logits = output
     if isinstance(output, Mapping):
-        found = output.get("logits")
+        logits = output.get("logits")
     elif not isinstance(output, Tensor):
-        found = getattr(output, "logits", None)
-        if found is None and isinstance(output, tuple | list) and output:
-            found = output[0]
-    if isinstance(found, Tensor) and found.is_floating_point():
-        return found
+        logits = getattr(output, "logits", None)
+        if logits is None and isinstance(output, tuple | list) and output:
+            logits = output[0]
+    if isinstance(logits, Tensor) and logits.is_floating_point():
+        return logits
     keys = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
     dtype = f" of {output.dtype}" if isinstance(output, Tensor) else ""
     raise TypeError(

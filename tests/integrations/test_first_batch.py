@@ -1,4 +1,4 @@
-"""What a schedule will need later is checked at the first batch of a run."""
+"""The first batch of a run shows whether all that its schedule will need is there."""
 
 import math
 import warnings

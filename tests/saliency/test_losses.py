@@ -133,7 +133,7 @@ def test_a_schedule_trains_and_asks_the_same_loss(num_logits: int, targets: Tens
     assert rows.shape == (6, num_logits)
     # Once for the check of the first batch, once for its maps: float32 rows, as they are trained.
     assert len(seen) == 2
-    assert all(torch.equal(given, targets.float()) for given in seen)
+    assert all(torch.equal(got, targets.float()) for got in seen)
     assert not torch.equal(images, IMAGES)
 
 
