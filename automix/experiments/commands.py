@@ -161,16 +161,20 @@ def _show(_: Command, arguments: "Arguments") -> Iterator[str]:
 
 
 def _show_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
-    from automix.experiments.compare.schedule_specs import describe, plot
+    from automix.experiments.schedule_files import describe
 
     file, picture = Path(arguments.positionals[0]), arguments.flags.plot
     text = describe(file)
-    # Nothing is printed when the drawing fails.
-    yield text if picture is None else f"{text}\nplot: {one_line(plot(file, picture))}"
+    if picture is not None:
+        from automix.reporting.figures.schedule import write_schedule_picture
+
+        # Nothing is printed when the drawing fails.
+        text += f"\nplot: {one_line(write_schedule_picture(file, picture))}"
+    yield text
 
 
 def _recommend_schedule(_: Command, arguments: "Arguments") -> Iterator[str]:
-    from automix.experiments.compare.schedule_specs import recommend
+    from automix.experiments.schedule_files import recommend
 
     yield from recommend(Path(arguments.positionals[0]))
 

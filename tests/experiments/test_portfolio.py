@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from automix.errors import ConfigError
-from automix.experiments.compare.schedule_specs import parse_entries, recommend
+from automix.experiments.compare.schedule_specs import parse_entries
 from automix.experiments.config import SearchConfig
+from automix.experiments.schedule_files import recommend
 from automix.experiments.search.candidates import zero_search_candidates
 from automix.integrations.scheduled_mix import ScheduledMix
 from automix.operator_info import OPERATOR_FACTS, Operator

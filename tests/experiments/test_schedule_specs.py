@@ -1,12 +1,15 @@
 """Schedules by file or by description."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from automix.errors import ConfigError, ScheduleError
-from automix.experiments.compare.schedule_specs import build_schedule, describe, parse_entries
+from automix.experiments.compare.schedule_specs import build_schedule, parse_entries
 from automix.experiments.report.finished_runs import operator_of
+from automix.experiments.schedule_files import describe
 from automix.operator_info import Operator
 from automix.schedule import (
     Decision,
@@ -24,6 +27,7 @@ from automix.schedule import (
 )
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
+from tests.source_rules import ROOT
 
 ENVIRONMENT = EnvironmentConfig(num_segments=4, operators=(Operator.NONE, Operator.MIXUP))
 MIXUP = Decision(operator=Operator.MIXUP)
@@ -219,3 +223,18 @@ def test_a_file_of_mixtures_is_described() -> None:
         "    33.3% to   87.5%  mixup 0.2",
         "    87.5% to  100.0%  none",
     ]
+
+
+def test_showing_a_schedule_loads_neither_torch_nor_a_plotting_library(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from automix.cli.main import main
+assert main(["schedule", "recommend", {str(tmp_path / "mine.json")!r}]) == 0
+assert main(["schedule", "show", {str(tmp_path / "mine.json")!r}]) == 0
+heavy = [name for name in ("torch", "matplotlib", "scipy", "gymnasium") if name in sys.modules]
+sys.exit(f"loaded: {{heavy}}" if heavy else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,20 +1,16 @@
 """Schedules named in configurations and on the command line."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from automix.configuration.base import did_you_mean, scalar_of
 from automix.errors import ConfigError
-from automix.escapes import one_line
 from automix.experiments.common.run_folder import finished_result
-from automix.files import write_bytes
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
-from automix.reporting.canvas import png_bytes
-from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
 from automix.schedule import (
     Decision,
     Mixture,
@@ -29,7 +25,6 @@ from automix.schedule import (
     strong_to_weak,
 )
 from automix.schedule_controls import marginal_matched, shuffled_before_end, shuffled_in_time
-from automix.schedule_words import in_words, timm_flags
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 
@@ -331,39 +326,6 @@ def _and_off(text: str, *, default: float) -> tuple[str, float]:
     if not isinstance(off_from, float) or not 0 < off_from < 1:
         raise ConfigError(f"schedules: expected a fraction in (0, 1) after @, got {number!r}")
     return before, off_from
-
-
-def describe(path: Path) -> str:
-    """Return the segments and the provenance of a schedule file as text."""
-    schedule = Schedule.load(path)
-    # A segment ends where the next begins; the last one, with the training run.
-    ends = [segment.start for segment in schedule.segments[1:]] + [1.0]
-    lines = [f"{one_line(path)}: {len(schedule.segments)} segments, version {schedule.version}"]
-    for segment, end in zip(schedule.segments, ends, strict=True):
-        lines.append(f"  {segment.start:>7.1%} to {end:>7.1%}  {segment.mixture.label()}")
-    lines += [f"in words: {in_words(schedule)}", f"nearest flags of timm: {timm_flags(schedule)}"]
-    lines += [f"{one_line(key)}: {one_line(value)}" for key, value in schedule.provenance.items()]
-    return "\n".join([*lines, f"decisions: {schedule.decision_hash()}"])
-
-
-def plot(path: Path, picture: Path) -> Path:
-    """Draw a schedule file as a PNG; return where it was written."""
-    if picture.suffix.lower() != ".png":
-        raise ConfigError(f"{picture}: expected a file name that ends in .png, got another")
-    panel = SchedulePanel(title=path.name, schedules=(Schedule.load(path),))
-    write_bytes(picture, png_bytes(schedule_figure([panel])))
-    return picture
-
-
-def recommend(path: Path) -> Iterator[str]:
-    """Write the first schedule that ships to ``path``; yield lines about it and the others."""
-    schedules = Schedule.portfolio()
-    first, *others = schedules
-    schedules[first].save(path)
-    yield f"recommended where nothing was searched: {first}"
-    yield "others that ship (automix schedule make portfolio:NAME FILE):"
-    yield from (f"  {name}" for name in others)
-    yield f"schedule: {one_line(path)}"
 
 
 def make(text: str, path: Path, environment: EnvironmentConfig | None = None) -> Path:

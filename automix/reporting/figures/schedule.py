@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from automix.errors import ConfigError
+from automix.files import write_bytes
 from automix.mixture import Decision, Mixture
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.reporting import canvas
@@ -71,6 +74,20 @@ def schedule_figure(
         canvas.label_axes(upper, theme, y="fraction of batches" if is_first else "")
         canvas.label_axes(lower, theme, x="training progress", y="strength" if is_first else "")
     return figure
+
+
+def write_schedule_picture(path: Path, picture: Path) -> Path:
+    """Draw a schedule file as a PNG; return where it was written.
+
+    Raises:
+        ConfigError: the name of the picture does not end in .png.
+        ScheduleError: the file is no schedule.
+    """
+    if picture.suffix.lower() != ".png":
+        raise ConfigError(f"{picture}: expected a file name that ends in .png, got another")
+    panel = SchedulePanel(title=path.name, schedules=(Schedule.load(path),))
+    write_bytes(picture, canvas.png_bytes(schedule_figure([panel])))
+    return picture
 
 
 def _draw_fractions(
