@@ -231,7 +231,7 @@ import sys
 from automix.cli.main import main
 assert main(["schedule", "recommend", {str(tmp_path / "mine.json")!r}]) == 0
 assert main(["schedule", "show", {str(tmp_path / "mine.json")!r}]) == 0
-heavy = [name for name in ("torch", "matplotlib", "scipy", "gymnasium") if name in sys.modules]
+heavy = [name for name in ("torch", "matplotlib", "scipy") if name in sys.modules]
 sys.exit(f"loaded: {{heavy}}" if heavy else 0)
 """
     done = subprocess.run(
