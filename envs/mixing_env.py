@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig
 from envs.measurement import Measurement, Reading
 from envs.observations import Observation, ObservationBuilder
+from envs.resumable import ResumableEnv
 from envs.rewards import Potential
 
 Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
@@ -61,7 +61,7 @@ class EnvState(RunState):
     kept: list[RunState]
 
 
-class MixingEnv(gym.Env[Observation, Action]):
+class MixingEnv(ResumableEnv[Observation, Action]):
     """Learn which images to mix, how strongly and when, over one training run of a classifier.
 
     ## Action Space
@@ -117,11 +117,6 @@ class MixingEnv(gym.Env[Observation, Action]):
     * v0: initial version
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012 - declared so by Gymnasium
-        "render_modes": ["rgb_array"],
-        "render_fps": 1,
-    }
-
     def __init__(
         self,
         task: TaskConfig | None = None,
@@ -139,8 +134,7 @@ class MixingEnv(gym.Env[Observation, Action]):
             AutoMixError: the data cannot be loaded, or a training run is too short for its
                 segments.
         """
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"expected render_mode None or 'rgb_array', got {render_mode!r}")
+        self._check_render_mode(render_mode)
         self.task = task or TaskConfig()
         self.config = config or EnvironmentConfig()
         self.data = data or load_search_data(self.task.data)
@@ -161,7 +155,7 @@ class MixingEnv(gym.Env[Observation, Action]):
         self.observation_space = self._observations.space
         self.observation_features = self._observations.features
 
-        # The sequence of episodes: everything drawn in it is a function of these two numbers.
+        # Everything drawn in the sequence of episodes is a function of these two numbers.
         self._seed = seed
         self._episode = -1
         self._snapshots = Snapshots(self.config)
@@ -286,6 +280,14 @@ class MixingEnv(gym.Env[Observation, Action]):
         self._is_over = state["is_over"]
         self._snapshots.runs = list(state["kept"])
         return self._observe()
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "config": self.config,
+            "data": self.data,
+            "render_mode": self.render_mode,
+        }
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return the decisions so far as an (H, W, 3) picture, or None without a render mode."""

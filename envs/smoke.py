@@ -1,5 +1,8 @@
 """A profile whose episodes take a tenth of a second: for checkers, tests and first steps."""
 
+from collections.abc import Collection
+
+from automix.configuration.base import Config
 from automix.configuration.data import DataConfig
 from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
 from automix.operator_info import Operator
@@ -26,14 +29,33 @@ SMOKE_ENVIRONMENT = EnvironmentConfig(
 def make_smoke_environment(
     *, seed: int | None = None, render_mode: str | None = None, **fields: object
 ) -> MixingEnv:
-    """Return an environment of the smoke profile, with ``fields`` of its configuration replaced."""
+    """Return an environment of the smoke profile, with ``fields`` of its configuration replaced.
+
+    Raises:
+        TypeError: there is no such field.
+    """
+    _check_names(fields, EnvironmentConfig, function="make_smoke_environment")
     config = EnvironmentConfig.from_mapping(
         SMOKE_ENVIRONMENT.model_dump(mode="json") | fields, source="smoke environment"
     )
     return MixingEnv(SMOKE_TASK, config, seed=seed, render_mode=render_mode)
 
 
-def make_smoke_rlmix(*, seed: int | None = None, **fields: object) -> RLMixEnv:
-    """Return RL-Mix on the smoke profile, with ``fields`` of `RLMixConfig`."""
+def make_smoke_rlmix(
+    *, seed: int | None = None, render_mode: str | None = None, **fields: object
+) -> RLMixEnv:
+    """Return RL-Mix on the smoke profile, with ``fields`` of `RLMixConfig`.
+
+    Raises:
+        TypeError: there is no such field.
+    """
+    _check_names(fields, RLMixConfig, function="make_smoke_rlmix")
     config = RLMixConfig.from_mapping(fields, source="smoke environment")
-    return RLMixEnv(SMOKE_TASK, config, seed=seed)
+    return RLMixEnv(SMOKE_TASK, config, seed=seed, render_mode=render_mode)
+
+
+def _check_names(fields: Collection[str], config: type[Config], *, function: str) -> None:
+    # As a function with these keywords would say it: libraries try keywords, and catch this error.
+    for name in fields:
+        if name not in config.model_fields:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")

@@ -32,7 +32,7 @@ class Split:
     """Images and labels in memory, all on one device.
 
     Raises:
-        ValueError: shapes or dtypes are different.
+        ValueError: shapes or dtypes are different, or labels do not count from 0.
     """
 
     images: Tensor  # (N, C, H, W) uint8, 0 to 255
@@ -50,6 +50,13 @@ class Split:
                 f"expected labels of shape ({len(self.images)},) and dtype int64, "
                 f"got {tuple(self.labels.shape)} and {self.labels.dtype}"
             )
+        # On the host only: a device would have to be waited for, and was checked on the way there.
+        if self.labels.numel() and self.labels.device.type == "cpu":
+            lowest, highest = map(int, self.labels.aminmax())
+            if lowest < 0 or highest >= self.num_classes:
+                raise ValueError(
+                    f"expected labels from 0 to {self.num_classes - 1}, got {lowest} to {highest}"
+                )
 
     def __len__(self) -> int:
         return len(self.images)

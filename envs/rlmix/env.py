@@ -9,7 +9,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -33,6 +32,8 @@ from automix.training.trainer import (
     build_trainer,
     load_search_data,
 )
+from envs.pictures import tiled
+from envs.resumable import ResumableEnv
 from envs.rewards import Potential
 from envs.rlmix.config import RLMixConfig
 from envs.rlmix.similarity import (
@@ -61,7 +62,7 @@ class RLMixState(TypedDict):
     trainer: TrainerState
 
 
-class RLMixEnv(gym.Env[Maps, Percentiles]):
+class RLMixEnv(ResumableEnv[Maps, Percentiles]):
     """Choose for each image of each mini-batch how much of its saliency survives mixing.
 
     ## Action Space
@@ -106,8 +107,6 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
     * v0: initial version
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - declared so by Gymnasium
-
     def __init__(
         self,
         task: TaskConfig | None = None,
@@ -115,6 +114,7 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         *,
         data: SearchData | None = None,
         seed: int | None = None,
+        render_mode: str | None = None,
     ) -> None:
         """Prepare the data and the classifier once; episodes re-initialize it in place.
 
@@ -124,6 +124,8 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
             AutoMixError: the data cannot be loaded, the layer does not exist, a grid is finer than
                 the images, or a step has several micro-batches.
         """
+        self._check_render_mode(render_mode)
+        self.render_mode = render_mode
         self.task = task or TaskConfig()
         self.config = config or RLMixConfig()
         self.data = data or load_search_data(self.task.data)
@@ -139,6 +141,8 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         self._last_potential = 0.0
         self._is_over = True
         self._seen: SeenBatch | None = None
+        # Of the last batch that was mixed, for `render`.
+        self._picture: NDArray[np.uint8] | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -153,7 +157,7 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
             self._seed = int(self.np_random.integers(2**31))
         self._episode += 1
         self.trainer.reset(derived_seed(self._seed, Stream.EPISODE, step=self._episode))
-        self._is_over = False
+        self._is_over, self._picture = False, None
         self._last_potential = 0.0
         if self._pays_gain:
             self._last_potential = self._potential.of(self.trainer.evaluate(self.data.reward))
@@ -168,6 +172,8 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         # Mix and train; nothing waits for the device yet.
         levels_B = torch.as_tensor(np.asarray(action), device=self._seen.cells.device)
         mixed = mix(self._seen, levels_B)
+        if self.render_mode is not None:
+            self._picture = tiled(mixed.images, self.data.statistics)
         loss, similarity = train_on(self.trainer, self._seen, mixed, self.config)
         # Observe the next batch, and read what this step gave in the same transfer.
         observation, numbers = self._see(loss, similarity)
@@ -204,6 +210,39 @@ class RLMixEnv(gym.Env[Maps, Percentiles]):
         self._last_potential, self._is_over = state["potential"], state["is_over"]
         self.trainer.load_state_dict(state["trainer"])
         return self._see()[0]
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Return the last batch that was mixed as an (H, W, 3) picture, before the first the clean.
+
+        None without a render mode.
+
+        Raises:
+            RuntimeError: there was no `reset` yet.
+        """
+        if self.render_mode is None:
+            return None
+        if self._seen is None:
+            raise RuntimeError("expected reset() before this, got render()")
+        if self._picture is not None:
+            return self._picture
+        return tiled(self._seen.clean.images, self.data.statistics)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "config": self.config,
+            "data": self.data,
+            "render_mode": self.render_mode,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made from, the picture of the last batch included."""
+        return super().__getstate__() | {"picture": self._picture}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the environment again, and resume its episode."""
+        super().__setstate__(state)
+        self._picture = state["picture"]
 
     @property
     def _pays_gain(self) -> bool:
