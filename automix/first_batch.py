@@ -157,13 +157,20 @@ def check_pairs(operators: Sequence[Operator], batch: int) -> None:
     Raises:
         ValueError: nothing would ever be mixed.
     """
+    if (operator := unpaired(operators, batch)) is not None:
+        raise ValueError(
+            f"images: expected a first batch of at least 2 for {operator.value}, which mixes "
+            "images of one batch, got 1; mix batches of the loader before they are split"
+        )
+
+
+def unpaired(operators: Sequence[Operator], batch: int) -> Operator | None:
+    """Return the first operator that would mix an image with another one of a batch of one."""
     for operator in operators if batch == 1 else ():
         # RecursiveMix has the batch before.
         if operator is not Operator.NONE and not OPERATOR_FACTS[operator].needs_previous:
-            raise ValueError(
-                f"images: expected a first batch of at least 2 for {operator.value}, which mixes "
-                "images of one batch, got 1; mix batches of the loader before they are split"
-            )
+            return operator
+    return None
 
 
 def rehearse(

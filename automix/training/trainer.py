@@ -1,7 +1,8 @@
 """ClassifierTrainer: the one training loop, by segments in search, from end to end in replay."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import overload
 
 import torch
@@ -14,8 +15,11 @@ from automix.data.load import holding_device, load_data, training_batches
 from automix.data.splits import SearchData, Split
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
+from automix.first_batch import rehearse, unpaired
+from automix.mixing import StepKey
 from automix.mixture import Mixing, Mixture
 from automix.models.build import build_model, reinitialize_
+from automix.operator_info import Operator
 from automix.random_streams import Stream, restored_generators, stream_generator
 from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
@@ -313,14 +317,18 @@ def load_search_data(config: DataConfig) -> SearchData:
     return load_data(config).for_search()
 
 
-def check_model(task: TaskConfig, data: SearchData) -> None:
+def check_model(
+    task: TaskConfig, data: SearchData, *, operators: Collection[Operator] = ()
+) -> None:
     """Build the classifier and pass two images through it, before anything is written.
 
     A network of a library may be unknown to the version that is installed, or refuse images of
-    this size or batches of one.
+    this size or batches of one. Then the images are mixed by each of the operators that the
+    training runs may use, with a saliency pass if one needs it.
 
     Raises:
-        ConfigError: there is no such classifier, or it does not take such batches or the format.
+        ConfigError: there is no such classifier, it does not take such batches or the format, or
+            an operator cannot mix them.
     """
     batch = min(2, task.trainer.batch_size, len(data.train))
     model = build_model(
@@ -352,6 +360,41 @@ def check_model(task: TaskConfig, data: SearchData) -> None:
             f"task.model.name: expected a classifier that trains on batches of {batch} images of "
             f"{shape}, got {task.model.name!r}: {reason}"
         ) from None
+    _check_operators(task, data, model, operators=sorted(operators))
+
+
+def _check_operators(
+    task: TaskConfig, data: SearchData, model: nn.Module, *, operators: Sequence[Operator]
+) -> None:
+    layout = BatchLayout.fitting(
+        len(data.train),
+        task.trainer.batch_size,
+        accumulation=task.trainer.accumulation,
+        world_size=(world := current_world()).size,
+        rank=world.rank,
+    )
+    if (operator := unpaired(operators, layout.micro_batch_size)) is not None:
+        raise ConfigError(
+            "task.trainer.batch_size: expected micro-batches of at least 2 images for "
+            f"{operator.value}, got 1"
+        )
+    batch = min(2, layout.micro_batch_size)
+    generator = stream_generator(0, Stream.PROBE)
+    # A network at its first weights may have uniform maps, of which a rehearsal warns.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            rehearse(
+                operators,
+                torch.rand(batch, *data.image_shape, generator=generator),
+                torch.arange(batch),
+                key=StepKey(seed=0, step=0),
+                num_classes=data.num_classes,
+                model=model,
+                saliency=build_source(task.saliency),
+            )
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"task: {error}") from None
 
 
 def build_trainer(

@@ -1,11 +1,15 @@
 """A network that cannot be trained on the data is refused before anything is written."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.configuration.task import ModelConfig
+from automix.configuration.task import ModelConfig, SaliencyConfig
+from automix.data.splits import Split
 from automix.errors import ConfigError
+from automix.operator_info import Operator, SaliencyKind
 from automix.training import trainer as build
 from automix.training.trainer import check_model, load_search_data
 from tests.training.conftest import TASK
@@ -63,3 +67,21 @@ def test_a_format_in_which_torch_overwrites_memory_is_refused(width: int, is_ref
     expected = "1x1 convolution, got 4 in stage2.0.shortcut"
     with pytest.raises(ConfigError, match=f"^task.trainer.channels_last: .* {expected}$"):
         check_model(task, data)
+
+
+def test_what_an_operator_of_the_run_needs_is_checked() -> None:
+    data = load_search_data(TASK.data)
+    check_model(TASK, data, operators=list(Operator))
+    missing = SaliencyConfig(source=SaliencyKind.LAYER_GRADIENT, layer="stage9")
+    task = TASK.model_copy(update={"saliency": missing})
+    check_model(task, data, operators=[Operator.CUTMIX])
+    with pytest.raises(ConfigError, match=r"^task: .*expected the name of a module .* 'stage9'"):
+        check_model(task, data, operators=[Operator.CUTMIX, Operator.RMIX])
+    assert isinstance(data.train, Split)
+    tiny = dataclasses.replace(data.train, images=data.train.images[:, :, :2, :2])
+    small = dataclasses.replace(data, train=tiny)
+    with pytest.raises(ConfigError, match=r"^task: grid: expected 1 to 2 cells"):
+        check_model(TASK, small, operators=[Operator.RMIX])
+    alone = TASK.trainer.model_copy(update={"batch_size": 4, "accumulation": 4})
+    with pytest.raises(ConfigError, match=r"^task.trainer.batch_size: .* for cutmix, got 1$"):
+        check_model(TASK.model_copy(update={"trainer": alone}), data, operators=[Operator.CUTMIX])

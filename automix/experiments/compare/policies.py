@@ -13,6 +13,7 @@ from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.training_pool import SplitName, TrainingOutcome
 from automix.experiments.config import CompareConfig
 from automix.experiments.replay.policy import PolicySource
+from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
 from automix.training.metrics import EvalMetrics
@@ -42,6 +43,11 @@ class PolicyLoops:
         num_steps = config.task.trainer.total_steps(len(data.seen.train))
         # Refused here rather than after the training runs of the others.
         self._source.decider(config.task, data.seen, num_steps=num_steps)
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """Operators the policy chooses between."""
+        return self._source.operators
 
     def train_all(
         self, splits: Sequence[SplitName], *, journal: Journal, title: str

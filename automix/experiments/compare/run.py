@@ -61,14 +61,16 @@ def compare(
     entries = parse_entries(config.schedules, config.environment, seed=config.seed, named=named)
     # Everything that can be refused is refused before the folder is written.
     data = load_data(config.task.data)
-    check_model(config.task, data.seen)
     policies = _policies(config, entries, data)
     scheduled = [entry for entry in entries if entry.name not in policies]
+    jobs = _jobs(config, scheduled)
+    of_schedules = {name for job in jobs for name in job.schedule.operators}
+    of_policies = {name for policy in policies.values() for name in policy.operators}
+    check_model(config.task, data.seen, operators=of_schedules | of_policies)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
         if (finished := run.result()) is not None:
             return finished
-        jobs = _jobs(config, scheduled)
         journal = Journal(run.path / JOURNAL_NAME)
         compute = settled(
             run.path / POPULATION_NAME,

@@ -157,7 +157,7 @@ def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str
     """
     # All that can be wrong with data, model and source is noticed before anything is written.
     data = load_data(config.task.data)
-    check_model(config.task, data.seen)
+    check_model(config.task, data.seen, operators=source.operators)
     selection = _selection_split(config, data)
     torch.set_num_threads(config.compute.threads)
     trainer = build_trainer(config.task, data.seen, seed=config.seed)

@@ -427,8 +427,10 @@ def predict_cost(config: SearchConfig) -> CostEstimate:
 def _load(config: SearchConfig) -> SearchData:
     """Return the data, after refusing numbers that do not fit each other or the data."""
     # From cheap to dear, and all before anything is written.
-    plan_search(config, num_candidates=len(zero_search_candidates(config)), runs=config.runs)
+    candidates = zero_search_candidates(config)
+    plan_search(config, num_candidates=len(candidates), runs=config.runs)
     data = load_search_data(config.task.data)
     config.environment.check_length(config.task.trainer.total_steps(len(data.train)))
-    check_model(config.task, data)
+    of_candidates = {name for candidate in candidates for name in candidate.schedule.operators}
+    check_model(config.task, data, operators=of_candidates | {*config.environment.operators})
     return data

@@ -98,7 +98,7 @@ def _load(config: TransferConfig, task: TaskConfig) -> SearchData:
             f"strengths together, got {count}"
         )
     data = load_search_data(task.data)
-    check_model(task, data)
+    check_model(task, data, operators=config.environment.operators)
     return data
 
 
