@@ -4,6 +4,7 @@ Shape suffixes: B batch, C channels, H rows, W columns, K classes.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Self, TypedDict
 
@@ -18,6 +19,7 @@ from automix.first_batch import (
     rehearse,
     whole_number,
 )
+from automix.integrations.progress import Calls, refuse_worker, steps_of
 from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.blend import soft_targets
@@ -79,6 +81,8 @@ class ScheduledMix:
         label_smoothing: float = 0.0,
         seed: int = 0,
         rank: int = 0,
+        optimizer: torch.optim.Optimizer | None = None,
+        accumulation: int = 1,
     ) -> None:
         """Bind a schedule to a training run.
 
@@ -98,6 +102,9 @@ class ScheduledMix:
                 [0, 1).
             seed: names the draws; the same in all processes that train together.
             rank: number of this process; processes draw differently.
+            optimizer: that of the run. Where it was resumed and this object was not, the first
+                batch takes its number from the steps that the optimizer has done, with a warning.
+            accumulation: batches of each of its steps.
 
         Raises:
             ValueError: a number is out of range or no whole number, the schedule needs a model and
@@ -109,6 +116,7 @@ class ScheduledMix:
             whole_number("seed", seed, at_least=0),
             whole_number("rank", rank, at_least=0),
         )
+        accumulation = whole_number("accumulation", accumulation, at_least=1)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing: expected 0 or more, below 1, got {label_smoothing}")
         if saliency is not None and loss is not None:
@@ -132,6 +140,8 @@ class ScheduledMix:
         self._checks_sums = bool(with_saliency) and saliency is None and loss is None
         self._label_smoothing = label_smoothing
         self._key = seed, rank
+        self._optimizer, self._accumulation = optimizer, accumulation
+        self._calls = Calls()
         self._is_checked = False
         # The batch before, for RecursiveMix; part of the state, as it cannot be drawn again.
         self._previous: MixedBatch | None = None
@@ -194,8 +204,10 @@ class ScheduledMix:
         ``lam`` to `automix.training.metrics.interpolated_loss`. (Co-Mixup has more than two
         parents: its ``partner_targets`` are None.)
         """
+        refuse_worker()
         targets = checked_batch(images_BCHW, targets, num_classes=self.num_classes)
         if not self._is_checked:
+            self._follow_optimizer()
             self._check_first(images_BCHW, targets)
         # A loop may run longer than it said: the last mixture then holds.
         progress = min(self.step / self._total_steps, 1.0)
@@ -224,7 +236,66 @@ class ScheduledMix:
             self._previous = _detached(mixed) if mixture.keeps_batches else None
         # A batch that is refused is not counted.
         self.step += 1
+        self._calls.count(decision.operator.value if decision else "unmixed")
         return mixed
+
+    def set_progress(
+        self, *, step: int | None = None, epoch: int | None = None, num_epochs: int | None = None
+    ) -> None:
+        """Say where the run is, in a loop that has no place for `state_dict`.
+
+        RecursiveMix begins anew there; all other batches are those of an uninterrupted run.
+
+        Args:
+            step: number of the next batch, from 0; or
+            epoch: number of the next epoch, from 0, of ``num_epochs`` of equal length.
+            num_epochs: epochs of the whole run, of ``total_steps`` batches.
+
+        Raises:
+            ValueError: neither a step, nor an epoch and the number of all.
+
+        Example:
+            >>> mix = ScheduledMix.recommended(num_classes=10, total_steps=1000)
+            >>> mix.set_progress(epoch=3, num_epochs=10)
+            >>> mix.step
+            300
+        """
+        if step is None and epoch is not None and num_epochs is not None:
+            num_epochs = whole_number("num_epochs", num_epochs, at_least=1)
+            epoch = whole_number("epoch", epoch, at_least=0)
+            step = epoch * self._total_steps // num_epochs
+        elif step is None or epoch is not None or num_epochs is not None:
+            raise ValueError(
+                "set_progress: expected step=, or epoch= and num_epochs=, got "
+                f"step={step}, epoch={epoch}, num_epochs={num_epochs}"
+            )
+        step = whole_number("step", step, at_least=0)
+        # Where the run is need not be asked any more.
+        self._optimizer = None
+        if step != self.step:
+            self.step, self._previous = step, None
+
+    def summary(self) -> str:
+        """Return in one line where the schedule is, and what was done to batches until now.
+
+        Example:
+            >>> mix = ScheduledMix.recommended(num_classes=10, total_steps=1000)
+            >>> mix.summary()
+            'next batch 0 of 1000; since it was bound: no batch'
+        """
+        return self._calls.line(step=self.step, total_steps=self._total_steps)
+
+    def _follow_optimizer(self) -> None:
+        """Go where the optimizer is, if it was resumed and the schedule was not."""
+        if self._optimizer is None or self.step > 0:
+            return
+        if steps := steps_of(self._optimizer):
+            self.step = steps * self._accumulation
+            warnings.warn(
+                f"step: expected the state of the schedule in a resumed run, got none; the "
+                f"optimizer has done {steps} steps, so it resumes at batch {self.step}",
+                stacklevel=4,
+            )
 
     def _step_key(self) -> StepKey:
         seed, rank = self._key
@@ -273,6 +344,7 @@ class ScheduledMix:
         if missing := MixState.__required_keys__ - state.keys():
             raise ValueError(f"state: expected {', '.join(sorted(missing))}, got {list(state)}")
         self.step = whole_number("state.step", state["step"], at_least=0)
+        self._optimizer = None
         self.mixup_enabled = bool(state["mixup_enabled"])
         previous = state["previous"]
         self._previous = None if previous is None else batch_from_tensors(previous)
