@@ -156,11 +156,11 @@ def _part_folders(root: Path) -> dict[str, str]:
     if validation:
         used = {"train": "train", "val": validation[0], "test": "test"}
         if validation[0] != "val":
-            _say_once(logging.INFO, f"{root}: {validation[0]}/ is used as val/")
+            say_once(logging.INFO, f"{root}: {validation[0]}/ is used as val/")
     others = [name for name in entries if entries[name].is_folder and name not in used.values()]
     if others:
         listed = _listed(others)
-        _say_once(logging.WARNING, f"{root}: skipped folders beside train/ and test/: {listed}")
+        say_once(logging.WARNING, f"{root}: skipped folders beside train/ and test/: {listed}")
     _name_loose_images(root, entries.values())
     return used
 
@@ -174,7 +174,7 @@ def _classes(root: Path, part: str) -> dict[str, _Content]:
     found = {entry.base: _content(entry, once) for entry in entries if entry.is_folder}
     runs = [name for name, content in found.items() if content.num_runs and not content.images]
     if runs:
-        _say_once(logging.WARNING, f"{folder}: skipped folders of runs: {_listed(runs)}")
+        say_once(logging.WARNING, f"{folder}: skipped folders of runs: {_listed(runs)}")
     classes = {name: content for name, content in found.items() if name not in runs}
     if not classes:
         got = "only files" if entries else "an empty folder"
@@ -222,9 +222,9 @@ def _images(folder: Path, content: _Content) -> list[tuple[str, os.stat_result]]
             f"{folder}: expected at least one image ({', '.join(sorted(SUFFIXES))}), got {got}"
         )
     if others:
-        _say_once(logging.WARNING, f"{folder}: skipped {len(others)} files such as '{others[0]}'")
+        say_once(logging.WARNING, f"{folder}: skipped {len(others)} files such as '{others[0]}'")
     if content.num_runs:
-        _say_once(logging.WARNING, f"{folder}: skipped {content.num_runs} folders of runs")
+        say_once(logging.WARNING, f"{folder}: skipped {content.num_runs} folders of runs")
     return content.images
 
 
@@ -296,7 +296,7 @@ def _check_text(folder: Path, name: str) -> None:
 def _name_loose_images(folder: Path, entries: Iterable[_Entry]) -> None:
     if loose := [entry.base for entry in entries if entry.is_image]:
         text = f"{folder}: skipped {len(loose)} images in no folder of a class, such as"
-        _say_once(logging.WARNING, f"{text} '{loose[0]}'")
+        say_once(logging.WARNING, f"{text} '{loose[0]}'")
 
 
 def _listed(names: list[str]) -> str:
@@ -305,7 +305,12 @@ def _listed(names: list[str]) -> str:
 
 
 @functools.cache
-def _say_once(level: int, text: str) -> None:
-    # A folder is listed several times, and by every process of a search.
-    if multiprocessing.parent_process() is None:
+def say_once(level: int, text: str) -> None:
+    """Log a text that is found out several times by each of several processes, by the first."""
+    if is_first_process():
         _LOG.log(level, "%s", text)
+
+
+def is_first_process() -> bool:
+    """Return whether nobody started this process to share the work of a command."""
+    return multiprocessing.parent_process() is None and os.environ.get("RANK", "0") == "0"

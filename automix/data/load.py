@@ -9,7 +9,8 @@ from PIL import Image
 
 from automix.configuration.data import DataConfig, DataSource, Loading, Placement
 from automix.data.batches import BatchLayout, BatchPreparer, ResidentBatches, TrainingBatches
-from automix.data.folder import FolderListing, list_folder
+from automix.data.copies import say_copies
+from automix.data.folder import FolderListing, is_first_process, list_folder
 from automix.data.pools import ImagePool, SourceImages, assign, images_checksum
 from automix.data.sources.decode import ImageFormat, read_header, refusing_bombs, to_format
 from automix.data.sources.folder import folder_images, streamed_data
@@ -82,6 +83,8 @@ def _loaded(config: DataConfig, progress: Progress | None) -> Dataset:
                 f"data.test_size: expected nothing for {listing.root}, which has test images, "
                 f"got {config.test_size}"
             )
+        if is_first_process():
+            say_copies(listing, config.cache_folder)
         if chosen_loading(config, listing) is Loading.STREAMING:
             return streamed_data(config, listing, progress=progress)
         return _resident(folder_images(config, listing, progress=progress), config)
