@@ -63,6 +63,8 @@ class AdditiveFit:
     effects: Floats
     # rho.
     correlation: float
+    # Of the segments.
+    starts: tuple[float, ...]
     # One per segment; () if no states were known.
     reactions: tuple["Reaction", ...] = ()
 
@@ -79,7 +81,8 @@ class AdditiveFit:
 
     def best_schedule(self) -> Schedule:
         """Return the schedule of the largest estimated value."""
-        return even_schedule([self.choices[index] for index in self.effects.argmax(axis=1)])
+        best = even_schedule([self.choices[index] for index in self.effects.argmax(axis=1)])
+        return best.at_starts(self.starts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +133,21 @@ class AdditiveModel:
         True
     """
 
-    def __init__(self, choices: Sequence[Mixing], *, num_segments: int) -> None:
-        """Start without episodes, whose segments will be among ``choices``, distinct ones."""
+    def __init__(
+        self,
+        choices: Sequence[Mixing],
+        *,
+        num_segments: int,
+        starts: Sequence[float] | None = None,
+    ) -> None:
+        """Start without episodes, whose segments will be among ``choices``, distinct ones.
+
+        The segments are of equal length, unless ``starts`` say otherwise.
+        """
         self._choices = tuple(map(Mixture.of, choices))
         self._index = {choice: number for number, choice in enumerate(self._choices)}
-        self._starts = [segment / num_segments for segment in range(num_segments)]
+        even = (segment / num_segments for segment in range(num_segments))
+        self._starts = tuple(even if starts is None else starts)
         with _one_thread():
             self._root = low_rank_root(decision_covariance(choices))
         # One per episode: S indices; (S, F) states, None where nothing is known.
@@ -183,7 +196,12 @@ class AdditiveModel:
                 episodes = self._episodes(0, len(self))
                 centered = episodes.centered(float(np.mean(self._values)))
                 correlation, effects = fit_without_states(centered)
-                return AdditiveFit(choices=self._choices, effects=effects, correlation=correlation)
+                return AdditiveFit(
+                    choices=self._choices,
+                    effects=effects,
+                    correlation=correlation,
+                    starts=self._starts,
+                )
             return self._fit_segments(width)
 
     def _fit_segments(self, width: int) -> AdditiveFit:
@@ -199,6 +217,7 @@ class AdditiveModel:
             choices=self._choices,
             effects=np.stack(effects),
             correlation=self._segments.correlation,
+            starts=self._starts,
             reactions=tuple(reactions),
         )
 

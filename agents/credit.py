@@ -33,6 +33,7 @@ def fit_episodes(
     choices: Sequence[Mixing],
     *,
     num_segments: int,
+    starts: Sequence[float] | None = None,
     race: Sequence[Episode] = (),
 ) -> AdditiveFit:
     """Fit the additive model to finished episodes and what was observed in them.
@@ -42,7 +43,8 @@ def fit_episodes(
     Raises:
         ValueError: there are fewer than 8 episodes.
     """
-    return EpisodesModel(episodes, choices, num_segments=num_segments, race=race).fit()
+    model = EpisodesModel(episodes, choices, num_segments=num_segments, starts=starts, race=race)
+    return model.fit()
 
 
 class EpisodesModel:
@@ -54,6 +56,7 @@ class EpisodesModel:
         choices: Sequence[Mixing],
         *,
         num_segments: int,
+        starts: Sequence[float] | None = None,
         race: Sequence[Episode] = (),
     ) -> None:
         """Fit nothing yet.
@@ -62,17 +65,18 @@ class EpisodesModel:
             episodes: whose segments are all among ``choices``.
             choices: the first ones of the fit. What ``race`` mixes beyond them comes after.
             num_segments: of an episode.
+            starts: of the segments; None: they are of equal length.
             race: training runs that came before, of any schedules.
         """
         self._episodes = episodes
         self._num_segments = num_segments
         self._race = race
-        starts = [segment / num_segments for segment in range(num_segments)]
+        starts = starts or [segment / num_segments for segment in range(num_segments)]
         # A dict keeps the order, so that the choices of the caller stay the first.
         every = dict.fromkeys(map(Mixture.of, choices))
         for episode in race:
             every |= dict.fromkeys(episode.schedule.averaged(starts))
-        self._model = AdditiveModel(list(every), num_segments=num_segments)
+        self._model = AdditiveModel(list(every), num_segments=num_segments, starts=starts)
         self._model.add(
             [episode.schedule for episode in race], [episode.potential for episode in race]
         )
@@ -158,9 +162,13 @@ class RedistributedReturns(BaseCallback):
     ) -> None:
         super().__init__()
         self._codec = ActionCodec(environment)
-        choices = self._codec.decisions()
+        choices = self._codec.choices()
         self._model = EpisodesModel(
-            episodes, choices, num_segments=environment.num_segments, race=race
+            episodes,
+            choices,
+            num_segments=environment.num_segments,
+            starts=environment.starts,
+            race=race,
         )
         self._index = {choice: number for number, choice in enumerate(choices)}
         # Segments of the run at the end of an episode, by step and environment.
@@ -247,8 +255,9 @@ class Imitation(RolloutCallback):
         codec = ActionCodec(self._environment)
         fit = fit_episodes(
             self._episodes,
-            codec.decisions(),
+            codec.choices(),
             num_segments=self._environment.num_segments,
+            starts=self._environment.starts,
             race=self._race,
         )
         states = np.array([row for episode in self._episodes for row in episode.observations])
@@ -282,15 +291,17 @@ class RaceStart(RolloutCallback):
     def _on_rollout_start(self) -> None:
         if self.model.num_timesteps:
             return
-        codec, count = ActionCodec(self._environment), self._environment.num_segments
-        fit = fit_episodes((), codec.decisions(), num_segments=count, race=self._race)
+        codec, starts = ActionCodec(self._environment), self._environment.starts
+        fit = fit_episodes(
+            (), codec.choices(), num_segments=len(starts), starts=starts, race=self._race
+        )
         # Of their own: the generators of the search stay as they were.
         generator = np.random.default_rng(0)
         states = [
             random_observations(
-                self._environment, segment / count, count=_STATES_PER_SEGMENT, generator=generator
+                self._environment, start, count=_STATES_PER_SEGMENT, generator=generator
             )
-            for segment in range(count)
+            for start in starts
         ]
         _imitate_effects(
             self.model.policy,
@@ -317,7 +328,7 @@ def _imitate_effects(
 ) -> None:
     """Teach preferences by (N, D) effects, those of the codec first, in (N, F) states."""
     assert isinstance(policy, ActorCriticPolicy)
-    choices = codec.decisions()
+    choices = codec.choices()
     scaled = torch.tensor(effects[:, : len(choices)]) / (_TEMPERATURE * deviation)
     targets = (1 - uniform) * torch.softmax(scaled, dim=1) + uniform / len(choices)
     imitate(

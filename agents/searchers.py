@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from automix.errors import ConfigError
 from automix.random_streams import Stream, derived_seed
-from automix.schedule import Decision, Schedule, even_schedule, random_schedule
+from automix.schedule import Mixing, Schedule, even_schedule, random_schedule
 from envs.actions import Action
 from envs.mixing_env import EnvState, fresh_run
 
@@ -34,7 +34,7 @@ class Searcher(Protocol):
 class RandomSearch:
     """Random schedules, whatever their values."""
 
-    def __init__(self, choices: Sequence[Decision], *, num_segments: int, seed: int) -> None:
+    def __init__(self, choices: Sequence[Mixing], *, num_segments: int, seed: int) -> None:
         """Draw each segment's decision uniformly from ``choices``."""
         self._choices = tuple(choices)
         self._num_segments = num_segments
@@ -60,7 +60,7 @@ class RandomSearch:
 class TreeParzenSearch:
     """Optuna's tree-structured Parzen estimator, one categorical variable per segment."""
 
-    def __init__(self, choices: Sequence[Decision], *, num_segments: int, seed: int) -> None:
+    def __init__(self, choices: Sequence[Mixing], *, num_segments: int, seed: int) -> None:
         """Start a study in memory.
 
         Raises:

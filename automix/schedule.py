@@ -187,6 +187,14 @@ class Schedule(Config):
         ]
         return self.model_copy(update={"segments": tuple(kept)})
 
+    def at_starts(self, starts: Sequence[float]) -> Self:
+        """Return the same mixtures with other starts, one for each segment."""
+        segments = [
+            Segment(start=start, mixture=segment.mixture)
+            for start, segment in zip(starts, self.segments, strict=True)
+        ]
+        return self.model_copy(update={"segments": tuple(segments)})
+
     def averaged(self, starts: Sequence[float]) -> list[Mixture]:
         """Return the mean over time of the mixtures in each segment that begins at ``starts``.
 

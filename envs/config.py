@@ -3,6 +3,7 @@
 Free of torch and Gymnasium.
 """
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -75,6 +76,16 @@ class EnvironmentConfig(Config):
     num_segments: Annotated[int, Field(ge=1, le=1000)] = 8
     """Decisions per episode; each holds for an equal part of the training run."""
 
+    segment_starts: Annotated[tuple[float, ...], Field(max_length=1000)] = ()
+    """Fractions of the training run at which the segments begin, from 0 on, where they are not
+    equal: [0, 0.5, 0.75, 0.875, 0.9375] is finer at the end, where effects are the largest. As many
+    as num_segments."""
+
+    actions: Literal["decisions", "mixtures"] = "decisions"
+    """What an action can say of a segment. decisions: an operator, its strength, how often it
+    mixes; mixtures: one of these, or two or three of the operators, of which each batch draws
+    one."""
+
     operators: Annotated[tuple[Operator, ...], Field(min_length=1)] = (
         Operator.NONE,
         Operator.MIXUP,
@@ -116,6 +127,14 @@ class EnvironmentConfig(Config):
     """Snapshots of recent episodes that each environment keeps; a snapshot is the weights, their
     average and the state of the optimizer."""
 
+    @field_validator("segment_starts")
+    @classmethod
+    def _starts_rise_from_0(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        is_inside = all(0 <= start < 1 for start in value)
+        if value and (value[0] != 0 or not is_inside or list(value) != sorted(set(value))):
+            raise ValueError(f"expected rising fractions from 0 to below 1, got {list(value)}")
+        return value
+
     @field_validator("operators")
     @classmethod
     def _no_operator_twice(cls, value: tuple[Operator, ...]) -> tuple[Operator, ...]:
@@ -141,6 +160,15 @@ class EnvironmentConfig(Config):
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> Self:
+        if self.segment_starts and len(self.segment_starts) != self.num_segments:
+            raise ValueError(
+                f"expected num_segments {len(self.segment_starts)} with as many segment_starts, "
+                f"got {self.num_segments}"
+            )
+        if self.actions == "mixtures" and self.segment_reward:
+            raise ValueError(
+                f"expected actions decisions with potential {self.potential}, got mixtures"
+            )
         is_weighted = self.potential == "weighted"
         has_weights = any(weight for _, weight in self.potential_weights)
         if is_weighted and not has_weights:
@@ -169,6 +197,12 @@ class EnvironmentConfig(Config):
             raise ValueError(f"expected {name} {default} without {needed}, got {value}")
 
     @property
+    def starts(self) -> tuple[float, ...]:
+        """Fractions of the training run at which the segments begin."""
+        count = self.num_segments
+        return self.segment_starts or tuple(index / count for index in range(count))
+
+    @property
     def reward_weights(self) -> Mapping[str, float]:
         """Weights of the rewards of the table in the potential."""
         if self.potential == "weighted":
@@ -192,7 +226,16 @@ class EnvironmentConfig(Config):
         return bool(CLEAN_GROUPS & set(self.observation))
 
     def check_length(self, total_steps: int) -> None:
-        """Raise `ConfigError` for more segments than optimizer steps: some would be empty."""
+        """Raise `ConfigError` where a segment would have no optimizer step."""
+        if self.segment_starts:
+            firsts = [math.ceil(start * total_steps) for start in (*self.segment_starts, 1.0)]
+            if len(set(firsts)) < len(firsts):
+                raise ConfigError(
+                    f"environment.segment_starts: expected segments of at least one of the "
+                    f"{total_steps} optimizer steps of a training run, got "
+                    f"{list(self.segment_starts)}"
+                )
+            return
         if self.num_segments > total_steps:
             raise ConfigError(
                 f"environment.num_segments: expected at most {total_steps} (the optimizer steps of "

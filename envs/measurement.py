@@ -17,7 +17,7 @@ from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.sources import SaliencySource, build_source
-from automix.schedule import Decision
+from automix.schedule import Decision, Mixing, Mixture
 from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.population import Population
 from automix.training.trainer import ClassifierTrainer, training_device
@@ -37,7 +37,7 @@ class Reading:
     clean: CleanMetrics | None
     # Of the last segment; None before the first.
     train: TrainMetrics | None
-    decision: Decision | None
+    decision: Mixing | None
     # Loss on the probe batch as each operator mixes it, in nats; empty if not observed.
     probe: tuple[float, ...] = ()
     # Over the segments so far, of `Reward.of_segment`; 0 for other rewards.
@@ -60,10 +60,15 @@ class Reading:
             reward=EvalMetrics(**values["reward"]),
             clean=CleanMetrics(**clean) if clean else None,
             train=TrainMetrics(**train) if train else None,
-            decision=Decision.model_validate(decision) if decision else None,
+            decision=_mixing_of(decision) if decision else None,
             probe=tuple(values["probe"]),
             segment_sum=values["segment_sum"],
         )
+
+
+def _mixing_of(values: dict[str, Any]) -> Mixing:
+    kind = Mixture if "decisions" in values else Decision
+    return kind.model_validate(values)
 
 
 def fixed_sample(split: TrainingImages, count: int) -> Split:
@@ -201,7 +206,7 @@ class Measurement:
         trainer: ClassifierTrainer,
         *,
         train: TrainMetrics | None,
-        decision: Decision | None,
+        decision: Mixing | None,
         before: Reading | None,
     ) -> Reading:
         """Return what is known of a run now, of its averaged weights if there are any."""
@@ -217,7 +222,7 @@ class Measurement:
         population: Population,
         *,
         train: Sequence[TrainMetrics],
-        decisions: Sequence[Decision],
+        decisions: Sequence[Mixing],
         before: Sequence[Reading],
     ) -> list[Reading]:
         """Return `reading` of every run of a population, from passes for all at once."""
@@ -239,13 +244,15 @@ class Measurement:
         clean: CleanMetrics | None,
         losses: tuple[float, ...],
         train: TrainMetrics | None,
-        decision: Decision | None,
+        decision: Mixing | None,
         before: Reading | None,
     ) -> Reading:
         config = self._config
         segment_sum = before.segment_sum if before else 0.0
         if config.segment_reward is not None and decision is not None:
+            # Refused of mixtures by the configuration.
             assert self._probe is not None
+            assert isinstance(decision, Decision)
             model = trainer.evaluated_model.eval()
             segment_sum += self._probe.segment_reward(config.segment_reward, model, decision)
         rate = trainer.config.learning_rate_at(trainer.progress)

@@ -12,7 +12,7 @@ from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
-from automix.schedule import Decision, Schedule, Segment
+from automix.schedule import Decision, Mixing, Mixture, Schedule, Segment
 from automix.training.metrics import TrainMetrics
 from automix.training.trainer import (
     ClassifierTrainer,
@@ -66,7 +66,9 @@ class MixingEnv(ResumableEnv[Observation, Action]):
 
     ## Action Space
     `MultiDiscrete([operators, strengths, probabilities])`: the operator that mixes the batches of
-    the next segment, its level (weak to strong), and the probability that a batch is mixed.
+    the next segment, its level (weak to strong), and the probability that a batch is mixed. With
+    `actions: mixtures`, `MultiDiscrete([choices])`: one of these decisions, or two or three
+    operators of which each batch draws one (`ActionCodec.choices`).
 
     ## Observation Space
     A float32 `Box` of named features that mean the same for any dataset, in groups that are
@@ -234,7 +236,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         self._is_over = diverged or len(self._decisions) == self.config.num_segments
         if not self._is_over:
             self._keep_if_due()
-        info = {
+        info: dict[str, Any] = {
             "decision": decision,
             "metrics": self._readings[-1].reward,
             "potential": potential,
@@ -248,14 +250,14 @@ class MixingEnv(ResumableEnv[Observation, Action]):
             }
         return self._observe(), reward, self._is_over, False, info
 
-    def plan_segment(self, action: Action) -> tuple[Decision, int]:
+    def plan_segment(self, action: Action) -> tuple[Mixing, int]:
         """Return the decision of an action, and the optimizer steps of the next segment."""
         if self._is_over:
             raise RuntimeError("expected reset() after the end of an episode, got step()")
         decision = self._actions.decode(action)
         # Segments of one run may differ by a step: the boundaries are rounded as in a replay.
-        segment, num_segments = len(self._decisions), self.config.num_segments
-        start, stop = segment_steps(self.trainer.total_steps, num_segments, segment)
+        segment, starts = len(self._decisions), self.config.starts
+        start, stop = segment_steps(self.trainer.total_steps, starts, segment)
         return decision, stop - start
 
     def get_state(self) -> EnvState:
@@ -311,11 +313,11 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         mixed.
         """
         decisions = self._decisions or [Decision(operator=Operator.NONE)]
-        # Not `even_schedule`: a run in progress has covered only some of its segments.
         return Schedule(
             segments=tuple(
-                Segment(start=index / self.config.num_segments, decision=decision)
-                for index, decision in enumerate(decisions)
+                Segment(start=start, mixture=Mixture.of(decision))
+                # A run in progress has begun only some of its segments.
+                for start, decision in zip(self.config.starts, decisions, strict=False)
             )
         )
 
@@ -332,7 +334,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         return self._readings[-1]
 
     @property
-    def _decisions(self) -> list[Decision]:
+    def _decisions(self) -> list[Mixing]:
         return [reading.decision for reading in self._readings if reading.decision]
 
     def _start_run(self, run: RunState) -> None:
@@ -369,7 +371,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         ):
             self._snapshots.add(self._run_state())
 
-    def _measure(self, train: TrainMetrics | None, decision: Decision | None) -> None:
+    def _measure(self, train: TrainMetrics | None, decision: Mixing | None) -> None:
         before = self._readings[-1] if self._readings else None
         self._readings.append(
             self.measurement.reading(self.trainer, train=train, decision=decision, before=before)
@@ -448,7 +450,7 @@ def _check_snapshot(run: RunState, config: EnvironmentConfig, *, total_steps: in
     last = run["readings"][-1]["train"]
     if last is not None and not math.isfinite(last["loss"]):
         raise ValueError("expected a snapshot with a finite loss, got one that diverged")
-    first_step, _ = segment_steps(total_steps, config.num_segments, num_decisions)
+    first_step, _ = segment_steps(total_steps, config.starts, num_decisions)
     if run["trainer"]["step"] != first_step:
         raise ValueError(
             f"expected a snapshot at step {first_step} after {num_decisions} segments, "

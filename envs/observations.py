@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from automix.mixture import Decision, Mixture
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.training.metrics import CleanMetrics
 from envs.config import EnvironmentConfig, ObservationGroup
@@ -99,17 +100,31 @@ def _log_calibrated(view: View) -> float:
 
 
 def _last_strength(view: View) -> float:
-    decision = view.now.decision
-    if decision is None or decision.operator is Operator.NONE:
+    """Return the mean strength of the last decisions by their weights, each within its levels."""
+    if not (mixing := _last_decisions(view)):
         return 0.0
+    return _mean([(_relative_strength(decision), weight) for decision, weight in mixing])
+
+
+def _relative_strength(decision: Decision) -> float:
     levels = OPERATOR_FACTS[decision.operator].strength.levels
     span = levels[-1] - levels[0]
     return (decision.strength - levels[0]) / span if span else 1.0
 
 
 def _last_probability(view: View) -> float:
-    decision = view.now.decision
-    return 0.0 if decision is None or decision.operator is Operator.NONE else decision.probability
+    return Mixture.of(view.now.decision).probability if view.now.decision else 0.0
+
+
+def _last_decisions(view: View) -> list[tuple[Decision, float]]:
+    """Return the last decisions that are not ``none``, with their weights; 1 of a single one."""
+    decisions = Mixture.of(view.now.decision).decisions if view.now.decision else ()
+    named = [decision for decision in decisions if decision.operator is not Operator.NONE]
+    return [(it, it.probability if len(named) > 1 else 1.0) for it in named]
+
+
+def _mean(pairs: list[tuple[float, float]]) -> float:
+    return sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs)
 
 
 _PROGRESS, _LOSSES = ObservationGroup.PROGRESS, ObservationGroup.LOSSES
@@ -184,9 +199,15 @@ def _probe(index: int, operator: Operator) -> Feature:
 
 
 def _last_is(operator: Operator) -> Feature:
-    meaning = f"1 if the last operator was {operator.value}; all 0 before the first"
+    meaning = f"1 if the last operator was {operator.value}; of a mixture, its part; all 0 at first"
 
     def read(view: View) -> float:
-        return float(view.now.decision is not None and view.now.decision.operator is operator)
+        if view.now.decision is None:
+            return 0.0
+        if not (mixing := _last_decisions(view)):
+            return float(operator is Operator.NONE)
+        return _mean(
+            [(float(decision.operator is operator), weight) for decision, weight in mixing]
+        )
 
     return Feature(f"last_is_{operator.value}", _LAST, 0, 1, meaning, read)

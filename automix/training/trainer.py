@@ -1,5 +1,6 @@
 """ClassifierTrainer: the one training loop, by segments in search, from end to end in replay."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,7 +24,7 @@ from automix.operator_info import Operator
 from automix.random_streams import Stream, restored_generators, stream_generator
 from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
-from automix.schedule import Schedule
+from automix.schedule import Schedule, exact_fraction
 from automix.training.distributed import current_world, join_parts, part_of
 from automix.training.metrics import CleanMetrics, EvalMetrics, RunningSums, TrainMetrics
 from automix.training.step import StepState, TrainingStep
@@ -298,13 +299,16 @@ def both_metrics(
     ]
 
 
-def segment_steps(total_steps: int, num_segments: int, index: int) -> tuple[int, int]:
+def segment_steps(total_steps: int, starts: Sequence[float], index: int) -> tuple[int, int]:
     """Return the first step of segment ``index`` and the first step after it.
 
-    A step belongs to the segment whose fraction of the training it lies in, which is the rule that
-    `Schedule.mixture_at(step / total_steps)` follows: both give the same bits in search and replay.
+    A step belongs to the last segment whose start, a fraction of the training, it has reached,
+    which is the rule that `Schedule.mixture_at(step / total_steps)` follows: both give the same
+    bits in search and replay.
     """
-    return -(-index * total_steps // num_segments), -(-(index + 1) * total_steps // num_segments)
+    bounds = [exact_fraction(start) for start in (*starts, 1.0)[index : index + 2]]
+    first, stop = (math.ceil(bound * total_steps) for bound in bounds)
+    return first, stop
 
 
 def training_device() -> torch.device:

@@ -83,7 +83,10 @@ def fit_dense(
     if not scales:
         effects = effects_of(data, covariances_of(data, 0, whole.correlation), whole)
         fit = AdditiveFit(
-            choices=tuple(map(Mixture.of, choices)), effects=effects, correlation=whole.correlation
+            choices=tuple(map(Mixture.of, choices)),
+            starts=tuple(starts),
+            effects=effects,
+            correlation=whole.correlation,
         )
         return DenseFit(fit=fit, fractions=[whole.fractions], margin=min(margins))
 
@@ -96,6 +99,7 @@ def fit_dense(
         fractions.append(best.fractions)
     fit = AdditiveFit(
         choices=tuple(map(Mixture.of, choices)),
+        starts=tuple(starts),
         effects=np.stack(effects_by_segment),
         correlation=whole.correlation,
         reactions=tuple(reactions),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from automix.errors import ConfigError
+from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics
 from envs.config import EnvironmentConfig, PotentialWeights
 from envs.mixing_env import MixingEnv
@@ -138,6 +139,7 @@ def test_similarity_counts_the_fraction_of_batches_that_are_mixed(make_env: Make
         probe = env.measurement._probe
         assert probe is not None
         decision = env._actions.decode(np.array([1, 1, probability]))
+        assert isinstance(decision, Decision)
         function = env.config.segment_reward
         assert function is not None
         model = env.trainer.evaluated_model.eval()

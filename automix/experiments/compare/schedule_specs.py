@@ -239,12 +239,13 @@ def _fixed(name: str, schedule: Schedule) -> ScheduleEntry:
 
 
 def _random(environment: EnvironmentConfig, seed: int) -> ScheduleEntry:
-    choices = ActionCodec(environment).decisions()
+    choices = ActionCodec(environment).choices()
 
     def draw(index: int) -> Schedule:
         # From the number of the run, not its seed: the schedule is independent of the run's noise.
         draw_seed = derived_seed(seed, Stream.POLICY, step=index)
-        return random_schedule(choices, num_segments=environment.num_segments, seed=draw_seed)
+        even = random_schedule(choices, num_segments=environment.num_segments, seed=draw_seed)
+        return even.at_starts(environment.starts)
 
     return ScheduleEntry(name="random", schedule_for=draw)
 

@@ -16,9 +16,9 @@ from automix.experiments.common.run_folder import CONFIG_NAME
 from automix.experiments.config import SearchConfig
 from automix.experiments.replay.run import ENVIRONMENT_NAME, POLICY_NAME, SCHEDULE_NAME, Decider
 from automix.files import sha256_of
-from automix.mixture import Mixture
+from automix.mixture import Mixing, Mixture
 from automix.operator_info import Operator
-from automix.schedule import Decision, Schedule, Segment
+from automix.schedule import Schedule, Segment
 from automix.training.distributed import on_main
 from automix.training.metrics import TrainMetrics
 from automix.training.trainer import ClassifierTrainer, segment_steps
@@ -46,12 +46,12 @@ class PolicyDecider(Decider):
     ) -> None:
         """Decide for one training run of ``num_steps`` steps, at least one per segment."""
         self._policy = policy
-        self._num_segments = environment.num_segments
+        self._starts = environment.starts
         self._num_steps = num_steps
         self._actions = ActionCodec(environment)
         self._observations = ObservationBuilder(environment, num_classes=data.num_classes)
         self._measurement = Measurement(task, environment, data)
-        self._decisions: list[Decision] = []
+        self._decisions: list[Mixing] = []
         # Measured at the last two decisions, as observations hold differences too.
         self._readings: list[Reading] = []
         # Since the last decision.
@@ -62,17 +62,17 @@ class PolicyDecider(Decider):
         """The decisions so far."""
         return Schedule(
             segments=tuple(
-                Segment(start=index / self._num_segments, decision=decision)
-                for index, decision in enumerate(self._decisions)
+                Segment(start=start, mixture=Mixture.of(decision))
+                for start, decision in zip(self._starts, self._decisions, strict=False)
             )
         )
 
     def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Mixture, int]:
         """Return the decision of the segment, asked for at its first step, and its end."""
-        start, _ = segment_steps(self._num_steps, self._num_segments, len(self._decisions))
+        start, _ = segment_steps(self._num_steps, self._starts, len(self._decisions))
         if trainer.step == start:
             self._ask(trainer)
-        _, stop = segment_steps(self._num_steps, self._num_segments, len(self._decisions) - 1)
+        _, stop = segment_steps(self._num_steps, self._starts, len(self._decisions) - 1)
         return Mixture.of(self._decisions[-1]), min(stop, limit)
 
     def take_in(self, metrics: TrainMetrics) -> None:
@@ -82,14 +82,14 @@ class PolicyDecider(Decider):
     def state_dict(self) -> dict[str, Any]:
         """Return all decisions and measurements, as plain values."""
         return {
-            "decisions": [decision.model_dump(mode="json") for decision in self._decisions],
+            "decisions": [Mixture.of(decision).to_entry() for decision in self._decisions],
             "readings": [reading.to_plain() for reading in self._readings],
             "stretches": [dataclasses.asdict(metrics) for metrics in self._stretches],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from a state."""
-        self._decisions = [Decision.from_plain(values) for values in state["decisions"]]
+        self._decisions = [_mixing(values) for values in state["decisions"]]
         self._readings = [Reading.from_plain(values) for values in state["readings"]]
         self._stretches = [TrainMetrics(**values) for values in state["stretches"]]
 
@@ -108,6 +108,11 @@ class PolicyDecider(Decider):
         self._decisions.append(self._actions.decode(np.asarray(action)))
         self._readings = [reading for reading in (before, now) if reading]
         self._stretches = []
+
+
+def _mixing(entry: dict[str, Any]) -> Mixing:
+    mixture = Mixture.from_entry(entry)
+    return mixture if len(mixture.decisions) > 1 else mixture.decision
 
 
 def _means(stretches: list[TrainMetrics]) -> TrainMetrics:

@@ -217,7 +217,7 @@ def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog) -> N
     potential = _potential(config, data)
     make = TreeParzenSearch if config.searcher == "tpe" else RandomSearch
     searcher = make(
-        ActionCodec(config.environment).decisions(),
+        ActionCodec(config.environment).choices(),
         num_segments=config.environment.num_segments,
         seed=config.seed,
     )
@@ -229,7 +229,7 @@ def _ask_and_tell(config: SearchConfig, data: SearchData, log: LearningLog) -> N
         while len(log.episodes) < plan.total_episodes:
             jobs = [
                 TrainingJob(
-                    schedule=schedule,
+                    schedule=schedule.at_starts(config.environment.starts),
                     # By position in the search, so that searchers are compared on equal seeds.
                     seed=derived_seed(config.seed, Stream.EPISODE, step=len(log.episodes) + index),
                     splits=("reward",),
@@ -333,9 +333,12 @@ def _greedy(config: SearchConfig, data: SearchData, run: RunFolder) -> Proposals
     env = MixingEnv(config.task, config.environment, data=data, seed=config.seed)
     seeds = [derived_seed(config.seed, Stream.GREEDY, step=index) for index in range(NUM_GREEDY)]
     episodes = [roll_out(policy, env, training_seed=seed)[0] for seed in seeds]
-    count = config.environment.num_segments
-    majority = majority_schedule([episode.decisions(count) for episode in episodes])
-    return [("greedy", majority), *((f"greedy {i}", one) for i, one in enumerate(episodes))]
+    starts = config.environment.starts
+    majority = majority_schedule([episode.averaged(starts) for episode in episodes])
+    return [
+        ("greedy", majority.at_starts(starts)),
+        *((f"greedy {i}", one) for i, one in enumerate(episodes)),
+    ]
 
 
 def _additive_fit(
@@ -346,8 +349,9 @@ def _additive_fit(
         return []
     fit = fit_episodes(
         episodes,
-        ActionCodec(config.environment).decisions(),
+        ActionCodec(config.environment).choices(),
         num_segments=config.environment.num_segments,
+        starts=config.environment.starts,
         race=race,
     )
     return [("additive fit", fit.best_schedule())]
