@@ -198,9 +198,9 @@ def test_impossible_segments_and_actions_are_refused(fields: dict[str, Any], mes
 def test_every_segment_has_a_step() -> None:
     starts = {"segment_starts": [0, 0.5, 0.75], "num_segments": 3}
     config = EnvironmentConfig.from_mapping(starts, source="here")
-    assert config.starts == (0, 0.5, 0.75)
+    assert list(config.starts) == [0, 0.5, 0.75]
     assert EnvironmentConfig.from_mapping(config.model_dump(mode="json"), source="x") == config
-    assert EnvironmentConfig(num_segments=4).starts == (0, 0.25, 0.5, 0.75)
+    assert list(EnvironmentConfig(num_segments=4).starts) == [0, 0.25, 0.5, 0.75]
     config.check_length(4)
     with pytest.raises(ConfigError, match="segments of at least one of the 2 optimizer steps"):
         config.check_length(2)

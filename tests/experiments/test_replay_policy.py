@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from agents.learned import LearnedPolicy, make_network, roll_out
 from automix.configuration.task import CheckpointConfig, ReplayConfig, TaskConfig
@@ -14,6 +15,7 @@ from automix.experiments.replay.policy import PolicySource
 from automix.experiments.replay.run import ScheduleSource, follows_policy, replay
 from automix.files import write_text
 from automix.schedule import Schedule, decisions_hash
+from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
@@ -30,16 +32,41 @@ CONFIG = ReplayConfig(
 LAST_STEP = 12
 
 
+def save_search(folder: Path, environment: EnvironmentConfig, *, prefers: int | None) -> Path:
+    env = MixingEnv(SMOKE_TASK, environment)
+    network = make_network(env._observations.space, env._actions.space, (8,))
+    if prefers is not None:
+        assert isinstance(network.action_net, nn.Linear)
+        network.action_net.bias.data[prefers] += 100
+    LearnedPolicy(network).save(folder / "policy")
+    config = SearchConfig(task=SMOKE_TASK, environment=environment)
+    write_text(folder / "config.yaml", config.to_yaml())
+    return folder
+
+
 @pytest.fixture
 def search(tmp_path: Path) -> Path:
     """The folder of a search, as far as a replay reads it, whose policy reacts to what it sees."""
-    folder = tmp_path / "search"
-    env = MixingEnv(SMOKE_TASK, SMOKE_ENVIRONMENT)
-    network = make_network(env._observations.space, env._actions.space, (8,))
-    LearnedPolicy(network).save(folder / "policy")
-    config = SearchConfig(task=SMOKE_TASK, environment=SMOKE_ENVIRONMENT)
-    write_text(folder / "config.yaml", config.to_yaml())
-    return folder
+    return save_search(tmp_path / "search", SMOKE_ENVIRONMENT, prefers=None)
+
+
+def test_a_policy_may_choose_mixtures_and_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {"actions": "mixtures", "segment_starts": (0.0, 0.5, 0.75)}
+    environment = EnvironmentConfig.model_validate(SMOKE_ENVIRONMENT.model_dump() | changed)
+    source = PolicySource.load(save_search(tmp_path / "search", environment, prefers=-1))
+    replay(CONFIG, source, tmp_path / "whole")
+    schedule = Schedule.load(tmp_path / "whole" / "schedule.json")
+    assert [it.start for it in schedule.segments] == [0.0, 0.5, 0.75]
+    last = ActionCodec(environment).choices()[-1]
+    assert [it.mixture for it in schedule.segments] == [last] * 3
+    assert schedule.version == 2
+    stops = Stops(monkeypatch)
+    stops.steps = {7}
+    assert list(attempts(CONFIG, source, tmp_path / "cut")) == [False, True]
+    whole = outputs(tmp_path / "whole", last_step=LAST_STEP)
+    assert_same(outputs(tmp_path / "cut", last_step=LAST_STEP), whole)
 
 
 def test_a_policy_decides_as_in_its_environment(search: Path, tmp_path: Path) -> None:

@@ -69,9 +69,11 @@ class PolicyDecider(Decider):
 
     def decide(self, trainer: ClassifierTrainer, *, limit: int) -> tuple[Mixture, int]:
         """Return the decision of the segment, asked for at its first step, and its end."""
-        start, _ = segment_steps(self._num_steps, self._starts, len(self._decisions))
-        if trainer.step == start:
-            self._ask(trainer)
+        count = len(self._decisions)
+        if count < len(self._starts):
+            start, _ = segment_steps(self._num_steps, self._starts, count)
+            if trainer.step == start:
+                self._ask(trainer)
         _, stop = segment_steps(self._num_steps, self._starts, len(self._decisions) - 1)
         return Mixture.of(self._decisions[-1]), min(stop, limit)
 
