@@ -23,6 +23,7 @@ import numpy as np
 from automix.files import write_text
 from automix.schedule import Schedule
 from benchmarks.portfolio import TaskOutcomes, difference_text, from_csv, to_csv
+from benchmarks.portfolio_candidates import constants
 
 _FILE = Path("docs/recommended.csv")
 _NONE = "none"
@@ -35,6 +36,14 @@ _HEADER = (
     "best constant",
     "best constant minus recommended",
     "best schedule here",
+)
+_SEARCHED_HEADER = (
+    "task",
+    "search",
+    "seeds",
+    "what it wrote",
+    "minus recommended",
+    "minus best constant",
 )
 
 
@@ -56,9 +65,7 @@ def table(outcomes: Mapping[str, TaskOutcomes]) -> str:
     lines = [f"| {' | '.join(_HEADER)} |", "|" + "---|" * len(_HEADER)]
     for task, runs in outcomes.items():
         first = next(name for name in Schedule.portfolio() if name in runs)
-        constants = [name for name in runs if name not in Schedule.portfolio()]
-        mixing = [name for name in constants if name != _NONE]
-        best = min(mixing, key=lambda name: _mean(runs, name))
+        best = _best_constant(runs)
         overall = min(runs, key=lambda name: _mean(runs, name))
         cells = (
             task,
@@ -74,6 +81,30 @@ def table(outcomes: Mapping[str, TaskOutcomes]) -> str:
     return "\n".join(lines)
 
 
+def searched_table(outcomes: Mapping[str, TaskOutcomes]) -> str:
+    """Return one row per schedule that a search wrote, as Markdown."""
+    lines = [f"| {' | '.join(_SEARCHED_HEADER)} |", "|" + "---|" * len(_SEARCHED_HEADER)]
+    known = {*Schedule.portfolio(), *constants()}
+    for task, runs in outcomes.items():
+        first = next(name for name in Schedule.portfolio() if name in runs)
+        for name in sorted(set(runs) - known):
+            cells = (
+                task,
+                name,
+                len(runs[name][1]),
+                f"{_mean(runs, name):.4f}",
+                difference_text(runs, name, first),
+                difference_text(runs, name, _best_constant(runs)),
+            )
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _best_constant(runs: TaskOutcomes) -> str:
+    mixing = set(constants()) & set(runs) - {_NONE}
+    return min(mixing, key=lambda name: (_mean(runs, name), name))
+
+
 def _mean(runs: TaskOutcomes, name: str) -> float:
     return float(runs[name][1].mean())
 
@@ -86,7 +117,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.collect is not None:
         write_text(arguments.file, to_csv(collect(arguments.collect)))
-    print(table(from_csv(arguments.file.read_text(encoding="utf-8"))))
+    outcomes = from_csv(arguments.file.read_text(encoding="utf-8"))
+    print(f"{table(outcomes)}\n\n{searched_table(outcomes)}")
 
 
 if __name__ == "__main__":

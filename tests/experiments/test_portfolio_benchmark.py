@@ -8,6 +8,7 @@ import pytest
 
 from automix.schedule import Schedule
 from automix.training.trainer import build_trainer, load_search_data
+from benchmarks import recommended
 from benchmarks.portfolio import collect, from_csv, report, to_csv
 from benchmarks.portfolio_candidates import candidates, constants
 from benchmarks.portfolio_choice import choose, leave_one_out, regrets, relative
@@ -92,3 +93,25 @@ def test_outcomes_go_to_a_file_and_back_without_the_seed_in_progress(tmp_path: P
     assert "bright, 2 seeds; best constant with hindsight: none" in text
     assert f"\n| {names[20]} | 0.0500 | 0.500 |" in text
     assert "Leave one task out" in text
+
+
+def test_comparisons_of_what_ships_become_a_table(tmp_path: Path) -> None:
+    first = next(iter(Schedule.portfolio()))
+    losses = {first: [0.2, 0.3], "none": [0.4, 0.5], "mixup 1": [0.3, 0.4], "s64-1": [0.1, 0.2]}
+    rows = [
+        {"name": name, "accuracy": {"mean": 0.9}, "calibrated_nll": {"values": values}}
+        for name, values in losses.items()
+    ]
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    result = {"kind": "compare", "splits": {"test": rows}}
+    (folder / "result.json").write_text(json.dumps(result))
+    outcomes = from_csv(to_csv(recommended.collect(tmp_path)))
+    assert "| digits | 2 | 0.2500 | 0.4500 | +0.2000 [+0.2000, +0.2000] | mixup 1 0.3500 | " in (
+        recommended.table(outcomes)
+    )
+    # A search is no constant, however good.
+    row = recommended.searched_table(outcomes).splitlines()[-1]
+    assert row == (
+        "| digits | s64-1 | 2 | 0.1500 | -0.1000 [-0.1000, -0.1000] | -0.2000 [-0.2000, -0.2000] |"
+    )
