@@ -144,6 +144,19 @@ def test_a_damaged_result_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert caplog.text.count("got a damaged or missing file; written again") == 2
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), Path.unlink])
+def test_a_finished_run_with_a_damaged_log_is_run_again(
+    tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunFolder(tmp_path, ComputeConfig()) as run:
+        run.log(0, {"loss": 1.0})
+        run.finish({"kind": "test"})
+    damage(tmp_path / METRICS_NAME)
+    with RunFolder(tmp_path, ComputeConfig()) as run:
+        assert run.result() is None
+    assert "metrics.jsonl: got a damaged or missing file; written again" in caplog.text
+
+
 def test_a_result_of_another_kind_is_one_line(tmp_path: Path) -> None:
     with RunFolder(tmp_path, ComputeConfig()) as run:
         (tmp_path / RESULT_NAME).write_text("[1]")

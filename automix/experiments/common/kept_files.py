@@ -1,7 +1,6 @@
 """Files that a run is resumed from, compared with the SHA-256 that it noted when it wrote them."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ SUMS_NAME = "sums.json"
 
 # Stands for a file that is not there yet.
 _ABSENT = ""
-_LOG = logging.getLogger(__name__)
+_LOG_SUFFIX = ".jsonl"
 
 
 def keep(folder: Path, name: str, content: bytes) -> None:
@@ -35,14 +34,27 @@ def keep_json(folder: Path, name: str, content: Any) -> None:
     keep(folder, name, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
-def is_kept(folder: Path, name: str) -> bool:
-    """Return whether a file is as it was written; true where no sum was noted."""
-    sums = _read(folder)
-    return name not in sums or _sum_of(folder / name) in sums[name]
+def note_logs(folder: Path) -> None:
+    """Note the sums of the logs of a finished run."""
+    logs = {path.name: [_sum_of(path)] for path in folder.glob(f"*{_LOG_SUFFIX}")}
+    if logs:
+        _write(folder, _read(folder) | logs)
+
+
+def damaged_end(folder: Path, result: str) -> str | None:
+    """Return which of ``result`` and the logs is not as a finished run left it, if any.
+
+    A file without a sum, such as a log that still grows, is taken as it is.
+    """
+    for name, sums in _read(folder).items():
+        is_of_end = name == result or name.endswith(_LOG_SUFFIX)
+        if is_of_end and _sum_of(folder / name) not in sums:
+            return name
+    return None
 
 
 def check_kept(folder: Path, *, besides: str) -> None:
-    """Compare all files but ``besides`` with their sums.
+    """Compare all files but ``besides`` and the logs, which can be written again, with their sums.
 
     A folder without sums, such as one that was copied in part, is taken as it is.
 
@@ -51,7 +63,8 @@ def check_kept(folder: Path, *, besides: str) -> None:
     """
     for name, sums in _read(folder).items():
         actual = _sum_of(folder / name)
-        if name != besides and actual not in sums:
+        is_checked = name != besides and not name.endswith(_LOG_SUFFIX)
+        if is_checked and actual not in sums:
             content = "another or a damaged one" if actual else "nothing there"
             raise CheckpointError(
                 f"{folder / name}: expected the file that this run wrote, got {content}; put it "

@@ -33,7 +33,13 @@ import automix
 from automix.configuration.base import Config
 from automix.errors import CheckpointError
 from automix.escapes import one_line
-from automix.experiments.common.kept_files import check_kept, is_kept, keep, keep_json
+from automix.experiments.common.kept_files import (
+    check_kept,
+    damaged_end,
+    keep,
+    keep_json,
+    note_logs,
+)
 from automix.experiments.common.run_logs import MetricsLog
 
 CONFIG_NAME = "config.yaml"
@@ -106,12 +112,13 @@ class RunFolder:
     def result(self) -> Json | None:
         """Return the result if the run is finished.
 
-        One that is not as it was written is no result: what is in checkpoints and journals gives
-        it again.
+        If it or a log is not as it was written, there is none: what is in checkpoints and journals
+        gives them again.
         """
-        if is_kept(self.path, RESULT_NAME):
+        damaged = damaged_end(self.path, RESULT_NAME)
+        if damaged is None:
             return finished_result(self.path)
-        _LOG.warning("%s: got a damaged or missing file; written again", self.path / RESULT_NAME)
+        _LOG.warning("%s: got a damaged or missing file; written again", self.path / damaged)
         return None
 
     @property
@@ -125,6 +132,7 @@ class RunFolder:
 
     def finish(self, result: Json) -> Json:
         """Write `result.json`, which marks the run as finished; return ``result``."""
+        note_logs(self.path)
         keep_json(self.path, RESULT_NAME, result)
         return result
 

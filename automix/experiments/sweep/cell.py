@@ -13,6 +13,7 @@ one file is atomic on no network file system, while a rename is.
 import copy
 import itertools
 import json
+import logging
 import math
 import os
 import platform
@@ -30,6 +31,7 @@ from pydantic import Field
 from automix.configuration.base import Config, read_values
 from automix.errors import AutoMixError, CheckpointError, ConfigError
 from automix.escapes import one_line
+from automix.experiments.common.kept_files import SUMS_NAME, damaged_end
 from automix.files import sha256_of, write_json, write_text
 from automix.reporting.tables import Direction
 
@@ -39,7 +41,10 @@ ERROR_NAME = "error.txt"
 LOG_NAME = "log.txt"
 STARTS_NAME = "starts.jsonl"
 _RUN_NAME = "run"
+_RUN_RESULT_NAME = "result.json"
 _LOCK_NAME = "lock"
+_LOG = logging.getLogger(__name__)
+
 VARIANT = "variant"
 """Key of a variant's name among the settings of a cell."""
 
@@ -215,6 +220,15 @@ class CellState(Enum):
 def is_finished(cell: Cell[ConfigType], folder: Path) -> bool:
     """Return whether the cell has its result in ``folder``, the folder of the sweep."""
     return (folder / cell.identifier / RESULT_NAME).exists()
+
+
+def reopen_damaged(cell: Cell[ConfigType], folder: Path) -> None:
+    """Take a finished cell for unfinished if a log of its runs is damaged: it is resumed then."""
+    home = folder / cell.identifier
+    for sums in (home / _RUN_NAME).rglob(SUMS_NAME):
+        if is_finished(cell, folder) and (name := damaged_end(sums.parent, _RUN_RESULT_NAME)):
+            _LOG.warning("%s: got a damaged or missing file; written again", sums.parent / name)
+            (home / RESULT_NAME).unlink()
 
 
 def is_busy(cell: Cell[ConfigType], folder: Path) -> bool:

@@ -28,6 +28,7 @@ from automix.experiments.sweep.cell import (
     is_busy,
     is_finished,
     read_error,
+    reopen_damaged,
     run_cell,
 )
 from automix.experiments.sweep.scheduler import SweepOutcome, run_sweep
@@ -75,6 +76,8 @@ def load_sweep(path: Path, folder: Path, commands: Mapping[str, Command]) -> Swe
 def run_all(sweep: Sweep, *, num_workers: int, devices: Sequence[str]) -> SweepOutcome:
     """Run every cell that has no result."""
     write_text(sweep.folder / SWEEP_NAME, sweep.config.to_yaml())
+    for cell in sweep.cells:
+        reopen_damaged(cell, sweep.folder)
     finished = sum(is_finished(cell, sweep.folder) for cell in sweep.cells)
     with ProgressBar("ablate", len(sweep.cells), done=finished) as bar:
 
