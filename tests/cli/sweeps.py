@@ -84,6 +84,19 @@ def wait_until_finished(folder: Path, count: int, *, seconds: float = 300) -> No
         time.sleep(0.02)
 
 
+def progress(folder: Path) -> int:
+    """Return how often something was written down: cells begun, training runs, cells finished."""
+    logs = [*folder.glob(f"*/{STARTS_NAME}"), *folder.glob("*/run/*.jsonl")]
+    return sum(path.read_bytes().count(b"\n") for path in logs) + num_finished(folder)
+
+
+def wait_for_progress(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+    """Wait until ``count`` more things are written down, or the process has ended."""
+    goal = progress(folder) + count
+    while process.poll() is None and progress(folder) < goal:
+        time.sleep(0.01)
+
+
 def starts(folder: Path, *, finished: bool = False) -> dict[str, int]:
     """Return how often each cell was begun; on request, only cells that have their result."""
     return {

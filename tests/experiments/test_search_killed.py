@@ -73,22 +73,23 @@ def start(script: Path, folder: Path, name: str) -> "subprocess.Popen[bytes]":
     )
 
 
-def kill_until_it_ends(script: Path, folder: Path, name: str, *, seconds: float) -> int:
-    """Return how often it was killed; it gets more time with every attempt.
+def progress(folder: Path) -> int:
+    """Return how often something was written down: lines of logs, and the newest checkpoint."""
+    lines = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
+    steps = [int(path.stem.removeprefix("step-")) for path in folder.glob("checkpoints/step-*")]
+    return lines + max(steps, default=0)
 
-    Args:
-        script: runs or continues the search.
-        folder: of the search.
-        name: of the searcher.
-        seconds: that the search takes without interruption, the start of Python included.
-    """
+
+def kill_until_it_ends(script: Path, folder: Path, name: str) -> int:
+    """Return how often it was killed: after ever more progress, whatever the machine is like."""
     generator = random.Random(0)
     for attempt in range(100):
+        goal = progress(folder) + generator.randrange(12) + 2 * attempt
         process = start(script, folder, name)
-        fraction = 0.35 + 0.25 * generator.random() + 0.1 * attempt
-        deadline = time.monotonic() + fraction * seconds
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        while process.poll() is None and progress(folder) < goal:
+            time.sleep(0.01)
+        # A moment of its own, in the middle of whatever comes next.
+        time.sleep(0.3 * generator.random())
         if process.poll() is not None:
             assert process.returncode == 0
             return attempt
@@ -102,10 +103,8 @@ def kill_until_it_ends(script: Path, folder: Path, name: str, *, seconds: float)
 def test_kill_9_changes_nothing(tmp_path: Path, name: str) -> None:
     script = tmp_path / "run.py"
     script.write_text(RUN)
-    started = time.monotonic()
     assert start(script, tmp_path / "whole", name).wait() == 0
-    seconds = time.monotonic() - started
-    kills = kill_until_it_ends(script, tmp_path / "killed", name, seconds=seconds)
+    kills = kill_until_it_ends(script, tmp_path / "killed", name)
     assert kills >= 2
     if name in {"ppo", "populations"}:
         assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")

@@ -79,8 +79,10 @@ def interrupt_at_random(path: Path, folder: Path, *, num_kills: int, seed: int) 
     source = random.Random(seed)
     for _ in range(num_kills):
         process = start(path, folder, 2)
-        # From before the first cell to the middle of the second or third.
-        time.sleep(source.uniform(0.2, 3.0))
+        # From before the first cell to the beginning of the third.
+        goal = len(read_starts(folder)) + source.randrange(4)
+        while process.poll() is None and len(read_starts(folder)) < goal:
+            time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert start(path, folder, 2).wait(timeout=300) == 0
@@ -149,7 +151,8 @@ def test_failures_of_any_kind_do_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, 1, seconds=60)
+    # Longer than any patience: that it ends at all shows that it was interrupted.
+    path = write_sweep(tmp_path, 1, seconds=100_000)
     _, cells = load_cells(path)
 
     def interrupt_when_both_run() -> None:
@@ -160,13 +163,11 @@ def test_an_interrupt_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
     # A shell lets its background jobs ignore Ctrl-C.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt_when_both_run).start()
-    started = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             run_sweep(cells, tmp_path, run_toy, num_workers=2)
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert time.monotonic() - started < 30
     assert not any(is_busy(cell, tmp_path) or is_finished(cell, tmp_path) for cell in cells)
 
 

@@ -1,6 +1,5 @@
 import colorsys
 import itertools
-import time
 from collections import Counter
 from io import BytesIO
 
@@ -64,17 +63,15 @@ def test_severities_grow_in_distance(
 
 
 @pytest.mark.slow
-def test_severities_grow_on_photographs_and_all_take_less_than_two_minutes(
+def test_severities_grow_on_photographs(
     cifar_photos: Tensor,
 ) -> None:
-    started = time.perf_counter()
     for corruption in Corruption:
         means = [
             distances(cifar_photos, corrupt(cifar_photos, corruption, severity, seed=0)).mean()
             for severity in SEVERITIES
         ]
         assert means == sorted(means), corruption
-    assert time.perf_counter() - started < 120
 
 
 @every_corruption
