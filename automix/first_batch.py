@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from automix.mixing import StepKey, mix_step
 from automix.mixture import Decision
 from automix.operator_info import OPERATOR_FACTS, Operator
-from automix.operators.blend import soft_targets
+from automix.operators.blend import check_classes, soft_targets
+from automix.operators.host import is_host
 from automix.operators.sampling import check_images
 from automix.operators.types import MixedBatch
 from automix.saliency.sources import SaliencySource
@@ -75,8 +76,8 @@ def checked_batch(images_BCHW: Tensor, targets: Tensor, *, num_classes: int | No
     if targets.ndim == 2:
         return targets if targets.is_floating_point() else targets.to(torch.float32)
     classes_B = targets.to(torch.int64)
-    if classes_B.device.type == "cpu":
-        _check_classes(classes_B, num_classes)
+    if is_host(classes_B) and num_classes is not None:
+        check_classes(classes_B, num_classes)
     return classes_B
 
 
@@ -110,21 +111,6 @@ def _check_form(targets: Tensor, batch: int, num_classes: int | None) -> None:
         raise ValueError("num_classes: expected a number for integer targets, got None")
 
 
-def _check_classes(classes_B: Tensor, num_classes: int | None) -> None:
-    low, high = (int(extreme) for extreme in classes_B.aminmax())
-    assert num_classes is not None
-    if low >= 0 and high < num_classes:
-        return
-    remedy = "set num_classes to their number"
-    if low < 0:
-        remedy = "leave out images that a loss would ignore before they are mixed"
-    elif low > 0 and high == num_classes:
-        remedy = "subtract 1 from labels that count from 1"
-    raise ValueError(
-        f"targets: expected classes from 0 to {num_classes - 1}, got {low} to {high}; {remedy}"
-    )
-
-
 def check_values(images_BCHW: Tensor, targets: Tensor, *, num_classes: int | None) -> None:
     """Refuse values with which nothing can be learned; reads from the device.
 
@@ -142,7 +128,8 @@ def check_values(images_BCHW: Tensor, targets: Tensor, *, num_classes: int | Non
             f"images: expected finite values, got NaN or infinity in {count} of {len(images_BCHW)}"
         )
     if targets.ndim == 1:
-        _check_classes(targets, num_classes)
+        assert num_classes is not None
+        check_classes(targets, num_classes)
     elif not (targets.isfinite() & (targets >= 0)).all():
         raise ValueError(
             "targets: expected finite values that are not negative, got "

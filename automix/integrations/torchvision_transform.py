@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from torchvision.transforms import v2
 
-from automix.first_batch import check_pairs, check_values, checked_batch
+from automix.first_batch import check_pairs, check_values, checked_batch, whole_number
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.registry import OPERATORS, checked_strength
 from automix.operators.types import BatchShape
@@ -50,8 +50,8 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
             rank: number of this process among those that train together.
 
         Raises:
-            ValueError: an unknown operator, a strength outside its range, or an operator that
-                reads saliency or the batch before.
+            ValueError: an unknown operator, a strength outside its range, an operator that reads
+                saliency or the batch before, or a number that is not whole or too small.
         """
         super().__init__()
         self._strength = checked_strength(operator, strength)
@@ -64,8 +64,13 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
                 f"which needs {needed}; a loader's worker has none. Mix after the loader, with "
                 "automix.integrations.ScheduledMix"
             )
+        if num_classes is not None:
+            num_classes = whole_number("num_classes", num_classes, at_least=1)
         self.num_classes = num_classes
-        self._key = seed, rank
+        self._key = (
+            whole_number("seed", seed, at_least=0),
+            whole_number("rank", rank, at_least=0),
+        )
         self._num_calls = 0
         self._is_checked = False
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from automix.operators.host import is_host
 from automix.operators.types import MixedBatch
 
 
@@ -136,7 +137,8 @@ def soft_targets(targets: Tensor, batch: int, num_classes: int | None = None) ->
 
     Raises:
         TypeError: (B,) targets that are not integers.
-        ValueError: any other shape, or integer classes without ``num_classes``.
+        ValueError: any other shape, or integer classes without ``num_classes`` or, on a CPU, out
+            of their range.
     """
     shape = tuple(targets.shape)
     if targets.dim() not in (1, 2) or shape[0] != batch:
@@ -162,11 +164,35 @@ def _one_hot(targets_B: Tensor, num_classes: int | None) -> Tensor:
         )
     if num_classes is None:
         raise ValueError("num_classes: expected a number for integer targets, got None")
+    classes_B = targets_B.to(torch.int64)
+    if is_host(targets_B):
+        check_classes(classes_B, num_classes)
     rows_BK = torch.zeros(
         (targets_B.shape[0], num_classes), dtype=torch.float32, device=targets_B.device
     )
     # Not torch.nn.functional.one_hot, which reads the largest class on the host.
-    return rows_BK.scatter_(1, targets_B.to(torch.int64).unsqueeze(1), 1.0)
+    return rows_BK.scatter_(1, classes_B.unsqueeze(1), 1.0)
+
+
+def check_classes(classes_B: Tensor, num_classes: int) -> None:
+    """Refuse classes that are none of 0 to K - 1; reads from the device.
+
+    Raises:
+        ValueError: a class is out of range; the text has the likely remedy.
+    """
+    if len(classes_B) == 0:
+        return
+    low, high = (int(extreme) for extreme in classes_B.aminmax())
+    if low >= 0 and high < num_classes:
+        return
+    remedy = "set num_classes to their number"
+    if low < 0:
+        remedy = "leave out images that a loss would ignore before they are mixed"
+    elif low > 0 and high == num_classes:
+        remedy = "subtract 1 from labels that count from 1"
+    raise ValueError(
+        f"targets: expected classes from 0 to {num_classes - 1}, got {low} to {high}; {remedy}"
+    )
 
 
 def mix_rows(own_BK: Tensor, partner_BK: Tensor, lam_B: Tensor) -> Tensor:

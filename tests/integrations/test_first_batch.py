@@ -350,6 +350,9 @@ NO_COUNTS = [math.nan, math.inf, -math.inf, 0, -3, 2.0, 7.5, True, "10", None]
 def test_counts_are_whole_numbers(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected a whole number, 1 or more, got"):
         new_mix(**{name: value})
+    if name == "num_classes" and value is not None:
+        with pytest.raises(ValueError, match="num_classes: expected a whole number"):
+            OperatorTransform("mixup", num_classes=value)
 
 
 @pytest.mark.parametrize("name", ["seed", "rank"])

@@ -41,6 +41,20 @@ def test_forms_of_targets(operator: Operator) -> None:
 
 
 @every_operator
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [(NUM_CLASSES, "set num_classes"), (-1, "leave out"), (NUM_CLASSES - 4, "subtract 1")],
+)
+def test_refused_classes(operator: Operator, shift: int, said: str) -> None:
+    scenario = Scenario(5)
+    images = random_images(scenario)
+    draws = draw(operator, images)
+    expected = f"targets: expected classes from 0 to {NUM_CLASSES - 1}, got .*; {said}"
+    with pytest.raises(ValueError, match=expected):
+        apply(operator, scenario, images, draws, classes(scenario) + shift)
+
+
+@every_operator
 def test_refused_images(operator: Operator) -> None:
     scenario = Scenario(3)
     images = random_images(scenario)
