@@ -1,4 +1,4 @@
-"""Where a training run is, for a schedule in a loop that is not ours."""
+"""Position of a training run, for a schedule in a loop that is not ours."""
 
 import atexit
 import sys
