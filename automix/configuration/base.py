@@ -278,7 +278,11 @@ def _expectation(problem: Any, names: Sequence[str], others: Sequence[str]) -> s
         # Our own validators already speak in "expected ..., got ...".
         return str(problem["msg"]).removeprefix("Value error, ")
     if kind == "json_invalid":
-        return f"expected plain values, got: {problem['msg'].removeprefix('Invalid JSON: ')}"
+        reason = problem["msg"].removeprefix("Invalid JSON: ")
+        # A path of bytes that are no text: neither YAML nor JSON could hold it.
+        is_bytes = "surrogate" in reason
+        got = "names in UTF-8, got other bytes" if is_bytes else f"plain values, got: {reason}"
+        return f"expected {got}"
     expected = " or ".join(dict.fromkeys((_expected(problem), *others)))
     if kind not in ("enum", "literal_error"):
         return f"expected {expected}, got {shown(value)}"

@@ -13,7 +13,7 @@ import pytest
 
 from automix.data.folder import FolderListing, list_folder
 from automix.data.load import load_data
-from automix.errors import DataError
+from automix.errors import ConfigError, DataError
 from automix.experiments.common.run_folder import CONFIG_NAME, ENVIRONMENT_NAME
 from tests.data.conftest import Configure, WriteFolder, write_image
 from tests.resident import class_counts
@@ -212,6 +212,12 @@ def test_names_of_classes_are_text(plain_folder: Path) -> None:
     assert message_of(plain_folder) == (
         f"{plain_folder}/\\xe9t\\xe9: expected a class name in UTF-8, got other bytes"
     )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are text here")
+def test_the_name_of_the_folder_is_text(folder_config: Configure) -> None:
+    with pytest.raises(ConfigError, match="expected names in UTF-8, got other bytes"):
+        folder_config(Path(os.fsdecode(b"photos\xff")))
 
 
 # Our own files.

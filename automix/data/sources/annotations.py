@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from automix.configuration.base import did_you_mean, shown
 from automix.configuration.data import DataConfig, DataSource
 from automix.data.folder import list_folder
-from automix.data.sources.decode import read_header
+from automix.data.sources.decode import read_header, refusing_bombs
 from automix.data.sources.folder import files_of_test_split
 from automix.errors import DataError
 
@@ -203,7 +203,8 @@ def _as_used(boxes_M4: Floats, name: str, images: NamedImages, path: Path) -> Fl
     """Return the boxes in pixels of the image as it is used, without those that are cut off."""
     height, width = images.height, images.width
     if name in images.files:
-        header = read_header(images.files[name])
+        with refusing_bombs():
+            header = read_header(images.files[name])
         height, width = header.height, header.width
     if (boxes_M4[:, 2:] > (width, height)).any():
         raise DataError(
