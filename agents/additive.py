@@ -125,6 +125,7 @@ class AdditiveModel:
     4,096), and the posterior means are those of all episodes for these hyperparameters.
 
     Example:
+        >>> from automix.schedule import Decision
         >>> none, mixup = Decision(operator="none"), Decision(operator="mixup")
         >>> model = AdditiveModel([none, mixup], num_segments=2)
         >>> for early, late, value in [(none, mixup, 0.0), (mixup, none, 1.0)] * 4:
