@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+MINUTES ?= 10
 
-.PHONY: demo test figures check bench gpu format clean
+.PHONY: demo test figures check bench fuzz gpu format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -51,6 +52,10 @@ format: $(VENV)/.installed  ## reformat in place
 
 bench: $(VENV)/.installed  ## benchmarks as ratios measured in one run
 	$(BIN)/python -m benchmarks.operators
+
+# `make fuzz MINUTES=60 READERS="schedule weights"`; with the extra `fuzz` it follows coverage.
+fuzz: $(VENV)/.installed  ## readers of files with hostile ones, 10 minutes each
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(READERS)
 
 # `make gpu GPU="--again"`, or GPU="--device cpu --quick" without an accelerator.
 gpu: $(VENV)/.installed  ## tests, benchmarks and a search on a GPU, 9 minutes; again: what is missing
