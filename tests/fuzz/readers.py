@@ -28,7 +28,7 @@ from automix.experiments.compare.schedule_specs import build_schedule
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.experiments.sweep.cell import SweepConfig
-from automix.files import read_checkpoint, read_weights
+from automix.files import read_checkpoint
 from automix.models.build import build_model
 from automix.schedule import Schedule
 from envs.config import EnvironmentConfig
@@ -109,7 +109,7 @@ def _finished_run(path: Path) -> object:
 
 
 def _environment(path: Path) -> object:
-    (path.parent / "result.json").write_text('{"kind": "compare"}')
+    (path.parent / "result.json").write_bytes((CORPUS / "result" / "replay.json").read_bytes())
     return FinishedRun(path.parent).source
 
 
@@ -146,9 +146,6 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "description": Reader(read=_description),
         "configuration": Reader(read=SearchConfig.from_yaml, name="config.yaml"),
         "sweep": Reader(read=SweepConfig.from_yaml, name="sweep.yaml"),
-        "weights": Reader(
-            read=lambda path: read_weights(path, limit=10_000_000), name="weights.safetensors"
-        ),
         "checkpoint": Reader(read=read_checkpoint, name="step-000000001.ckpt"),
         "checkpoint_body": Reader(read=read_checkpoint, name="right.ckpt", wrap=_with_sum),
         "policy_facts": Reader(read=_policy, name=FACTS_NAME),
