@@ -1,5 +1,6 @@
 """Policies behind one protocol, and the learned policy with its files."""
 
+import itertools
 import operator
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, Self
@@ -10,11 +11,13 @@ import torch
 from gymnasium import spaces
 from pydantic import Field, model_validator
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor
 
 from automix.configuration.base import Config
 from automix.errors import CheckpointError
-from automix.files import read_weights, write_bytes, write_json
+from automix.files import write_bytes, write_json
 from automix.schedule import Schedule
+from automix.tensor_files import read_weights
 from envs.actions import Action
 from envs.mixing_env import MixingEnv
 from envs.observations import Observation
@@ -110,6 +113,13 @@ class LearnedPolicy:
             CheckpointError: a file is missing, or is not such a policy.
         """
         facts = PolicyFacts.from_json_file(folder / FACTS_NAME)
+        path = folder / WEIGHTS_NAME
+        # Before the network is built: at the limits of the facts it takes 2 GB.
+        weights = read_weights(path, _tensors_of(facts), limit=MAX_WEIGHTS_BYTES)
+        # NaN weights would choose the first action, silently.
+        for name, value in weights.items():
+            if not value.isfinite().all():
+                raise CheckpointError(f"{path}: expected finite weights, got others in {name}")
         low = np.array(facts.observation_low, dtype=np.float32)
         high = np.array(facts.observation_high, dtype=np.float32)
         network = make_network(
@@ -117,18 +127,23 @@ class LearnedPolicy:
             spaces.MultiDiscrete(list(facts.action_sizes)),
             facts.hidden_sizes,
         )
-        path = folder / WEIGHTS_NAME
-        weights = read_weights(path, limit=MAX_WEIGHTS_BYTES)
-        # NaN weights would choose the first action, silently.
-        for name, value in weights.items():
-            if not value.isfinite().all():
-                raise CheckpointError(f"{path}: expected finite weights, got others in {name}")
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{path}: expected weights that fit, got: {reason}") from None
+        network.load_state_dict(weights)
         return cls(network)
+
+
+def _tensors_of(facts: PolicyFacts) -> dict[str, Tensor]:
+    """Return the state of the network of `make_network`, on the meta device."""
+    widths = (len(facts.observation_low), *facts.hidden_sizes)
+    layers = {"action_net": (sum(facts.action_sizes), widths[-1]), "value_net": (1, widths[-1])}
+    for net in ("policy_net", "value_net"):
+        # Every second module of these networks is an activation.
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            layers[f"mlp_extractor.{net}.{2 * index}"] = (outputs, inputs)
+    tensors = {}
+    for name, shape in layers.items():
+        tensors[f"{name}.weight"] = torch.empty(shape, device="meta")
+        tensors[f"{name}.bias"] = torch.empty(shape[:1], device="meta")
+    return tensors
 
 
 def network_arguments(hidden_sizes: tuple[int, ...]) -> dict[str, object]:

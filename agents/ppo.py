@@ -402,7 +402,8 @@ class RolloutCheckpoint(RolloutCallback):
                 torch_generator=torch.get_rng_state(),
                 numpy_generator=[
                     kind,
-                    torch.from_numpy(np.array(keys)),
+                    # Unsigned tensors are saved as storages of no type, which readers refuse.
+                    torch.from_numpy(np.array(keys, dtype=np.int64)),
                     position,
                     has_gauss,
                     gauss,
@@ -440,7 +441,9 @@ class _RestoreAtFirstRollout(RolloutCallback):
         self._returns.resume_episodes(self._state["unfinished"])
         # The generators last, after everything that may draw.
         kind, keys, position, has_gauss, gauss = self._state["numpy_generator"]
-        np.random.set_state((kind, keys.numpy(), position, has_gauss, gauss))  # noqa: NPY002
+        np.random.set_state(  # noqa: NPY002
+            (kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss)
+        )
         torch.set_rng_state(self._state["torch_generator"])
         self._state = None
 

@@ -1,8 +1,20 @@
 """Errors that a user can cause: the command line prints one line and exits with code 2."""
 
+_MOST_LETTERS = 500
+# Of a text that is cut: its begin says where, its end what was got.
+_LETTERS_OF_THE_END = 150
+
 
 class AutoMixError(Exception):
     """A fault in the input of the user; the text is one line, "where: expected ..., got ..."."""
+
+    def __init__(self, text: object = "") -> None:
+        """Take ``text``; of a very long one, which some file made so, begin and end are kept."""
+        line = str(text)
+        if len(line) > _MOST_LETTERS:
+            begin = line[: _MOST_LETTERS - _LETTERS_OF_THE_END - 5]
+            line = f"{begin} ... {line[-_LETTERS_OF_THE_END:]}"
+        super().__init__(line)
 
 
 class ConfigError(AutoMixError):

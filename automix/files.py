@@ -6,17 +6,15 @@ import io
 import json
 import logging
 import os
-import pickle
 import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from automix.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from automix.readers import open_regular, parsing
+from automix.tensor_files import MAX_TENSOR_BYTES, Payload, read_archive
 
 _TEMPORARY = ".tmp"
 # A checkpoint: magic number, SHA-256 of the rest, then what `torch.save` writes. The digest is
@@ -24,16 +22,7 @@ _TEMPORARY = ".tmp"
 _MAGIC = b"AUTOMIX1"
 _HEADER = len(_MAGIC) + hashlib.sha256().digest_size
 _STEP_NAME = re.compile(r"step-(\d{9,})\.ckpt")
-# Raised by the restricted unpickler for damaged or hostile content.
-UNPICKLING_ERRORS = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_BYTES_AT_ONCE = 1_000_000
 _LOG = logging.getLogger(__name__)
 
 
@@ -103,6 +92,19 @@ def sha256_of(*parts: bytes) -> str:
         # Without the length, ("ab", "c") and ("a", "bc") would be equal.
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
+    return digest.hexdigest()
+
+
+def sha256_of_file(path: Path, *, limit: int) -> str:
+    """Return `sha256_of` the content of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        CheckpointError: it cannot be read, or is larger.
+    """
+    with open_regular(path, limit=limit) as stream:
+        digest = hashlib.sha256(os.fstat(stream.fileno()).st_size.to_bytes(8, "little"))
+        while part := stream.read(_BYTES_AT_ONCE):
+            digest.update(part)
     return digest.hexdigest()
 
 
@@ -179,48 +181,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing or damaged, or is no checkpoint.
     """
-    import torch  # noqa: PLC0415 - as above
-
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: expected a readable file, got: {error.strerror}") from None
-    with memoryview(content)[_HEADER:] as payload:
-        magic, digest = content[: len(_MAGIC)], content[len(_MAGIC) : _HEADER]
-        if magic != _MAGIC or hashlib.sha256(payload).digest() != digest:
+    with open_regular(path, limit=MAX_TENSOR_BYTES) as stream:
+        magic, digest = stream.read(len(_MAGIC)), stream.read(_HEADER - len(_MAGIC))
+        # Read twice rather than kept: a state may be as large as the memory.
+        if magic != _MAGIC or hashlib.file_digest(stream, "sha256").digest() != digest:
             raise CheckpointError(f"{path}: expected an undamaged checkpoint, got damaged bytes")
-        stream = io.BytesIO(payload)
-    # Two copies of a large state are enough: the file is dropped before tensors are made.
-    del content
-    try:
-        state = torch.load(stream, map_location="cpu", weights_only=True)
-    except UNPICKLING_ERRORS as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"{path}: expected tensors and values, got: {reason}") from None
+        with parsing(str(path), "tensors and values"):
+            state = read_archive(Payload(stream, _HEADER))  # type: ignore[arg-type]
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: expected a dict, got {type(state).__name__}")
     return state
-
-
-def read_weights(path: Path, *, limit: int | None = None) -> dict[str, "Tensor"]:
-    """Read a safetensors file of at most ``limit`` bytes onto the CPU; no code in it is executed.
-
-    Raises:
-        CheckpointError: the file is missing, larger, or is none of safetensors.
-    """
-    import safetensors.torch  # noqa: PLC0415 - it imports torch
-
-    try:
-        # Before anything is read into memory.
-        if limit is not None and (size := path.stat().st_size) > limit:
-            raise CheckpointError(f"{path}: expected at most {limit} bytes, got {size}")
-        return safetensors.torch.load(path.read_bytes())
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
-    except (safetensors.SafetensorError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: expected safetensors, got: {reason}") from None
 
 
 def _step_of(file: Path) -> int:

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, overload
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from automix.configuration.base import Config, first_problem, read_text
-from automix.errors import ConfigError, ScheduleError
+from automix.configuration.base import Config, first_problem
+from automix.errors import ScheduleError
 from automix.files import sha256_of, write_text
 from automix.mixture import Decision, Mixing, Mixture, equal_mixture, weighted_mixture
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.portfolio import portfolio_texts
+from automix.readers import parse_json, read_text
 from automix.schedule_file import (
     MAX_SCHEDULE_BYTES,
     MAX_SEGMENTS,
     Part,
     SegmentLimits,
     Start,
-    parse_json,
     read_values,
     to_values,
     version_of,
@@ -260,7 +260,8 @@ class Schedule(Config):
         Raises:
             ScheduleError: not JSON, not a schedule, or an impossible one; names ``source``.
         """
-        return cls.from_plain(parse_json(text, source=source), source=source)
+        values = parse_json(text, source=source, error=ScheduleError, expected="a JSON schedule")
+        return cls.from_plain(values, source=source)
 
     @classmethod
     def portfolio(cls) -> Mapping[str, Self]:
@@ -288,10 +289,7 @@ class Schedule(Config):
         Raises:
             ScheduleError: the file is missing or is not a schedule.
         """
-        try:
-            text = read_text(path, limit=MAX_SCHEDULE_BYTES)
-        except ConfigError as error:
-            raise ScheduleError(str(error)) from None
+        text = read_text(path, limit=MAX_SCHEDULE_BYTES, error=ScheduleError)
         return cls.from_json(text, source=str(path))
 
 

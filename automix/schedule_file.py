@@ -3,7 +3,6 @@
 A file is checked against the version that it names, so that a message speaks of its own keys.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -100,32 +99,3 @@ def read_values(values: object, *, source: str) -> ScheduleFile:
         return _VERSIONS[values["version"]].from_mapping(values, source=source)
     except ConfigError as error:
         raise ScheduleError(str(error)) from None
-
-
-def parse_json(text: str, *, source: str) -> object:
-    """Return what JSON text says, where every reader would read the same.
-
-    Raises:
-        ScheduleError: it is not JSON; names ``source``.
-    """
-    # Python's reader keeps the last of equal keys and accepts NaN and Infinity; other readers do
-    # not, so both are refused.
-    try:
-        return json.loads(
-            text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise ScheduleError(f"{source}: expected a JSON schedule, got: {error}") from None
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key!r} is given twice")
-        result[key] = value
-    return result
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name}, which is not a number")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from automix.errors import CheckpointError, ConfigError
 from automix.files import sha256_of
+from automix.readers import parsing, read_json, read_text
 
 RENAMED = {
     # task.trainer and task.data
@@ -40,6 +41,7 @@ RENAMED = {
 REMOVED = frozenset({"halving_rungs", "stopped_share", "lstm_size"})
 """Keys of version 0.1 that are gone, for messages."""
 
+MAX_CONFIG_BYTES = 100_000
 _PLAIN = {None: "null", True: "true", False: "false"}
 _MAX_SHOWN = 80
 # Bounded in depth and length before anything is formatted: a hostile value may be deep or huge.
@@ -104,12 +106,11 @@ class Config(BaseModel):
         Raises:
             CheckpointError: the file is missing, not JSON, or does not fit the model.
         """
+        values = read_json(path, limit=MAX_CONFIG_BYTES)
         try:
-            return cls.from_mapping(json.loads(read_text(path)), source=str(path))
+            return cls.from_mapping(values, source=str(path))
         except ConfigError as error:
             raise CheckpointError(str(error)) from None
-        except (ValueError, RecursionError):
-            raise CheckpointError(f"{path}: expected JSON, got text that does not parse") from None
 
 
 def sections_of(model: type[BaseModel]) -> Iterator[tuple[str, type[Config]]]:
@@ -301,47 +302,20 @@ def _expected(problem: Any) -> str:
 
 # Plain YAML: the scalars of version 1.2, and nothing that constructs objects.
 
-MAX_CONFIG_BYTES = 100_000
 _MAX_LEVELS = 20
-
-
-def read_text(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> str:
-    """Read a UTF-8 text file of at most ``limit`` bytes."""
-    try:
-        with path.open("rb") as stream:
-            # Not the size of the file: a device or a pipe has none, and may never end.
-            content = stream.read(limit + 1)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(f"{path}: expected a readable file, got: {reason}") from None
-    except ValueError as error:
-        # A name that no file can have: with a NUL in it.
-        raise ConfigError(f"{str(path)!r}: expected the name of a file, got: {error}") from None
-    if len(content) > limit:
-        raise ConfigError(f"{path}: expected at most {limit} bytes, got more")
-    try:
-        # Editors on Windows write a byte order mark.
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: expected UTF-8 text, got the byte {content[error.start]:#04x} "
-            f"at position {error.start}"
-        ) from None
 
 
 def read_yaml(path: Path) -> object:
     """Parse a YAML file without constructing anything but plain values; None if it is empty."""
-    text = read_text(path)
-    try:
-        return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        problem = str(error.problem).removeprefix("but ")
-        raise ConfigError(f"{where}: expected plain YAML, got: {problem}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: expected plain YAML, got: {reason}") from None
+    text = read_text(path, limit=MAX_CONFIG_BYTES, error=ConfigError)
+    with parsing(str(path), "plain YAML", error=ConfigError):
+        try:
+            return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            where = f"{path}, line {mark.line + 1}" if mark else str(path)
+            problem = str(error.problem).removeprefix("but ")
+            raise ConfigError(f"{where}: expected plain YAML, got: {problem}") from None
 
 
 def to_yaml(values: object) -> str:

@@ -5,19 +5,17 @@ Building comes first, then weights of files and downloads, then initialization.
 
 import copy
 import difflib
-import pickle
-import zipfile
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import safetensors
 import torch
-from safetensors.torch import load_file
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from automix.configuration.base import shown
 from automix.configuration.task import (
@@ -29,10 +27,11 @@ from automix.configuration.task import (
     ModelConfig,
 )
 from automix.errors import CheckpointError, ConfigError, MissingExtraError
-from automix.files import UNPICKLING_ERRORS
 from automix.models.networks import preact_resnet, resnet, resnext, small_cnn, wide_resnet
 from automix.random_streams import restored_generators
+from automix.tensor_files import read_any_weights
 
+_LOG = logging.getLogger(__name__)
 # These two return a tuple in train mode unless told not to.
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 # Where training scripts put the network among other things.
@@ -84,6 +83,37 @@ def build_model(
     if isinstance(config.weights, Path):
         copy_weights_(model, _read(config.weights), source=str(config.weights))
     return model
+
+
+def shapes_of_model(
+    config: ModelConfig, *, num_classes: int, channels: int
+) -> Mapping[str, Tensor]:
+    """Return the state of the network that `build_model` would build, without its memory.
+
+    Parameters are on the meta device. Whether weights from elsewhere fit is known from them before
+    a network is built, whose size somebody else may have chosen.
+
+    Raises:
+        ConfigError: the library has no classifier of this name.
+        MissingExtraError: a timm name, and timm is not installed.
+    """
+    shape = {"channels": channels, "num_classes": num_classes}
+    if library := LIBRARY.fullmatch(config.name):
+        build = _torchvision_model if library[1] == "torchvision" else _timm_model
+        # Libraries compute with small tensors while they build, which the meta device cannot.
+        # What a parameter is created as has no values yet, and so takes no memory either.
+        hook = register_module_parameter_registration_hook(_to_meta)  # type: ignore[arg-type]
+        try:
+            with global_generator_seeded(0), torch.device("cpu"):
+                return build(library[2], num_classes, channels, False).state_dict()
+        finally:
+            hook.remove()
+    with torch.device("meta"):
+        return _own_model(config, shape).state_dict()
+
+
+def _to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
 
 
 def reinitialize_(
@@ -214,8 +244,19 @@ def copy_weights_(model: nn.Module, weights: Mapping[str, Tensor], *, source: st
             expected, got = tuple(state[name].shape), tuple(weights[name].shape)
             raise CheckpointError(f"{source}: expected {name} of shape {expected}, got {got}")
     for name, tensor in state.items():
+        _check_dtype(name, weights[name], tensor, source=source)
         if name not in kept:
             tensor.copy_(weights[name])
+    if changed := {str(weights[name].dtype) for name in state} - {
+        str(tensor.dtype) for tensor in state.values()
+    }:
+        _LOG.info("%s: weights of %s, converted", source, " and ".join(sorted(changed)))
+
+
+def _check_dtype(name: str, weights: Tensor, tensor: Tensor, *, source: str) -> None:
+    """Refuse complex or integer weights for real ones; another precision is converted."""
+    if weights.is_floating_point() != tensor.is_floating_point() or weights.is_complex():
+        raise CheckpointError(f"{source}: expected {name} of {tensor.dtype}, got {weights.dtype}")
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
@@ -223,22 +264,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
     Tensors are in a mapping by name, in the latter also under the key model or state_dict.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with path.open("rb") as file:
-            # Files of before torch 1.6 are bare pickles, which the restricted unpickler reads with
-            # warnings and fails on with errors of every kind.
-            if not zipfile.is_zipfile(file):
-                raise pickle.UnpicklingError
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
-    except (safetensors.SafetensorError, *UNPICKLING_ERRORS):
-        raise CheckpointError(
-            f"{path}: expected a safetensors file or a PyTorch file of tensors, got another kind"
-        ) from None
+    values = read_any_weights(path)
     for key in _NESTED_UNDER:
         if isinstance(values, Mapping) and isinstance(values.get(key), Mapping):
             values = values[key]

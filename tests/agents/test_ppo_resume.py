@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
@@ -127,7 +126,7 @@ def _other_torch_generator(state: AgentState) -> None:
 
 
 def _other_numpy_generator(state: AgentState) -> None:
-    state["numpy_generator"][1] = torch.from_numpy(np.arange(624, dtype=np.uint32))
+    state["numpy_generator"][1] = torch.arange(624)
 
 
 def _other_returns(state: AgentState) -> None:

@@ -74,7 +74,7 @@ WORDS = [
         name="words: a policy that is damaged",
         argv="replay --policy run",
         files={"run/policy/policy.json": "{", "run/config.yaml": "seed: 1"},
-        message="run/policy/policy.json: expected JSON, got text that does not parse",
+        message="run/policy/policy.json: expected JSON, got: Expecting property...",
     ),
     BadInput(
         name="words: the best of no validation",

@@ -232,20 +232,22 @@ SCHEDULES = [
     bad_schedule(
         "too large for a float",
         schedule_text(segment()).replace('"start": 0.0', '"start": 1e999'),
-        ": segments.0.start: expected a finite number, got inf",
+        ": expected a JSON schedule, got: 1e999, which is too large",
     ),
     bad_schedule(
         "a key twice",
         '{"format": "automix-schedule", "format": "automix-schedule"}',
         ": expected a JSON schedule, got: the key 'format' is given twice",
     ),
-    bad_schedule("deep", "[" * 100_000, ": expected a JSON schedule, got: maximum recursion..."),
+    bad_schedule(
+        "deep", "[" * 100_000, ": expected a JSON schedule, got: more than 50 levels of nesting"
+    ),
     bad_schedule(
         "fairly deep",
         '{"format": "automix-schedule", "version": 1, "segments": ' + "[" * 300 + "]" * 300 + "}",
-        ": expected plain values, got: recursion limit exceeded...",
+        ": expected a JSON schedule, got: more than 50 levels of nesting",
     ),
     bad_schedule("a huge integer", "9" * 5000, ": expected a JSON schedule, got: Exceeds..."),
     bad_schedule("not UTF-8", b"\xff{}", ": expected UTF-8 text, got the byte 0xff at position 0"),
-    bad_schedule("too large", " " * 4_000_001, ": expected at most 4000000 bytes, got more"),
+    bad_schedule("too large", " " * 4_000_001, ": expected at most 4000000 bytes, got 4000001"),
 ]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automix.configuration.base import read_text, read_yaml, scalar_of, to_yaml
+from automix.configuration.base import read_yaml, scalar_of, to_yaml
 from automix.errors import ConfigError
 
 PLAIN = st.recursive(
@@ -79,16 +79,6 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     file = tmp_path / "windows.yaml"
     file.write_bytes(b"\xef\xbb\xbfcount: 1\r\nname: y\r\n")
     assert read_yaml(file) == {"count": 1, "name": "y"}
-
-
-def test_reading_stops_at_the_limit(tmp_path: Path) -> None:
-    file = tmp_path / "text"
-    file.write_text("x" * 10)
-    assert read_text(file, limit=10) == "x" * 10
-    with pytest.raises(ConfigError, match=r"text: expected at most 9 bytes, got more$"):
-        read_text(file, limit=9)
-    with pytest.raises(ConfigError, match="expected at most 100000 bytes, got more"):
-        read_text(Path("/dev/zero"))
 
 
 def test_nothing_is_constructed_from_a_tag(tmp_path: Path) -> None:

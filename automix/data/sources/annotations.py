@@ -8,8 +8,7 @@ to; for other sources to the image as it is used.
 
 import csv
 import io
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from automix.data.folder import list_folder
 from automix.data.sources.decode import read_header, refusing_bombs
 from automix.data.sources.folder import files_of_test_split
 from automix.errors import DataError
+from automix.readers import MAX_JSON_BYTES, parsing, read_bytes, read_json
 
 Floats = NDArray[np.float64]
 
@@ -121,18 +121,20 @@ def read_groups(path: Path, images: NamedImages) -> ImageGroups:
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, tuple[object, ...]]]:
     """Yield the place of each row, for messages, and its values in the order of ``columns``."""
-    try:
-        # Spreadsheets save UTF-8 with a byte order mark, which would be part of the first column.
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(f"{path}: expected a readable file, got: {reason}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: expected text in UTF-8, got other bytes") from None
     if path.suffix.lower() == ".json":
-        yield from _json_rows(path, text, columns)
+        yield from _json_rows(path, columns)
         return
-    reader = csv.reader(io.StringIO(text))
+    content = io.BytesIO(read_bytes(path, limit=MAX_JSON_BYTES, error=DataError))
+    with parsing(str(path), "CSV in UTF-8", error=DataError):
+        # Row by row: as one text with a single rare letter, a file takes four times its size.
+        # Spreadsheets save UTF-8 with a byte order mark, which would be part of the first column.
+        yield from _csv_rows(path, io.TextIOWrapper(content, "utf-8-sig", newline=""), columns)
+
+
+def _csv_rows(
+    path: Path, lines: Iterable[str], columns: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[object, ...]]]:
+    reader = csv.reader(lines)
     header = tuple(cell.strip() for cell in next(reader, []))
     if header != columns:
         raise DataError(
@@ -145,16 +147,8 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, tuple[obj
         yield where, tuple(cell.strip() for cell in row)
 
 
-def _json_rows(
-    path: Path, text: str, columns: tuple[str, ...]
-) -> Iterator[tuple[str, tuple[object, ...]]]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        raise DataError(f"{path}: expected JSON, got text that does not parse") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    for name, value in content.items():
+def _json_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, tuple[object, ...]]]:
+    for name, value in read_json(path, error=DataError).items():
         where = f"{path}: {name}"
         if columns == _GROUP_COLUMNS:
             if not isinstance(value, str):

@@ -6,7 +6,6 @@ which state of the two files has been hashed, so that not every process of every
 """
 
 import contextlib
-import json
 import logging
 import math
 import shutil
@@ -21,20 +20,23 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from automix.configuration.base import Config
 from automix.data.pools import ImagePool, ImagesDigest, images_checksum
 from automix.data.sources.decode import in_order, refusing_bombs
 from automix.data.splits import Split, format_bytes, main_memory
-from automix.errors import DataError
+from automix.errors import CheckpointError, DataError
 from automix.files import atomic_writer, write_json, write_text
+from automix.readers import parse_json, read_bytes, read_text
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_MESSAGES = 10.0
 # Times of files are as coarse as 2 s (FAT). A file that was written more recently than this may be
 # written again without a change of its time: git has the same rule for its index.
 _SECONDS_TO_SETTLE = 3.0
+# Labels of 100 million images, and six numbers.
+_MAX_RECORD_BYTES = 1_000_000_000
+_MAX_STATE_BYTES = 10_000
 
 Progress = Callable[[int, int], None]
 """Called with the number of images decoded so far and their total."""
@@ -115,7 +117,7 @@ def _load(base: Path, where: str) -> tuple[ImagePool, tuple[str, ...]] | None:
     try:
         # Before they are read: what is written from now on has another state.
         state = _state(images_file, record_file)
-        record = _Record.model_validate_json(record_file.read_bytes())
+        record = _Record.model_validate_json(read_bytes(record_file, limit=_MAX_RECORD_BYTES))
         # Mapped: processes of one machine share one copy, and a set larger than the free memory is
         # paged in as needed. Copy-on-write ("c"), because torch warns about read-only memory.
         images = np.load(images_file, mmap_mode="c", allow_pickle=False)
@@ -124,7 +126,8 @@ def _load(base: Path, where: str) -> tuple[ImagePool, tuple[str, ...]] | None:
             labels=torch.tensor(record.labels, dtype=torch.int64),
             num_classes=len(record.class_names),
         )
-    except (OSError, ValueError, TypeError, EOFError, ValidationError) as error:
+    # Whatever is wrong with it: the images themselves are still there.
+    except Exception as error:
         _LOG.warning("%s: damaged (%s): decoding again", record_file, str(error).splitlines()[0])
         return None
     # Read in full unless exactly these files have been: a flipped bit would otherwise be trained on
@@ -144,8 +147,10 @@ def _state(*files: Path) -> list[list[int]]:
 
 
 def _is_verified(base: Path, state: list[list[int]]) -> bool:
-    with contextlib.suppress(OSError, ValueError):
-        return bool(json.loads(base.with_suffix(".verified").read_bytes()) == state)
+    file = base.with_suffix(".verified")
+    with contextlib.suppress(CheckpointError):
+        text = read_text(file, limit=_MAX_STATE_BYTES)
+        return bool(parse_json(text, source=str(file), error=CheckpointError) == state)
     return False
 
 

@@ -21,9 +21,12 @@ from automix.evaluation.corruptions import blur_weather as blur
 from automix.evaluation.corruptions import noise_digital as noise
 from automix.evaluation.counter_random import SampleRandom
 from automix.random_streams import Stream, derived_seed
+from automix.readers import open_regular, parsing
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
+# A file of CIFAR-C has 154 MB.
+_MAX_ARRAY_BYTES = 1_000_000_000
 _IMAGES_AT_ONCE = 256
 
 
@@ -225,12 +228,8 @@ def verify_published(
 
 
 def _md5(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(f"{path}: expected a readable NumPy array, got: {reason}") from None
+    with open_regular(path, limit=_MAX_ARRAY_BYTES, error=DataError) as stream:
+        digest = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False))
     return digest.hexdigest()
 
 
@@ -266,13 +265,11 @@ def read_published(folder: Path, corruption: Corruption, severity: int) -> tuple
 
 def _open(path: Path) -> NDArray[np.generic]:
     """Map an array without reading it."""
-    try:
+    with (
+        open_regular(path, limit=_MAX_ARRAY_BYTES, error=DataError),
+        parsing(str(path), "a NumPy array", error=DataError),
+    ):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(f"{path}: expected a readable NumPy array, got: {reason}") from None
-    except (ValueError, EOFError):
-        raise DataError(f"{path}: expected a NumPy array, got a file of another kind") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: expected one NumPy array, got an archive of several")
     return array

@@ -9,8 +9,8 @@ import torch
 from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.splits import SearchData
 from automix.experiments.common.kept_files import keep_json
-from automix.experiments.common.run_folder import read_json
 from automix.operator_info import Operator
+from automix.readers import parsing, read_json
 from automix.schedule import Decision
 from automix.training.population import Population
 from automix.training.trainer import build_trainer, training_device
@@ -86,7 +86,8 @@ def settled(
     if compute.population is not None:
         return compute
     if path.exists():
-        population = int(read_json(path)["population"])
+        with parsing(str(path), "the population that was chosen"):
+            population = int(read_json(path)["population"])
     else:
         _LOG.info("timing a few steps, one training run at a time and several at once")
         choice = choose_population(task, data, num_runs=num_runs, num_processes=num_processes)

@@ -9,7 +9,6 @@ Every experiment has the same skeleton::
         return run.finish({"kind": ...})
 """
 
-import json
 import logging
 import platform
 import shlex
@@ -30,7 +29,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 import automix
-from automix.configuration.base import Config
+from automix.configuration.base import MAX_CONFIG_BYTES, Config
 from automix.errors import CheckpointError
 from automix.escapes import one_line
 from automix.experiments.common.kept_files import (
@@ -41,6 +40,7 @@ from automix.experiments.common.kept_files import (
     note_logs,
 )
 from automix.experiments.common.run_logs import MetricsLog
+from automix.readers import read_bytes, read_json
 
 CONFIG_NAME = "config.yaml"
 ENVIRONMENT_NAME = "environment.json"
@@ -172,7 +172,10 @@ class RunFolder:
     def _check_configuration(self) -> None:
         path = self.path / CONFIG_NAME
         # Bytes: a damaged file may be no text.
-        if path.exists() and path.read_bytes() != self._config.to_yaml().encode():
+        if (
+            path.exists()
+            and read_bytes(path, limit=MAX_CONFIG_BYTES) != self._config.to_yaml().encode()
+        ):
             check_kept(self.path, besides=RESULT_NAME)
             raise CheckpointError(
                 f"{self.path}: expected an empty folder or a run of the same configuration, got "
@@ -185,24 +188,6 @@ def finished_result(folder: Path) -> Json | None:
     path = folder / RESULT_NAME
     result = read_json(path) if path.exists() else None
     return result if result is not None and result.get("is_finished", True) else None
-
-
-def read_json(path: Path) -> Json:
-    """Read a JSON object that a run wrote.
-
-    Raises:
-        CheckpointError: the file is missing or not a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CheckpointError(f"{path}: expected a readable file, got: {reason}") from None
-    except ValueError:
-        raise CheckpointError(f"{path}: expected JSON, got text that does not parse") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def describe_environment() -> Json:

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 import safetensors.torch
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from automix.configuration.base import Config
+from automix.configuration.base import Config, shown
 from automix.configuration.data import DataConfig
 from automix.configuration.task import ModelConfig, ReplayConfig
 from automix.data.batches import BatchPreparer
@@ -18,11 +18,13 @@ from automix.data.splits import ChannelStatistics, Dataset
 from automix.errors import CheckpointError
 from automix.evaluation.attacks import PixelModel
 from automix.evaluation.inference import Preparation
-from automix.experiments.common.run_folder import CONFIG_NAME, RESULT_NAME, read_json
-from automix.files import read_weights, sha256_of, write_bytes, write_json
-from automix.models.build import build_model
+from automix.experiments.common.run_folder import CONFIG_NAME, RESULT_NAME
+from automix.files import sha256_of_file, write_bytes, write_json
+from automix.models.build import build_model, shapes_of_model
 from automix.random_streams import Stream, stream_generator
+from automix.readers import read_json
 from automix.saliency.gradient import evaluation_mode
+from automix.tensor_files import MAX_TENSOR_BYTES, read_weights
 from automix.training.trainer import training_device
 
 WEIGHTS_NAME = "classifier.safetensors"
@@ -57,6 +59,14 @@ class ClassifierFacts(Config):
 
     provenance: dict[str, str] = Field(default_factory=dict)
     """Seed, step, schedule, data and versions of the training."""
+
+    @field_validator("model")
+    @classmethod
+    def _brings_its_weights(cls, model: ModelConfig) -> ModelConfig:
+        # A file or a download that somebody else chose would be opened.
+        if model.weights is not None:
+            raise ValueError(f"expected no initial weights, got {shown(str(model.weights))}")
+        return model
 
     @model_validator(mode="after")
     def _one_of_each_per_channel(self) -> Self:
@@ -102,19 +112,12 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierFacts]:
         AutoMixError: the library that the network comes from is not installed.
     """
     facts = ClassifierFacts.from_json_file(folder / FACTS_NAME)
-    # Built and then filled: safetensors hold numbers, and no code that could be executed.
-    model = build_model(
-        facts.model,
-        num_classes=len(facts.class_names),
-        channels=facts.image_shape[0],
-        generator=stream_generator(0, Stream.INITIALIZATION),
-    )
-    path = folder / WEIGHTS_NAME
-    try:
-        model.load_state_dict(read_weights(path))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: expected weights that fit, got: {reason}") from None
+    shape = {"num_classes": len(facts.class_names), "channels": facts.image_shape[0]}
+    # Read before the network is built: its size is what somebody wrote into the file of facts.
+    weights = read_weights(folder / WEIGHTS_NAME, shapes_of_model(facts.model, **shape))
+    generator = stream_generator(0, Stream.INITIALIZATION)
+    model = build_model(facts.model, **shape, generator=generator)
+    model.load_state_dict(weights)
     return model.eval(), facts
 
 
@@ -201,4 +204,4 @@ def load_saved_classifier(run: Path, *, data_path: Path | None = None) -> SavedC
 
 def weights_hash(run: Path) -> str:
     """Return a hash of the weights in the folder of a replay."""
-    return sha256_of((run / WEIGHTS_NAME).read_bytes())[:16]
+    return sha256_of_file(run / WEIGHTS_NAME, limit=MAX_TENSOR_BYTES)[:16]

@@ -17,7 +17,6 @@ from automix.experiments.common.run_folder import (
     ProgressBar,
     RunFolder,
     format_seconds,
-    read_json,
 )
 from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.saved_classifier import SavedClassifier, load_saved_classifier
@@ -32,7 +31,8 @@ from automix.experiments.evaluate.tasks import (
     plan_patch_occlusion,
     published_archive,
 )
-from automix.files import sha256_of, write_json
+from automix.files import sha256_of_file, write_json
+from automix.readers import MAX_JSON_BYTES, read_json
 
 SUBJECT_NAME = "subject.json"
 JOURNAL_NAME = "units.jsonl"
@@ -220,7 +220,9 @@ def _claim(output: Path, run: Path, source: EvaluationInput, config: EvaluateCon
     # Their content, because a file may be edited in place between two attempts.
     files = {"boxes": config.boxes, "groups": config.groups}
     content = _facts(run, source) | {
-        name: sha256_of(path.read_bytes())[:16] for name, path in files.items() if path
+        name: sha256_of_file(path, limit=MAX_JSON_BYTES)[:16]
+        for name, path in files.items()
+        if path
     }
     path = output / SUBJECT_NAME
     if path.exists() and (previous := read_json(path)) != content:

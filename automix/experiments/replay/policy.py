@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from agents.learned import FACTS_NAME, WEIGHTS_NAME, LearnedPolicy, Policy
+from agents.learned import FACTS_NAME, MAX_WEIGHTS_BYTES, WEIGHTS_NAME, LearnedPolicy, Policy
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 from automix.errors import CheckpointError, ConfigError, DataError
@@ -18,6 +18,7 @@ from automix.experiments.replay.run import ENVIRONMENT_NAME, POLICY_NAME, SCHEDU
 from automix.files import sha256_of
 from automix.mixture import Mixing, Mixture
 from automix.operator_info import Operator
+from automix.readers import read_bytes
 from automix.schedule import Schedule, Segment
 from automix.training.distributed import on_main
 from automix.training.metrics import TrainMetrics
@@ -175,7 +176,10 @@ class PolicySource:
         return cls(
             policy=LearnedPolicy.load(where),
             environment=environment,
-            files={name: (where / name).read_bytes() for name in (FACTS_NAME, WEIGHTS_NAME)},
+            files={
+                name: read_bytes(where / name, limit=MAX_WEIGHTS_BYTES)
+                for name in (FACTS_NAME, WEIGHTS_NAME)
+            },
             where=where,
         )
 

@@ -19,6 +19,7 @@ from automix.experiments.evaluate.run import summarize_evaluation
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.files import write_text
 from automix.operator_info import Operator
+from automix.readers import MAX_JSON_BYTES, read_bytes
 from automix.schedule import Schedule
 
 CARD_NAME = "README.md"
@@ -49,7 +50,11 @@ def write_card(run: Path, config: CardConfig, *, output: Path, overwrite: bool) 
     """
     # Made first: where the run is not finished, the old card stays as it was.
     text = make_card(run, config)
-    if output.exists() and not overwrite and output.read_bytes() != text.encode():
+    if (
+        output.exists()
+        and not overwrite
+        and (read_bytes(output, limit=MAX_JSON_BYTES) != text.encode())
+    ):
         raise ConfigError(
             f"{output}: expected no file or --overwrite, got one that may hold your own words"
         )

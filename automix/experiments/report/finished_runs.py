@@ -15,10 +15,10 @@ from automix.experiments.common.run_folder import (
     CONFIG_NAME,
     ENVIRONMENT_NAME,
     RESULT_NAME,
-    read_json,
 )
 from automix.experiments.sweep.table import TABLE_KIND, TABLE_NAME
 from automix.operator_info import Operator
+from automix.readers import read_json
 from automix.reporting.page import Source
 from automix.reporting.sections import settings_label
 from automix.schedule import Schedule

@@ -5,12 +5,12 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
 from automix.configuration.task import ReplayConfig, TaskConfig
-from automix.errors import DataError
+from automix.errors import CheckpointError, DataError
 from automix.evaluation.statistics import Interval
+from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.common.summaries import METRICS
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import ComparedSplit, FinishedRun, operator_of
@@ -242,9 +242,14 @@ def _saliency(
     for run in replays:
         config: ReplayConfig = run.config(ReplayConfig)
         if (config.task.data, config.task.model) == (task.data, task.model):
-            trainer = build_trainer(config.task, load_search_data(task.data), seed=config.seed)
-            weights = safetensors.torch.load((run.path / "classifier.safetensors").read_bytes())
-            trainer.model.load_state_dict(weights)
+            model, facts = load_classifier(run.path)
+            # Its own weights: those that the configuration may name are not looked for.
+            network = task.model.model_copy(update={"weights": None})
+            if facts.model != network:
+                raise CheckpointError(f"{run.path}: expected the classifier of its configuration")
+            plain = task.model_copy(update={"model": network})
+            trainer = build_trainer(plain, load_search_data(task.data), seed=config.seed)
+            trainer.model.load_state_dict(model.state_dict())
             # With the running statistics: six images are too few for those of a batch.
             trainer.model.eval()
             maps = trainer.saliency_of(images, labels).cpu()

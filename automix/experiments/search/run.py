@@ -22,7 +22,6 @@ from automix.experiments.common.run_folder import (
     RESULT_NAME,
     ProgressBar,
     RunFolder,
-    read_json,
     versions,
 )
 from automix.experiments.common.run_logs import Journal
@@ -56,6 +55,7 @@ from automix.experiments.search.plan import FEWEST, plan_search, with_episodes
 from automix.experiments.search.verdict import Finalists, Losses, Verdict, final_row, judge
 from automix.experiments.search.worth import TrainedRun, explanation
 from automix.random_streams import Stream, derived_seed
+from automix.readers import parsing, read_json
 from automix.schedule import Schedule
 from automix.training.trainer import check_model, load_search_data
 from automix.worker_processes import num_cores
@@ -155,7 +155,8 @@ class _Search:
             runs = self._runs_in(60 * config.minutes)
             keep_json(path.parent, path.name, {"minutes": config.minutes, "runs": runs})
             _LOG.info("budget: %g minutes, about %d training runs", config.minutes, runs)
-        return int(read_json(path)["runs"])
+        with parsing(str(path), "the number of training runs in the budget"):
+            return int(read_json(path)["runs"])
 
     def _runs_in(self, seconds: float) -> int:
         """Return how many training runs there is time for, by the first ones of the race.

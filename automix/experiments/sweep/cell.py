@@ -33,6 +33,7 @@ from automix.errors import AutoMixError, CheckpointError, ConfigError
 from automix.escapes import one_line
 from automix.experiments.common.kept_files import SUMS_NAME, damaged_end
 from automix.files import sha256_of, write_json, write_text
+from automix.readers import MAX_JSON_BYTES, read_json, read_text
 from automix.reporting.tables import Direction
 
 MAX_CELLS = 10_000
@@ -290,7 +291,7 @@ def _note_start(path: Path) -> None:
 def read_error(cell: Cell[ConfigType], folder: Path) -> str:
     """Return the last line of the last try's error; empty if there was none."""
     path = folder / cell.identifier / ERROR_NAME
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = read_text(path, limit=MAX_JSON_BYTES).splitlines() if path.exists() else []
     return lines[-1] if lines else ""
 
 
@@ -301,13 +302,10 @@ def read_result(cell: Cell[ConfigType], folder: Path) -> dict[str, Any]:
         CheckpointError: the file is missing or damaged.
     """
     path = folder / cell.identifier / RESULT_NAME
-    try:
-        content = json.loads(path.read_bytes())
-        # Without a sum in those of earlier versions.
-        is_whole = content.pop("sum", None) in (None, _sum_of(content))
-        result = content["result"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        is_whole = False
+    content = read_json(path)
+    # Without a sum in those of earlier versions.
+    is_whole = content.pop("sum", None) in (None, _sum_of(content))
+    result = content.get("result")
     if not is_whole or not isinstance(result, dict):
         raise CheckpointError(
             f"{path}: expected the result of a finished cell, got a damaged file; without it, the "
