@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from automix.configuration.base import did_you_mean, scalar_of
 from automix.errors import ConfigError
+from automix.experiments.common.run_files import check_result
 from automix.experiments.common.run_folder import finished_result
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
@@ -212,13 +213,13 @@ def _portfolio(name: str) -> list[ScheduleEntry]:
 def _finalists(folder: Path) -> list[ScheduleEntry]:
     """Return the finalists of the search in ``folder``, the selected one first."""
     result = finished_result(folder) or {}
-    rows = result.get("final", [])
-    if not rows:
+    if result.get("kind") != "search":
         raise ConfigError(
             f"schedules: expected finalists:FOLDER of a finished search, got '{folder}'"
         )
+    rows = check_result(result, source=str(folder))["final"]
     return [
-        _fixed(row["name"], Schedule.from_plain(row["schedule"], source=str(folder)))
+        _fixed(row["name"], Schedule.from_plain(row.get("schedule"), source=str(folder)))
         for row in sorted(rows, key=lambda row: row["name"] != result["selected"])
     ]
 

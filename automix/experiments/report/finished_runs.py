@@ -9,13 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval, paired_difference
+from automix.experiments.common.run_files import (
+    EnvironmentValues,
+    SweepTable,
+    check_result,
+    check_written,
+    read_written,
+)
 from automix.experiments.common.run_folder import (
     CONFIG_NAME,
     ENVIRONMENT_NAME,
     RESULT_NAME,
 )
+from automix.experiments.config import SearchConfig
+from automix.experiments.search.run import SCHEDULE_NAME
 from automix.experiments.sweep.table import TABLE_KIND, TABLE_NAME
 from automix.operator_info import Operator
 from automix.readers import read_json
@@ -34,22 +44,36 @@ class FinishedRun:
         """Read the run in ``path``; names of its figures and tables begin with ``slug``."""
         self.path = path
         self.slug = slug or slug_of(path.name)
-        self.result = read_json(path / RESULT_NAME)
-        self.kind = self.result.get("kind")
-        if not self.result.get("is_finished", True):
-            raise CheckpointError(
-                f"{path / RESULT_NAME}: expected that of a finished run, got one in progress"
-            )
-        if self.kind == "search" and "verdict" not in self.result:
-            raise CheckpointError(
-                f"{path / RESULT_NAME}: expected a verdict, got the result of an earlier version; "
-                "search again, in another folder"
-            )
+        file = path / RESULT_NAME
+        content = read_json(file)
+        self.kind = content.get("kind")
+        if not content.get("is_finished", True):
+            raise CheckpointError(f"{file}: expected that of a finished run, got one in progress")
+        for kind, key in (("search", "verdict"), ("compare", "splits")):
+            if self.kind == kind and key not in content:
+                raise CheckpointError(
+                    f"{file}: expected {key}, got the result of an earlier version; {kind} again, "
+                    "in another folder"
+                )
+        self.result = check_result(content, source=str(file))
+
+    def check(self) -> None:
+        """Read all other files that a report needs.
+
+        Raises:
+            AutoMixError: one of them is missing or damaged.
+        """
+        _ = self.source
+        if self.kind == "search":
+            self.config(SearchConfig)
+            Schedule.load(self.path / SCHEDULE_NAME)
+        elif self.kind == "replay":
+            self.config(ReplayConfig)
 
     @cached_property
     def source(self) -> Source:
         """Command and versions of the run."""
-        return source_of(read_json(self.path / ENVIRONMENT_NAME))
+        return source_in(self.path)
 
     def config(self, model: type[Any]) -> Any:
         """Return the configuration of the run as a ``model``."""
@@ -63,10 +87,11 @@ def slug_of(name: str) -> str:
     return slug if slug[:1].isalpha() else f"run-{slug}".rstrip("-")
 
 
-def source_of(environment: Mapping[str, Any]) -> Source:
+def source_in(folder: Path) -> Source:
     """Return how to get a result again, from what its run wrote about versions and command."""
-    packages = {str(name): str(version) for name, version in environment["packages"].items()}
-    versions = {"automix": environment["automix"], "python": environment["python"], **packages}
+    environment = read_written(folder / ENVIRONMENT_NAME, EnvironmentValues)
+    versions = {name: environment[name] for name in ("automix", "python")}
+    versions |= environment["packages"]
     versions |= {"device": environment["device"], "threads": str(environment["threads"])}
     return Source(command=environment["command"], versions=versions)
 
@@ -91,9 +116,10 @@ class FinishedSweep:
         table = read_json(path / TABLE_NAME)
         if table.get("kind") != TABLE_KIND:
             return None
+        check_written(table, SweepTable, source=str(path / TABLE_NAME))
         source = Source(command="automix ablate table")
         if (path / ENVIRONMENT_NAME).exists():
-            source = source_of(read_json(path / ENVIRONMENT_NAME))
+            source = source_in(path)
         return cls(path=path, slug=slug, table=table, source=source)
 
     def schedules(self) -> dict[str, list[Schedule]]:
@@ -127,21 +153,13 @@ class ComparedSplit:
 
 
 def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
-    """Return the results of the comparisons among ``runs``, split by split.
-
-    Raises:
-        CheckpointError: one was written by a version that compared on one split only.
-    """
-    splits = []
-    for run in (run for run in runs if run.kind == "compare"):
-        if "splits" not in run.result:
-            raise CheckpointError(
-                f"{run.path / RESULT_NAME}: expected splits, got the result of an earlier version; "
-                "compare again, in another folder"
-            )
-        for name, rows in run.result["splits"].items():
-            splits.append(ComparedSplit(run=run, name=name, rows=rows))
-    return splits
+    """Return the results of the comparisons among ``runs``, split by split."""
+    return [
+        ComparedSplit(run=run, name=name, rows=rows)
+        for run in runs
+        if run.kind == "compare"
+        for name, rows in run.result["splits"].items()
+    ]
 
 
 def learned_row(rows: Sequence[Row]) -> Row | None:

@@ -1,9 +1,10 @@
 """Report: one page about the runs and sweeps in a folder."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from automix.errors import CheckpointError
+from automix.errors import AutoMixError, CheckpointError
 from automix.experiments.common.run_folder import RESULT_NAME, finished_result
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import (
@@ -31,6 +32,8 @@ from automix.reporting.page import Fact, ReportData, Section
 from automix.reporting.page import write_report as write_report_page
 from automix.reporting.sections import evaluation_section, sweep_section, sweep_sentence
 
+_LOG = logging.getLogger(__name__)
+
 Runs = Sequence[FinishedRun]
 Splits = Sequence[ComparedSplit]
 Sweeps = Sequence[FinishedSweep]
@@ -39,24 +42,21 @@ Sweeps = Sequence[FinishedSweep]
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` about the finished runs and the sweeps below ``folder``.
 
-    Runs that are cells of a sweep are in its table and not shown one by one.
+    Runs that are cells of a sweep are in its table and not shown one by one. What is damaged is
+    left out and named in the report.
 
     Raises:
-        CheckpointError: there is neither, or one is damaged.
+        CheckpointError: there is neither, or all are damaged.
     """
-    # Sweeps first: a run in a folder of one is a cell of it.
-    tables = (path.parent for path in sorted(folder.rglob(TABLE_NAME)))
-    read = (FinishedSweep.read(path, _slug(path, folder)) for path in tables)
-    sweeps = [sweep for sweep in read if sweep is not None]
-    inside = {sweep.path for sweep in sweeps}
-    runs = [
-        FinishedRun(path.parent, slug=_slug(path.parent, folder))
-        for path in sorted(folder.rglob(RESULT_NAME))
-        # A search that is not finished has a result so far, which is none to report.
-        if not inside.intersection(path.parents) and finished_result(path.parent) is not None
-    ]
+    damaged: list[AutoMixError] = []
+    sweeps = _read_sweeps(folder, damaged)
+    runs = _read_runs(folder, {sweep.path for sweep in sweeps}, damaged)
     if not runs and not sweeps:
-        raise CheckpointError(f"{folder}: expected finished runs or sweeps, got none")
+        raise next(
+            iter(damaged), CheckpointError(f"{folder}: expected finished runs or sweeps, got none")
+        )
+    for error in damaged:
+        _LOG.warning("left out: %s", error)
     searches = [run for run in runs if run.kind == "search"]
     replays = [run for run in runs if run.kind == "replay"]
     compares = compared_splits(runs)
@@ -79,10 +79,47 @@ def write_report(folder: Path) -> Path:
         headline=tuple(_headline(searches, compares, sweeps)),
         facts=tuple(_facts(searches, compares, sweeps)),
         sections=tuple(sections),
-        limits=tuple(_limits(searches, compares, sweeps)),
+        limits=(
+            *(f"Left out, because it is damaged: {error}." for error in damaged),
+            *_limits(searches, compares, sweeps),
+        ),
         source=runs[0].source if runs else sweeps[0].source,
     )
     return write_report_page(data, folder)
+
+
+def _read_sweeps(folder: Path, damaged: list[AutoMixError]) -> list[FinishedSweep]:
+    """Return the sweeps below ``folder``; what is wrong with others is appended to ``damaged``."""
+    sweeps = []
+    for path in sorted(folder.rglob(TABLE_NAME)):
+        try:
+            sweep = FinishedSweep.read(path.parent, _slug(path.parent, folder))
+        except AutoMixError as error:
+            damaged.append(error)
+            continue
+        if sweep is not None:
+            sweeps.append(sweep)
+    return sweeps
+
+
+def _read_runs(
+    folder: Path, sweeps: Collection[Path], damaged: list[AutoMixError]
+) -> list[FinishedRun]:
+    """Return the finished runs below ``folder`` and in no sweep; as above."""
+    runs = []
+    for path in sorted(folder.rglob(RESULT_NAME)):
+        # A run in the folder of a sweep is a cell of it.
+        if set(sweeps).intersection(path.parents):
+            continue
+        try:
+            # A search that is not finished has a result so far, which is none to report.
+            if finished_result(path.parent) is not None:
+                run = FinishedRun(path.parent, slug=_slug(path.parent, folder))
+                run.check()
+                runs.append(run)
+        except AutoMixError as error:
+            damaged.append(error)
+    return runs
 
 
 def _slug(path: Path, folder: Path) -> str:
