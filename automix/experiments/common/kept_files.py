@@ -6,6 +6,8 @@ from typing import Any
 
 from automix.errors import CheckpointError
 from automix.files import sha256_of, write_bytes, write_json
+from automix.readers import read_bytes, read_json
+from automix.tensor_files import MAX_TENSOR_BYTES
 
 SUMS_NAME = "sums.json"
 """The sums of the files of a run, and one of all of them."""
@@ -74,22 +76,21 @@ def check_kept(folder: Path, *, besides: str) -> None:
 
 def _sum_of(path: Path) -> str:
     try:
-        return sha256_of(path.read_bytes())
-    except OSError:
+        return sha256_of(read_bytes(path, limit=MAX_TENSOR_BYTES))
+    except CheckpointError:
         return _ABSENT
 
 
 def _read(folder: Path) -> dict[str, list[str]]:
     path = folder / SUMS_NAME
-    try:
-        content = json.loads(path.read_bytes())
-        sums: dict[str, list[str]] = content["files"]
-        is_whole = content["sum"] == _sum(sums)
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        is_whole = False
-    if not is_whole:
+    try:
+        content = read_json(path)
+    except CheckpointError:
+        content = {}
+    sums: dict[str, list[str]] = content.get("files", {})
+    if content.get("sum") != _sum(sums):
         raise CheckpointError(
             f"{path}: expected the sums of the files of this run, got a damaged file; without it, "
             "the run is resumed unverified"

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from automix.files import sha256_of, write_bytes
+from automix.readers import read_bytes
 
 Json = dict[str, Any]
 
 # Names that no result has.
 _LINE = "journal_line"
 _SUM = "journal_sum"
+# Of a million lines and more.
+_MAX_BYTES = 1_000_000_000
 _LOG = logging.getLogger(__name__)
 
 
@@ -57,7 +60,7 @@ class MetricsLog:
 
         Lines after it are those of steps that are run, and logged, again.
         """
-        content = self.path.read_bytes() if self.path.exists() else b""
+        content = read_bytes(self.path, limit=_MAX_BYTES) if self.path.exists() else b""
         expected = text.encode()
         self.lines = text.splitlines(keepends=True)
         if content.startswith(expected):
@@ -123,7 +126,7 @@ class Journal:
         self._waited[key] = waited
 
     def _read(self) -> None:
-        content = self._path.read_bytes() if self._path.exists() else b""
+        content = read_bytes(self._path, limit=_MAX_BYTES) if self._path.exists() else b""
         # Bytes, not text: a crash may have left half of a character, or a block of zeros.
         lines = content.splitlines(keepends=True)
         whole = [values for line in lines if (values := _checked(line)) is not None]

@@ -5,15 +5,18 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from agents.additive import FEWEST_EPISODES
 from agents.credit import fit_episodes, teachers
-from agents.learned import FACTS_NAME, WEIGHTS_NAME, LearnedPolicy, roll_out
+from agents.learned import FACTS_NAME, MAX_WEIGHTS_BYTES, WEIGHTS_NAME, LearnedPolicy, roll_out
 from agents.ppo import (
     AgentState,
     Episode,
@@ -36,6 +39,7 @@ from automix.experiments.config import SearchConfig
 from automix.experiments.search.halving import Standing, round_job
 from automix.files import CheckpointFolder, write_bytes
 from automix.random_streams import Stream, derived_seed
+from automix.readers import read_bytes
 from automix.schedule import Schedule, majority_schedule
 from automix.training.population import group_sizes
 from envs.actions import ActionCodec
@@ -78,7 +82,8 @@ class LearningLog:
         ]
         self.agent: AgentState | None = state["agent"] if state else None
         self.is_learned: bool = state["is_learned"] if state else False
-        self._policy: dict[str, bytes] = state["policy"] if state else {}
+        # As tensors: bytes are saved as a call, which readers of checkpoints refuse.
+        self._policy: dict[str, Tensor] = state["policy"] if state else {}
         # Time since the last checkpoint of an interrupted attempt is lost with its episodes.
         self._seconds_before: float = state["seconds"] if state else 0.0
         self._started = time.perf_counter()
@@ -140,7 +145,7 @@ class LearningLog:
         if policy is not None:
             folder = self._run.path / POLICY_NAME
             policy.save(folder)
-            self._policy = {name: (folder / name).read_bytes() for name in _POLICY_FILES}
+            self._policy = {name: _bytes_in(folder / name) for name in _POLICY_FILES}
         self._seconds_before = self.seconds
         self.is_learned = True
         self.save()
@@ -149,13 +154,18 @@ class LearningLog:
         """Write the files of the policy again where they are damaged or gone."""
         for name, content in self._policy.items():
             path = self._run.path / POLICY_NAME / name
-            if not path.exists() or path.read_bytes() != content:
+            if not path.exists() or not torch.equal(_bytes_in(path), content):
                 _LOG.warning(
                     "%s: expected the policy that was learned, got a damaged or missing file; "
                     "written again",
                     path,
                 )
-                write_bytes(path, content)
+                write_bytes(path, content.numpy().tobytes())
+
+
+def _bytes_in(path: Path) -> Tensor:
+    content = read_bytes(path, limit=MAX_WEIGHTS_BYTES)
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())
 
 
 def plan_of(config: SearchConfig) -> LearningPlan:
