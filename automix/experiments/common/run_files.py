@@ -97,7 +97,7 @@ class Standing(Finalist):
 
 
 class Verdict(Written):
-    """How a search ended."""
+    """The end of a search."""
 
     kind: Text
     sentence: Text
@@ -112,7 +112,7 @@ class EpisodeValues(Written):
 
 
 class PartWorth(Written):
-    """What a part of the selected schedule is worth."""
+    """The worth of a part of the selected schedule."""
 
     label: Text
     start: Fraction
@@ -124,7 +124,7 @@ class PartWorth(Written):
 class Explanation(Written):
     """Why a schedule was selected."""
 
-    words: Text
+    sentence: Annotated[Text, Field(alias="words")]
     timm: Text
     num_runs: Count
     parts: Annotated[tuple[PartWorth, ...], Field(max_length=10_000)]
