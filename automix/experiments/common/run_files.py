@@ -1,4 +1,4 @@
-"""What the files of a finished run hold, as far as reports, cards and evaluations read it.
+"""Schemas of the files of a finished run, as far as reports, cards and evaluations read them.
 
 A run may come from others, or be damaged: a file that does not fit is one line that names it.
 Values that nobody reads are not checked, so that results of other versions stay readable.
@@ -71,9 +71,9 @@ class ReplayResult(Written):
 
 
 class Cost(Written):
-    """What a search cost."""
+    """The cost of a search."""
 
-    trainings: Count
+    runs: Annotated[Count, Field(alias="trainings")]
     seconds: NotNegative
     seconds_by_stage: dict[Text, NotNegative]
     seconds_per_training: Positive
