@@ -41,8 +41,8 @@ def main() -> int:
         started = time.monotonic()
         if has_atheris:
             # libFuzzer ends its process: one for each reader.
-            words = [sys.executable, "-m", "tests.fuzz", "--atheris", name]
-            code = subprocess.run([*words, f"--minutes={flags.minutes}"], check=False).returncode
+            command = [sys.executable, "-m", "tests.fuzz", "--atheris", name]
+            code = subprocess.run([*command, f"--minutes={flags.minutes}"], check=False).returncode
             outcome = "no fault" if code == 0 else f"a fault, see {FAILURES}"
         else:
             outcome = with_hypothesis(name, minutes=flags.minutes)
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def with_hypothesis(name: str, *, minutes: float) -> str:
-    """Try mutated files until the time is over; return what came of it."""
+    """Try mutated files until the time is over; return the outcome."""
     reader, end, count = READERS[name], time.monotonic() + 60 * minutes, 0
     corpus = corpus_of(name)
     failing: list[bytes] = []
@@ -91,7 +91,7 @@ def with_hypothesis(name: str, *, minutes: float) -> str:
 
 def with_atheris(name: str, *, minutes: float) -> None:
     """Run libFuzzer on one reader; does not return."""
-    import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: PLC0415
+    import atheris  # type: ignore[import-not-discovered, import-untyped, unused-ignore]  # noqa: PLC0415
 
     folder = Path(tempfile.mkdtemp())
     reader = READERS[name]
@@ -104,9 +104,9 @@ def with_atheris(name: str, *, minutes: float) -> None:
     arguments = [f"-max_total_time={round(60 * minutes)}", "-rss_limit_mb=4096", "-timeout=30"]
     arguments += [f"-artifact_prefix={FAILURES}/{name}-", "-verbosity=0"]
     # New files that reach new code go to the first folder, not into the committed corpus.
-    found = FAILURES / f"corpus-{name}"
-    found.mkdir(exist_ok=True)
-    atheris.Setup([sys.argv[0], *arguments, str(found), str(CORPUS / name)], one)
+    discovered = FAILURES / f"corpus-{name}"
+    discovered.mkdir(exist_ok=True)
+    atheris.Setup([sys.argv[0], *arguments, str(discovered), str(CORPUS / name)], one)
     atheris.Fuzz()
 
 

@@ -262,10 +262,18 @@ def _drawn(kind: str, argument: str, context: _Context) -> ScheduleEntry:
     return ScheduleEntry(name=f"{kind.replace('_', '-')} {name}", schedule_for=draw)
 
 
+def _exists(path: Path) -> bool:
+    # A description may be longer than a name of a file can be.
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _from_file(text: str, context: _Context) -> ScheduleEntry:
     path = Path(text)
     # A missing *.json is a missing file; anything else is taken for a misspelt description.
-    if text not in context.named and (not text or (path.suffix != ".json" and not path.exists())):
+    if text not in context.named and (not text or (path.suffix != ".json" and not _exists(path))):
         hint = did_you_mean(text.partition(":")[0], _NAMES)
         raise ConfigError(f"schedules: expected {_KINDS}, got {text!r}{hint}")
     return _fixed(*context.load(text))
