@@ -95,6 +95,12 @@ def read_values(values: object, *, source: str) -> ScheduleFile:
             expected = " or ".join(map(repr, choices))
             got = shown(value) if key in values else "nothing"
             raise ScheduleError(f"{source}: {key}: expected {expected}, got {got}")
+    # Before they are validated: every wrong segment is several problems, of a kilobyte each.
+    segments = values.get("segments")
+    if isinstance(segments, list) and len(segments) > MAX_SEGMENTS:
+        raise ScheduleError(
+            f"{source}: segments: expected at most {MAX_SEGMENTS}, got {len(segments)}"
+        )
     try:
         return _VERSIONS[values["version"]].from_mapping(values, source=source)
     except ConfigError as error:
