@@ -84,10 +84,10 @@ def table(outcomes: Mapping[str, TaskOutcomes]) -> str:
 def searched_table(outcomes: Mapping[str, TaskOutcomes]) -> str:
     """Return one row per schedule that a search wrote, as Markdown."""
     lines = [f"| {' | '.join(_SEARCHED_HEADER)} |", "|" + "---|" * len(_SEARCHED_HEADER)]
-    known = {*Schedule.portfolio(), *constants()}
+    unsearched = {*Schedule.portfolio(), *constants()}
     for task, runs in outcomes.items():
         first = next(name for name in Schedule.portfolio() if name in runs)
-        for name in sorted(set(runs) - known):
+        for name in sorted(set(runs) - unsearched):
             cells = (
                 task,
                 name,

@@ -1,4 +1,4 @@
-"""What both environments have from Gymnasium's conventions: render modes, copies, pickles."""
+"""Conventions of Gymnasium that both environments follow: render modes, copies, pickles."""
 
 import copy
 from typing import Any, Self, TypeVar

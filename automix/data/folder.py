@@ -1,4 +1,4 @@
-"""What lies in a folder of images: its parts, classes and files, listed without opening one.
+"""Content of a folder of images: its parts, classes and files, listed without opening one.
 
 Links are followed at every depth, and a folder that is reached twice is refused: loops end, and no
 image counts twice.
@@ -92,9 +92,9 @@ def list_folder(root: Path) -> FolderListing:
     """
     _check_folder(root)
     folders = _part_folders(root)
-    found = {part: _classes(root, name) for part, name in folders.items()}
-    class_names = tuple(found["train"])
-    for part, contents in found.items():
+    parts = {part: _classes(root, name) for part, name in folders.items()}
+    class_names = tuple(parts["train"])
+    for part, contents in parts.items():
         _check_classes(root / folders[part], contents, class_names)
     files = {
         part: tuple(
@@ -102,7 +102,7 @@ def list_folder(root: Path) -> FolderListing:
             for label, class_name in enumerate(class_names)
             for name, facts in _images(root / folders[part] / class_name, contents[class_name])
         )
-        for part, contents in found.items()
+        for part, contents in parts.items()
     }
     return FolderListing(root=root, class_names=class_names, parts=files, folders=folders)
 
@@ -128,7 +128,7 @@ class _Entry(NamedTuple):
 
 @dataclass(slots=True)
 class _Content:
-    """What was found below the folder of a class."""
+    """Images and other files below the folder of a class."""
 
     images: list[tuple[str, os.stat_result]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
@@ -171,11 +171,11 @@ def _classes(root: Path, part: str) -> dict[str, _Content]:
     _check_folder(folder)
     once = _Once(folder)
     entries = _entries(folder, part)
-    found = {entry.base: _content(entry, once) for entry in entries if entry.is_folder}
-    runs = [name for name, content in found.items() if content.num_runs and not content.images]
+    by_name = {entry.base: _content(entry, once) for entry in entries if entry.is_folder}
+    runs = [name for name, content in by_name.items() if content.num_runs and not content.images]
     if runs:
         say_once(logging.WARNING, f"{folder}: skipped folders of runs: {_listed(runs)}")
-    classes = {name: content for name, content in found.items() if name not in runs}
+    classes = {name: content for name, content in by_name.items() if name not in runs}
     if not classes:
         got = "only files" if entries else "an empty folder"
         raise DataError(

@@ -1,4 +1,4 @@
-"""What other libraries expect of an environment: render modes, copies, pickles, vectors."""
+"""Conventions of other libraries that environments follow: render modes, copies, vectors."""
 
 import copy
 import importlib.util
@@ -49,7 +49,7 @@ def play(env: gym.Env[Any, Any], *, count: int) -> list[Any]:
     return log
 
 
-@pytest.mark.filterwarnings("ignore:.*initialised with render_mode='gif'")
+@pytest.mark.filterwarnings("ignore:.*with render_mode='gif'")
 @pytest.mark.parametrize("name", ALL)
 def test_every_environment_takes_the_render_modes(name: str) -> None:
     for mode in (None, "rgb_array"):
