@@ -171,7 +171,7 @@ SCHEDULES = [
     bad_schedule(
         "too many segments",
         schedule_text(segments=[0] * 10_001),
-        ": segments.0: expected a mapping of keys to values, got 0",
+        ": segments: expected at most 10000, got 10001",
     ),
     bad_schedule(
         "unknown operator",

@@ -21,7 +21,7 @@ from automix.data.folder import list_folder
 from automix.data.sources.decode import read_header, refusing_bombs
 from automix.data.sources.folder import files_of_test_split
 from automix.errors import DataError
-from automix.readers import MAX_JSON_BYTES, parsing, read_bytes, read_json
+from automix.readers import MAX_JSON_BYTES, MAX_VALUES, parsing, read_bytes, read_json
 
 Floats = NDArray[np.float64]
 
@@ -140,7 +140,9 @@ def _csv_rows(
         raise DataError(
             f"{path}: expected the header {','.join(columns)}, got {shown(','.join(header))}"
         )
-    for row in filter(None, reader):
+    for number, row in enumerate(filter(None, reader)):
+        if number * len(columns) >= MAX_VALUES:
+            raise DataError(f"{path}: expected at most {MAX_VALUES} values, got more")
         where = f"{path}:{reader.line_num}"
         if len(row) != len(columns):
             raise DataError(f"{where}: expected {len(columns)} values, got {len(row)}")

@@ -163,3 +163,12 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"b\.csv: expected CSV in UTF-8, got: "):
         read_boxes(tmp_path / "b.csv", NUMBERED)
+
+
+def test_a_file_of_too_many_rows_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automix.data.sources.annotations.MAX_VALUES", 10)
+    (tmp_path / "b.csv").write_text("image,left,top,right,bottom\n" + "0,1,1,2,2\n" * 3)
+    with pytest.raises(DataError, match=r"b\.csv: expected at most 10 values, got more"):
+        read_boxes(tmp_path / "b.csv", NUMBERED)
