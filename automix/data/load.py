@@ -83,11 +83,14 @@ def _loaded(config: DataConfig, progress: Progress | None) -> Dataset:
                 f"data.test_size: expected nothing for {listing.root}, which has test images, "
                 f"got {config.test_size}"
             )
+        if chosen_loading(config, listing) is Loading.STREAMING:
+            data = streamed_data(config, listing, progress=progress)
+        else:
+            data = _resident(folder_images(config, listing, progress=progress), config)
+        # Last, so that images that cannot be read leave nothing in the cache.
         if is_first_process():
             say_copies(listing, config.cache_folder)
-        if chosen_loading(config, listing) is Loading.STREAMING:
-            return streamed_data(config, listing, progress=progress)
-        return _resident(folder_images(config, listing, progress=progress), config)
+        return data
     # Imported here: torchvision takes about a second to load.
     from automix.data.sources.torchvision_sets import torchvision_images  # noqa: PLC0415
 

@@ -164,7 +164,10 @@ WORDS = [
     BadInput(
         name="words: a card of a comparison",
         argv="card run",
-        files={"run/result.json": '{"kind": "compare"}', "run/environment.json": "{}"},
+        files={
+            "run/result.json": '{"kind": "compare", "num_seeds": 2, "baseline": "", "splits": {}}',
+            "run/environment.json": "{}",
+        },
         message="run: expected the run of a replay, which has a classifier, or of a search, which "
         "has a policy, got one of 'compare'",
     ),

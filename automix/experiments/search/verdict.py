@@ -138,9 +138,11 @@ def summarize_search(result: Mapping[str, Any]) -> str:
         f"{count} {name}" for name, count in cost["trainings_by_stage"].items() if count
     )
     seconds = format_seconds(cost["seconds"])
+    # A search that an earlier version finished says no more.
+    why = f"why: {explanation_text(result['why'])}\n" if "why" in result else ""
     return (
         f"verdict: {result['verdict']['sentence']}\n"
-        f"why: {explanation_text(result['why'])}\n"
+        f"{why}"
         f"cost: {cost['trainings']} training runs ({stages}), {seconds}\n"
         f"selected: {result['selected']}"
     )
