@@ -254,7 +254,7 @@ def test_an_error_in_a_worker_is_raised_here_and_a_lost_worker_is_named() -> Non
     with pytest.raises(ValueError, match="expected"):
         env.step(np.full((2, 3), 99))
     with pytest.raises(RuntimeError, match="pickle"):
-        env.env_method("__reduce_ex__", 99)
+        env.get_attr("__dict__")
     assert isinstance(env, JoinedVecEnv)
     for part in env._parts:
         part.process.kill()  # type: ignore[union-attr]

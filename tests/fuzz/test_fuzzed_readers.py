@@ -10,9 +10,6 @@ from hypothesis import strategies as st
 from tests.fuzz.mutations import mutated
 from tests.fuzz.readers import CORPUS, READERS, check, corpus_of
 
-# The readers with limits and schemas; without them, files of the corpus take all memory.
-pytest.importorskip("automix.readers")
-
 # Those that build a network take tens of milliseconds each.
 EXAMPLES = {"policy_facts": 10, "policy_weights": 10, "classifier_facts": 10}
 
