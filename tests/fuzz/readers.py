@@ -18,7 +18,7 @@ from gymnasium import spaces
 from agents.learned import FACTS_NAME, WEIGHTS_NAME, LearnedPolicy, make_network
 from automix.configuration.task import ModelConfig, ReplayConfig
 from automix.data.sources.annotations import NamedImages, read_boxes, read_groups
-from automix.data.sources.decode import common_format, read_image
+from automix.data.sources.decode import common_format, read_image, refusing_bombs
 from automix.errors import AutoMixError
 from automix.experiments.common import saved_classifier
 from automix.experiments.common.kept_files import SUMS_NAME, check_kept
@@ -127,7 +127,11 @@ def _metrics(path: Path) -> object:
 def _image(path: Path) -> object:
     image_format = common_format([path], None)
     # Headers may claim any size; pixels of these are few.
-    return read_image(path, image_format) if image_format.height * image_format.width < 1e6 else 0
+    if image_format.height * image_format.width >= 1e6:
+        return 0
+    # As around every loop over files: damaged metadata is no reason to warn.
+    with refusing_bombs():
+        return read_image(path, image_format)
 
 
 def _description(path: Path) -> object:

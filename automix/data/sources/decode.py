@@ -74,14 +74,15 @@ def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageF
     """
     is_gray = True
     first: Header | None = None
-    for file, header in zip(files, in_order(read_header, files), strict=True):
-        is_gray = is_gray and header.is_gray
-        first = first or header
-        if size is None and (header.height, header.width) != (first.height, first.width):
-            raise DataError(
-                f"{file}: expected {first.height} x {first.width} pixels as {files[0]} has, "
-                f"got {header.height} x {header.width}; data.image_size brings all to one size"
-            )
+    with refusing_bombs():
+        for file, header in zip(files, in_order(read_header, files), strict=True):
+            is_gray = is_gray and header.is_gray
+            first = first or header
+            if size is None and (header.height, header.width) != (first.height, first.width):
+                raise DataError(
+                    f"{file}: expected {first.height} x {first.width} pixels as {files[0]} has, "
+                    f"got {header.height} x {header.width}; data.image_size brings all to one size"
+                )
     assert first is not None
     height, width = size or (first.height, first.width)
     return ImageFormat(
