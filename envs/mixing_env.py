@@ -283,14 +283,6 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         self._snapshots.runs = list(state["kept"])
         return self._observe()
 
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "task": self.task,
-            "config": self.config,
-            "data": self.data,
-            "render_mode": self.render_mode,
-        }
-
     def render(self) -> NDArray[np.uint8] | None:
         """Return the decisions so far as an (H, W, 3) picture, or None without a render mode."""
         if self.render_mode is None:

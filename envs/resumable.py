@@ -10,6 +10,8 @@ from automix.data.splits import SearchData
 
 ObservationType = TypeVar("ObservationType")
 ActionType = TypeVar("ActionType")
+# Arguments that make an environment like this one, each kept under its own name.
+_ARGUMENTS = ("task", "config", "data", "render_mode")
 # What Gymnasium keeps in an environment besides the episode: the generators of the spaces as well.
 _KEPT = ("spec", "action_space", "observation_space", "_np_random", "_np_random_seed")
 
@@ -38,10 +40,6 @@ class ResumableEnv(gym.Env[ObservationType, ActionType]):
         """Resume the episode that `get_state` captured; return its last observation."""
         raise NotImplementedError
 
-    def _arguments(self) -> dict[str, Any]:
-        """Return the arguments that make an environment like this one."""
-        raise NotImplementedError
-
     def _check_render_mode(self, render_mode: str | None) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"expected render_mode None or 'rgb_array', got {render_mode!r}")
@@ -49,7 +47,7 @@ class ResumableEnv(gym.Env[ObservationType, ActionType]):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made from: arguments, and the episode in progress if any."""
         return {
-            "arguments": self._arguments(),
+            "arguments": {name: vars(self)[name] for name in _ARGUMENTS},
             "kept": {name: vars(self)[name] for name in _KEPT if name in vars(self)},
             "seed": self._seed,
             "episode": self.get_state() if self._episode >= 0 else None,

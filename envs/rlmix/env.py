@@ -227,14 +227,6 @@ class RLMixEnv(ResumableEnv[Maps, Percentiles]):
             return self._picture
         return tiled(self._seen.clean.images, self.data.statistics)
 
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "task": self.task,
-            "config": self.config,
-            "data": self.data,
-            "render_mode": self.render_mode,
-        }
-
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made from, the picture of the last batch included."""
         return super().__getstate__() | {"picture": self._picture}
