@@ -88,6 +88,9 @@ class OperatorFacts:
     needs_previous: bool = False
     # Its labels are lam * own + (1 - lam) * partner, of two images of the batch.
     mixes_pairs: bool = True
+    # Weight of Decoupled Mixup's term (https://arxiv.org/abs/2203.10761). Published are 0.01 for
+    # Mixup, FMix and SaliencyMix, 0.1 for CutMix and ResizeMix (CIFAR-100, ResNet-18).
+    decoupled_eta: float = 0.1
 
 
 # Mixup is published with 0.2 on ImageNet and 1 on CIFAR, Manifold Mixup with 2.
@@ -117,6 +120,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             strength=_ALPHA,
             summary="blends whole images",
             paper="https://arxiv.org/abs/1710.09412",
+            decoupled_eta=0.01,
         ),
         Operator.CUTMIX: OperatorFacts(
             label="CutMix",
@@ -148,6 +152,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             strength=_ALPHA,
             summary="cuts along a random low-frequency mask",
             paper="https://arxiv.org/abs/2002.12047",
+            decoupled_eta=0.01,
         ),
         Operator.GRIDMIX: OperatorFacts(
             label="GridMix",
@@ -165,6 +170,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             strength=_ALPHA,
             summary="pastes a box around the partner's saliency peak",
             paper="https://arxiv.org/abs/2006.01791",
+            decoupled_eta=0.01,
         ),
         Operator.PUZZLEMIX: OperatorFacts(
             label="PuzzleMix",

@@ -211,6 +211,18 @@ class TrainerConfig(Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing: fraction of each target that is spread evenly over all classes."""
 
+    loss: Literal["cross_entropy", "decoupled"] = "cross_entropy"
+    """cross_entropy: with the mixed labels. decoupled: plus the term of Decoupled Mixup, with which
+    both classes of a mixed image may be confident; for batches of two parents."""
+
+    decoupled_eta: Annotated[float, Field(gt=0)] | None = None
+    """Weight of the term; for decoupled only. Default: the published one, 0.01 for Mixup, FMix and
+    SaliencyMix, else 0.1."""
+
+    decoupled_mode: Literal["both", "less", "more"] | None = None
+    """Which of the two parents the term is of: both, the one with the smaller part of the label
+    (less), or with the larger (more); for decoupled only. Default: both."""
+
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Maximum norm of the gradient, which is clipped to it; null: no clipping."""
 
@@ -317,6 +329,14 @@ class TrainerConfig(Config):
         if factor is not None and schedule not in {None, "multi_step"}:
             raise ValueError(f"expected nothing for the schedule '{schedule}', got {factor}")
         return factor
+
+    @field_validator("decoupled_eta", "decoupled_mode")
+    @classmethod
+    def _belongs_to_the_loss(cls, value: Any, info: ValidationInfo) -> Any:
+        loss = info.data.get("loss")
+        if value is not None and loss not in {None, "decoupled"}:
+            raise ValueError(f"expected nothing for the loss '{loss}', got {value}")
+        return value
 
     @field_validator("momentum", "betas")
     @classmethod

@@ -6,7 +6,7 @@ Shape suffixes: B batch, K classes.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -15,6 +15,12 @@ from automix.training.distributed import current_world, gather_on_main, sum_over
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """Takes (logits, targets), returns a loss per image: (B,) or (B, ...), not reduced."""
+
+DecoupledMode = Literal["both", "less", "more"]
+"""Parents that have a term of Decoupled Mixup."""
+
+# Of the weight of a label, of the published code; below it nothing of the image is seen.
+_LEAST_VISIBLE = 1e-3
 
 
 def soft_cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
@@ -114,21 +120,20 @@ def decoupled_mixup_loss(
     lam: Tensor,
     *,
     eta: float = 0.1,
-    weighted_by_lam: bool = False,
+    mode: DecoupledMode = "both",
 ) -> Tensor:
-    """Return cross-entropy plus Decoupled Mixup's term (https://arxiv.org/abs/2203.10761).
+    """Return the cross-entropy plus ``eta`` times the mean of `decoupled_terms`.
 
-    The term adds, for each of an image's two classes, eta times - log softmax of that class
-    with the *other* mixed class left out of the denominator, so that both may be confident.
-    With ``eta`` 0 it equals `soft_cross_entropy`.
+    Decoupled Mixup, Liu et al. 2023, https://arxiv.org/abs/2203.10761. Where one of the two images
+    is not visible (``lam`` 0 or 1), and with ``eta`` 0, it equals `soft_cross_entropy`.
 
     Args:
         logits_BK: (B, K), any floating-point type.
         own_classes_B: (B,) int64, classes of the first parents.
         partner_classes_B: (B,) int64, classes of the second parents.
         lam: (B,) or a scalar, weight of the first parent, in [0, 1]; each image has its own.
-        eta: weight of the term, not negative; 0.1 in the paper's configurations.
-        weighted_by_lam: multiply the two summands by lam and 1 - lam.
+        eta: weight of the term, not negative; `OperatorFacts.decoupled_eta` is the published one.
+        mode: of which parents; see `decoupled_terms`.
 
     Returns:
         A float32 scalar.
@@ -136,11 +141,50 @@ def decoupled_mixup_loss(
     Raises:
         ValueError: a shape is not as above, or ``eta`` is negative.
         TypeError: the classes are not int64.
+
+    Example:
+        >>> logits, classes = torch.zeros(1, 3), torch.tensor([0])
+        >>> decoupled_mixup_loss(logits, classes, classes + 1, torch.tensor([0.5]), eta=1.0).exp()
+        tensor(12.0000)
+    """
+    if eta < 0:
+        raise ValueError(f"expected eta of at least 0, got {eta}")
+    # Checked there, before anything is gathered.
+    terms_B = decoupled_terms(logits_BK, own_classes_B, partner_classes_B, lam, mode=mode)
+    logs_BK = logits_BK.float().log_softmax(dim=1)
+    own_B, partner_B = (
+        logs_BK.gather(1, classes[:, None]).squeeze(1)
+        for classes in (own_classes_B, partner_classes_B)
+    )
+    lam_B = lam.float().expand(len(logits_BK))
+    return (eta * terms_B - torch.lerp(partner_B, own_B, lam_B)).mean()
+
+
+def decoupled_terms(
+    logits_BK: Tensor,
+    own_classes_B: Tensor,
+    partner_classes_B: Tensor,
+    lam: Tensor,
+    *,
+    mode: DecoupledMode = "both",
+) -> Tensor:
+    """Return Decoupled Mixup's term of each image, (B,) float32 in nats.
+
+    With z the logits, a and b the classes of the two parents, the sum over the parents c that
+    ``mode`` names, with d the other class, of
+
+        -log softmax of c among all classes but d = log(sum over k != d of exp z_k) - z_c,
+
+    which lets both classes be confident. ``both``: of both parents; ``more``: of those with a label
+    weight above 0.5; ``less``: of the others. It is 0 where the classes are equal, or where a
+    parent has a weight of at most 0.001: nobody can learn the class of an image that is not there.
+
+    Raises:
+        ValueError: a shape is not that of `decoupled_mixup_loss`.
+        TypeError: the classes are not int64.
     """
     if logits_BK.ndim != 2:
         raise ValueError(f"expected logits of shape (B, K), got {tuple(logits_BK.shape)}")
-    if eta < 0:
-        raise ValueError(f"expected eta of at least 0, got {eta}")
     batch = logits_BK.shape[0]
     if lam.shape not in ((), (batch,)):
         raise ValueError(f"expected lam of shape () or ({batch},), got {tuple(lam.shape)}")
@@ -149,23 +193,24 @@ def decoupled_mixup_loss(
             raise TypeError(f"expected class indices of type int64, got {classes.dtype}")
         if classes.shape != (batch,):
             raise ValueError(f"expected classes of shape ({batch},), got {tuple(classes.shape)}")
-    # L = CE(lam) + eta * (term of the first class + term of the partner's), with the term
-    # -log softmax without the other class: log(sum over k != other of exp z_k) - z_class.
-    first, partner = own_classes_B[:, None], partner_classes_B[:, None]
-    differ = first != partner
-    lam_B1 = lam.float().expand(batch)[:, None]
-    logits = logits_BK.float()
-    log_probabilities = logits.log_softmax(dim=1)
-    cross_entropy = -torch.lerp(
-        log_probabilities.gather(1, partner), log_probabilities.gather(1, first), lam_B1
-    )
-    first_term = _without_class(logits, partner, differ) - logits.gather(1, first)
-    partner_term = _without_class(logits, first, differ) - logits.gather(1, partner)
-    if weighted_by_lam:
-        first_term, partner_term = lam_B1 * first_term, (1 - lam_B1) * partner_term
+    logits, lam_B = logits_BK.float(), lam.float().expand(batch)
+    weight_B2 = torch.stack((lam_B, 1 - lam_B), dim=1)
+    classes_B2 = torch.stack((own_classes_B, partner_classes_B), dim=1)
     # With equal classes there is no other one to leave out: plain cross-entropy remains.
-    term = torch.where(differ, first_term + partner_term, 0.0)
-    return (cross_entropy + eta * term).mean()
+    has_two_B = (own_classes_B != partner_classes_B) & (weight_B2.amin(1) > _LEAST_VISIBLE)
+    logsumexp_B2 = torch.cat(
+        [
+            _without_class(logits, classes_B2[:, other, None], has_two_B[:, None])
+            for other in (1, 0)
+        ],
+        dim=1,
+    )
+    terms_B2 = logsumexp_B2 - logits.gather(1, classes_B2)
+    # By parent, not by class: either class may be that of the larger part.
+    if mode != "both":
+        is_more_B2 = weight_B2 > 0.5
+        terms_B2 = terms_B2 * (is_more_B2 if mode == "more" else ~is_more_B2)
+    return torch.where(has_two_B, terms_B2.sum(1), 0.0)
 
 
 def _without_class(logits_BK: Tensor, class_B1: Tensor, where_B1: Tensor) -> Tensor:

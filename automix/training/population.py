@@ -30,7 +30,7 @@ from automix.training.distributed import current_world
 from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.precision import fast_products
 from automix.training.step import MicroBatch, make_optimizer
-from automix.training.targets import Targets, cross_entropy, joined_targets
+from automix.training.targets import cross_entropy, joined_targets
 from automix.training.trainer import (
     ClassifierTrainer,
     both_metrics,
@@ -154,7 +154,7 @@ class Population:
         # weights alone.
         with self._others_untouched(active):
             logits_NBK = self._logits(active, [batch.images for batch in batches])
-            losses_N = self._losses(logits_NBK, [batch.targets for batch in batches])
+            losses_N = self._losses(logits_NBK, batches)
             with fast_products(self.trainers[0].device):
                 torch.autograd.backward(losses_N.sum())
         # 3. Update, and average.
@@ -170,15 +170,23 @@ class Population:
         logits_NBK = by_network(logits, len(self.trainers))
         return logits_NBK if len(active) == len(self.trainers) else logits_NBK[list(active)]
 
-    def _losses(self, logits_NBK: Tensor, targets: Sequence[Targets]) -> Tensor:
-        """Return the cross-entropy of each run, (N,)."""
+    def _losses(self, logits_NBK: Tensor, batches: Sequence[MicroBatch]) -> Tensor:
+        """Return the training loss of each run, (N,)."""
         losses = cross_entropy(
             logits_NBK.flatten(0, 1),
-            joined_targets(targets, logits_NBK.shape[2]),
+            joined_targets([batch.targets for batch in batches], logits_NBK.shape[2]),
             smoothing=self._config.label_smoothing,
             reduction="none",
         )
-        return losses.view(logits_NBK.shape[:2]).mean(dim=1)
+        losses_N = losses.view(logits_NBK.shape[:2]).mean(dim=1)
+        if not any(batch.decoupled_eta for batch in batches):
+            return losses_N
+        zero = losses_N.new_zeros(())
+        terms = [
+            self._steps[0].decoupled(logits_BK, batch) if batch.decoupled_eta else zero
+            for logits_BK, batch in zip(logits_NBK, batches, strict=True)
+        ]
+        return losses_N + torch.stack(terms)
 
     def _mix(
         self, mixtures: Sequence[Mixture], active: Sequence[int], fetched: Sequence[_Fetched]

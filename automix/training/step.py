@@ -33,7 +33,7 @@ from automix.training.distributed import (
     gather_on_main,
     sum_over_processes_,
 )
-from automix.training.metrics import RunningSums
+from automix.training.metrics import RunningSums, decoupled_terms
 from automix.training.precision import (
     fast_products,
     passes_in,
@@ -63,6 +63,8 @@ class MicroBatch:
     labels: Tensor  # (B,) int64, the images' own classes
     key: StepKey
     is_mixed: bool
+    # Weight of Decoupled Mixup's term; above 0 the targets are pairs.
+    decoupled_eta: float = 0.0
 
 
 class CarriedState(TypedDict):
@@ -240,9 +242,12 @@ class TrainingStep:
         carried.previous = mixed if mixture.keeps_batches else None
         facts = OPERATOR_FACTS[decision.operator]
         targets: Targets = mixed.targets
+        eta = 0.0
         if facts.mixes_pairs:
             targets = LabelPairs(labels_B, labels_B.index_select(0, mixed.partner), mixed.lam)
-        return MicroBatch(mixed.images, targets, labels_B, key, is_mixed=True)
+            if self.config.loss == "decoupled":
+                eta = self.config.decoupled_eta or facts.decoupled_eta
+        return MicroBatch(mixed.images, targets, labels_B, key, is_mixed=True, decoupled_eta=eta)
 
     def keeps_gradients(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """Keep the gradients of a block in this process, unless it is the last of its step."""
@@ -271,7 +276,14 @@ class TrainingStep:
 
     def loss(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
         """Return the training loss of a micro-batch, a float32 scalar in nats."""
-        return cross_entropy(logits_BK, batch.targets, smoothing=self.config.label_smoothing)
+        loss = cross_entropy(logits_BK, batch.targets, smoothing=self.config.label_smoothing)
+        return loss + self.decoupled(logits_BK, batch) if batch.decoupled_eta else loss
+
+    def decoupled(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
+        """Return the weighted term of Decoupled Mixup, a float32 scalar in nats."""
+        assert isinstance(batch.targets, LabelPairs)
+        mode = self.config.decoupled_mode or "both"
+        return batch.decoupled_eta * decoupled_terms(logits_BK, *batch.targets, mode=mode).mean()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of the mean loss of one micro-batch."""

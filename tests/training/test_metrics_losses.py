@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from automix.training.metrics import (
+    DecoupledMode,
     decoupled_mixup_loss,
+    decoupled_terms,
     interpolated_loss,
     smooth_labels,
     soft_cross_entropy,
@@ -112,7 +114,7 @@ def test_a_reduced_criterion_is_refused() -> None:
 
 
 def slow_decoupled(
-    logits: Tensor, classes: Tensor, partners: Tensor, lam: Tensor, eta: float, weighted: bool
+    logits: Tensor, classes: Tensor, partners: Tensor, lam: Tensor, eta: float, mode: str
 ) -> float:
     """Follow the formula image by image in Python floats."""
     total = 0.0
@@ -121,23 +123,52 @@ def slow_decoupled(
         a, b, weight = int(classes[row]), int(partners[row]), float(lam[row])
         log_sum = math.log(sum(math.exp(value) for value in z))
         total += weight * (log_sum - z[a]) + (1 - weight) * (log_sum - z[b])
-        if a == b:
+        if a == b or min(weight, 1 - weight) <= 1e-3:
             continue
         for label, other, weight_of_label in ((a, b, weight), (b, a, 1 - weight)):
-            denominator = sum(math.exp(value) for c, value in enumerate(z) if c != other)
-            total += (
-                eta * (weight_of_label if weighted else 1.0) * (math.log(denominator) - z[label])
-            )
+            if mode == "both" or (mode == "more") == (weight_of_label > 0.5):
+                denominator = sum(math.exp(value) for c, value in enumerate(z) if c != other)
+                total += eta * (math.log(denominator) - z[label])
     return total / len(logits)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("mode", ["both", "less", "more"])
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
-def test_decoupled_mixup_follows_the_formula(num_classes: int, weighted: bool) -> None:
+def test_decoupled_mixup_follows_the_formula(num_classes: int, mode: DecoupledMode) -> None:
     logits, classes, partners, lam = batch(8, num_classes)
-    loss = decoupled_mixup_loss(logits, classes, partners, lam, eta=0.7, weighted_by_lam=weighted)
-    expected = slow_decoupled(logits, classes, partners, lam, 0.7, weighted)
+    # Some of the partners are not visible, and one image is half of each.
+    lam[:4] = torch.tensor([0.0, 1.0, 0.9995, 0.5])
+    loss = decoupled_mixup_loss(logits, classes, partners, lam, eta=0.7, mode=mode)
+    expected = slow_decoupled(logits, classes, partners, lam, 0.7, mode)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_less_and_more_are_both_parents_by_weight_and_not_by_class() -> None:
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    classes, lam = torch.tensor([0, 3, 1, 2, 0, 3]), torch.tensor([0.9, 0.9, 0.2, 0.3, 0.6, 0.1])
+    partners = classes.flip(0)
+    less, more, both = (
+        decoupled_terms(logits, classes, partners, lam, mode=mode)
+        for mode in ("less", "more", "both")
+    )
+    torch.testing.assert_close(less + more, both)
+    # Parents in the other order, with their weights: nothing else changes.
+    swapped = decoupled_terms(logits, partners, classes, 1 - lam, mode="less")
+    torch.testing.assert_close(swapped, less)
+
+
+@pytest.mark.parametrize("mode", ["both", "less", "more"])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_decoupled_mixup_does_not_teach_the_class_of_an_image_that_is_not_there(
+    weight: float, mode: DecoupledMode
+) -> None:
+    logits, classes, partners, _ = batch(8, 10)
+    logits.requires_grad_()
+    lam = torch.full((8,), weight)
+    loss = decoupled_mixup_loss(logits, classes, partners, lam, eta=0.5, mode=mode)
+    plain = F.cross_entropy(logits, classes if weight else partners)
+    torch.testing.assert_close(loss, plain, atol=1e-6, rtol=0)
+    torch.testing.assert_close(gradient(loss, logits), gradient(plain, logits))
 
 
 def test_decoupled_mixup_without_its_term_is_the_soft_cross_entropy() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import asdict
+from typing import Literal
 
 import pytest
 import torch
@@ -58,6 +59,26 @@ def test_each_learns_what_it_would_have_learned_alone(search_data: SearchData) -
     for trainer, temperature, result_at in zip(joined, temperatures, evaluated, strict=True):
         separate = trainer.evaluate(search_data.reward, temperature=temperature)
         assert asdict(result_at) == pytest.approx(asdict(separate))
+
+
+@pytest.mark.parametrize("mode", ["both", "less", "more"])
+def test_decoupled_mixup_trains_alone_and_at_once(
+    search_data: SearchData, mode: Literal["both", "less", "more"]
+) -> None:
+    trainer = TASK.trainer.model_copy(update={"loss": "decoupled", "decoupled_mode": mode})
+    task = TASK.model_copy(update={"trainer": trainer})
+    losses = [
+        [
+            run.train(decision, num_steps=steps).loss
+            for run, (decision, steps) in zip(make(search_data, one), PLANS, strict=True)
+        ]
+        for one in (TASK, task)
+    ]
+    at_once = [metrics.loss for metrics in Population(make(search_data, task)).train(PLANS)]
+    assert at_once == pytest.approx(losses[1], rel=1e-4)
+    # The term is of mixed batches, and not negative.
+    assert losses[1][0] == losses[0][0]
+    assert losses[1][1] > losses[0][1]
 
 
 def test_a_change_to_one_leaves_the_others_alone(search_data: SearchData) -> None:
