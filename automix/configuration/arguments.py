@@ -31,6 +31,7 @@ from automix.configuration.base import (
 )
 from automix.configuration.command import CONFIG_WORD, FOLDER_WORD, Command
 from automix.errors import AutoMixError, ConfigError
+from automix.shipped_configs import config_file
 
 KeyPath = tuple[str, ...]
 ConfigType = TypeVar("ConfigType", bound=Config)
@@ -40,7 +41,8 @@ _NULLS = ("none", "null")
 _CONFIG_HELP = (
     "YAML with any of the fields below, nested by their dots: `--task.trainer.epochs 10` is "
     "`task: {trainer: {epochs: 10}}`, and `--task.trainer FILE.yaml` takes a section from a file; "
-    "flags come first, then the files of sections, then this file, then the defaults"
+    "flags come first, then the files of sections, then this file, then the defaults. Or the name "
+    "of a file that ships, see `automix config list`"
 )
 _FOLDER_HELP = (
     "your own images, one folder per class, or train/ and test/ with these inside. Without a file "
@@ -120,9 +122,8 @@ def _split(typed: "TypedWords", command: Command) -> _Operands:
             expected += f" (or {others} and no {', '.join(command.positionals)})"
         got = " ".join(typed.files) or "nothing"
         raise ConfigError(f"automix {command.name}: expected {expected}, got {got}")
-    file = Path(rest[0]) if rest else None
-    if file and command.preset and not (_ends_as_file(rest[0]) or file.exists()):
-        raise ConfigError(f"{file}: expected a folder of images or a YAML file, got nothing there")
+    expected = "a folder of images, a YAML file" if command.preset else "a YAML file"
+    file = config_file(rest[0], command.configs, expected=expected) if rest else None
     return _Operands(positionals=typed.files[:num_words], folder=folder, file=file)
 
 
@@ -148,7 +149,7 @@ def _config(command: Command, typed: "TypedWords", operands: _Operands) -> Confi
         section: type[Config] = model
         for key in path:
             section = dict(sections_of(section))[key]
-        nested: Any = read_section(Path(name), section)
+        nested: Any = read_section(config_file(name, path[-1:]), section)
         for key in reversed(path):
             nested = {key: nested}
         values = merged(values, nested)

@@ -25,6 +25,7 @@ class Command:
     # Description of each required argument, by name.
     positionals: Mapping[str, str] = field(default_factory=dict)
     takes_file: bool = False  # whether a configuration file may follow them
+    configs: tuple[str, ...] = ()  # folders of ``configs/`` whose files can be named for it
     # Where a folder of images may come before that file: ``(folder, values)`` to settings for what
     # ``values``, those of flags, leave open; they hold where no file follows.
     preset: str = ""

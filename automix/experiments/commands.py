@@ -17,6 +17,7 @@ from automix.configuration.command import Command
 from automix.errors import AutoMixError, ConfigError
 from automix.escapes import one_line
 from automix.experiments.common.interruption import resumable
+from automix.shipped_configs import config_file, first_sentence, shipped_configs
 
 if TYPE_CHECKING:
     from automix.configuration.arguments import Arguments
@@ -190,6 +191,16 @@ def _print_config(_: Command, arguments: "Arguments") -> Iterator[str]:
     yield arguments.config.to_yaml().removesuffix("\n")
 
 
+def _list_configs(_: Command, arguments: "Arguments") -> Iterator[str]:
+    yield "Files that ship; a file on the disk of the same name comes first."
+    named = {f"automix {command.name}": command.configs for command in _ENTRIES if command.configs}
+    for usage, kinds in (named | {"automix search --agent": ("agent",)}).items():
+        yield f"\n{usage}"
+        files = shipped_configs(kinds)
+        width = max(map(len, files))
+        yield from (f"  {name:<{width}}  {first_sentence(file)}" for name, file in files.items())
+
+
 def _run_sweep(command: Command, arguments: "Arguments") -> Iterator[str]:
     flags = arguments.flags
     sweep = _load_sweep(arguments.positionals[0], flags.output)
@@ -243,21 +254,28 @@ def _sweep_table(sweep: "Sweep") -> Iterator[str]:
 
 
 def _load_sweep(file: str, output: Path | None) -> "Sweep":
-    path = Path(file)
+    path = config_file(file, _SWEEPS)
     folder = _checked(output or Path("runs") / f"ablate-{path.stem}")
     from automix.experiments.sweep.run import load_sweep
 
     return load_sweep(path, folder, COMMANDS)
 
 
+_LIST = Command(
+    name="config list",
+    description="List the configurations and sweeps that ship.",
+    handler=_list_configs,
+)
 _CONFIG = "automix.experiments.config"
 # Apart, so that a replay imports neither environments nor agents.
 _COMMON = "automix.configuration.task"
 _CELL = "automix.experiments.sweep.experiments"
 _PRESET = "automix.experiments.common.folder_preset"
 _SCHEDULE = "SCHEDULE.json"
+_SWEEPS = ("ablation",)
 _SWEEP = {
-    "SWEEP.yaml": "a base configuration, variants and a grid, such as configs/ablation/*.yaml"
+    "SWEEP.yaml": "a base configuration, variants and a grid, or the name of a sweep that ships, "
+    "see `automix config list`"
 }
 
 # In the order of the help.
@@ -269,6 +287,7 @@ _ENTRIES = (
         config=f"{_CONFIG}:SearchConfig",
         flags=f"{_COMMON}:RunFlags",
         takes_file=True,
+        configs=("search",),
         preset=f"{_PRESET}:search_of_folder",
         run="automix.experiments.search.run:search",
         predict_cost="automix.experiments.search.run:predict_cost",
@@ -289,6 +308,7 @@ _ENTRIES = (
         flags=f"{_COMMON}:ReplayFlags",
         positionals={_SCHEDULE: "schedule to follow, such as a search writes"},
         takes_file=True,
+        configs=("replay",),
         preset=f"{_PRESET}:replay_of_folder",
         instead={"policy": True, "resume": False},
         cell_config=f"{_CONFIG}:ReplayOfConfig",
@@ -307,6 +327,7 @@ _ENTRIES = (
         config=f"{_CONFIG}:CompareConfig",
         flags=f"{_COMMON}:RunFlags",
         takes_file=True,
+        configs=("compare", "tasks"),
         preset=f"{_PRESET}:task_of_folder",
         run="automix.experiments.compare.run:compare",
         predict_cost="automix.experiments.compare.run:predict_cost",
@@ -342,6 +363,7 @@ _ENTRIES = (
         handler=_run_sweep,
         flags=f"{_CONFIG}:SweepFlags",
         positionals=_SWEEP,
+        configs=_SWEEPS,
     ),
     Command(
         name="ablate run-cell",
@@ -391,6 +413,7 @@ _ENTRIES = (
         config=f"{_CONFIG}:TransferConfig",
         flags=f"{_COMMON}:RunFlags",
         takes_file=True,
+        configs=("transfer",),
         run="automix.experiments.search.transfer:transfer",
         predict_cost="automix.experiments.search.transfer:predict_cost",
         summarize="automix.experiments.search.transfer:format_findings",
@@ -437,7 +460,7 @@ _ENTRIES = (
             _SCHEDULE: "file to write",
         },
     ),
-    Command(name="config", summary="print the complete configuration of a command"),
+    Command(name="config", summary="print the complete configuration of a command, list files"),
 )
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
@@ -449,10 +472,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             handler=_print_config,
             config=command.config,
             takes_file=True,
+            configs=command.configs,
             preset=command.preset,
         )
         for command in _ENTRIES
         if command.takes_file
     }
+    | {_LIST.name: _LIST}
 )
 """Commands by name, in the order of the help."""

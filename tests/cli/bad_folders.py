@@ -125,8 +125,9 @@ FOLDERS = [
     bad_plain(
         "a word that is nothing",
         {},
-        "fotos: expected a folder of images or a YAML file, got nothing there",
-        "compare fotos",
+        "fotos: expected a folder of images, a YAML file or one that ships (cifar10-cpu, "
+        "cifar10-small, cifar10, cifar100, digits, tiny_imagenet), got nothing there",
+        "search fotos",
     ),
     bad_plain(
         "nothing in it",
