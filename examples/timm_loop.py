@@ -1,7 +1,6 @@
 """timm's training step, with a schedule in the place of ``timm.data.Mixup``.
 
-In timm's ``train.py`` that is: run it with ``--no-prefetcher`` and make the one assignment
-``mixup_fn = ScheduledMix(...)`` where it builds its own.
+timm's own ``train.py`` needs no edit; see `automix.integrations.timm`.
 """
 
 import timm

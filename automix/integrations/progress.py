@@ -74,7 +74,7 @@ def warn_if_never_called() -> None:
         return
     warnings.warn(
         "ScheduledMix: expected batches, got none until the end of the process: nothing was mixed; "
-        "call it between the loader and the network (in timm's train.py with --no-prefetcher, as "
-        "the prefetcher mixes in its place)",
+        "call it between the loader and the network (for timm's train.py: python -m "
+        "automix.integrations.timm)",
         stacklevel=1,
     )

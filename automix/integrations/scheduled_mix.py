@@ -179,9 +179,9 @@ class ScheduledMix:
         """Return mixed images and soft targets of the next batch; the inputs stay as they are.
 
         Args:
-            images_BCHW: floating point, normalized or not, on any device. Not bytes: in timm's
-                training script this goes with ``--no-prefetcher``, and it cannot replace
-                ``FastCollateMixup``, because there is no model in a loader's worker.
+            images_BCHW: floating point, normalized or not, on any device. Not bytes, as
+                timm's ``FastCollateMixup`` takes them: for its training script there is
+                `automix.integrations.timm`.
                 Images that need a gradient keep it.
             targets: (B,) integer classes of any type, or rows (B, K): one-hot, soft or multi-label.
 
