@@ -1,6 +1,7 @@
 """Position of a training run, for a schedule in a loop that is not ours."""
 
 import atexit
+import inspect
 import sys
 import warnings
 from collections import Counter
@@ -22,6 +23,34 @@ def refuse_worker() -> None:
             f"(number {worker.id}), where the schedule would start over in every epoch; mix what "
             "the loader returns, or set num_workers=0"
         )
+
+
+def refuse_collator_of_trainer(*, knows_position: bool) -> None:
+    """Refuse soft labels for a Trainer of Transformers without a loss for them.
+
+    Its models make a binary cross-entropy of them, without a word. A schedule has no business in a
+    collator at all: batches that are skipped or fetched ahead do not pass it one after the other.
+
+    Args:
+        knows_position: whether what is called would be right with a loss for soft labels.
+
+    Raises:
+        RuntimeError: this is called by the collator of a Trainer.
+    """
+    frame, collates = inspect.currentframe(), False
+    while frame is not None:
+        name = frame.f_globals.get("__name__")
+        collates = collates or name == "torch.utils.data._utils.fetch"
+        if collates and name == "transformers.trainer":
+            loss = getattr(frame.f_locals.get("self"), "compute_loss_func", None)
+            if knows_position and loss is not None:
+                return
+            raise RuntimeError(
+                "labels: expected classes from the data_collator of a Trainer, whose model makes a "
+                "binary cross-entropy of soft labels, got mixed ones; call "
+                "automix.integrations.transformers.mix_in_trainer(trainer, schedule) instead"
+            )
+        frame = frame.f_back
 
 
 def steps_of(optimizer: torch.optim.Optimizer) -> int:

@@ -19,7 +19,12 @@ from automix.first_batch import (
     rehearse,
     whole_number,
 )
-from automix.integrations.progress import Calls, refuse_worker, steps_of
+from automix.integrations.progress import (
+    Calls,
+    refuse_collator_of_trainer,
+    refuse_worker,
+    steps_of,
+)
 from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.blend import soft_targets
@@ -304,6 +309,7 @@ class ScheduledMix:
     def _check_first(self, images_BCHW: Tensor, targets: Tensor) -> None:
         """Refuse what would fail later in the run; waits for the device, once in a run."""
         operators, model = self._schedule.operators, self._model
+        refuse_collator_of_trainer(knows_position=False)
         check_values(images_BCHW, targets, num_classes=self.num_classes)
         if self.step == 0:
             # A resumed run may begin with the short last batch of an epoch.

@@ -11,6 +11,7 @@ from torch.utils.data import get_worker_info
 from torchvision.transforms import v2
 
 from automix.first_batch import check_pairs, check_values, checked_batch, whole_number
+from automix.integrations.progress import refuse_collator_of_trainer
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.registry import OPERATORS, checked_strength
 from automix.operators.types import BatchShape
@@ -100,6 +101,7 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
         return list(mixed) if isinstance(batch, list) else mixed
 
     def _check_first(self, images_BCHW: Tensor, targets: Tensor) -> None:
+        refuse_collator_of_trainer(knows_position=True)
         check_values(images_BCHW, targets, num_classes=self.num_classes)
         worker = get_worker_info()
         # The first batch of another worker may be the short last one of the epoch.

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples"
-EXTRAS = {"timm_loop": "timm", "lightning_callback": "lightning", "fabric": "lightning"}
+EXTRAS = {
+    "timm_loop": "timm",
+    "lightning_callback": "lightning",
+    "fabric": "lightning",
+    "transformers_trainer": "transformers",
+}
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "digits"))
 
 
