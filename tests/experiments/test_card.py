@@ -195,7 +195,7 @@ def test_wrong_options_are_one_line(values: dict[str, Any], message: str) -> Non
 
 def test_a_line_break_in_the_command_stays_in_the_code_block(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(trained, folder)
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("sums.json"))
     path = folder / "environment.json"
     values = json.loads(path.read_text())
     values["command"] = "automix replay x\n\n# Pwned <script>\x1b[2J"

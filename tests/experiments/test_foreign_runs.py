@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automix.errors import AutoMixError, CheckpointError
+from automix.experiments.common.kept_files import SUMS_NAME
 from automix.experiments.common.run_files import SweepTable, check_written
 from automix.experiments.common.saved_classifier import load_classifier, load_saved_classifier
 from automix.experiments.config import CardConfig
@@ -31,10 +32,11 @@ _OTHERS: tuple[Any, ...] = (
 
 
 def copied(run: Path, folder: Path) -> Path:
-    """Copy the files of a run that its reader needs."""
+    """Copy the files of a run that its reader needs, without the sums that tell every change."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in (path for pattern in _SMALL for path in run.glob(pattern)):
-        shutil.copy(path, folder / path.name)
+        if path.name != SUMS_NAME:
+            shutil.copy(path, folder / path.name)
     return folder
 
 

@@ -36,7 +36,7 @@ def folder(finished_search: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("runs")
     for number in (1, 2):
         path = folder / f"search {number}"
-        shutil.copytree(finished_search, path)
+        shutil.copytree(finished_search, path, ignore=shutil.ignore_patterns("sums.json"))
         (path / "config.yaml").write_text(TINY.model_copy(update={"seed": number}).to_yaml())
     schedule_file = folder / "search 1" / "schedule.json"
     schedules = (*BOTH.schedules, str(schedule_file), f"shuffled:{schedule_file}")

@@ -21,7 +21,7 @@ from automix.data.sources.annotations import NamedImages, read_boxes, read_group
 from automix.data.sources.decode import common_format, read_image, refusing_bombs
 from automix.errors import AutoMixError
 from automix.experiments.common import saved_classifier
-from automix.experiments.common.kept_files import SUMS_NAME, check_kept
+from automix.experiments.common.kept_files import SUMS_NAME, check_whole
 from automix.experiments.common.run_folder import RunFolder, finished_result
 from automix.experiments.common.run_logs import Journal
 from automix.experiments.compare.schedule_specs import build_schedule
@@ -114,7 +114,7 @@ def _environment(path: Path) -> object:
 
 
 def _sums(path: Path) -> None:
-    check_kept(path.parent, besides="")
+    check_whole(path.parent)
 
 
 def _metrics(path: Path) -> object:

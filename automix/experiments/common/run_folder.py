@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -34,10 +34,10 @@ from automix.errors import CheckpointError
 from automix.escapes import one_line
 from automix.experiments.common.kept_files import (
     check_kept,
-    damaged_end,
+    damaged_output,
     keep,
     keep_json,
-    note_logs,
+    note_outputs,
 )
 from automix.experiments.common.run_logs import MetricsLog
 from automix.readers import read_bytes, read_json
@@ -112,10 +112,10 @@ class RunFolder:
     def result(self) -> Json | None:
         """Return the result if the run is finished.
 
-        If it or a log is not as it was written, there is none: what is in checkpoints and journals
-        gives them again.
+        If it, a log or another output is not as it was written, there is none: what is in
+        checkpoints and journals gives them again.
         """
-        damaged = damaged_end(self.path, RESULT_NAME)
+        damaged = damaged_output(self.path)
         if damaged is None:
             return finished_result(self.path)
         _LOG.warning("%s: got a damaged or missing file; written again", self.path / damaged)
@@ -128,12 +128,15 @@ class RunFolder:
 
     def publish(self, result: Json) -> None:
         """Write what is known so far as `result.json`; its ``is_finished`` is false."""
-        keep_json(self.path, RESULT_NAME, result | {"is_finished": False})
+        keep_json(self.path, RESULT_NAME, result | {"is_finished": False}, again=True)
 
-    def finish(self, result: Json) -> Json:
-        """Write `result.json`, which marks the run as finished; return ``result``."""
-        note_logs(self.path)
-        keep_json(self.path, RESULT_NAME, result)
+    def finish(self, result: Json, *, outputs: Iterable[str] = ()) -> Json:
+        """Write `result.json`, which marks the run as finished; return ``result``.
+
+        ``outputs`` are names of files that the run has written and would write again.
+        """
+        note_outputs(self.path, outputs)
+        keep_json(self.path, RESULT_NAME, result, again=True)
         return result
 
     def log(self, step: int, values: Mapping[str, float | str]) -> None:
@@ -163,7 +166,7 @@ class RunFolder:
 
     def _claim(self) -> None:
         """Check the files of an earlier attempt, or write those that begin a run."""
-        check_kept(self.path, besides=RESULT_NAME)
+        check_kept(self.path)
         if not (self.path / CONFIG_NAME).exists():
             # The configuration comes last: it marks a folder whose run can be resumed.
             keep_json(self.path, ENVIRONMENT_NAME, describe_environment())
@@ -176,7 +179,7 @@ class RunFolder:
             path.exists()
             and read_bytes(path, limit=MAX_CONFIG_BYTES) != self._config.to_yaml().encode()
         ):
-            check_kept(self.path, besides=RESULT_NAME)
+            check_kept(self.path)
             raise CheckpointError(
                 f"{self.path}: expected an empty folder or a run of the same configuration, got "
                 f"one of another (compare with {path})"

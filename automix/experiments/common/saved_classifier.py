@@ -18,6 +18,7 @@ from automix.data.splits import ChannelStatistics, Dataset
 from automix.errors import CheckpointError
 from automix.evaluation.attacks import PixelModel
 from automix.evaluation.inference import Preparation
+from automix.experiments.common.kept_files import check_whole
 from automix.experiments.common.run_files import check_result
 from automix.experiments.common.run_folder import CONFIG_NAME, RESULT_NAME
 from automix.files import sha256_of_file, write_bytes, write_json
@@ -176,6 +177,7 @@ def load_saved_classifier(run: Path, *, data_path: Path | None = None) -> SavedC
             f"got one of {result.get('kind')!r}"
         )
     check_result(result, source=str(run / RESULT_NAME))
+    check_whole(run)
     config = ReplayConfig.from_yaml(run / CONFIG_NAME)
     data_config = config.task.data
     if data_path is not None:

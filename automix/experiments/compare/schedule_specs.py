@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from automix.configuration.base import did_you_mean, scalar_of
 from automix.errors import ConfigError
+from automix.experiments.common.kept_files import check_whole
 from automix.experiments.common.run_files import check_result
 from automix.experiments.common.run_folder import finished_result
 from automix.operator_info import Operator
@@ -218,6 +219,7 @@ def _finalists(folder: Path) -> list[ScheduleEntry]:
             f"schedules: expected finalists:FOLDER of a finished search, got '{folder}'"
         )
     rows = check_result(result, source=str(folder))["final"]
+    check_whole(folder)
     return [
         _fixed(row["name"], Schedule.from_plain(row.get("schedule"), source=str(folder)))
         for row in sorted(rows, key=lambda row: row["name"] != result["selected"])

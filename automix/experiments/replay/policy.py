@@ -11,7 +11,7 @@ from agents.learned import FACTS_NAME, MAX_WEIGHTS_BYTES, WEIGHTS_NAME, LearnedP
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 from automix.errors import CheckpointError, ConfigError, DataError
-from automix.experiments.common.kept_files import keep
+from automix.experiments.common.kept_files import check_whole, keep
 from automix.experiments.common.run_folder import CONFIG_NAME
 from automix.experiments.config import SearchConfig
 from automix.experiments.replay.run import ENVIRONMENT_NAME, POLICY_NAME, SCHEDULE_NAME, Decider
@@ -168,6 +168,7 @@ class PolicySource:
                 f"{folder}: expected the folder of a search, or of a policy, got one without "
                 f"{FACTS_NAME}"
             )
+        check_whole(where.parent)
         # A search has the environment in its configuration; a replay, in a file of its own.
         if (where / ENVIRONMENT_NAME).exists():
             environment = EnvironmentConfig.from_yaml(where / ENVIRONMENT_NAME)

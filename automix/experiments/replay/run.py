@@ -24,7 +24,12 @@ from automix.errors import CheckpointError, ConfigError, DivergedError
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.kept_files import keep
 from automix.experiments.common.run_folder import ProgressBar, RunFolder, StopRequest, versions
-from automix.experiments.common.saved_classifier import ClassifierFacts, save_classifier
+from automix.experiments.common.saved_classifier import (
+    FACTS_NAME,
+    WEIGHTS_NAME,
+    ClassifierFacts,
+    save_classifier,
+)
 from automix.experiments.replay.applied import check_decisions, note_applied
 from automix.experiments.replay.final_test import final_scores
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
@@ -224,7 +229,7 @@ def _finish(
         facts = ClassifierFacts.of(config.task.model, data, provenance=provenance)
         save_classifier(run.path, facts, trainer.evaluated_model)
         # Last, because it says that the others are there.
-        run.finish(result)
+        run.finish(result, outputs=(DECISIONS_NAME, FACTS_NAME, WEIGHTS_NAME))
 
     on_main(write)
     return result

@@ -12,6 +12,7 @@ import numpy as np
 from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError
 from automix.evaluation.statistics import Interval, paired_difference
+from automix.experiments.common.kept_files import check_whole, without_sum
 from automix.experiments.common.run_files import (
     EnvironmentValues,
     SweepTable,
@@ -56,6 +57,8 @@ class FinishedRun:
                     "in another folder"
                 )
         self.result = check_result(content, source=str(file))
+        # A value that was changed may fit as well.
+        check_whole(path)
 
     def check(self) -> None:
         """Read all other files that a report needs.
@@ -117,6 +120,11 @@ class FinishedSweep:
         if table.get("kind") != TABLE_KIND:
             return None
         check_written(table, SweepTable, source=str(path / TABLE_NAME))
+        if without_sum(table) is None:
+            raise CheckpointError(
+                f"{path / TABLE_NAME}: expected the table of a sweep, got a changed one; write it "
+                "again with automix ablate table"
+            )
         source = Source(command="automix ablate table")
         if (path / ENVIRONMENT_NAME).exists():
             source = source_in(path)

@@ -49,6 +49,7 @@ from envs.vector import choose_kind, make_vec_env, stop_vec_env
 
 CHECKPOINTS_NAME = "checkpoints"
 POLICY_NAME = "policy"
+POLICY_PATHS = tuple(f"{POLICY_NAME}/{name}" for name in (FACTS_NAME, WEIGHTS_NAME))
 _POLICY_FILES = (FACTS_NAME, WEIGHTS_NAME)
 # Greedy episodes differ in their training seeds, because the policy reacts to what it observes.
 NUM_GREEDY = 4

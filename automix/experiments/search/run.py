@@ -43,6 +43,7 @@ from automix.experiments.search.halving import (
     round_job,
 )
 from automix.experiments.search.learning import (
+    POLICY_PATHS,
     RIVALS,
     LearningLog,
     environments,
@@ -293,7 +294,10 @@ class _Search:
             SCHEDULE_NAME,
             f"selected by automix search: {verdict.selected}",
         )
-        return self.run.finish(self._result(standings, finalists, losses, verdict))
+        return self.run.finish(
+            self._result(standings, finalists, losses, verdict),
+            outputs=(SCHEDULE_NAME, PROPOSAL_NAME, *POLICY_PATHS),
+        )
 
     @contextlib.contextmanager
     def _pool(self, title: str, num_runs: int, *, shown_as: str = "") -> Iterator[RunJobs]:

@@ -31,8 +31,13 @@ from pydantic import Field
 from automix.configuration.base import Config, read_values
 from automix.errors import AutoMixError, CheckpointError, ConfigError
 from automix.escapes import one_line
-from automix.experiments.common.kept_files import SUMS_NAME, damaged_end
-from automix.files import sha256_of, write_json, write_text
+from automix.experiments.common.kept_files import (
+    SUMS_NAME,
+    damaged_output,
+    with_sum,
+    without_sum,
+)
+from automix.files import write_json, write_text
 from automix.readers import MAX_JSON_BYTES, read_json, read_text
 from automix.reporting.tables import Direction
 
@@ -42,7 +47,6 @@ ERROR_NAME = "error.txt"
 LOG_NAME = "log.txt"
 STARTS_NAME = "starts.jsonl"
 _RUN_NAME = "run"
-_RUN_RESULT_NAME = "result.json"
 _LOCK_NAME = "lock"
 _LOG = logging.getLogger(__name__)
 
@@ -227,7 +231,7 @@ def reopen_damaged(cell: Cell[ConfigType], folder: Path) -> None:
     """Take a finished cell for unfinished if a log of its runs is damaged: it is resumed then."""
     home = folder / cell.identifier
     for sums in (home / _RUN_NAME).rglob(SUMS_NAME):
-        if is_finished(cell, folder) and (name := damaged_end(sums.parent, _RUN_RESULT_NAME)):
+        if is_finished(cell, folder) and (name := damaged_output(sums.parent)):
             _LOG.warning("%s: got a damaged or missing file; written again", sums.parent / name)
             (home / RESULT_NAME).unlink()
 
@@ -267,7 +271,7 @@ def run_cell(cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType
         result = runner(cell.config, home / _RUN_NAME)
         content = {"cell": cell.identifier, "settings": cell.settings, "result": result}
         # By rename, under the lock: from here on, every process takes the cell for finished.
-        write_json(home / RESULT_NAME, content | {"sum": _sum_of(content)})
+        write_json(home / RESULT_NAME, with_sum(content))
         (home / ERROR_NAME).unlink(missing_ok=True)
     except AutoMixError as error:
         write_text(home / ERROR_NAME, f"{error}\n")
@@ -302,17 +306,11 @@ def read_result(cell: Cell[ConfigType], folder: Path) -> dict[str, Any]:
         CheckpointError: the file is missing or damaged.
     """
     path = folder / cell.identifier / RESULT_NAME
-    content = read_json(path)
-    # Without a sum in those of earlier versions.
-    is_whole = content.pop("sum", None) in (None, _sum_of(content))
-    result = content.get("result")
-    if not is_whole or not isinstance(result, dict):
+    content = without_sum(read_json(path))
+    result = content.get("result") if content else None
+    if not isinstance(result, dict):
         raise CheckpointError(
             f"{path}: expected the result of a finished cell, got a damaged file; without it, the "
             "cell is resumed"
         )
     return result
-
-
-def _sum_of(content: Mapping[str, Any]) -> str:
-    return sha256_of(json.dumps(content).encode())

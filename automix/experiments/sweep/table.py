@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from automix.errors import CheckpointError
+from automix.experiments.common.kept_files import with_sum
 from automix.experiments.common.summaries import HEADINGS, align, summarize, summary_cells
 from automix.experiments.sweep.cell import (
     Cell,
@@ -84,7 +85,7 @@ def write_table(table: Mapping[str, Any], folder: Path, *, name: str) -> None:
     write_text(folder / "cells.csv", table_csv(cells_table(content)))
     write_text(folder / "table.csv", table_csv(rows_table(content)))
     # Last, because it marks the folder as a sweep with a table.
-    write_json(folder / TABLE_NAME, content)
+    write_json(folder / TABLE_NAME, with_sum(content))
 
 
 def format_table(table: Mapping[str, Any]) -> str:
