@@ -25,7 +25,7 @@ from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig
 from envs.measurement import Measurement, Reading
 from envs.observations import Observation, ObservationBuilder
-from envs.resumable import ResumableEnv
+from envs.resumable import ResumableEnv, with_gradients
 from envs.rewards import Potential
 
 Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
@@ -119,6 +119,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
     * v0: initial version
     """
 
+    @with_gradients
     def __init__(
         self,
         task: TaskConfig | None = None,
@@ -169,6 +170,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         self._explores = True
         self._is_over = False
 
+    @with_gradients
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
@@ -202,6 +204,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
             "gain_so_far": last - first,
         }
 
+    @with_gradients
     def step(self, action: Action, *, outcome: SegmentOutcome | None = None) -> Transition:
         """Train one segment as the action says, and measure it.
 
@@ -274,6 +277,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
             kept=list(self._snapshots.runs),
         )
 
+    @with_gradients
     def set_state(self, state: EnvState) -> Observation:
         """Resume the episode that `get_state` captured; return its last observation."""
         self._seed, self._episode = state["seed"], state["episode"]

@@ -4,10 +4,14 @@ import copy
 from typing import Any, Self, TypeVar
 
 import gymnasium as gym
+import torch
 
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 
+# A step of ours is training, which others call where nothing is recorded: TorchRL's rollouts within
+# `torch.no_grad`. That inference mode is off turns gradients on again, too.
+with_gradients = torch.inference_mode(mode=False)
 ObservationType = TypeVar("ObservationType")
 ActionType = TypeVar("ActionType")
 # Arguments that make an environment like this one, each kept under its own name.

@@ -33,7 +33,7 @@ from automix.training.trainer import (
     load_search_data,
 )
 from envs.pictures import tiled
-from envs.resumable import ResumableEnv
+from envs.resumable import ResumableEnv, with_gradients
 from envs.rewards import Potential
 from envs.rlmix.config import RLMixConfig
 from envs.rlmix.similarity import (
@@ -107,6 +107,7 @@ class RLMixEnv(ResumableEnv[Maps, Percentiles]):
     * v0: initial version
     """
 
+    @with_gradients
     def __init__(
         self,
         task: TaskConfig | None = None,
@@ -144,6 +145,7 @@ class RLMixEnv(ResumableEnv[Maps, Percentiles]):
         # Of the last batch that was mixed, for `render`.
         self._picture: NDArray[np.uint8] | None = None
 
+    @with_gradients
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Maps, dict[str, Any]]:
@@ -163,6 +165,7 @@ class RLMixEnv(ResumableEnv[Maps, Percentiles]):
             self._last_potential = self._potential.of(self.trainer.evaluate(self.data.reward))
         return self._see()[0], {"training_seed": self.trainer.seed}
 
+    @with_gradients
     def step(self, action: Percentiles) -> tuple[Maps, float, bool, bool, dict[str, Any]]:
         """Mix the batch that was observed, train on it, and observe the next."""
         if self._is_over or self._seen is None:
@@ -204,6 +207,7 @@ class RLMixEnv(ResumableEnv[Maps, Percentiles]):
             trainer=copy.deepcopy(self.trainer.state_dict()),
         )
 
+    @with_gradients
     def set_state(self, state: RLMixState) -> Maps:
         """Resume the episode that `get_state` captured; return its last observation."""
         self._seed, self._episode = state["seed"], state["episode"]

@@ -1,0 +1,1 @@
+"""Agents of other libraries on our environments: each learns a schedule, and returns it."""
