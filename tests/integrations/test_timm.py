@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from automix.errors import ConfigError
 from automix.integrations.scripts import main
@@ -14,7 +13,7 @@ from automix.schedule import Decision, even_schedule
 from tests.worlds import RunWorld
 
 pytest.importorskip("timm", reason="timm is an extra")
-from tests.integrations.in_timm import seen, seen_in_ranks
+from tests.integrations.in_scripts import TIMM, seen, seen_in_ranks
 
 # timm's reader of folders leaves its files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:.*unclosed file:ResourceWarning")
@@ -25,18 +24,6 @@ IN_TURN = even_schedule([Decision(operator=name) for name in OPERATORS])
 STEPS = [(step, OPERATORS[step // BATCHES]) for step in range(BATCHES * EPOCHS)]
 # Of each batch of 4, by timm and by hand.
 EXACT = 1e-6
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    for split in ("train", "validation"):
-        for label in range(3):
-            (root / split / str(label)).mkdir(parents=True)
-            for number in range(BATCHES * 4 // 3):
-                color = 80 * label, 255 - 10 * number, 128
-                Image.new("RGB", (16, 16), color).save(root / split / str(label) / f"{number}.png")
-    return root
 
 
 @pytest.mark.parametrize(
@@ -50,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--smoothing 0",
     ],
 )
-def test_the_schedule_mixes_whatever_the_loader_is(folder: Path, options: str) -> None:
-    run = seen(IN_TURN, folder, options)
+def test_the_schedule_mixes_whatever_the_loader_is(photographs: Path, options: str) -> None:
+    run = seen(TIMM, IN_TURN, photographs, options)
     assert run.steps == STEPS
     assert [ours for ours, _ in run.losses] == pytest.approx([it for _, it in run.losses], EXACT)
     smoothing = 0.0 if "smoothing" in options else 0.1
@@ -62,28 +49,28 @@ def test_the_schedule_mixes_whatever_the_loader_is(folder: Path, options: str) -
 
 @pytest.mark.parametrize("options", ["", "--no-prefetcher"])
 def test_a_resumed_run_continues_where_its_epoch_is(
-    folder: Path, tmp_path: Path, options: str
+    photographs: Path, tmp_path: Path, options: str
 ) -> None:
-    seen(IN_TURN, folder, f"{options} --output {tmp_path} --experiment run")
+    seen(TIMM, IN_TURN, photographs, f"{options} --output {tmp_path} --experiment run")
     checkpoint = tmp_path / "run" / "checkpoint-0.pth.tar"
-    resumed = seen(IN_TURN, folder, f"{options} --resume {checkpoint}")
+    resumed = seen(TIMM, IN_TURN, photographs, f"{options} --resume {checkpoint}")
     assert resumed.steps == STEPS[BATCHES:]
 
 
-def test_more_epochs_than_asked_for_stretch_the_schedule(folder: Path) -> None:
-    run = seen(IN_TURN, folder, "--epochs 2 --cooldown-epochs 1")
+def test_more_epochs_than_asked_for_stretch_the_schedule(photographs: Path) -> None:
+    run = seen(TIMM, IN_TURN, photographs, "--epochs 2 --cooldown-epochs 1")
     assert run.steps == STEPS
 
 
-def test_mixing_ends_where_the_script_says(folder: Path) -> None:
-    run = seen(IN_TURN, folder, "--mixup-off-epoch 1")
+def test_mixing_ends_where_the_script_says(photographs: Path) -> None:
+    run = seen(TIMM, IN_TURN, photographs, "--mixup-off-epoch 1")
     assert run.steps == STEPS[:BATCHES]
     assert len(run.losses) == len(STEPS)
 
 
-def test_options_of_the_mixing_of_timm_have_no_effect_and_say_so(folder: Path) -> None:
+def test_options_of_the_mixing_of_timm_have_no_effect_and_say_so(photographs: Path) -> None:
     with pytest.warns(UserWarning, match="^--mixup, --cutmix: expected none"):
-        run = seen(IN_TURN, folder, "--mixup 0.2 --cutmix 1.0")
+        run = seen(TIMM, IN_TURN, photographs, "--mixup 0.2 --cutmix 1.0")
     assert run.steps == STEPS
 
 
@@ -91,13 +78,15 @@ def test_options_of_the_mixing_of_timm_have_no_effect_and_say_so(folder: Path) -
     "options",
     ["--mixup 0", "--aug-splits 3 --no-prefetcher", "--jsd-loss --aug-splits 3 --no-prefetcher"],
 )
-def test_what_no_schedule_can_mix_is_refused(folder: Path, options: str) -> None:
+def test_what_no_schedule_can_mix_is_refused(photographs: Path, options: str) -> None:
     with pytest.raises(ConfigError, match=f"{options.split(maxsplit=1)[0]}: expected"):
-        seen(IN_TURN, folder, options)
+        seen(TIMM, IN_TURN, photographs, options)
 
 
-def test_two_processes_draw_on_their_own(run_world: RunWorld, folder: Path) -> None:
-    (first_rank, first), (second_rank, second) = run_world(2, seen_in_ranks, IN_TURN, folder)
+def test_two_processes_draw_on_their_own(run_world: RunWorld, photographs: Path) -> None:
+    (first_rank, first), (second_rank, second) = run_world(
+        2, seen_in_ranks, TIMM, IN_TURN, photographs
+    )
     assert (first_rank, second_rank) == (0, 1)
     assert [step for step, _ in first.steps] == [step for step, _ in second.steps]
     assert first.losses != second.losses
