@@ -15,9 +15,11 @@ from typing import Any, Final, Literal
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
@@ -43,6 +45,8 @@ INLINE: Final = Theme(
 )
 _VARIABLES: Final = {color: f"var(--{name})" for name, color in asdict(INLINE).items()}
 
+
+_HINT: Final = "hint-"
 
 FigureFunction = Callable[..., Figure]
 """Takes ``width`` in inches and ``theme``; a figure function with its data, by `partial`."""
@@ -95,6 +99,19 @@ def label_axes(
     if title:
         style: dict[str, Any] = {"fontsize": TEXT_POINTS, "fontweight": "bold", "pad": pad}
         axes.set_title(plain(title), loc="left", color=theme.ink, **style)
+
+
+def hint(artist: Artist, text: str, *, link: str = "") -> None:
+    """Let a page show ``text`` where the pointer is on ``artist``, and follow ``link`` on a click.
+
+    In other files than the SVG of a page both have no effect.
+    """
+    # Matplotlib carries an identifier to its SVG, and no text; `_page_tag` makes a title of it.
+    artist.set_gid(_HINT + text.encode().hex())
+    if isinstance(artist, Collection):
+        artist.set_urls([link or None])
+    elif link:
+        artist.set_url(link)
 
 
 def percent_axis(axis: Axis) -> None:
@@ -185,9 +202,16 @@ def inline_svg(figure: Figure, *, identifier: str, description: str) -> str:
     body = svg[svg.index(">") + 1 :]
     # This style sheet would apply to the whole page; page.css says the same for figures only.
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(rf'<g id="{_HINT}([0-9a-f]*)">', _titled_group, body)
     referred = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
     body = re.sub(r"<[^>]*>", lambda tag: _page_tag(tag.group(), identifier, referred), body)
     return opening + re.sub(r">\s+<", "><", body).strip()
+
+
+def _titled_group(match: re.Match[str]) -> str:
+    """Return the opening tag of a group with the text of its hint, which browsers show."""
+    text = html_attribute(bytes.fromhex(match[1]).decode())
+    return f"<g><title>{text}</title>"
 
 
 def _page_tag(tag: str, identifier: str, referred: set[str]) -> str:
@@ -200,6 +224,8 @@ def _page_tag(tag: str, identifier: str, referred: set[str]) -> str:
         tag,
     )
     tag = re.sub(r'(xlink:href="|url\()#', rf"\1#{identifier}-", tag).replace("xlink:href", "href")
+    # In the window of the page, as any other link of it.
+    tag = tag.replace(' target="_blank"', "")
     # The page's own font and theme, and two decimals, which is 1/7,200 of an inch.
     tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
     for color, variable in _VARIABLES.items():

@@ -58,6 +58,8 @@ class Section:
     text: tuple[str, ...] = ()
     # How to reproduce its figures; None where the report's own source says it.
     source: Source | None = None
+    # Leads to the folder of its run; may be empty.
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,10 +43,10 @@ def verdict_of(
         ((1.0, 0.8, 0.8), "learned", "zero-search", SHIPPED, "is as good as anything found"),
         ((1.0, 0.8, 0.9), "learned", "zero-search", SHIPPED, "learned against it +0.09"),
         ((1.0, 0.8, None), SHIPPED, "zero-search", SHIPPED, "against no mixing -0.2"),
-        ((1.0, 1.1, None), SHIPPED, "none", "none", "mixing hurts here: mix then off against"),
-        ((1.0, 1.1, None), "none", "none", "none", "mixing hurts here"),
-        ((1.0, 1.0, None), SHIPPED, "unclear", SHIPPED, "mixing is not shown to help here"),
-        ((1.0, 1.0, None), "none", "unclear", "none", "mixing is not shown to help here"),
+        ((1.0, 1.1, None), SHIPPED, "none", "none", "it hurts: mix then off against"),
+        ((1.0, 1.1, None), "none", "none", "none", "mixing does not pay here"),
+        ((1.0, 1.0, None), SHIPPED, "unclear", SHIPPED, "mixing is not shown to pay here"),
+        ((1.0, 1.0, None), "none", "unclear", "none", "mixing is not shown to pay here"),
         ((1.0, 0.8, None), "none", "zero-search", SHIPPED, "is as good as anything found"),
     ],
 )
@@ -64,7 +64,8 @@ def test_a_constant_that_wins_is_not_called_learned() -> None:
     finalists = Finalists(winner="cutmix 1", is_learned=False, zero_search=SHIPPED, none="none")
     verdict = judge(table, finalists, seed=0)
     assert (verdict.kind, verdict.selected) == ("zero-search", "cutmix 1")
-    assert verdict.sentence.startswith("cutmix 1 is better than mix then off: -0.2")
+    assert verdict.sentence.startswith("mixing pays here: cutmix 1 against no mixing -0.29")
+    assert "; it is better than mix then off: -0.2" in verdict.sentence
     assert verdict.calibrated_nll == pytest.approx(table["cutmix 1"].mean())
     assert verdict.differences.keys() == {"none", SHIPPED}
 
@@ -80,3 +81,33 @@ def test_mixing_that_diverges_is_not_used() -> None:
     finalists = Finalists(winner=SHIPPED, is_learned=False, zero_search=SHIPPED, none="none")
     verdict = judge(table, finalists, seed=0)
     assert (verdict.kind, verdict.selected, verdict.differences) == ("none", "none", {})
+
+
+@pytest.mark.parametrize(
+    ("shipped", "pays"), [(0.8, "yes"), (1.0, "unclear"), (1.2, "no"), (math.inf, "no")]
+)
+def test_the_values_of_a_verdict_say_whether_it_pays_against_what_and_how_sure(
+    shipped: float, pays: str
+) -> None:
+    table = {"none": losses(1.0, salt=1), SHIPPED: losses(shipped, salt=2)}
+    finalists = Finalists(winner=SHIPPED, is_learned=False, zero_search=SHIPPED, none="none")
+    values = judge(table, finalists, seed=0).to_plain()
+    expected = {"pays": pays, "against": "none", "num_seeds": 12, "split": "selection"}
+    assert values.items() >= expected.items()
+    if math.isfinite(shipped):
+        assert f"against no mixing {values['difference']['estimate']:+.4f}" in values["sentence"]
+        assert "12 paired seeds, selection images" in values["sentence"]
+    else:
+        assert values["difference"] is None
+
+
+def test_a_schedule_of_two_names_has_both_in_the_sentence() -> None:
+    table = {"none": losses(1.0, salt=1), "cutmix 1": losses(0.8, salt=2)}
+    finalists = Finalists(
+        winner="cutmix 1",
+        is_learned=False,
+        zero_search=None,
+        none="none",
+        also={"cutmix 1": ("greedy",)},
+    )
+    assert "cutmix 1 = greedy against no mixing" in judge(table, finalists, seed=0).sentence

@@ -29,7 +29,7 @@ from automix.reporting.figures.evaluation import (
 )
 from automix.reporting.figures.learning import learning_curve_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure
-from automix.reporting.tables import Direction
+from automix.reporting.tables import Column, Direction, Table
 from automix.schedule import Decision, Schedule, Segment
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" $\\alpha$ </td>"
@@ -79,7 +79,10 @@ COMPARISON = Comparison(
         ComparisonRow(label=HOSTILE[:24], value=interval(0.12), difference=interval(0.028)),
     ),
 )
-COST = Cost(stages=(("search", 310.0), ("selection", 142.0), ("replay", 1.1)), training_seconds=1.0)
+COST = Cost(
+    stages=(("search", 310.0, 300), ("greedy", None, 4), ("replay", 1.1, None)),
+    training_seconds=1.0,
+)
 RETURNS = [0.5 + 0.01 * (index % 7) + 0.004 * index for index in range(50)]
 GAINS = tuple(
     GainPoint(label=row.label, cost=cost, gain=interval(-0.01 * cost / 100))
@@ -158,3 +161,14 @@ def small_images(
 
 def small_originals(images: torch.Tensor, **changes: torch.Tensor) -> Originals:
     return Originals(images=images, class_names=["cat", "dog", HOSTILE], **changes)
+
+
+def comparison_table(*, name: str, title: str, caption: str = "") -> Table:
+    """Return the numbers of `COMPARISON` as a table: differences before means, as in reports."""
+    columns = (
+        Column(name="schedule"),
+        Column(name="difference", unit=f"to {COMPARISON.baseline}"),
+        Column(name=COMPARISON.metric, better=COMPARISON.better),
+    )
+    rows = tuple((row.label, row.difference, row.value) for row in COMPARISON.rows)
+    return Table(name=name, title=title, columns=columns, rows=rows, caption=caption)

@@ -17,8 +17,8 @@ _LUMINANCE = """(() => {
 _FIRST_COLUMN = """[...document.querySelector('table.sortable').tBodies[0].rows]
   .map((row) => row.cells[0].textContent)"""
 _NUMBERS = """[...document.querySelector('table.sortable').tBodies[0].rows]
-  .map((row) => Number(row.cells[1].dataset.value))"""
-_CLICK = "document.querySelectorAll('table.sortable thead button')[1].click()"
+  .map((row) => Number(row.cells[2].dataset.value))"""
+_CLICK = "document.querySelectorAll('table.sortable thead button')[2].click()"
 
 
 @pytest.fixture(scope="module")

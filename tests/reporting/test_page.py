@@ -10,7 +10,6 @@ import pytest
 
 from automix.operator_info import Operator
 from automix.reporting.contact_sheet import contact_sheet
-from automix.reporting.figures.comparison import comparison_table
 from automix.reporting.figures.schedule import schedule_table
 from automix.reporting.page import (
     Fact,
@@ -27,6 +26,7 @@ from tests.reporting.examples import (
     FIGURES,
     HOSTILE,
     LEARNED,
+    comparison_table,
     half_and_half,
     small_images,
     small_originals,
@@ -62,7 +62,7 @@ def a_report() -> ReportData:
                 text=(HOSTILE,),
                 blocks=(
                     a_figure("comparison"),
-                    comparison_table(COMPARISON, name="comparison", title=HOSTILE, caption=HOSTILE),
+                    comparison_table(name="comparison", title=HOSTILE, caption=HOSTILE),
                 ),
                 source=SOURCE,
             ),

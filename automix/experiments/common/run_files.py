@@ -7,7 +7,7 @@ Values that nobody reads are not checked, so that results of other versions stay
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -24,6 +24,7 @@ NotNegative = Annotated[float, Field(ge=0, le=1e12)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Text = Annotated[str, Field(max_length=2000)]
+Names = Annotated[tuple[Text, ...], Field(max_length=1000)]
 Fractions = Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=100_000)]
 # Joined to the path of the sweep: the name of a folder in it, and no way out of it.
 CellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}$")]
@@ -76,6 +77,7 @@ class Cost(Written):
     runs: Annotated[Count, Field(alias="trainings")]
     seconds: NotNegative
     seconds_by_stage: dict[Text, NotNegative]
+    runs_by_stage: Annotated[dict[Text, Count], Field(alias="trainings_by_stage")]
     seconds_per_training: Positive
 
 
@@ -83,6 +85,7 @@ class Finalist(Written):
     """A schedule in the final of a search."""
 
     name: Text
+    also: Names = ()
     origin: Text
     num_seeds: Count
     mean_calibrated_nll: Number | None
@@ -96,11 +99,21 @@ class Standing(Finalist):
     difference_to_first: IntervalValues | None
 
 
-class Verdict(Written):
+class Judgement(Written):
+    """The verdict of any experiment; some of its values are newer than the sentence."""
+
+    sentence: Text
+    pays: Literal["yes", "no", "unclear"] = "unclear"
+    against: Text | None = None
+    difference: IntervalValues | None = None
+    num_seeds: Count = 0
+    split: Text = ""
+
+
+class Verdict(Judgement):
     """The end of a search."""
 
     kind: Text
-    sentence: Text
     differences: dict[Text, IntervalValues | None]
 
 
@@ -167,6 +180,7 @@ class ComparedSchedule(Written):
     """A schedule of a comparison, on one split."""
 
     name: Text
+    also: Names = ()
     num_diverged: Count
     calibrated_nll: Summary
     nll: Summary
@@ -176,6 +190,7 @@ class ComparedSchedule(Written):
 class CompareResult(Written):
     """Result of `automix compare`."""
 
+    verdict: Judgement | None = None
     num_seeds: Count
     baseline: Text
     splits: dict[
@@ -185,7 +200,8 @@ class CompareResult(Written):
     @model_validator(mode="after")
     def _rows_are_paired(self) -> Self:
         for split, rows in self.splits.items():
-            if len({row.name for row in rows}) < len(rows):
+            names = [name for row in rows for name in (row.name, *row.also)]
+            if len(set(names)) < len(names):
                 raise ValueError(f"expected each schedule once in {split}, got one twice")
             for metric in METRICS:
                 if len({len(getattr(row, metric).values) for row in rows}) > 1:

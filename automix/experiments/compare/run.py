@@ -12,6 +12,7 @@ import torch
 from automix.data.load import load_data
 from automix.data.splits import Dataset
 from automix.experiments.common.cost import CostEstimate, estimate_cost
+from automix.experiments.common.equal_schedules import row_label
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import RunFolder
 from automix.experiments.common.run_logs import Journal
@@ -22,7 +23,8 @@ from automix.experiments.common.training_pool import (
     TrainingOutcome,
     train_all,
 )
-from automix.experiments.compare.schedule_specs import ScheduleEntry, parse_entries
+from automix.experiments.compare.schedule_specs import ScheduleEntry, merge_equal, parse_entries
+from automix.experiments.compare.verdict import judge_comparison
 from automix.experiments.config import CompareConfig
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
@@ -43,11 +45,12 @@ def compare(
 ) -> dict[str, Any]:
     """Train every schedule with every seed in ``output``, or resume; return the result.
 
-    Its `splits` hold one row per schedule for each split of the configuration: `name`,
-    `num_diverged`, `seconds_per_training`, and for each of `METRICS` a summary with differences
-    to the first schedule (`automix.experiments.common.summaries.summarize`). Its `decided` hold,
-    by name, the schedule of every training run that a policy decided; without policies there are
-    none.
+    Its `splits` hold one row per schedule for each split of the configuration: `name`; `also`,
+    other names of the same schedule, which is trained once; `num_diverged`; `seconds_per_training`;
+    and for each of `METRICS` a summary with differences to the first schedule
+    (`automix.experiments.common.summaries.summarize`). Its `verdict` is that of `judge_comparison`.
+    Its `decided` hold, by name, the schedule of every training run that a policy decided; without
+    policies there are none.
 
     Args:
         config: schedules, seeds and task.
@@ -58,7 +61,10 @@ def compare(
     Raises:
         AutoMixError: schedules, data or folder do not fit.
     """
-    entries = parse_entries(config.schedules, config.environment, seed=config.seed, named=named)
+    entries = merge_equal(
+        parse_entries(config.schedules, config.environment, seed=config.seed, named=named),
+        num_runs=config.num_seeds,
+    )
     # Everything that can be refused is refused before the folder is written.
     data = load_data(config.task.data)
     policies = _policies(config, entries, data)
@@ -95,16 +101,18 @@ def compare(
         decided = {
             name: [it.schedule.to_plain() for it in of_policy] for name, of_policy in runs.items()
         }
-        rows = {name: by_name[name] for name in (entry.name for entry in entries)}
+        rows = {entry: by_name[entry.name] for entry in entries}
+        splits = {split: _rows(rows, split, seed=config.seed) for split in splits_of(config)}
+        # The test images where there are some: of two verdicts, the one that chose nothing.
+        judged = splits_of(config)[-1]
         return run.finish(
             {
                 "kind": "compare",
+                "verdict": judge_comparison(splits[judged], split=judged),
                 "num_seeds": config.num_seeds,
                 "baseline": entries[0].name,
                 "data": data.fingerprint,
-                "splits": {
-                    split: _rows(rows, split, seed=config.seed) for split in splits_of(config)
-                },
+                "splits": splits,
             }
             | ({"decided": decided} if decided else {})
         )
@@ -150,9 +158,11 @@ def predict_cost(config: CompareConfig, *, num_entries: int | None = None) -> Co
 def format_table(result: Mapping[str, Any]) -> str:
     """Return the comparison as plain text, best first; differences are to the baseline."""
     lines = [
+        f"verdict: {result['verdict']['sentence']}",
+        "",
         f"{result['num_seeds']} paired seeds; mean and interquartile mean (IQM), difference of the "
         f"means to {result['baseline']}, fraction of the seeds on which it is better, and p-value "
-        "of the difference after Holm's correction for the number of schedules"
+        "of the difference after Holm's correction for the number of schedules",
     ]
     for split, rows in result["splits"].items():
         # Schedules that diverged on some seed have no mean, and come last.
@@ -160,7 +170,7 @@ def format_table(result: Mapping[str, Any]) -> str:
         for metric in _PRINTED_METRICS:
             title, better = METRICS[metric]
             lines += ["", f"{title} on the {split} split, {better} is better"]
-            cells = [[row["name"], *summary_cells(row[metric])] for row in ranked]
+            cells = [[row_label(row), *summary_cells(row[metric])] for row in ranked]
             lines += align([["schedule", *HEADINGS], *cells])
     return "\n".join(lines)
 
@@ -180,16 +190,17 @@ def _jobs(config: CompareConfig, entries: Sequence[ScheduleEntry]) -> list[Train
 
 
 def _rows(
-    outcomes: Mapping[str, Sequence[TrainingOutcome]], split: SplitName, *, seed: int
+    outcomes: Mapping[ScheduleEntry, Sequence[TrainingOutcome]], split: SplitName, *, seed: int
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {
-            "name": name,
+            "name": entry.name,
+            "also": list(entry.also),
             # Beside the statistics, which have no number where a run diverged.
             "num_diverged": sum(outcome.diverged for outcome in of_schedule),
             "seconds_per_training": float(np.mean([outcome.seconds for outcome in of_schedule])),
         }
-        for name, of_schedule in outcomes.items()
+        for entry, of_schedule in outcomes.items()
     ]
     # Keyed by the number of the seed, which pairs a run with those of the other schedules.
     for metric, (_, better) in METRICS.items():

@@ -1,13 +1,14 @@
 """Schedules named in configurations and on the command line."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from automix.configuration.base import did_you_mean, scalar_of
 from automix.errors import ConfigError
+from automix.experiments.common.equal_schedules import training_hash
 from automix.experiments.common.kept_files import check_whole
 from automix.experiments.common.run_files import check_result
 from automix.experiments.common.run_folder import finished_result
@@ -65,6 +66,8 @@ class ScheduleEntry:
     schedule_for: Callable[[int], Schedule]
     # The folder of a search whose policy decides instead, in closed loop.
     policy: Path | None = None
+    # Other names of the same schedule.
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,23 @@ def parse_entries(
                 # Two files in folders of one name: neither is dropped, the second goes by its path.
                 entries.setdefault(text, dataclasses.replace(entry, name=text))
     return list(entries.values())
+
+
+def merge_equal(entries: Sequence[ScheduleEntry], *, num_runs: int) -> list[ScheduleEntry]:
+    """Return one entry for all that train alike in each of ``num_runs`` training runs.
+
+    It has the name of the first, and those of the others in ``also``.
+    """
+    merged: dict[Hashable, ScheduleEntry] = {}
+    for entry in entries:
+        # A shuffled constant is that constant, whatever is drawn.
+        key: Hashable = entry.policy or tuple(
+            training_hash(entry.schedule_for(index)) for index in range(num_runs)
+        )
+        first = merged.setdefault(key, entry)
+        if first is not entry:
+            merged[key] = dataclasses.replace(first, also=(*first.also, entry.name))
+    return list(merged.values())
 
 
 def build_schedule(text: str, environment: EnvironmentConfig, *, seed: int) -> Schedule:

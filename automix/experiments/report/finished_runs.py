@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-
-import numpy as np
+from urllib.parse import quote
 
 from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError
-from automix.evaluation.statistics import Interval, paired_difference
 from automix.experiments.common.kept_files import check_whole, without_sum
 from automix.experiments.common.run_files import (
     EnvironmentValues,
@@ -25,26 +24,33 @@ from automix.experiments.common.run_folder import (
     ENVIRONMENT_NAME,
     RESULT_NAME,
 )
-from automix.experiments.config import SearchConfig
+from automix.experiments.compare.verdict import Row, judge_comparison
+from automix.experiments.config import CompareConfig, SearchConfig
 from automix.experiments.search.run import SCHEDULE_NAME
 from automix.experiments.sweep.table import TABLE_KIND, TABLE_NAME
-from automix.operator_info import Operator
 from automix.readers import read_json
 from automix.reporting.page import Source
 from automix.reporting.sections import settings_label
 from automix.schedule import Schedule
 
-Row = dict[str, Any]
-"""One schedule of a comparison, on one split."""
+_CONFIGS: Mapping[object, type[Any]] = MappingProxyType(
+    {"search": SearchConfig, "replay": ReplayConfig, "compare": CompareConfig}
+)
 
 
 class FinishedRun:
     """A finished run: its folder, result and configuration."""
 
-    def __init__(self, path: Path, *, slug: str | None = None) -> None:
-        """Read the run in ``path``; names of its figures and tables begin with ``slug``."""
+    def __init__(self, path: Path, *, slug: str | None = None, folder: Path | None = None) -> None:
+        """Read the run in ``path``; names of its figures and tables begin with ``slug``.
+
+        ``folder`` is that of the page, from which links lead to the run.
+        """
         self.path = path
         self.slug = slug or slug_of(path.name)
+        self.link = "" if folder is None else link_to(path, folder)
+        # What tells it from the other runs of its kind on the page, see `name_apart`.
+        self.label = ""
         file = path / RESULT_NAME
         content = read_json(file)
         self.kind = content.get("kind")
@@ -59,6 +65,10 @@ class FinishedRun:
         self.result = check_result(content, source=str(file))
         # A value that was changed may fit as well.
         check_whole(path)
+        if self.kind == "compare" and "verdict" not in self.result:
+            # Of an earlier version, which judged nothing.
+            split, rows = next(reversed(self.result["splits"].items()))
+            self.result["verdict"] = judge_comparison(rows, split=split)
 
     def check(self) -> None:
         """Read all other files that a report needs.
@@ -81,6 +91,33 @@ class FinishedRun:
     def config(self, model: type[Any]) -> Any:
         """Return the configuration of the run as a ``model``."""
         return model.from_yaml(self.path / CONFIG_NAME)
+
+    def task_text(self) -> str:
+        """Return what was trained, and the seed, in words."""
+        config = self.config(_CONFIGS[self.kind])
+        return f"{config.task.data.source.value}, {config.task.model.name}, seed {config.seed}"
+
+
+def name_apart(runs: Sequence[FinishedRun]) -> None:
+    """Give each of several runs of a kind a label: what it trained, its seed; never its folder's.
+
+    Runs of equal labels are numbered.
+    """
+    labels = [run.task_text() for run in runs]
+    for number, (run, label) in enumerate(zip(runs, labels, strict=True), start=1):
+        if len(runs) > 1:
+            run.label = label if labels.count(label) == 1 else f"{label}, number {number}"
+
+
+def titled(title: str, run: FinishedRun) -> str:
+    """Return a title with the label of the run, if there are others of its kind."""
+    return f"{title}: {run.label}" if run.label else title
+
+
+def link_to(path: Path, folder: Path) -> str:
+    """Return a link from a page in ``folder`` to what lies at ``path`` below it."""
+    # The dot: no name begins an address of its own, such as that of a script.
+    return "./" + quote(path.relative_to(folder).as_posix().removeprefix("."))
 
 
 def slug_of(name: str) -> str:
@@ -159,6 +196,11 @@ class ComparedSplit:
         """Name that its figures and tables begin with."""
         return f"{self.run.slug}-{self.name}"
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether the verdict of the comparison is about this split."""
+        return bool(self.run.result["verdict"]["split"] == self.name)
+
 
 def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
     """Return the results of the comparisons among ``runs``, split by split."""
@@ -168,47 +210,3 @@ def compared_splits(runs: Sequence[FinishedRun]) -> list[ComparedSplit]:
         if run.kind == "compare"
         for name, rows in run.result["splits"].items()
     ]
-
-
-def learned_row(rows: Sequence[Row]) -> Row | None:
-    """Return the first row of a comparison that comes from a schedule file."""
-    # Controls are made of a schedule or of nothing, but learned by no search.
-    drawn = ("shuffled ", "shuffled-before-end ", "marginal-matched ")
-    built = ("ramp:", "mix_then_off:", "in_turn:", "mixture:", "strong_to_weak:")
-    for row in rows:
-        is_control = row["name"] == "random" or row["name"].startswith(drawn + built)
-        if not is_control and not is_fixed(row):
-            return row
-    return None
-
-
-def is_fixed(row: Row) -> bool:
-    """Return whether a row is one operator held constant."""
-    return operator_of(row["name"]) is not None
-
-
-def best_fixed(rows: Sequence[Row]) -> Row | None:
-    """Return the constant operator of the lowest mean calibrated NLL."""
-    # Without those that diverged: a mean over the seeds that survived would favor them.
-    fixed = [row for row in rows if is_fixed(row) and row["calibrated_nll"]["mean"] is not None]
-    return min(fixed, key=lambda row: float(row["calibrated_nll"]["mean"]), default=None)
-
-
-def operator_of(name: str) -> Operator | None:
-    """Return the operator of a constant entry, whose name is `Decision.label()`."""
-    # The name of a constant schedule begins with its operator, that of others with another word.
-    first = name.split(" ", maxsplit=1)[0]
-    return Operator(first) if first in set(Operator) else None
-
-
-def paired(row: Row, other: Row, metric: str) -> Interval:
-    """Return the paired difference of two rows over the seeds that neither diverged on."""
-    # A seed on which either diverged says nothing about the difference.
-    pairs = [
-        (a, b)
-        for a, b in zip(row[metric]["values"], other[metric]["values"], strict=True)
-        if a is not None and b is not None
-    ]
-    # A fixed seed of the bootstrap: the same runs give the same page.
-    values, others = (np.array(column) for column in zip(*pairs, strict=True))
-    return paired_difference(values, others, seed=0)

@@ -5,32 +5,34 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from automix.errors import AutoMixError, CheckpointError
+from automix.experiments.common.equal_schedules import row_label
 from automix.experiments.common.run_folder import RESULT_NAME, finished_result
+from automix.experiments.common.summaries import interval_text
+from automix.experiments.common.verdicts import verdict_text
 from automix.experiments.config import SearchConfig
+from automix.experiments.report.comparison_sections import comparison_section
 from automix.experiments.report.finished_runs import (
     ComparedSplit,
     FinishedRun,
     FinishedSweep,
-    best_fixed,
     compared_splits,
-    is_fixed,
-    learned_row,
-    paired,
+    name_apart,
     slug_of,
+    titled,
 )
-from automix.experiments.report.sections import (
-    comparison_section,
+from automix.experiments.report.replay_sections import replay_section, sheet_section
+from automix.experiments.report.search_sections import (
     final_section,
     learning_section,
-    replay_section,
     schedule_section,
     selection_section,
-    sheet_section,
 )
 from automix.experiments.sweep.table import TABLE_NAME
+from automix.operator_info import Operator
 from automix.reporting.page import Fact, ReportData, Section
 from automix.reporting.page import write_report as write_report_page
 from automix.reporting.sections import evaluation_section, sweep_section, sweep_sentence
+from automix.reporting.tables import duration_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ def write_report(folder: Path) -> Path:
         _LOG.warning("left out: %s", error)
     searches = [run for run in runs if run.kind == "search"]
     replays = [run for run in runs if run.kind == "replay"]
+    for kind in ("search", "compare"):
+        name_apart([run for run in runs if run.kind == kind])
     compares = compared_splits(runs)
     # In the order of the work: schedules, searches, comparisons, sweeps, replays, evaluations.
     sections: list[Section] = [schedule_section(group) for group in _by_seed(searches).values()]
@@ -114,7 +118,7 @@ def _read_runs(
         try:
             # A search that is not finished has a result so far, which is none to report.
             if finished_result(path.parent) is not None:
-                run = FinishedRun(path.parent, slug=_slug(path.parent, folder))
+                run = FinishedRun(path.parent, slug=_slug(path.parent, folder), folder=folder)
                 run.check()
                 runs.append(run)
         except AutoMixError as error:
@@ -142,54 +146,44 @@ def _by_seed(searches: Runs) -> Mapping[str, list[FinishedRun]]:
 
 def _headline(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
     sentences = [
-        f"The search in {run.path.name}: {run.result['verdict']['sentence']} "
-        f"({run.result['final'][0]['num_seeds']} paired seeds, on selection images; calibrated "
-        "NLL, lower is better)."
-        for run in searches
+        _labeled(run, verdict_text(run.result))
+        for run in (*searches, *(split.run for split in compares if split.is_judged))
     ]
-    for split in compares:
-        best, row = best_fixed(split.rows), learned_row(split.rows)
-        # Against the best constant, not the baseline: beating no mixing alone needs no search.
-        if best and row:
-            difference = paired(row, best, "calibrated_nll")
-            # Of a loss: an interval below 0 is an improvement, one that holds 0 is none.
-            verdict = "is better than" if difference.high < 0 else "is not shown to differ from"
-            verdict = "is worse than" if difference.low > 0 else verdict
-            sentences.append(
-                f"Over {split.run.result['num_seeds']} paired seeds on the {split.name} split, "
-                f"{row['name']} {verdict} the best constant operator compared here "
-                f"({best['name']}): calibrated NLL {difference.estimate:+.4f} nats, 95% interval "
-                f"[{difference.low:+.4f}, {difference.high:+.4f}]; lower is better."
-            )
     sentences += [sweep_sentence(sweep.table) for sweep in sweeps]
     return sentences or ["Results of the runs in this folder."]
 
 
+def _labeled(run: FinishedRun, sentence: str) -> str:
+    return f"{run.label}: {sentence}" if run.label else sentence
+
+
 def _facts(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[Fact]:
-    facts = []
+    judged = (*searches, *(split.run for split in compares if split.is_judged))
+    # Searches of earlier versions have a sentence alone.
+    facts = [_verdict_fact(run) for run in judged if "pays" in run.result["verdict"]]
     # In training runs, because seconds are those of one machine.
     for run in searches:
         cost = run.result["cost"]
-        seconds = cost["seconds"]
         facts.append(
             Fact(
-                label=f"cost of {run.path.name}",
-                value=f"{seconds / cost['seconds_per_training']:.0f} training runs",
-                note=f"{seconds:.0f} s of wall clock over {cost['seconds_per_training']:.2f} s of "
-                f"one training run; {cost['trainings']} were run",
+                label=titled("cost of the search", run),
+                value=f"{cost['trainings']} training runs",
+                note=f"in {duration_text(cost['seconds'])}, "
+                f"{duration_text(cost['seconds_per_training'])} each",
             )
         )
     for split in compares:
         # Of a schedule on which a seed diverged there is no mean to show.
-        row = learned_row(split.rows)
-        if row and row["accuracy"]["mean"] is not None:
-            facts.append(
-                Fact(
-                    label=f"accuracy of {row['name']}",
-                    value=f"{row['accuracy']['mean']:.2%}",
-                    note=f"mean of {split.run.result['num_seeds']} seeds, {split.name} split",
+        selected = split.run.result["verdict"].get("selected")
+        for row in split.rows:
+            if split.is_judged and row["name"] == selected:
+                facts.append(
+                    Fact(
+                        label=f"accuracy of {row_label(row)}",
+                        value=f"{row['accuracy']['mean']:.2%}",
+                        note=f"mean of {split.run.result['num_seeds']} seeds, {split.name} split",
+                    )
                 )
-            )
     facts += [
         Fact(
             label=f"cells of {sweep.table['name']}",
@@ -201,29 +195,45 @@ def _facts(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[Fact]:
     return facts
 
 
+def _verdict_fact(run: FinishedRun) -> Fact:
+    """Return whether mixing pays, by how much and how sure, in the fewest words."""
+    verdict = run.result["verdict"]
+    difference, against = verdict.get("difference"), verdict.get("against")
+    is_of_mixing = against in (None, Operator.NONE)
+    label = "Does mixing pay?" if is_of_mixing else f"Better than {against}?"
+    note = ""
+    if difference is not None:
+        other = "no mixing" if is_of_mixing else against
+        note = (
+            f"{interval_text(difference, '+.4f')} nats against {other}, "
+            f"{verdict['num_seeds']} seeds, {verdict['split']} images"
+        )
+    value = {"yes": "yes", "no": "no"}.get(verdict.get("pays"), "not shown")
+    return Fact(label=titled(label, run), value=value, note=note)
+
+
 def _limits(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
     limits = []
     for run in searches:
         config: SearchConfig = run.config(SearchConfig)
         limits.append(
-            f"{run.path.name}: one search with one seed ({config.seed}) on one dataset "
+            f"One search with one seed ({config.seed}) on one dataset "
             f"({config.task.data.source.value}) and one network ({config.task.model.name}); "
             "another regime may want another schedule."
         )
         # A finding against the product, so it is among the limits and not left out.
         if run.result["episodes"] and run.result["verdict"]["kind"] != "learned":
-            limits.append(f"{run.path.name}: nothing learned was shown to be better.")
+            limits.append(_labeled(run, "nothing learned was shown to be better."))
     for split in compares:
         num_seeds = split.run.result["num_seeds"]
         limits += [
-            f"{row['name']}: {row['num_diverged']} of {num_seeds} training runs diverged."
+            f"{row_label(row)}: {row['num_diverged']} of {num_seeds} training runs diverged."
             for row in split.rows
             if row["num_diverged"]
         ]
         limits.append(
-            f"Intervals cover the seeds of training, not the choice of the "
-            f"{split.name} images. The best constant was picked among "
-            f"{sum(is_fixed(row) for row in split.rows)} on the same seeds, which is in its favor."
+            f"Intervals cover the seeds of training, not the choice of the {split.name} images. "
+            "What is called the best was picked on the same seeds, which is in its favor."
         )
     for sweep in sweeps:
         # Rows with missing cells are means over fewer seeds than the others.
@@ -237,4 +247,4 @@ def _limits(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
                 f"{sweep.table['name']}: intervals cover the values of "
                 f"{sweep.table['seed_key']!r}; with few of them only large effects show."
             )
-    return limits or ["Nothing was compared."]
+    return list(dict.fromkeys(limits)) or ["Nothing was compared."]

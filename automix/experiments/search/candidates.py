@@ -1,7 +1,9 @@
 """Candidates of a search: what needs no search, and what was learned."""
 
+import dataclasses
 from collections.abc import Sequence
 
+from automix.experiments.common.equal_schedules import training_hash
 from automix.experiments.config import SearchConfig
 from automix.experiments.search.halving import Candidate
 from automix.experiments.search.learning import Proposals
@@ -32,22 +34,31 @@ def zero_search_candidates(config: SearchConfig) -> list[Candidate]:
 def learned_candidates(
     config: SearchConfig, proposals: Proposals, others: Sequence[Candidate]
 ) -> list[Candidate]:
-    """Return the first distinct proposals, up to the configured number, that ``others`` lack."""
+    """Return ``others``, and the first distinct proposals that they lack, as many as configured.
+
+    Of the others, those that were proposed as well have the names of the proposals, too.
+    """
     learned = [
         Candidate(name=name, schedule=schedule, origin="learned", is_proposal=number == 0)
         for number, (name, schedule) in enumerate(proposals)
     ]
-    # The others first: where a proposal equals one, the name of that stays.
-    added = _distinct([*others, *learned])[len(others) :]
-    return added[: config.selection.learned_candidates]
+    # The others first: where a proposal equals one, the name of that comes first.
+    candidates = _distinct([*others, *learned])
+    return candidates[: len(others) + config.selection.learned_candidates]
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    first: dict[str, Candidate] = {}
+    """Return one candidate per schedule, the first; names of the others are in its ``also``."""
+    same: dict[str, list[Candidate]] = {}
     for candidate in candidates:
-        # Starts aside: a learned schedule of equal segments may be a constant.
-        first.setdefault(candidate.schedule.without_repeats().decision_hash(), candidate)
-    return list(first.values())
+        # A learned schedule of equal segments may be a constant.
+        same.setdefault(training_hash(candidate.schedule), []).append(candidate)
+    return [
+        dataclasses.replace(
+            first, also=(*first.also, *(one.name for one in others if one.name != first.name))
+        )
+        for first, *others in same.values()
+    ]
 
 
 def _distance_from_the_middle(decision: Decision) -> int:

@@ -26,12 +26,14 @@ class Candidate:
         schedule: how batches are mixed.
         origin: no mixing, a schedule that ships, an operator held constant, or what was learned.
         is_proposal: whether it is the one that the searcher itself ranks first.
+        also: other names of the same schedule.
     """
 
     name: str
     schedule: Schedule
     origin: Origin
     is_proposal: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def is_constant(self) -> bool:
@@ -75,6 +77,7 @@ class Standing:
         finite = np.isfinite(self.losses).all()
         return {
             "name": self.candidate.name,
+            "also": list(self.candidate.also),
             "origin": self.candidate.origin,
             "is_constant": self.candidate.is_constant,
             "rounds": self.rounds,

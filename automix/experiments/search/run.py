@@ -241,9 +241,9 @@ class _Search:
         kept = [standing.candidate for standing in self.race[:num_kept]]
         # Those of the final are among them.
         for candidate in self._finalists(self.race):
-            if candidate not in kept:
+            if candidate.name not in [one.name for one in kept]:
                 kept.append(candidate)
-        return [*kept, *learned_candidates(self.config, proposals, kept)]
+        return learned_candidates(self.config, proposals, kept)
 
     def _finalists(self, standings: Sequence[Standing]) -> list[Candidate]:
         """Return the leader, the best that ships, the best constant, and no mixing; distinct."""
@@ -251,7 +251,8 @@ class _Search:
         chosen = [ranked[0]]
         for origin in ("zero-search", "constant", "none"):
             best = next((one for one in ranked if one.origin == origin), None)
-            if best is not None and best not in chosen:
+            # By name: in the race a candidate has not all of its other names yet.
+            if best is not None and best.name not in [one.name for one in chosen]:
                 chosen.append(best)
         return chosen
 
@@ -286,6 +287,7 @@ class _Search:
                     (one.name for one in finalists if one.origin == "zero-search"), None
                 ),
                 none=NONE,
+                also={one.name: one.also for one in finalists},
             ),
             seed=self.config.seed,
         )
@@ -362,6 +364,7 @@ class _Search:
             "final": [
                 {
                     "name": one.name,
+                    "also": list(one.also),
                     "origin": one.origin,
                     "schedule": one.schedule.to_plain(),
                     **final_row(losses[one.name], seed=self.config.seed),

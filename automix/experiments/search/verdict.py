@@ -1,21 +1,31 @@
 """Verdict of a search in one sentence, by its final, whose seeds and images chose nothing."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from automix.evaluation.statistics import Interval, paired_difference
+from automix.experiments.common.equal_schedules import row_label
 from automix.experiments.common.run_folder import format_seconds
-from automix.experiments.common.summaries import interval_text, mean_interval, plain
+from automix.experiments.common.summaries import mean_interval, plain
+from automix.experiments.common.verdicts import (
+    Pays,
+    basis_text,
+    difference_text,
+    verdict_values,
+)
 from automix.experiments.search.worth import explanation_text
 
 Losses = Mapping[str, NDArray[np.float64]]
 """(num_seeds,) calibrated NLL of each finalist, in nats; seeds are paired."""
 
 Kind = Literal["none", "zero-search", "learned", "unclear"]
+
+# Of the images of a final.
+_SPLIT = "selection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +39,9 @@ class Verdict:
         sentence: why, with intervals of 95%.
         calibrated_nll: its mean loss in the final, in nats; None where a run diverged.
         differences: of the selected finalist to the others, in nats; negative: it is better.
+        to_none: of the schedule that the sentence is about, to no mixing; None without a proof in
+            numbers.
+        num_seeds: training runs of each finalist.
     """
 
     kind: Kind
@@ -36,10 +49,21 @@ class Verdict:
     sentence: str
     calibrated_nll: float | None
     differences: Mapping[str, Interval]
+    to_none: Interval | None
+    num_seeds: int
 
     def to_plain(self) -> dict[str, Any]:
         """Return the verdict as plain values."""
+        # Of the other kinds the interval decides.
+        pays: dict[Kind, Pays] = {"none": "no", "unclear": "unclear"}
         return {
+            **verdict_values(
+                against="none",
+                difference=self.to_none,
+                num_seeds=self.num_seeds,
+                split=_SPLIT,
+                pays=pays.get(self.kind),
+            ),
             "kind": self.kind,
             "selected": self.selected,
             "sentence": self.sentence,
@@ -57,12 +81,18 @@ class Finalists:
         is_learned: whether the winner was learned here.
         zero_search: the best schedule that ships and mixes, None without one.
         none: no mixing.
+        also: other names of the same schedules, by name.
     """
 
     winner: str
     is_learned: bool
     zero_search: str | None
     none: str
+    also: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def label(self, name: str) -> str:
+        """Return a name as sentences have it, with the other names of the schedule."""
+        return row_label({"name": name, "also": self.also.get(name, ())})
 
 
 def judge(losses: Losses, finalists: Finalists, *, seed: int) -> Verdict:
@@ -84,27 +114,32 @@ def judge(losses: Losses, finalists: Finalists, *, seed: int) -> Verdict:
     is_better = gain is not None and gain.high < 0
     chosen = winner if is_better else rival
     to_none = _difference(losses, chosen, none, seed=seed)
-    effect = "" if to_none is None else f"{chosen} against no mixing {_text(to_none)}"
+    label = finalists.label
+    effect = (
+        "" if to_none is None else f"{label(chosen)} against no mixing {difference_text(to_none)}"
+    )
 
     kind: Kind
     if chosen == none or _is_broken(losses, chosen):
         kind, chosen = "none", none
-        sentence = "mixing does not help here: nothing that mixes was better than no mixing"
+        sentence = "mixing does not pay here: nothing that mixes was better than no mixing"
     elif to_none is not None and to_none.low > 0:
-        kind, chosen, sentence = "none", none, f"mixing hurts here: {effect}"
+        kind, chosen, sentence = "none", none, f"mixing does not pay here, it hurts: {effect}"
     elif to_none is not None and to_none.high >= 0:
         kind, chosen = "unclear", none if winner == none else chosen
-        sentence = f"mixing is not shown to help here: {effect}"
+        sentence = f"mixing is not shown to pay here: {effect}"
     elif is_better and gain is not None:
         kind = "learned" if finalists.is_learned else "zero-search"
-        subject = f"the learned schedule ({winner})" if finalists.is_learned else winner
-        sentence = f"{subject} is better than {rival}: {_text(gain)}"
-        sentence += f"; {effect}" if effect else ""
+        subject = f"the learned schedule ({label(winner)})" if finalists.is_learned else "it"
+        sentence = f"mixing pays here: {effect}; " if effect else ""
+        sentence += f"{subject} is better than {label(rival)}: {difference_text(gain)}"
     else:
         kind = "zero-search"
-        sentence = f"{chosen} is as good as anything found"
-        sentence += f"; {effect}" if effect else ""
-        sentence += f"; {winner} against it {_text(gain)}" if gain is not None else ""
+        sentence = f"mixing pays here: {effect}; " if effect else ""
+        sentence += f"{label(chosen)} is as good as anything found"
+        if gain is not None:
+            sentence += f", {label(winner)} against it {difference_text(gain)}"
+    num_seeds = len(losses[none])
     differences = {
         name: difference
         for name in losses
@@ -113,7 +148,9 @@ def judge(losses: Losses, finalists: Finalists, *, seed: int) -> Verdict:
     return Verdict(
         kind=kind,
         selected=chosen,
-        sentence=sentence,
+        sentence=f"{sentence} {basis_text(num_seeds, _SPLIT)}",
+        to_none=to_none,
+        num_seeds=num_seeds,
         calibrated_nll=None if _is_broken(losses, chosen) else float(losses[chosen].mean()),
         differences=differences,
     )
@@ -144,7 +181,7 @@ def summarize_search(result: Mapping[str, Any]) -> str:
         f"verdict: {result['verdict']['sentence']}\n"
         f"{why}"
         f"cost: {cost['trainings']} training runs ({stages}), {seconds}\n"
-        f"selected: {result['selected']}"
+        f"selected: {_selected(result)}"
     )
 
 
@@ -160,5 +197,7 @@ def _difference(losses: Losses, name: str, other: str, *, seed: int) -> Interval
     return paired_difference(losses[name], losses[other], seed=seed)
 
 
-def _text(interval: Interval) -> str:
-    return f"{interval_text(plain(interval), '+.4f')} nats"
+def _selected(result: Mapping[str, Any]) -> str:
+    """Return the names of the selected schedule."""
+    rows = [row for row in result.get("final", ()) if row["name"] == result["selected"]]
+    return row_label(rows[0]) if rows else str(result["selected"])

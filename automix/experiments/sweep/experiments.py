@@ -12,6 +12,7 @@ from typing import Any
 from automix.configuration.base import Config
 from automix.configuration.task import ReplayConfig
 from automix.experiments.common.cost import CostEstimate
+from automix.experiments.common.equal_schedules import names_of
 from automix.experiments.common.summaries import METRICS
 from automix.experiments.compare import run as comparison
 from automix.experiments.compare.schedule_specs import (
@@ -163,12 +164,17 @@ def _best_constant(
     constants = {
         decision.label(): decision for decision in constant_decisions(config.environment.operators)
     }
-    label = next(row["name"] for row in standings if row["name"] in constants)
+    label = next(name for row in standings for name in names_of(row) if name in constants)
     return constant_schedule(constants[label])
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    return {row["name"]: {metric: row[metric]["mean"] for metric in METRICS} for row in rows}
+    # Equal schedules are one row: the learned one and the best constant may be the same.
+    return {
+        name: {metric: row[metric]["mean"] for metric in METRICS}
+        for row in rows
+        for name in names_of(row)
+    }
 
 
 def _gain(means: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:

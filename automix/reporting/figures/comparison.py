@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
@@ -28,7 +29,7 @@ _TWO_COLUMNS_FROM = 6.0
 # The line that names the better side stands between the axes and their title.
 _TITLE_PAD = 20.0
 # Characters in a line: on a phone, names get a third of the width.
-_LABEL_WIDTH, _TITLE_WIDTH = 26, 44
+_LABEL_WIDTH, _TITLE_WIDTH, _NARROW_TITLE_WIDTH = 26, 44, 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class ComparisonRow:
     value: Interval  # the metric over the seeds, mean or interquartile mean
     difference: Interval | None  # paired difference to the baseline; None for the baseline itself
     operator: Operator | None = None  # gives the color; None for schedules of several operators
+    link: str = ""  # where a click on it leads; may be empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +90,20 @@ def comparison_figure(
         x = f"{comparison.metric}, {comparison.better} is better"
         canvas.label_axes(columns[0], theme, x=x, title=comparison.statistic, pad=_TITLE_PAD)
         for height, row in enumerate(rows):
-            _draw_interval(columns[0], height, row.value, row.operator, theme)
+            _draw_interval(columns[0], height, row.value, row, theme)
         columns[1].tick_params(labelleft=False)
-    _draw_differences(columns[-1], comparison, theme)
+    title_width = _TITLE_WIDTH if num_columns == 2 else _NARROW_TITLE_WIDTH
+    _draw_differences(columns[-1], comparison, theme, title_width=title_width)
     columns[0].set_yticks(range(len(rows)), labels)
     columns[0].tick_params(axis="y", labelsize=canvas.TEXT_POINTS - 0.5, labelcolor=theme.ink)
     columns[0].set_ylim(len(rows) - 0.4, -0.6)
     return figure
 
 
-def _draw_differences(axes: Axes, comparison: Comparison, theme: Theme) -> None:
-    title = canvas.wrapped(f"difference to {comparison.baseline}", width=_TITLE_WIDTH)
+def _draw_differences(
+    axes: Axes, comparison: Comparison, theme: Theme, *, title_width: int
+) -> None:
+    title = canvas.wrapped(f"difference to {comparison.baseline}", width=title_width)
     x = f"difference in {comparison.metric}"
     canvas.label_axes(axes, theme, x=x, title=title, pad=_TITLE_PAD)
     axes.axvline(0, color=theme.muted, linewidth=1)
@@ -107,10 +112,12 @@ def _draw_differences(axes: Axes, comparison: Comparison, theme: Theme) -> None:
         if row.difference is None:
             # A diamond at zero: the baseline differs from itself by nothing.
             style: dict[str, Any] = {"markerfacecolor": theme.surface, "markersize": 6}
-            axes.plot([0], [height], marker="D", color=theme.muted, linewidth=0, zorder=4, **style)
+            style |= {"marker": "D", "color": theme.muted, "linewidth": 0, "zorder": 4}
+            [diamond] = axes.plot([0], [height], **style)
+            canvas.hint(diamond, f"{row.label}: the baseline", link=row.link)
         else:
             low, high = min(low, row.difference.low), max(high, row.difference.high)
-            _draw_interval(axes, height, row.difference, row.operator, theme)
+            _draw_interval(axes, height, row.difference, row, theme)
     # Room on both sides of zero even where all differences have one sign, for the names of the
     # sides: 30% of the larger reach, and 6% beyond the last interval.
     reach = max(-low, high) or 1.0
@@ -122,66 +129,74 @@ def _draw_differences(axes: Axes, comparison: Comparison, theme: Theme) -> None:
 
 
 def _draw_interval(
-    axes: Axes, height: int, value: Interval, operator: Operator | None, theme: Theme
+    axes: Axes, height: int, value: Interval, row: ComparisonRow, theme: Theme
 ) -> None:
-    axes.hlines(height, value.low, value.high, color=theme.ink, linewidth=1.6)
-    _draw_estimate(axes, value.estimate, height, operator, theme)
+    line = axes.hlines(height, value.low, value.high, color=theme.ink, linewidth=1.6)
+    text = f"{row.label}: {_interval_text(value)}"
+    canvas.hint(line, text, link=row.link)
+    canvas.hint(
+        _draw_estimate(axes, value.estimate, height, row.operator, theme), text, link=row.link
+    )
 
 
-def _draw_estimate(axes: Axes, x: float, y: float, operator: Operator | None, theme: Theme) -> None:
+def _draw_estimate(
+    axes: Axes, x: float, y: float, operator: Operator | None, theme: Theme
+) -> Artist:
     color = theme.surface if operator is None else OPERATOR_FACTS[operator].color
     style: dict[str, Any] = {"color": color, "markeredgecolor": theme.ink, "markersize": 7}
-    axes.plot([x], [y], marker="o", linewidth=0, zorder=3, **style)
+    [point] = axes.plot([x], [y], marker="o", linewidth=0, zorder=3, **style)
+    return point
 
 
-def comparison_table(comparison: Comparison, *, name: str, title: str, caption: str = "") -> Table:
-    """Return one row per schedule: its value and its paired difference to the baseline."""
-    columns = (
-        Column(name="schedule"),
-        Column(name=comparison.metric, unit=comparison.statistic, better=comparison.better),
-        Column(name=f"difference to {comparison.baseline}"),
-    )
-    rows = tuple((row.label, row.value, row.difference) for row in comparison.rows)
-    return Table(name=name, title=title, columns=columns, rows=rows, caption=caption)
+def _interval_text(value: Interval) -> str:
+    estimate, low, high = (number_text(it) for it in (value.estimate, value.low, value.high))
+    return f"{estimate} [{low}, {high}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Time by stage, and the yardstick."""
+    """Time and training runs by stage, and the yardstick."""
 
-    stages: tuple[tuple[str, float], ...]  # (name, seconds), from top to bottom
-    training_seconds: float  # duration of one training run without mixing, positive
+    # (name, seconds, training runs), from top to bottom; None where there is no such number.
+    stages: tuple[tuple[str, float | None, int | None], ...]
+    training_seconds: float  # mean duration of one training run, positive
 
     def __post_init__(self) -> None:
         if not self.training_seconds > 0:
             raise ValueError(f"expected a positive duration, got {self.training_seconds}")
-        if not self.stages or any(seconds < 0 for _, seconds in self.stages):
+        if not self.stages or any((seconds or 0) < 0 for _, seconds, _ in self.stages):
             raise ValueError(f"expected stages of at least 0 seconds, got {self.stages}")
+
+    @property
+    def timed(self) -> list[tuple[str, float, int | None]]:
+        """Stages that have a time."""
+        return [(name, it, runs) for name, it, runs in self.stages if it is not None]
 
 
 def cost_figure(cost: Cost, *, width: float = canvas.WIDE, theme: Theme = LIGHT) -> Figure:
-    """Draw a bar per stage, with its duration in time and in plain training runs."""
-    heights = range(len(cost.stages))
-    durations = [seconds for _, seconds in cost.stages]
-    longest = max(durations)
+    """Draw a bar per stage that has a time, with its duration and its training runs."""
+    heights = range(len(cost.timed))
+    durations = [seconds for _, seconds, _ in cost.timed]
+    longest = max(durations, default=0.0)
     # One unit for the axis, that of the longest stage; each bar has its own in its text.
     unit, length = duration_unit(longest)
-    x = f"time in {unit} (one plain training run: {duration_text(cost.training_seconds)})"
+    x = f"time in {unit} (mean of a training run: {duration_text(cost.training_seconds)})"
     height = 0.8 + 0.34 * len(heights)
     figure, axes = canvas.new_axes(width=width, height=height, theme=theme, grid="x", x=x)
     axes.spines["left"].set_visible(False)
     bars = [seconds / length for seconds in durations]
-    axes.barh(heights, bars, height=0.62, color=theme.accent)
-    axes.set_yticks(heights, [canvas.plain(name) for name, _ in cost.stages])
+    patches = axes.barh(heights, bars, height=0.62, color=theme.accent)
+    axes.set_yticks(heights, [canvas.plain(name) for name, _, _ in cost.timed])
     axes.tick_params(axis="y", length=0, labelsize=canvas.TEXT_POINTS - 0.5, labelcolor=theme.ink)
-    axes.set_ylim(len(cost.stages) - 0.4, -0.6)
-    for height, seconds in zip(heights, durations, strict=True):
-        runs = number_text(seconds / cost.training_seconds, digits=2)
+    axes.set_ylim(len(heights) - 0.4, -0.6)
+    for height, (name, seconds, runs), bar in zip(heights, cost.timed, patches, strict=True):
+        text = duration_text(seconds) + ("" if runs is None else f", {runs} runs")
+        canvas.hint(bar, f"{name}: {text}")
         # A long bar takes its text inside, so that it need not leave room beside it.
         is_inside = seconds > 0.6 * longest
         canvas.write_beside(
             axes,
-            f"{duration_text(seconds)} = {runs} runs",
+            text,
             (seconds / length, height),
             (-5 if is_inside else 5, 0),
             ha="right" if is_inside else "left",
@@ -194,18 +209,16 @@ def cost_figure(cost: Cost, *, width: float = canvas.WIDE, theme: Theme = LIGHT)
 
 
 def cost_table(cost: Cost, *, name: str, title: str, caption: str = "") -> Table:
-    """Return one row per stage, and their sum: seconds, and plain training runs of that length."""
-    total = sum(seconds for _, seconds in cost.stages)
+    """Return one row per stage, and their sum: training runs, and time."""
     columns = (
         Column(name="stage"),
+        Column(name="training runs", digits=9),
         Column(name="time", unit="s"),
-        Column(name="plain training runs", digits=2),
     )
-    rows = tuple(
-        (stage, seconds, seconds / cost.training_seconds)
-        for stage, seconds in (*cost.stages, ("total", total))
-    )
-    return Table(name=name, title=title, columns=columns, rows=rows, caption=caption)
+    counts = [runs for _, _, runs in cost.stages if runs is not None]
+    total = ("total", sum(counts) if counts else None, sum(it for _, it, _ in cost.timed))
+    rows = tuple((stage, runs, seconds) for stage, seconds, runs in cost.stages)
+    return Table(name=name, title=title, columns=columns, rows=(*rows, total), caption=caption)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +229,7 @@ class GainPoint:
     cost: float  # all its training and searching, in plain training runs; positive
     gain: Interval  # paired difference of the metric to the baseline, signed so that up is better
     operator: Operator | None = None  # gives the color; None for schedules of several operators
+    link: str = ""  # where a click on it leads; may be empty
 
 
 def gain_figure(
@@ -239,7 +253,9 @@ def gain_figure(
     axes.axhline(0, color=theme.muted, linewidth=1)
     for point in points:
         axes.vlines(point.cost, point.gain.low, point.gain.high, color=theme.ink, linewidth=1.4)
-        _draw_estimate(axes, point.cost, point.gain.estimate, point.operator, theme)
+        drawn = _draw_estimate(axes, point.cost, point.gain.estimate, point.operator, theme)
+        text = f"{point.label}: {_interval_text(point.gain)}, cost {number_text(point.cost)} runs"
+        canvas.hint(drawn, text, link=point.link)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -50,7 +50,12 @@ def _draw_reliability(axes: Axes, diagram: Diagram, theme: Theme) -> None:
     axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
     # The expected calibration error is the mean of these gaps, weighted by the images per bin.
     axes.vlines(confidence, confidence, accuracy, color=theme.accent, alpha=0.45, linewidth=4)
-    axes.plot(confidence, accuracy, color=theme.accent, linewidth=1.8, marker="o", markersize=4)
+    axes.plot(confidence, accuracy, color=theme.accent, linewidth=1.8)
+    for x, y, images in zip(
+        confidence, accuracy, np.asarray(diagram["count"])[filled], strict=True
+    ):
+        [point] = axes.plot([x], [y], color=theme.accent, marker="o", markersize=4)
+        canvas.hint(point, f"confidence {x:.1%}, accuracy {y:.1%}, {images:.0f} images")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     canvas.percent_axis(axes.yaxis)
@@ -143,10 +148,11 @@ def occlusion_figure(
             color=color,
             linestyle=dashes,
             linewidth=1.8,
-            marker="o",
-            markersize=3.5,
             label=canvas.plain(name),
         )
+        for hidden, accuracy in zip(curve["fractions"], curve["accuracies"], strict=True):
+            [point] = axes.plot([hidden], [accuracy], color=color, marker="o", markersize=3.5)
+            canvas.hint(point, f"{name}: accuracy {accuracy:.1%} with {hidden:.0%} hidden")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     canvas.percent_axis(axes.xaxis)
@@ -176,8 +182,11 @@ def attacks_figure(
     figure, axes = canvas.new_axes(width=width, height=height, theme=theme, grid="x", x="accuracy")
     positions = range(len(rows))
     accuracies = [interval.estimate for _, interval in rows]
-    axes.barh(positions, accuracies, height=0.55, color=theme.accent, alpha=0.55)
-    for position, (_, interval) in zip(positions, rows, strict=True):
+    bars = axes.barh(positions, accuracies, height=0.55, color=theme.accent, alpha=0.55)
+    for position, (name, interval), bar in zip(positions, rows, bars, strict=True):
+        canvas.hint(
+            bar, f"{name}: {interval.estimate:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
+        )
         axes.plot([interval.low, interval.high], [position] * 2, color=theme.ink, linewidth=1.5)
         text, end = f"{interval.estimate:.1%}", (interval.high, position)
         canvas.write_beside(axes, text, end, (5, 0), color=theme.ink, va="center")

@@ -116,7 +116,7 @@ def _draw_stack(
         if not fraction.any():
             continue
         color, name = OPERATOR_FACTS[operator].color, OPERATOR_FACTS[operator].label
-        axes.stairs(
+        area = axes.stairs(
             stack + fraction,
             data.edges,
             baseline=stack,
@@ -126,6 +126,7 @@ def _draw_stack(
             linewidth=0.6,
             label=operator.value,
         )
+        canvas.hint(area, f"{name}: {_fractions_text(data.edges, fraction)}")
         # Each area of its own: where an operator comes back, it is named again.
         places = [
             place_in_area(data.edges, stack, stack + np.where(area, fraction, 0), name, size)
@@ -140,6 +141,19 @@ def _draw_stack(
     if len(panel.schedules) > 1:
         keys.append(_draw_quartiles(axes, data, theme))
     return keys
+
+
+def _fractions_text(edges: Floats, fraction: Floats) -> str:
+    """Return the fraction of batches by part of the training run, in words."""
+    # Neighbors of one value are one part.
+    firsts = [i for i in range(len(fraction)) if i == 0 or fraction[i] != fraction[i - 1]]
+    ends = [*firsts[1:], len(fraction)]
+    parts = [
+        f"{fraction[first]:.0%} of batches from {edges[first]:.0%} to {edges[end]:.0%}"
+        for first, end in zip(firsts, ends, strict=True)
+        if fraction[first] > 0
+    ]
+    return ", ".join(parts)
 
 
 def _areas(is_there: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:

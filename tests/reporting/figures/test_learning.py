@@ -8,6 +8,7 @@ from automix.reporting.figures.learning import learning_curve_figure
 def test_a_learning_curve_groups_episodes_by_rollout() -> None:
     axes = learning_curve_figure([1.0, 3.0, 2.0, 8.0, 5.0], per_rollout=2).axes[0]
     lines = {str(line.get_label()): line for line in axes.get_lines()}
+    assert np.asarray(lines.pop("_point").get_xydata()).tolist() == [[5, 5]], "the last rollout"
     assert list(lines) == ["rollout mean, quartiles", "best so far"]
     mean, best = (np.asarray(line.get_xydata()).tolist() for line in lines.values())
     assert mean == [[2, 2], [4, 5], [5, 5]]

@@ -1,0 +1,104 @@
+"""Sections of the report about images: replayed classifiers, and what operators do to images."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from automix.configuration.task import ReplayConfig, TaskConfig
+from automix.errors import CheckpointError, DataError
+from automix.experiments.common.saved_classifier import load_classifier
+from automix.experiments.config import SearchConfig
+from automix.experiments.report.finished_runs import FinishedRun
+from automix.experiments.search.run import SCHEDULE_NAME
+from automix.experiments.show import make_sheet, spread_over_classes
+from automix.operator_info import Operator
+from automix.reporting.page import Section
+from automix.reporting.tables import Column, Direction, Table
+from automix.schedule import Decision, Schedule
+from automix.training.trainer import build_trainer, load_search_data
+
+_SHEET_ROWS = 6
+
+
+def replay_section(replays: Sequence[FinishedRun]) -> Section:
+    """Return the results of replayed training runs."""
+    rows = tuple(
+        (
+            run.path.name,
+            run.result["steps"],
+            run.result["test"]["accuracy"],
+            run.result["test"]["calibrated_nll"],
+            run.result["test"]["nll"],
+        )
+        for run in replays
+    )
+    table = Table(
+        name="replay",
+        title="Replayed training runs",
+        columns=(
+            Column(name="run"),
+            Column(name="steps", digits=9),
+            Column(name="test accuracy", better=Direction.HIGHER),
+            Column(name="calibrated NLL", unit="nats", better=Direction.LOWER),
+            Column(name="NLL", unit="nats", better=Direction.LOWER),
+        ),
+        rows=rows,
+        caption="One training run each: one seed says little.",
+    )
+    return Section(title="Replay", blocks=(table,))
+
+
+def sheet_section(run: FinishedRun, replays: Sequence[FinishedRun]) -> Section:
+    """Return a contact sheet per operator, on training images of the search."""
+    config: SearchConfig = run.config(SearchConfig)
+    try:
+        data = load_search_data(config.task.data)
+    except DataError as error:
+        # The runs may have come from another machine, without the images.
+        return Section(title="What the operators do", text=(f"Not shown: {error}.",))
+    indices = spread_over_classes(data.train.labels, _SHEET_ROWS, seed=config.seed)
+    images, labels = data.train.take(indices)
+    saliency, origin = _saliency(config.task, replays, images, labels)
+    # At the strength that was selected, where the operator was; else at its default.
+    schedule = Schedule.load(run.path / SCHEDULE_NAME)
+    decisions = {
+        decision.operator: decision
+        for segment in schedule.segments
+        for decision in segment.mixture.decisions
+    }
+    sheets = [
+        make_sheet(
+            decisions.get(operator, Decision(operator=operator)),
+            images,
+            labels,
+            class_names=data.class_names,
+            saliency_BHW=saliency,
+            seed=config.seed,
+        )
+        # What ships may use operators that the environment lacks.
+        for operator in dict.fromkeys((*config.environment.operators, *schedule.operators))
+        if operator is not Operator.NONE
+    ]
+    return Section(title="What the operators do", text=(origin,), blocks=tuple(sheets))
+
+
+def _saliency(
+    task: TaskConfig, replays: Sequence[FinishedRun], images: Tensor, labels: Tensor
+) -> tuple[Tensor | None, str]:
+    """Return maps of the classifier of a replay of the same task, if there is one."""
+    for run in replays:
+        config: ReplayConfig = run.config(ReplayConfig)
+        if (config.task.data, config.task.model) == (task.data, task.model):
+            model, facts = load_classifier(run.path)
+            # Its own weights: those that the configuration may name are not looked for.
+            network = task.model.model_copy(update={"weights": None})
+            if facts.model != network:
+                raise CheckpointError(f"{run.path}: expected the classifier of its configuration")
+            plain = task.model_copy(update={"model": network})
+            trainer = build_trainer(plain, load_search_data(task.data), seed=config.seed)
+            trainer.model.load_state_dict(model.state_dict())
+            # With the running statistics: six images are too few for those of a batch.
+            trainer.model.eval()
+            maps = trainer.saliency_of(images, labels).cpu()
+            return maps, f"Saliency: input gradient of the classifier of {run.path.name}."
+    return None, "Saliency: spectral residual, as there is no replayed classifier of this task."
