@@ -37,7 +37,9 @@ def test_both_splits_come_from_one_set_of_runs(
 
 
 def test_the_table_names_splits_schedules_and_statistics(tmp_path: Path) -> None:
-    text = format_table(compare(BOTH, tmp_path))
+    result = compare(BOTH, tmp_path)
+    text = format_table(result)
+    assert text.startswith(f"verdict: {result['verdict']['sentence']}\n"), "the verdict comes first"
     for part in ("on the selection split", "on the test split", "Holm", "mixup 1", "P(better)"):
         assert part in text
 
@@ -77,3 +79,16 @@ def test_two_splits_cost_one_set_of_runs() -> None:
         predict_cost(BOTH.model_copy(update={"split": split})) for split in ("test", "both")
     )
     assert one.num_runs == both.num_runs == 9
+
+
+def test_equal_schedules_are_trained_once(tmp_path: Path) -> None:
+    schedules = ("none", "constant:mixup:1", "mixture:mixup:1", "constant:mixup:2:0")
+    result = compare(BOTH.model_copy(update={"schedules": schedules}), tmp_path)
+    assert (tmp_path / "outcomes.jsonl").read_text().count("\n") == 2 * 3
+    rows = result["splits"]["test"]
+    assert [(row["name"], row["also"]) for row in rows] == [
+        ("none", ["constant:mixup:2:0"]),
+        ("mixup 1", ["mixture:mixup:1"]),
+    ]
+    assert "mixup 1 = mixture:mixup:1" in format_table(result)
+    assert result["verdict"]["selected"] == "mixup 1"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from automix.errors import ConfigError, ScheduleError
-from automix.experiments.compare.schedule_specs import build_schedule, parse_entries
-from automix.experiments.report.finished_runs import operator_of
+from automix.experiments.compare.schedule_specs import build_schedule, merge_equal, parse_entries
+from automix.experiments.compare.verdict import operator_of
 from automix.experiments.schedule_files import describe
 from automix.operator_info import Operator
 from automix.schedule import (
@@ -89,7 +89,7 @@ def test_a_mixture_is_no_constant(tmp_path: Path) -> None:
         "mixture:cutmix+mixup", f"shuffled_before_end:{save(mix_then_off(MIXUP), tmp_path / 'a')}"
     )
     assert list(names) == ["mixture:cutmix+mixup", "shuffled-before-end a"]
-    assert all(operator_of(name) is None for name in names)
+    assert all(operator_of({"name": name}) is None for name in names)
 
 
 def test_constants_are_those_of_the_environment() -> None:
@@ -238,3 +238,19 @@ sys.exit(f"loaded: {{heavy}}" if heavy else 0)
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_equal_schedules_are_one_entry_with_all_names(tmp_path: Path) -> None:
+    # Segments at which nothing changes, and an operator that mixes no batch, do not count.
+    same = save(even_schedule([MIXUP] * 4), tmp_path / "learned")
+    texts = ["constant:none", f"{same}", "constants", "constant:mixup:1:0", "random", "ramp:mixup"]
+    texts = [*texts, f"shuffled:{same}"]
+    entries = merge_equal(parse_entries(texts, ENVIRONMENT, seed=0), num_runs=4)
+    assert [(entry.name, entry.also) for entry in entries] == [
+        ("none", ("constant:mixup:1:0",)),
+        ("learned", ("mixup 1", "shuffled learned")),
+        ("mixup 0.2", ()),
+        ("mixup 2", ()),
+        ("random", ()),
+        ("ramp:mixup", ()),
+    ]

@@ -91,8 +91,8 @@ def _against_reference(
     number = "" if difference is None else f" {difference_text(difference)}"
     if is_none:
         return f"{_PAYS[pays_of(difference)]}: {subject} against {other}{number}"
-    words = {"yes": "is better than", "no": "is worse than"}
-    verb = words.get(pays_of(difference), "is not shown to differ from")
+    verbs = {"yes": "is better than", "no": "is worse than"}
+    verb = verbs.get(pays_of(difference), "is not shown to differ from")
     return f"{subject} {verb} {other}" + (f":{number}" if number else "")
 
 

@@ -149,8 +149,8 @@ def _search_of(row: Row, searches: Sequence[FinishedRun]) -> FinishedRun | None:
 
     None where one of the names of the schedule needs no search.
     """
-    found = [_search_of_name(name, searches) for name in names_of(row)]
-    return None if None in found else found[0]
+    runs = [_search_of_name(name, searches) for name in names_of(row)]
+    return None if None in runs else runs[0]
 
 
 def _search_of_name(name: str, searches: Sequence[FinishedRun]) -> FinishedRun | None:
