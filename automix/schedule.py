@@ -9,7 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, overload
 
-import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from automix.configuration.base import Config, first_problem
@@ -343,6 +342,8 @@ def constant_schedule(mixing: Mixing) -> Schedule:
 
 def random_schedule(choices: Sequence[Mixing], *, num_segments: int, seed: int) -> Schedule:
     """Return a schedule of decisions or mixtures drawn uniformly from ``choices``."""
+    import numpy as np  # noqa: PLC0415 - `automix schedule show` has no use for it
+
     indices = np.random.default_rng(seed).integers(len(choices), size=num_segments)
     return even_schedule([choices[index] for index in indices])
 
@@ -354,6 +355,8 @@ def majority_schedule(rows: Sequence[Sequence[Mixing]]) -> Schedule:
 
 def linear_ramp(operator: Operator, *, num_segments: int, rising: bool = False) -> Schedule:
     """Return one operator whose probability goes linearly from 1 to 0, or from 0 to 1."""
+    import numpy as np  # noqa: PLC0415 - `automix schedule show` has no use for it
+
     values = np.linspace(1.0, 0.0, num_segments) if num_segments > 1 else np.ones(1)
     ordered = values[::-1] if rising else values
     return even_schedule(

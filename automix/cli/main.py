@@ -2,15 +2,13 @@
 
 import contextlib
 import importlib
-import importlib.util
 import io
-import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import automix
 from automix.configuration.command import Command
@@ -41,19 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     try:
         command, rest = _command_of(argv)
-        if command is None or command.handler is None:
+        if command is None or not command.handler:
             print(_general_help(argv))
         else:
-            check_siblings()
-            _show_own_logs()
-            # Imports pydantic, and that of a handler torch: none of it for the general help.
-            read_arguments = importlib.import_module(
-                "automix.configuration.arguments"
-            ).read_arguments
+            # Everything else is imported here: the general help has no time for it.
+            _named("automix.cli.checks:check_siblings")()
+            _named("automix.cli.logs:show_own_logs")()
+            read_arguments = _named("automix.configuration.arguments:read_arguments")
             with _sigterm_as_interrupt():
+                arguments = read_arguments(command, rest)
                 # The handler is called from here, and calls the experiment: a traceback or a
                 # profile has nothing of the command line's in between.
-                for text in command.handler(command, read_arguments(command, rest)):
+                for text in _named(command.handler)(command, arguments):
                     print(visible(text), flush=True)
         sys.stdout.flush()
     except AutoMixError as error:
@@ -87,7 +84,7 @@ def _command_of(argv: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
         if command is None or not (command.handler or command.summary):
             continue
         rest = argv[length:]
-        if command.handler is None and rest and rest[0] not in _HELP:
+        if not command.handler and rest and rest[0] not in _HELP:
             names = [name.split()[1] for name in COMMANDS if name.startswith(f"{command.name} ")]
             raise _unknown(f"automix {command.name}", rest[0], names)
         return command, rest
@@ -96,7 +93,7 @@ def _command_of(argv: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
 
 def _unknown(where: str, word: str, names: Sequence[str]) -> ConfigError:
     # Imports pydantic, which the general help has no time for.
-    hint = importlib.import_module("automix.configuration.base").did_you_mean(word, names)
+    hint = _named("automix.configuration.base:did_you_mean")(word, names)
     return ConfigError(f"{where}: expected one of {', '.join(names)}, got {word!r}{hint}")
 
 
@@ -123,40 +120,10 @@ def _general_help(argv: Sequence[str]) -> str:
     )
 
 
-def check_siblings(names: tuple[str, ...] = ("agents", "envs")) -> None:
-    """Check, without importing them, that ``envs`` and ``agents`` lie beside ``automix``.
-
-    Other distributions install packages of these names too, such as openai-agents. Theirs would
-    fail somewhere in their own imports, with a message that names neither them nor us.
-
-    Raises:
-        AutoMixError: one of them is somebody else's, or missing.
-    """
-    home = Path(automix.__file__).parents[1]
-    for name in names:
-        spec = importlib.util.find_spec(name)
-        origin = spec.origin if spec else None
-        if origin is None or Path(origin).parents[1] != home:
-            raise AutoMixError(
-                f"{name}: expected the package in {home}, got {origin or 'none'}; install AutoMix "
-                "into a virtual environment of its own"
-            )
-
-
-def _show_own_logs() -> None:
-    """Show the messages of our packages on standard error, and not those of libraries."""
-    logging.basicConfig()
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_VisibleFormatter())
-    for package in ("automix", "agents", "envs"):
-        logging.getLogger(package).setLevel(logging.INFO)
-
-
-class _VisibleFormatter(logging.Formatter):
-    """Formats a message alone, in which names of files and classes cannot command a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+def _named(name: str) -> Any:
+    """Import what is named as ``module:name``."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @contextlib.contextmanager

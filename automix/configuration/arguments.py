@@ -1,22 +1,20 @@
-"""Parsing of the command line into one validated configuration, and its help.
+"""Parsing of the command line into one validated configuration.
 
-tyro 1.0 writes the help and does not parse. Tried on the mistakes in ``tests/cli``, it takes the
-last of ``--seed 1 --seed=2`` in silence, answers ``--seed x`` with a framed page instead of one
-line, refuses ``null``, ``--dry-run=false`` and ``--task.trainer FILE.yaml``, and validates each
-section on its own, before the file with the rest of it is read.
+tyro 1.0 writes the help of all fields and does not parse. Tried on the mistakes in ``tests/cli``,
+it takes the last of ``--seed 1 --seed=2`` in silence, answers ``--seed x`` with a framed page
+instead of one line, refuses ``null``, ``--dry-run=false`` and ``--task.trainer FILE.yaml``, and
+validates each section on its own, before the file with the rest of it is read.
 """
 
 import difflib
-import inspect
-import textwrap
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeVar, get_args, get_origin
 
-import tyro
 from pydantic import BaseModel, ValidationError, create_model
 
 from automix.configuration.base import (
@@ -29,7 +27,8 @@ from automix.configuration.base import (
     scalar_of,
     sections_of,
 )
-from automix.configuration.command import CONFIG_WORD, FOLDER_WORD, Command
+from automix.configuration.command import Command
+from automix.configuration.help import help_text, print_all
 from automix.errors import AutoMixError, ConfigError
 from automix.shipped_configs import config_file
 
@@ -37,18 +36,9 @@ KeyPath = tuple[str, ...]
 ConfigType = TypeVar("ConfigType", bound=Config)
 
 _HELP = ("-h", "--help")
+# After it.
+_EVERYTHING = "all"
 _NULLS = ("none", "null")
-_CONFIG_HELP = (
-    "YAML with any of the fields below, nested by their dots: `--task.trainer.epochs 10` is "
-    "`task: {trainer: {epochs: 10}}`, and `--task.trainer FILE.yaml` takes a section from a file; "
-    "flags come first, then the files of sections, then this file, then the defaults. Or the name "
-    "of a file that ships, see `automix config list`"
-)
-_FOLDER_HELP = (
-    "your own images, one folder per class, or train/ and test/ with these inside. Without a file "
-    "its defaults are those of automix/presets/folder.yaml: small images, a small network, short "
-    "training runs, and 10 minutes for a search"
-)
 # Where a folder of images is, in every configuration that has a task.
 _IMAGES = ("task", "data")
 
@@ -71,8 +61,10 @@ def read_arguments(command: Command, argv: Sequence[str]) -> Arguments:
         ConfigError: arguments are missing or too many, or a value of the file or a flag is wrong.
         SystemExit: help was asked for and printed; code 0.
     """
-    if any(word in _HELP for word in argv):
-        _print_help(command, [word for word in argv if word not in _HELP])
+    if (place := next((at for at, word in enumerate(argv) if word in _HELP), None)) is not None:
+        everything = list(argv[place + 1 : place + 2]) == [_EVERYTHING]
+        rest = [*argv[:place], *argv[place + 1 + everything :]]
+        _print_help(command, [word for word in rest if word not in _HELP], everything=everything)
     flags = resolve_name(command.flags)
     typed = read_words(argv, every_field(command), command=f"automix {command.name}")
     operands = _split(typed, command)
@@ -156,23 +148,35 @@ def _config(command: Command, typed: "TypedWords", operands: _Operands) -> Confi
     values = merged(values, _fields(typed.values, model))
     if folder is not None:
         values = _with_folder(command, typed, values, operands)
+    elif typed.values.get("preset") is not None:
+        raise ConfigError("--preset: expected a folder of images beside it, got none")
     return _validated(model, values, typed, file=file)
 
 
 def _with_folder(
     command: Command, typed: "TypedWords", values: dict[str, Any], operands: _Operands
 ) -> dict[str, Any]:
-    """Return ``values`` for the images of a folder, completed by a preset unless a file is."""
+    """Return ``values`` for the images of a folder, completed by a preset unless a file is.
+
+    What is wrong with them is said first: a preset counts the images, which takes seconds.
+    """
     for key in ("source", "path"):
         if (*_IMAGES, key) in typed.paths:
             flag = flag_name((*_IMAGES, key))
             raise ConfigError(f"{flag}: expected nothing beside {operands.folder}, got a value")
-    if operands.file is None:
-        values = merged(resolve_name(command.preset)(operands.folder, values), values)
+    preset = typed.values.get("preset")
     images: dict[str, Any] = {"source": "folder", "path": str(operands.folder)}
     for key in reversed(_IMAGES):
         images = {key: images}
-    return merged(values, images)
+    values = merged(values, images)
+    if operands.file is not None:
+        if preset is not None:
+            raise ConfigError(f"--preset: expected no file beside it, got {operands.file}")
+        return values
+    flags = resolve_name(command.flags)
+    _validated(flags, _fields(typed.values, flags), typed, file=None)
+    _validated(resolve_name(command.config), values, typed, file=None)
+    return merged(resolve_name(command.preset)(operands.folder, values, preset), values)
 
 
 def _validated(
@@ -312,7 +316,7 @@ def _find(name: str, flags: Mapping[str, _Flag], command: str) -> tuple[_Flag, b
             hint = f" (did you mean {flag_of[close[0]]}?)"
             break
     else:
-        hint = "; --help lists them"
+        hint = "; --help all lists them"
     raise ConfigError(f"{command}: expected a known flag, got {name}{hint}")
 
 
@@ -339,32 +343,20 @@ def _is_numeric(kinds: Iterable[Any]) -> bool:
     )
 
 
-def _print_help(command: Command, argv: Sequence[str]) -> None:
+def _print_help(command: Command, argv: Sequence[str], *, everything: bool) -> None:
     """Print the fields with the values that a file gives them, and leave with code 0."""
     model = every_field(command)
     try:
         typed = read_words(argv, model, command=command.name)
-        config = _config(command, typed, _split(typed, command))
+        operands = _split(typed, command)
+        # Without the preset of a folder, which counts its images.
+        config = _config(command, typed, replace(operands, folder=None))
         default = model.model_validate(config.model_dump())
     except AutoMixError:
         # Help is most needed by those who do not have it right yet.
         default = model()
-    explained = dict(command.positionals)
-    if command.preset:
-        explained[FOLDER_WORD] = _FOLDER_HELP
-    if command.takes_file:
-        explained[CONFIG_WORD] = _CONFIG_HELP
-    description = command.description or inspect.cleandoc(resolve_name(command.config).__doc__)
-    paragraphs = [textwrap.fill(text, width=80) for text in description.split("\n\n")]
-    paragraphs += [
-        textwrap.fill(f"{word}: {text}.", width=80, subsequent_indent="    ")
-        for word, text in explained.items()
-    ]
-    tyro.cli(
-        model,
-        args=["--help"],
-        default=default,
-        prog=command.usage,
-        description="\n\n".join(paragraphs),
-        config=(tyro.conf.EnumChoicesFromValues,),
-    )
+    if command.first_flags and not everything:
+        sys.stdout.write(help_text(command, model, default) + "\n")
+    else:
+        print_all(command, model, default)
+    raise SystemExit(0)

@@ -426,27 +426,3 @@ class ReplayConfig(Config):
         if self.weights == "best" and not self.validations:
             raise ValueError("expected validations of at least 1 with weights best, got 0")
         return self
-
-
-class RunFlags(Config):
-    """Flags of commands that write a run folder."""
-
-    output: Path | None = None
-    """Folder of the run. Default: a folder in runs/ named after the configuration. An interrupted
-    run in it is resumed, a finished one is left alone."""
-
-    dry_run: bool = False
-    """Print the training runs and the predicted time, and exit."""
-
-
-class ReplayFlags(RunFlags):
-    """Flags of `automix replay`."""
-
-    policy: Path | None = None
-    """Instead of a schedule: folder of a search, whose policy then decides before every segment,
-    from what it observes of this training run. The reward split that it observes is not trained on.
-    Its decisions are written to schedule.json."""
-
-    resume: Path | None = None
-    """Instead of everything else: folder of an interrupted replay, which is resumed bit for bit,
-    with as many processes as it was started with."""

@@ -12,13 +12,13 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from automix.data.pools import ClassLabels
 from automix.data.sources.decode import SUFFIXES
 from automix.errors import DataError
+
+if TYPE_CHECKING:
+    from automix.data.pools import ClassLabels
 
 _LOG = logging.getLogger(__name__)
 _MIN_CLASSES = 2
@@ -58,8 +58,13 @@ class FolderListing:
     parts: Mapping[str, tuple[LabeledFile, ...]]
     folders: Mapping[str, str]  # name of the folder of each part; empty for a plain folder
 
-    def labels(self, part: str) -> ClassLabels:
+    def labels(self, part: str) -> "ClassLabels":
         """Return the labels of "train" or "val"."""
+        # Here, because a folder is listed, and refused, before anything takes seconds.
+        import torch  # noqa: PLC0415
+
+        from automix.data.pools import ClassLabels  # noqa: PLC0415
+
         return ClassLabels(
             labels=torch.tensor([file.label for file in self.parts[part]], dtype=torch.int64),
             class_names=self.class_names,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from agents.config import AgentConfig
 from automix.configuration.base import Config
@@ -12,6 +12,9 @@ from automix.operator_info import Operator
 from envs.config import EnvironmentConfig
 
 SearcherName = Literal["ppo", "random_search", "additive", "pbt", "tpe", "race"]
+FEWEST = 12
+"""Training runs without which a race and a final say nothing."""
+
 _ONLY_THE_END = ("random_search", "additive", "tpe")
 
 
@@ -85,6 +88,14 @@ class SearchConfig(Config):
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     """Processes and threads of training runs."""
+
+    # Here and not in the plan: a command refuses it before it imports anything.
+    @field_validator("runs")
+    @classmethod
+    def _enough_runs(cls, runs: int | None) -> int | None:
+        if runs is not None and runs < FEWEST:
+            raise ValueError(f"expected at least {FEWEST} training runs, got {runs}")
+        return runs
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -260,42 +271,3 @@ class TransferConfig(Config):
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     """Processes and threads of training runs."""
-
-
-class CardFlags(Config):
-    """Flags of `automix card`."""
-
-    output: Path | None = None
-    """File of the card. Default: README.md in the folder of the run, where the Hub looks for it."""
-
-    overwrite: bool = False
-    """Overwrite an existing file that differs."""
-
-
-class PlotFlags(Config):
-    """Flags of `automix schedule show`."""
-
-    plot: Path | None = None
-    """PNG file to which the schedule is plotted. Default: no plot."""
-
-
-class SweepFolderFlags(Config):
-    """Flags of the commands about parts of a sweep."""
-
-    output: Path | None = None
-    """Folder of the sweep. Default: a folder in runs/ named after its file. Finished cells in it
-    are left alone, interrupted ones resumed."""
-
-
-class SweepFlags(SweepFolderFlags):
-    """Flags of `automix ablate`."""
-
-    workers: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Cells that run in parallel. The processes of each cell are set in its compute section."""
-
-    devices: tuple[str, ...] = ()
-    """Values of CUDA_VISIBLE_DEVICES, one per process; no more processes run than there are values.
-    If empty, every process sees all devices."""
-
-    dry_run: bool = False
-    """Print the cells, their states and their predicted cost, and exit."""

@@ -175,7 +175,7 @@ WORDS = [
     bad_words(
         "report with flags",
         "report runs --wide",
-        "automix report: expected a known flag, got --wide; --help lists them",
+        "automix report: expected a known flag, got --wide; --help all lists them",
     ),
     bad_words(
         "report on no run",

@@ -11,7 +11,7 @@ FLAGS = [
     bad_flag(
         "unknown",
         "--color red",
-        "automix search: expected a known flag, got --color; --help lists them",
+        "automix search: expected a known flag, got --color; --help all lists them",
     ),
     bad_flag(
         "misspelt",
@@ -84,7 +84,7 @@ FLAGS = [
     bad_flag(
         "a section and a field without its section",
         "--agent.ppo none.yaml",
-        "automix search: expected a known flag, got --agent.ppo; --help lists them",
+        "automix search: expected a known flag, got --agent.ppo; --help all lists them",
     ),
     bad_flag(
         "unknown model",

@@ -205,5 +205,7 @@ FOLDERS = [
     bad_plain(
         "half a run", _GOOD, "--runs: expected an integer, got 0.5", "search photos --runs 0.5"
     ),
-    bad_words("too few runs", "search --runs 5", "runs: expected at least 12 training runs, got 5"),
+    bad_words(
+        "too few runs", "search --runs 5", "--runs: expected at least 12 training runs, got 5"
+    ),
 ]

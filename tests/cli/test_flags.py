@@ -3,7 +3,7 @@
 import pytest
 
 from automix.configuration.arguments import flag_name, read_words
-from automix.configuration.task import RunFlags
+from automix.configuration.flags import RunFlags
 from automix.experiments.config import SearchConfig
 
 

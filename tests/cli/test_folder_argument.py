@@ -10,6 +10,7 @@ from automix.configuration.arguments import Arguments, read_arguments
 from automix.configuration.task import TaskConfig
 from automix.data.load import load_data
 from automix.data.pools import images_checksum
+from automix.errors import ConfigError
 from automix.experiments.commands import COMMANDS
 from tests.cli.bad_folders import image_folder, plain
 from tests.cli.running import RunCommand
@@ -37,6 +38,37 @@ def test_a_folder_alone_has_a_preset_and_ten_minutes(photos: Path, word: str) ->
     assert (config.minutes, config.runs) == (10, None)
     # 5 of the 8 images of a class are left to train on: one step per epoch.
     assert config.task.trainer.total_steps(10) == config.task.trainer.epochs >= 100
+
+
+@pytest.mark.parametrize(
+    ("name", "minutes", "size", "network"),
+    [
+        ("quick", 10, 32, "small_cnn"),
+        ("medium", 60, 48, "small_cnn"),
+        ("best", 480, 64, "resnet20"),
+    ],
+)
+def test_presets_differ_in_images_network_and_time(
+    photos: Path, name: str, minutes: float, size: int, network: str
+) -> None:
+    config = search("photos", "--preset", name)
+    assert (config.minutes, config.task.data.image_size) == (minutes, size)
+    assert config.task.model.name == network
+    # A replay of what was found is one of the same task.
+    replayed = read_arguments(COMMANDS["replay"], ["good.json", "photos", "--preset", name]).config
+    assert replayed.task.model == config.task.model
+    assert (name == "quick") == (config == search("photos"))
+    assert search("photos", "--preset", name, "--runs", "64").minutes is None
+
+
+def test_what_is_wrong_is_said_before_the_images_are_counted(folder: Path) -> None:
+    assert folder == Path.cwd()
+    # Not even there: the flag is looked at first.
+    for argv in (["--runs", "8"], ["--preset", "best", "--task.trainer.epochs", "0"]):
+        with pytest.raises(ConfigError, match=rf"^{argv[-2]}: expected"):
+            search("photos/", *argv)
+    with pytest.raises(ConfigError, match=r"^--preset: expected a folder of images beside it"):
+        search("--preset", "best")
 
 
 def test_more_images_have_fewer_epochs(photos: Path) -> None:

@@ -24,7 +24,7 @@ def without_frames(text: str) -> str:
 
 @pytest.mark.parametrize("command", ON_COMMAND_LINE, ids=lambda command: command.name)
 def test_help_explains_every_word_and_field(command: Command, run_command: RunCommand) -> None:
-    outcome = run_command(*command.name.split(), "--help")
+    outcome = run_command(*command.name.split(), "--help", "all")
     assert (outcome.code, outcome.err) == (0, "")
     text = without_frames(outcome.out)
     assert text.startswith(f"usage: {command.usage}")
@@ -36,6 +36,29 @@ def test_help_explains_every_word_and_field(command: Command, run_command: RunCo
         _, flag, after = re.split(f" ({flag_name(path)}),? ", text, maxsplit=1)
         assert flag
         assert field.description in after
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in ON_COMMAND_LINE if one.first_flags], ids=lambda one: one.name
+)
+def test_help_shows_what_matters_first_and_names_the_rest(
+    command: Command, run_command: RunCommand
+) -> None:
+    outcome = run_command(*command.name.split(), "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    fields = {flag_name(path): field for path, field in leaves(every_field(command))}
+    shown = re.findall(r"^  (--[a-z.-]+) ", outcome.out, flags=re.MULTILINE)
+    assert shown == [flag_name(name.split(".")) for name in command.first_flags]
+    text = " ".join(outcome.out.split())
+    assert all(f"{fields[flag].description} (default: " in text for flag in shown)
+    rest = len(fields) - len(shown)
+    assert f"{rest} more options: automix {command.name} --help all" in outcome.out
+
+
+def test_commands_with_many_fields_show_some_first() -> None:
+    for command in ON_COMMAND_LINE:
+        count = sum(1 for _ in leaves(every_field(command)))
+        assert (8 <= len(command.first_flags) <= 12) == (count > 20), command.name
 
 
 @pytest.mark.parametrize("group", ["schedule", "config"])
@@ -58,9 +81,10 @@ def test_help_lists_every_command(run_command: RunCommand) -> None:
 
 def test_help_shows_what_a_file_says(folder: Path, run_command: RunCommand) -> None:
     Path("mine.yaml").write_text("task: {trainer: {epochs: 123}}")
-    text = without_frames(run_command("search", "mine.yaml", "--seed", "45", "--help").out)
-    assert "Number of passes over the training split. (default: 123)" in text
-    assert "(default: 45)" in text
+    for argv in (["--help"], ["--help", "all"]):
+        text = without_frames(run_command("search", "mine.yaml", "--seed", "45", *argv).out)
+        assert "Number of passes over the training split. (default: 123)" in text
+        assert "(default: 45)" in text
 
 
 def test_help_is_there_for_those_who_have_it_wrong(run_command: RunCommand) -> None:
@@ -85,10 +109,32 @@ def test_help_loads_nothing_heavy() -> None:
     assert not modules & {"torch", "pydantic", "tyro", "numpy", "gymnasium", "stable_baselines3"}
 
 
-def test_the_help_of_a_command_does_not_load_torch() -> None:
-    modules = imported_by("search", "--help")
+def test_the_help_of_a_command_does_not_load_torch(tmp_path: Path) -> None:
+    heavy = {"torch", "stable_baselines3", "matplotlib", "sklearn"}
+    modules = imported_by("search", "--help", "all")
     assert "tyro" in modules
-    assert not modules & {"torch", "stable_baselines3", "matplotlib", "sklearn"}
+    assert not modules & heavy
+    # With a folder too, whose images nobody counts for it.
+    assert not imported_by("search", str(tmp_path), "--help") & (heavy | {"tyro"})
+
+
+def test_a_schedule_file_is_read_without_anything_heavy() -> None:
+    modules = imported_by("schedule", "show", "docs/schedules/digits.json")
+    assert "automix.schedule" in modules
+    assert not modules & {"torch", "numpy", "gymnasium", "tyro", "matplotlib"}
+
+
+def test_a_folder_is_refused_without_torch(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    argv = (str(tmp_path), "--runs", "20")
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "automix", "search", *argv],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "expected at least one image" in result.stderr
+    assert "| torch\n" not in result.stderr.replace("  ", "")
 
 
 def test_help_is_instant() -> None:

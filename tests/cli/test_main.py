@@ -12,7 +12,8 @@ from typing import NoReturn
 import pytest
 
 import automix
-from automix.cli.main import check_siblings, os_error_line
+from automix.cli.checks import check_siblings
+from automix.cli.main import os_error_line
 from automix.errors import AutoMixError
 from automix.experiments import config as experiment_config
 from automix.experiments.compare import run as compare

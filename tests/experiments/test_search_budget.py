@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from automix.errors import CheckpointError, ConfigError
 from automix.experiments.common.run_folder import RunFolder
 from automix.experiments.common.run_logs import Journal
-from automix.experiments.config import SearchConfig
+from automix.experiments.config import FEWEST, SearchConfig
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.experiments.search import run as run_of_search
-from automix.experiments.search.plan import FEWEST, FEWEST_TO_LEARN, plan_search, race_rounds
+from automix.experiments.search.plan import FEWEST_TO_LEARN, plan_search, race_rounds
 from automix.experiments.search.run import BUDGET_NAME, SCHEDULE_NAME, count_runs, search
 from automix.files import write_json
 from automix.schedule import Schedule

@@ -1,10 +1,14 @@
-"""Settings for a folder of images that is given in place of a file, such as `search photos/`."""
+"""Settings for a folder of images that is given in place of a file, such as `search photos/`.
 
+Free of torch until the images are counted: whatever else is wrong is said before.
+"""
+
+import logging
 import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -12,11 +16,13 @@ from automix.configuration.arguments import merged
 from automix.configuration.base import read_yaml
 from automix.configuration.data import DataSource
 from automix.configuration.task import TaskConfig
-from automix.data.folder import FolderListing, list_folder
-from automix.data.pools import assign
+from automix.data.folder import list_folder
 
-MINUTES = 10
-"""Budget of a search in a folder for which none is given."""
+if TYPE_CHECKING:
+    from automix.data.folder import FolderListing
+
+_LOG = logging.getLogger(__name__)
+_DEFAULT = "quick"
 
 # So many passes that the small network knows the images by heart, without which mixing has nothing
 # to help against, within runs of a few seconds.
@@ -27,15 +33,21 @@ _MOST_STEPS = 600
 _REPLAY_SELECTION = 0.1
 
 
-def task_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def task_of_folder(
+    folder: Path, values: Mapping[str, Any], preset: str | None = None
+) -> dict[str, Any]:
     """Return what ``values``, from flags, leave open for the task of images in ``folder``.
+
+    Args:
+        folder: of the images.
+        values: settings that come before those of the preset.
+        preset: quick, medium or best; None: quick.
 
     Raises:
         DataError: the folder has another layout, or a class too few images.
     """
     listing = list_folder(folder.expanduser())
-    with resources.as_file(resources.files("automix") / "presets/folder.yaml") as file:
-        task: Any = read_yaml(file)
+    task = _settings(preset)["task"]
     images = {"data": {"source": DataSource.FOLDER, "path": str(folder)}}
     try:
         chosen = TaskConfig.from_plain(merged(merged(task, dict(values.get("task", {}))), images))
@@ -48,23 +60,40 @@ def task_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     return {"task": task}
 
 
-def replay_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def replay_of_folder(
+    folder: Path, values: Mapping[str, Any], preset: str | None = None
+) -> dict[str, Any]:
     """Return the task as `task_of_folder` does, with what a search holds out for training.
 
     A schedule is chosen already, so no image need decide about one; a tenth stays apart for the
     temperature and the best weights. The test images are those that a search never sees.
     """
     parts = {"task": {"data": {"reward_size": 0, "selection_size": _REPLAY_SELECTION}}}
-    return merged(task_of_folder(folder, merged(parts, dict(values))), parts)
+    return merged(task_of_folder(folder, merged(parts, dict(values)), preset), parts)
 
 
-def search_of_folder(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def search_of_folder(
+    folder: Path, values: Mapping[str, Any], preset: str | None = None
+) -> dict[str, Any]:
     """Return the task as `task_of_folder` does, and a budget unless ``values`` have one."""
-    budget = {} if {"runs", "minutes"}.intersection(values) else {"minutes": MINUTES}
-    return task_of_folder(folder, values) | budget
+    has_budget = {"runs", "minutes"}.intersection(values)
+    budget = {} if has_budget else {"minutes": _settings(preset)["minutes"]}
+    return task_of_folder(folder, values, preset) | budget
 
 
-def _num_training_images(task: TaskConfig, listing: FolderListing) -> int:
+def _settings(preset: str | None) -> dict[str, Any]:
+    """Return the settings of a preset: of a task, and the minutes of a search."""
+    file = resources.files("automix") / f"presets/{preset or _DEFAULT}.yaml"
+    with resources.as_file(file) as path:
+        settings: Any = read_yaml(path)
+    return dict(settings)
+
+
+def _num_training_images(task: TaskConfig, listing: "FolderListing") -> int:
+    # Takes seconds: it imports torch. On a busy machine nobody knows what is happening until then.
+    _LOG.info("%s: %d images", listing.root, sum(map(len, listing.parts.values())))
+    from automix.data.pools import assign  # noqa: PLC0415
+
     val = listing.labels("val") if "val" in listing.parts else None
     assignment = assign(listing.labels("train"), val, task.data, has_test=listing.has_test)
     return len(assignment.from_train["train"])

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.ppo import plan_learning
-from automix.errors import ConfigError
 from automix.experiments.config import SearchConfig
 from automix.experiments.search.halving import Round, doubling_rounds
 
 # With fewer training runs a policy learns nothing that a race does not find: an additive fit needs
 # 64 episodes, and halving among its proposals and a final as many again.
 FEWEST_TO_LEARN = 200
-FEWEST = 12
 # Fractions of the runs: the race, learning, selection among what was learned, the final.
 _RACE_ALONE = (0.6, 0.0, 0.0, 0.4)
 _WITH_LEARNING = (0.25, 0.4, 0.2, 0.15)
@@ -67,15 +65,14 @@ def plan_search(config: SearchConfig, *, num_candidates: int, runs: int | None) 
     Args:
         config: of the search.
         num_candidates: schedules of the race, at least 1.
-        runs: training runs of all stages together; None: what ``config`` says of each stage.
+        runs: training runs of all stages together, at least `FEWEST`; None: what ``config`` says
+            of each stage.
 
     Raises:
-        ConfigError: there are too few runs, or the numbers do not divide.
+        ConfigError: the numbers do not divide.
     """
     if runs is None:
         return _configured(config, num_candidates)
-    if runs < FEWEST:
-        raise ConfigError(f"runs: expected at least {FEWEST} training runs, got {runs}")
     is_long = runs >= FEWEST_TO_LEARN
     learns = is_long and config.searcher != "race"
     race, learning, selection, final = (

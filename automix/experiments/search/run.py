@@ -31,7 +31,7 @@ from automix.experiments.common.training_pool import (
     TrainingPool,
     run_jobs,
 )
-from automix.experiments.config import SearchConfig
+from automix.experiments.config import FEWEST, SearchConfig
 from automix.experiments.search.candidates import NONE, learned_candidates, zero_search_candidates
 from automix.experiments.search.halving import (
     Candidate,
@@ -52,7 +52,7 @@ from automix.experiments.search.learning import (
     propose,
     race_episodes,
 )
-from automix.experiments.search.plan import FEWEST, plan_search, with_episodes
+from automix.experiments.search.plan import plan_search, with_episodes
 from automix.experiments.search.verdict import Finalists, Losses, Verdict, final_row, judge
 from automix.experiments.search.worth import TrainedRun, explanation
 from automix.random_streams import Stream, derived_seed
