@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Mapping, MutableMapping
 from functools import partial
 from typing import Any, cast
 
@@ -25,10 +26,11 @@ except ImportError:
 class ScheduledMixCallback(Callback):
     """Mixes every training batch before ``training_step`` sees it: ``[images, soft targets]``.
 
-    The batch must be a list of two, which is what the default collate function makes of
-    ``(image, label)`` items; a tuple cannot be replaced from a callback. Where gradients are
-    accumulated every micro-batch is mixed on its own. The state is saved in Lightning's
-    checkpoints, so that a resumed run draws the same.
+    The batch is a list, which is what the default collate function makes of ``(image, label)``
+    items, or a dictionary; for a tuple, which a callback cannot replace, derive the module from
+    `MixedBatches`, too. Where gradients are accumulated every micro-batch is mixed on its own. The
+    state is saved in Lightning's checkpoints, so that a resumed run draws the same; a checkpoint
+    without it says where the run is, which is all but the last batch of RecursiveMix.
 
     Example::
 
@@ -42,6 +44,8 @@ class ScheduledMixCallback(Callback):
         *,
         num_classes: int,
         total_steps: int | None = None,
+        images: int | str = 0,
+        labels: int | str = 1,
         saliency: SaliencySource | None = None,
         loss: Loss | None = None,
         label_smoothing: float = 0.0,
@@ -51,7 +55,8 @@ class ScheduledMixCallback(Callback):
 
         The arguments are those of `ScheduledMix`; ``total_steps``, the micro-batches of the whole
         training run on one device, are by default those after which the trainer ends: at the first
-        of its limits ``max_steps`` and ``max_epochs``.
+        of its limits ``max_steps`` and ``max_epochs``. ``images`` and ``labels`` are the places of
+        both in a batch: positions, or names in a dictionary.
 
         Raises:
             ValueError: ``total_steps`` is no whole number above 0; when training starts, also
@@ -61,6 +66,7 @@ class ScheduledMixCallback(Callback):
         if total_steps is not None:
             total_steps = whole_number("total_steps", total_steps, at_least=1)
         self._total_steps = total_steps
+        self._images, self._labels = images, labels
         # For `on_train_start`: number of steps, module and rank are known only then.
         self._bind = partial(
             ScheduledMix,
@@ -73,6 +79,8 @@ class ScheduledMixCallback(Callback):
         )
         self._mix: ScheduledMix | None = None
         self._loaded: MixState | None = None
+        # Whether `MixedBatches` has mixed the batch that training begins with.
+        self._is_mixed = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the first batch, or with the one after a checkpoint."""
@@ -81,6 +89,8 @@ class ScheduledMixCallback(Callback):
         # Lightning restores callbacks before training starts, when there is no ScheduledMix yet.
         if self._loaded is not None:
             self._mix.load_state_dict(self._loaded)
+        else:
+            self._mix.set_progress(step=trainer.fit_loop.epoch_loop.total_batch_idx + 1)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -88,19 +98,45 @@ class ScheduledMixCallback(Callback):
         """Replace images and labels of the batch by mixed images and soft targets.
 
         Raises:
-            TypeError: the batch is not a list of two.
+            TypeError: the batch is no list or dictionary with both, and was not mixed before.
         """
-        assert self._mix is not None
-        if not isinstance(batch, list) or len(batch) != 2:
-            got = type(batch).__name__
-            got += f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
+        if self._is_mixed:
+            self._is_mixed = False
+            return
+        if not isinstance(batch, list | MutableMapping):
             raise TypeError(
-                f"batch: expected a list [images, labels], got a {got}, which a callback cannot "
-                "replace; call automix.integrations.ScheduledMix in on_after_batch_transfer of "
-                "the LightningModule"
+                f"batch: expected a list or a dictionary, got a {_described(batch)}, which a "
+                "callback cannot replace; derive the LightningModule from "
+                "automix.integrations.lightning_callback.MixedBatches, too, which mixes in "
+                "on_after_batch_transfer"
             )
         # In place: Lightning ignores what the hook returns.
-        batch[0], batch[1] = self._mix(batch[0], batch[1])
+        self._replace(batch)
+
+    def transferred(self, batch: Any) -> Any:
+        """Return a batch of any kind mixed, for `MixedBatches`.
+
+        Raises:
+            TypeError: it is no list, tuple or dictionary with images and labels.
+        """
+        items = list(batch) if isinstance(batch, tuple) else batch
+        self._replace(items)
+        self._is_mixed = True
+        if not isinstance(batch, tuple):
+            return items
+        is_named = hasattr(batch, "_make")
+        return cast("Any", batch)._make(items) if is_named else tuple(items)
+
+    def _replace(self, items: Any) -> None:
+        assert self._mix is not None
+        try:
+            images, labels = items[self._images], items[self._labels]
+        except (KeyError, IndexError, TypeError):
+            raise TypeError(
+                f"batch: expected images in {self._images!r} and labels in {self._labels!r}, got a "
+                f"{_described(items)}; give the places as images= and labels= to the callback"
+            ) from None
+        items[self._images], items[self._labels] = self._mix(images, labels)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for Lightning's checkpoint."""
@@ -109,6 +145,35 @@ class ScheduledMixCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state of a checkpoint for when the training begins."""
         self._loaded = cast("MixState", state_dict) if state_dict else None
+
+
+class MixedBatches:
+    """Mixin for a LightningModule that trains on tuples, or on batches that it changes itself.
+
+    Example::
+
+        class Classifier(MixedBatches, LightningModule):
+            ...
+
+        Trainer(callbacks=[ScheduledMixCallback(schedule, num_classes=10)]).fit(Classifier(), data)
+    """
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Return what the module's other classes make of the batch, mixed if it trains."""
+        batch = cast("Any", super()).on_after_batch_transfer(batch, dataloader_idx)
+        trainer = cast("Any", self).trainer
+        if trainer.training:
+            for callback in trainer.callbacks:
+                if isinstance(callback, ScheduledMixCallback):
+                    batch = callback.transferred(batch)
+        return batch
+
+
+def _described(batch: Any) -> str:
+    """Return type and size, or names, of a batch."""
+    if isinstance(batch, Mapping):
+        return f"{type(batch).__name__} of {', '.join(map(str, batch))}"
+    return type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, list | tuple) else "")
 
 
 def _micro_batches(trainer: Trainer, module: LightningModule) -> int:

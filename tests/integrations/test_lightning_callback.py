@@ -3,9 +3,9 @@
 import importlib
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -71,7 +71,10 @@ def fitted(
     module = module or Module()
     checkpoint = options.pop("checkpoint", None)
     others = options.pop("callbacks", [])
-    mixes = callbacks.ScheduledMixCallback(schedule, num_classes=3, total_steps=total_steps)
+    places = options.pop("mix", {})
+    mixes = callbacks.ScheduledMixCallback(
+        schedule, num_classes=3, total_steps=total_steps, **places
+    )
     trainer = lightning.Trainer(
         **{"max_epochs": 2, "accelerator": "cpu", "default_root_dir": folder} | options,
         callbacks=[mixes, *others],
@@ -202,6 +205,76 @@ def test_a_checkpoint_continues_with_the_same_batches(tmp_path: Path) -> None:
     _, trainer = fitted(schedule, tmp_path, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "state.ckpt")
     # `total_steps` differs between the two runs, but the schedule is constant.
+    second, _ = fitted(schedule, tmp_path, checkpoint=tmp_path / "state.ckpt")
+    assert len(second.batches) == 4
+    for (images, targets), expected in zip(second.batches, whole.batches[4:], strict=True):
+        assert torch.equal(images, expected[0])
+        assert torch.equal(targets, expected[1])
+
+
+class Pair(NamedTuple):
+    image: Tensor
+    label: Tensor
+
+
+MAKERS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "list": lambda images, labels: [images, labels],
+    "longer list": lambda images, labels: [images, labels, torch.arange(len(labels))],
+    "tuple": lambda images, labels: (images, labels),
+    "named tuple": Pair,
+    "dictionary": lambda images, labels: {"image": images, "label": labels},
+}
+
+
+class Transferring(Module):
+    """Makes batches of another kind, and records what it trains on as pairs."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return MAKERS[self.kind](*batch)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        assert type(batch) is type(MAKERS[self.kind](torch.ones(1), torch.ones(1)))
+        items = list(batch.values()) if isinstance(batch, dict) else list(batch)
+        return super().training_step(items[:2], batch_idx)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_batches_of_any_kind(tmp_path: Path, kind: str) -> None:
+    mixin: Any = importlib.import_module(MODULE).MixedBatches
+    names = {"images": "image", "labels": "label"} if kind == "dictionary" else {}
+    schedule = constant_schedule(Decision(operator=Operator.MIXUP))
+    expected, _ = fitted(schedule, tmp_path)
+    modules = [type("Mixed", (mixin, Transferring), {})(kind)]
+    if "tuple" not in kind:
+        modules.append(Transferring(kind))
+    for module in modules:
+        trained, _ = fitted(schedule, tmp_path, module=module, mix=names)
+        assert len(trained.batches) == len(expected.batches)
+        for (images, targets), (others, soft) in zip(
+            trained.batches, expected.batches, strict=True
+        ):
+            assert torch.equal(images, others)
+            assert torch.equal(targets, soft)
+
+
+def test_a_dictionary_without_its_names_is_refused(tmp_path: Path) -> None:
+    schedule = constant_schedule(Decision(operator=Operator.MIXUP))
+    with pytest.raises(TypeError, match=r"images in 0 and labels in 1, got a dict of image, label"):
+        fitted(schedule, tmp_path, module=Transferring("dictionary"))
+
+
+def test_a_checkpoint_without_the_state_says_where_the_run_is(tmp_path: Path) -> None:
+    schedule = mix_then_off(Decision(operator=Operator.MIXUP), off_from=0.75)
+    whole, _ = fitted(schedule, tmp_path)
+    _, trainer = fitted(schedule, tmp_path, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "state.ckpt")
+    state = torch.load(tmp_path / "state.ckpt", weights_only=True)
+    assert len(state["callbacks"]) == 1
+    torch.save(state | {"callbacks": {}}, tmp_path / "state.ckpt")
     second, _ = fitted(schedule, tmp_path, checkpoint=tmp_path / "state.ckpt")
     assert len(second.batches) == 4
     for (images, targets), expected in zip(second.batches, whole.batches[4:], strict=True):
