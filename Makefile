@@ -4,19 +4,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 MINUTES ?= 10
+CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test figures check bench fuzz gpu format clean
+.PHONY: demo test figures check bench fuzz gpu format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-# uv installs from the same index as pip, about ten times faster.
-$(VENV)/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "expected Python 3.11 to 3.13, got " + sys.version.split()[0] + "; set PYTHON=python3.12, say")'
+# uv installs from the same index as pip, about ten times faster. What it installs is in
+# constraints.txt; CONSTRAINTS=/dev/null installs the newest that pyproject.toml allows.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 15) else "expected Python 3.11 to 3.14, got " + sys.version.split()[0] + "; set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
+		--constraint $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## search on the digits, replay, compare, report
@@ -60,6 +63,10 @@ fuzz: $(VENV)/.installed  ## readers of files with hostile ones, 10 minutes each
 # `make gpu GPU="--again"`, or GPU="--device cpu --quick" without an accelerator.
 gpu: $(VENV)/.installed  ## tests, benchmarks and a search on a GPU, 9 minutes; again: what is missing
 	@$(BIN)/python -m benchmarks.gpu $(GPU)
+
+lock: $(VENV)/.installed  ## the newest releases that pyproject.toml allows, into constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--no-header --no-annotate --quiet --output-file constraints.txt
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

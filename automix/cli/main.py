@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except SystemExit as end:
         # Only help ends this way.
-        return int(end.code or 0)
+        if isinstance(end.code, str):
+            print(visible(end.code))
     return 0
 
 

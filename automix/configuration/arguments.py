@@ -7,7 +7,6 @@ validates each section on its own, before the file with the rest of it is read.
 """
 
 import difflib
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,12 +58,14 @@ def read_arguments(command: Command, argv: Sequence[str]) -> Arguments:
 
     Raises:
         ConfigError: arguments are missing or too many, or a value of the file or a flag is wrong.
-        SystemExit: help was asked for and printed; code 0.
+        SystemExit: help was asked for; its code is the text, or 0 where it is printed already.
     """
     if (place := next((at for at, word in enumerate(argv) if word in _HELP), None)) is not None:
         everything = list(argv[place + 1 : place + 2]) == [_EVERYTHING]
         rest = [*argv[:place], *argv[place + 1 + everything :]]
-        _print_help(command, [word for word in rest if word not in _HELP], everything=everything)
+        _leave_with_help(
+            command, [word for word in rest if word not in _HELP], everything=everything
+        )
     flags = resolve_name(command.flags)
     typed = read_words(argv, every_field(command), command=f"automix {command.name}")
     operands = _split(typed, command)
@@ -343,8 +344,8 @@ def _is_numeric(kinds: Iterable[Any]) -> bool:
     )
 
 
-def _print_help(command: Command, argv: Sequence[str], *, everything: bool) -> None:
-    """Print the fields with the values that a file gives them, and leave with code 0."""
+def _leave_with_help(command: Command, argv: Sequence[str], *, everything: bool) -> None:
+    """Leave with the help, in which fields have the values that a file gives them."""
     model = every_field(command)
     try:
         typed = read_words(argv, model, command=command.name)
@@ -356,7 +357,5 @@ def _print_help(command: Command, argv: Sequence[str], *, everything: bool) -> N
         # Help is most needed by those who do not have it right yet.
         default = model()
     if command.first_flags and not everything:
-        sys.stdout.write(help_text(command, model, default) + "\n")
-    else:
-        print_all(command, model, default)
-    raise SystemExit(0)
+        raise SystemExit(help_text(command, model, default))
+    print_all(command, model, default)
