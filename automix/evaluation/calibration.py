@@ -18,6 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TEMPERATURE_FROM = "temperature fitted on selection images"
+"""What a calibrated NLL or a scaled ECE is, in the words of every table, card and message."""
+
 NUM_BINS = 15
 """Bins of the calibration errors, the field's usual number (https://arxiv.org/abs/1706.04599)."""
 

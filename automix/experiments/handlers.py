@@ -76,19 +76,15 @@ def run_replay(command: Command, arguments: "Arguments") -> Iterator[str]:
             # Every process would say the same.
             logging.disable(logging.INFO)
         config, source, output = _replay_of(arguments)
+        from automix.experiments.replay.final_test import summarize
         from automix.experiments.replay.run import predict_cost, replay
 
         if flags.dry_run:
             text = predict_cost(config, source).describe()
         else:
             with resumable(output, command.name, "--resume", str(output), launcher=_launcher()):
-                test = replay(config, source, output)["test"]
-            text = (
-                f"test: accuracy {test['accuracy']:.4f}, "
-                f"calibrated NLL {test['calibrated_nll']:.4f} nats, "
-                f"NLL {test['nll']:.4f} nats on {test['num_images']} images\n"
-                f"result: {one_line(output / command.artifact)}"
-            )
+                result = replay(config, source, output)
+            text = f"{summarize(result)}\nresult: {one_line(output / command.artifact)}"
         if world.is_main:
             yield text
 

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automix.evaluation.calibration import TEMPERATURE_FROM
 from automix.evaluation.statistics import Interval
 from automix.reporting.figures.comparison import Comparison, ComparisonRow, comparison_figure
 from automix.reporting.figures.evaluation import (
@@ -60,9 +61,13 @@ def evaluation_section(result: Json, source: Source, number: int) -> Section:
 
 def _classification(part: Json, prefix: str) -> list[Block]:
     before, after = part["as_trained"], part["rescaled"]
+    is_worse = after["ece"] > before["ece"]
     panels = [
-        (f"{title}: ECE {scores['ece']:.1%}", scores["diagram"])
-        for title, scores in (("as trained", before), ("temperature scaled", after))
+        (f"{title}: ECE {scores['ece']:.1%}{mark}", scores["diagram"])
+        for title, scores, mark in (
+            ("as trained", before, ""),
+            ("temperature scaled", after, ", worse" if is_worse else ""),
+        )
     ]
     figure = ReportFigure(
         name=f"{prefix}-reliability",
@@ -70,8 +75,9 @@ def _classification(part: Json, prefix: str) -> list[Block]:
         description="Accuracy of the images in each of 15 bins of confidence, before and after "
         "temperature scaling.",
         draw=functools.partial(reliability_figure, panels),
-        caption=f"15 bins of equal width; temperature {part['temperature']:.3f} fitted on "
-        f"{part['num_validation_images']} validation images.",
+        caption=f"15 bins of equal width; {TEMPERATURE_FROM} ({part['num_validation_images']}): "
+        f"{part['temperature']:.3f}."
+        + (" It is fitted for NLL, and here it makes ECE worse." if is_worse else ""),
     )
     scores = [
         ("accuracy (top 1)", _interval(part["top1"], *part["top1_interval"]), None),
@@ -91,7 +97,9 @@ def _classification(part: Json, prefix: str) -> list[Block]:
         ),
         # With at most five classes there is no top 5.
         rows=tuple(row for row in scores if row[1] is not None),
-        caption="A temperature changes no prediction. 95% Wilson interval over the images.",
+        caption=f"Temperature scaled: {TEMPERATURE_FROM}; its NLL is the calibrated NLL. A "
+        "temperature changes no prediction. 95% Wilson interval over the images."
+        + (" The scaling makes ECE worse here." if is_worse else ""),
     )
     classes = _groups(part["classes"], part["class_names"], prefix)
     blocks: list[Block] = [figure, table, classes]

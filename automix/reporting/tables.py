@@ -83,9 +83,13 @@ class Table:
     columns: tuple[Column, ...]  # at least one; the first one names the row
     rows: tuple[tuple[Cell, ...], ...]  # one cell per column each; numbers are finite
     caption: str = ""  # what the reader must know: data, number of seeds, kind of interval
+    # Where the name of each row leads; none, or one per row, which may be empty.
+    links: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if len(self.links) not in (0, len(self.rows)):
+            raise ValueError(f"expected {len(self.rows)} links or none, got {len(self.links)}")
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"expected {len(self.columns)} cells in a row, got {len(row)}")

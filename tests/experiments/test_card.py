@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from automix.errors import CheckpointError, ConfigError
 from automix.experiments.config import CardConfig
 from automix.experiments.evaluate.config import AttacksConfig, EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.run import evaluate
+from automix.experiments.replay.final_test import summarize
 from automix.experiments.replay.run import ScheduleSource, replay
 from automix.experiments.report.card import make_card, write_card
+from automix.experiments.report.finished_runs import FinishedRun
+from automix.experiments.report.search_sections import cost_of
 from automix.operator_info import Operator
+from automix.reporting.figures.comparison import cost_table
 from automix.schedule import Decision, mixture_then_off
 from envs.smoke import SMOKE_TASK
 
@@ -97,9 +102,14 @@ def test_evaluations_of_this_classifier_are_in_its_card(evaluated: Path) -> None
     assert scores["expected calibration error, 15 equal-width bins"] == pytest.approx(
         before["ece"], abs=1e-6
     )
-    assert scores["the same after temperature scaling on validation images"] == pytest.approx(
+    assert scores["ECE after scaling, temperature fitted on selection images"] == pytest.approx(
         after["ece"], abs=1e-6
     )
+    # One number under one name, from the replay and from its evaluation.
+    [calibrated] = re.findall(r"calibrated NLL, nats \(temperature .*?\) \| ([\d.]+)", text)
+    assert float(calibrated) == pytest.approx(after["nll"], abs=2e-4)
+    assert f"calibrated NLL {after['nll']:.4f} nats" in text
+    assert ("worse than before" in text) == (after["ece"] > before["ece"])
     assert "unnormalized mean corruption error (own implementation)" in scores
     assert scores["accuracy under PGD, 8/255"] == pytest.approx(result["attacks"]["pgd"], abs=1e-6)
     assert "unnormalized mean corruption error" in text.partition("## Results")[2]
@@ -118,6 +128,34 @@ def test_evaluations_of_other_weights_are_not(evaluated: Path, tmp_path: Path) -
         "top-1 accuracy",
         "negative log-likelihood (nats)",
     }
+
+
+def test_scores_whose_temperature_would_be_that_of_the_test_images_are_not_given(
+    trained: Path, tmp_path: Path
+) -> None:
+    names = ("environment.json", "config.yaml", "schedule.json", "classifier.safetensors")
+    for name in names:
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    result = json.loads((trained / "result.json").read_text()) | {"selection": None}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert "| not given: no selection images |" in make_card(tmp_path, CardConfig())
+    assert "calibrated" not in summarize(result)
+
+
+def test_the_card_of_a_race_calls_nothing_learned_and_counts_as_its_table_does(
+    finished_search: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_search, tmp_path / "race", ignore=lambda *_: ["sums.json"])
+    result = json.loads((finished_search / "result.json").read_text())
+    cost = result["cost"]
+    table = cost_table(cost_of(FinishedRun(finished_search)), name="cost", title="")
+    assert table.rows[-1][:2] == ("total", cost["trainings"])
+    assert f"{cost['trainings']} training runs (" in make_card(finished_search, CardConfig())
+    (tmp_path / "race" / "result.json").write_text(json.dumps(result | {"episodes": []}))
+    text = make_card(tmp_path / "race", CardConfig())
+    assert "nothing was learned" in text
+    assert "nan" not in text
+    assert "policy" not in text.partition("## Result")[0]
 
 
 def test_a_policys_card(finished_search: Path) -> None:

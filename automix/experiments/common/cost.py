@@ -1,8 +1,9 @@
 """Predicted cost of a command, measured on a few steps before anything is written."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -105,3 +106,9 @@ def _seconds_per_evaluation(trainer: ClassifierTrainer, split: Split) -> float:
     started = time.perf_counter()
     trainer.evaluate(part)
     return (time.perf_counter() - started) * len(split) / count
+
+
+def runs_text(cost: Mapping[str, Any]) -> str:
+    """Return how many training runs each stage of a search took, by the ``cost`` of its result."""
+    stages = cost["trainings_by_stage"].items()
+    return ", ".join(f"{count} {name}" for name, count in stages if count)

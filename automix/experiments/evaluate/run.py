@@ -11,6 +11,7 @@ import torch
 
 from automix.data.sources.annotations import name_test_images, read_boxes, read_groups
 from automix.errors import CheckpointError, ConfigError
+from automix.evaluation.calibration import TEMPERATURE_FROM
 from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, corrupt
 from automix.evaluation.inference import EvaluationImages
 from automix.experiments.common.run_folder import (
@@ -137,8 +138,8 @@ def summarize_evaluation(result: Mapping[str, Any]) -> str:
         lines.append(
             f"accuracy {part['top1']:.4f} [{low:.4f}, {high:.4f}], worst class "
             f"{part['classes']['worst']:.4f}; NLL {before['nll']:.4f} nats, ECE "
-            f"{before['ece']:.4f}, after temperature {part['temperature']:.3f}: NLL "
-            f"{after['nll']:.4f} nats, ECE {after['ece']:.4f}"
+            f"{before['ece']:.4f}; {TEMPERATURE_FROM}, {part['temperature']:.3f}: calibrated NLL "
+            f"{after['nll']:.4f} nats, ECE {after['ece']:.4f}{_worse_ece(before, after)}"
         )
     if part := result.get("corruptions"):
         lines.append(
@@ -160,6 +161,10 @@ def summarize_evaluation(result: Mapping[str, Any]) -> str:
             "images with boxes"
         )
     return "\n".join(lines)
+
+
+def _worse_ece(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    return ", worse than before" if after["ece"] > before["ece"] else ""
 
 
 def _annotated(source: EvaluationInput, config: EvaluateConfig) -> EvaluationInput:

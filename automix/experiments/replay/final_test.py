@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from automix.data.splits import Dataset
+from automix.evaluation.calibration import TEMPERATURE_FROM
 from automix.evaluation.statistics import Interval, proportion_interval
+from automix.experiments.common.verdicts import verdict_values
 from automix.training.metrics import EvalMetrics
 from automix.training.trainer import ClassifierTrainer, eval_metrics, evaluation_scores
 
@@ -36,6 +39,30 @@ def final_scores(trainer: ClassifierTrainer, data: Dataset) -> dict[str, Any]:
         "test_intervals": _intervals(test, logits, labels),
         "selection": dataclasses.asdict(selection) if selection else None,
     }
+
+
+def verdict() -> dict[str, Any]:
+    """Return the verdict of a replay, which is none: it was compared with nothing."""
+    values = verdict_values(against=None, difference=None, num_seeds=1, split="test")
+    sentence = (
+        "one training run with one seed says nothing about whether its schedule pays: automix "
+        "compare --schedules none FILE does"
+    )
+    return values | {"sentence": sentence}
+
+
+def summarize(result: Mapping[str, Any]) -> str:
+    """Return the scores of a replay on its test images in one line, and its verdict."""
+    test = result["test"]
+    parts = [f"accuracy {test['accuracy']:.4f}"]
+    # Fitted on the test images themselves, the number would not be the one of that name.
+    if result["selection"] is not None:
+        parts.append(f"calibrated NLL {test['calibrated_nll']:.4f} nats ({TEMPERATURE_FROM})")
+    parts.append(f"NLL {test['nll']:.4f} nats on {test['num_images']} images")
+    lines = [f"test: {', '.join(parts)}"]
+    if "verdict" in result:
+        lines.append(f"verdict: {result['verdict']['sentence']}")
+    return "\n".join(lines)
 
 
 def _intervals(test: EvalMetrics, logits: Tensor, labels: Tensor) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ from automix.experiments.common.saved_classifier import (
     save_classifier,
 )
 from automix.experiments.replay.applied import check_decisions, note_applied
-from automix.experiments.replay.final_test import final_scores
+from automix.experiments.replay.final_test import final_scores, verdict
 from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
 from automix.mixing import StepKey, draw_decision
 from automix.mixture import Mixture
@@ -203,6 +203,7 @@ def _finish(
         trainer.evaluated_model.load_state_dict(on_main(lambda: loop.load_best(step)))
     result = {
         "kind": "replay",
+        "verdict": verdict(),
         **final_scores(trainer, data),
         "best": loop.best,
         "weights": {"which": config.weights, "step": step},

@@ -12,6 +12,9 @@ from automix.configuration.data import DataSource
 from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError, ConfigError
 from automix.escapes import markdown, markdown_code, markdown_span
+from automix.evaluation.calibration import TEMPERATURE_FROM
+from automix.experiments.common.cost import runs_text
+from automix.experiments.common.equal_schedules import row_label
 from automix.experiments.common.run_folder import RESULT_NAME
 from automix.experiments.common.saved_classifier import weights_hash
 from automix.experiments.config import CardConfig, SearchConfig
@@ -152,7 +155,7 @@ def _scores(result: Mapping[str, Any], evaluations: Sequence[FinishedRun]) -> li
             scores += [
                 ("brier_score", before["brier"], "Brier score"),
                 ("ece", before["ece"], "expected calibration error, 15 equal-width bins"),
-                ("ece", after["ece"], "the same after temperature scaling on validation images"),
+                ("ece", after["ece"], f"ECE after scaling, {TEMPERATURE_FROM}"),
                 ("accuracy", part["classes"]["worst"], "accuracy of the worst class"),
             ]
         if part := evaluation.result.get("corruptions"):
@@ -181,6 +184,8 @@ def _policy_front(run: FinishedRun, name: str) -> Json:
         episode["total_reward"]
         for episode in run.result["episodes"][-config.agent.episodes_per_rollout :]
     ]
+    if not rewards:
+        return {"library_name": "automix", "tags": ["automix", "data-augmentation"]}
     # As Stable-Baselines3 reports it: mean and population standard deviation over episodes.
     mean, deviation = np.mean(rewards), np.std(rewards)
     result = {
@@ -222,10 +227,7 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
             [
                 ("accuracy", f"{test['accuracy']:.4f}"),
                 ("NLL, nats", f"{test['nll']:.4f}"),
-                (
-                    "calibrated NLL, nats (temperature fitted on these images)",
-                    f"{test['calibrated_nll']:.4f}",
-                ),
+                (f"calibrated NLL, nats ({TEMPERATURE_FROM})", _calibrated(result)),
                 ("images", str(test["num_images"])),
             ],
         ),
@@ -256,13 +258,19 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
     return "\n\n".join(parts) + "\n"
 
 
+def _calibrated(result: Mapping[str, Any]) -> str:
+    # Fitted on the test images themselves, the number would not be the one of that name.
+    value = f"{result['test']['calibrated_nll']:.4f}"
+    return value if result.get("selection") else "not given: no selection images"
+
+
 def policy_text(run: FinishedRun, name: str) -> str:
     """Return the body of the card of a policy."""
     config: SearchConfig = run.config(SearchConfig)
     result, cost = run.result, run.result["cost"]
     rows = [
         (
-            markdown(standing["name"]) + (" (constant)" if standing["is_constant"] else ""),
+            markdown(row_label(standing)) + (" (constant)" if standing["is_constant"] else ""),
             str(standing["num_seeds"]),
             "" if (mean := standing["mean_calibrated_nll"]) is None else f"{mean:.4f}",
         )
@@ -270,9 +278,7 @@ def policy_text(run: FinishedRun, name: str) -> str:
     ]
     parts = [
         f"# {markdown(name)}",
-        "A policy that decides segment by segment how a classifier's training images are mixed, "
-        "learned by PPO in the environment `AutoMix/MixSchedule-v0`, and the schedule that was "
-        "selected. The schedule is what to use; the policy is how it was looked for.",
+        _what_it_is(result["episodes"], config),
         "## Result",
         f"Selected among learned schedules, schedules that ship and every operator held constant: "
         f"**{markdown(result['selected'])}**.",
@@ -286,8 +292,8 @@ def policy_text(run: FinishedRun, name: str) -> str:
         f"{config.environment.num_segments} segments; rewarded with "
         f"`{config.environment.potential}` on the reward split.",
         "## How to get it again",
-        f"Seed {config.seed}, {config.agent.episodes} episodes; {cost['trainings']} training runs "
-        f"in all, {cost['seconds']:.0f} s of wall clock.",
+        f"Seed {config.seed}; {cost['trainings']} training runs ({runs_text(cost)}), "
+        f"{cost['seconds']:.0f} s of wall clock.",
         *_commands(run),
         "To use the schedule: `automix replay schedule.json`, or `ScheduledMix` in your own loop.",
         "## Limits",
@@ -298,6 +304,17 @@ def policy_text(run: FinishedRun, name: str) -> str:
         "is of other images and seeds.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _what_it_is(episodes: Sequence[object], config: SearchConfig) -> str:
+    if not episodes:
+        return "A mixing schedule, selected by races of training runs; nothing was learned."
+    how = "PPO" if config.searcher == "ppo" else f"`{config.searcher}`"
+    return (
+        "A policy that decides segment by segment how a classifier's training images are mixed, "
+        f"learned by {how} in the environment `{_ENVIRONMENT}`, and the schedule that was "
+        "selected. The schedule is what to use; the policy is how it was looked for."
+    )
 
 
 def _schedule(path: Path) -> str:

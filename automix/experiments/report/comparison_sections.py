@@ -5,6 +5,7 @@ import functools
 import math
 from collections.abc import Sequence
 
+from automix.evaluation.calibration import TEMPERATURE_FROM
 from automix.evaluation.statistics import Interval
 from automix.experiments.common.equal_schedules import names_of, row_label
 from automix.experiments.common.summaries import METRICS
@@ -190,15 +191,16 @@ def _summary_table(split: ComparedSplit, metric: str, name: str) -> Table:
         )
         for row in sorted(split.rows, key=lambda row: _rank(row, metric, better.sign))
     ]
+    calibration = f" {TEMPERATURE_FROM.capitalize()}." if metric == "calibrated_nll" else ""
     return Table(
         name=name,
         title=title,
         columns=columns,
         rows=tuple(rows),
         caption=f"{split.run.result['num_seeds']} training runs per schedule, {split.name} split, "
-        f"{better} is better. Against {split.run.result['baseline']}: paired difference; fraction "
-        "of the seeds on which a schedule is better, with Wilson's 95% interval; p-value by sign "
-        "flips, corrected for the number of schedules.",
+        f"{better} is better.{calibration} Against {split.run.result['baseline']}: paired "
+        "difference; fraction of the seeds on which a schedule is better, with Wilson's 95% "
+        "interval; p-value by sign flips, corrected for the number of schedules.",
     )
 
 

@@ -67,8 +67,8 @@ class FinishedRun:
         check_whole(path)
         if self.kind == "compare" and "verdict" not in self.result:
             # Of an earlier version, which judged nothing.
-            split, rows = next(reversed(self.result["splits"].items()))
-            self.result["verdict"] = judge_comparison(rows, split=split)
+            for split, rows in self.result["splits"].items():
+                self.result["verdict"] = judge_comparison(rows, split=split)
 
     def check(self) -> None:
         """Read all other files that a report needs.

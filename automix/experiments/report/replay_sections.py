@@ -6,6 +6,8 @@ from torch import Tensor
 
 from automix.configuration.task import ReplayConfig, TaskConfig
 from automix.errors import CheckpointError, DataError
+from automix.evaluation.calibration import TEMPERATURE_FROM
+from automix.evaluation.statistics import Interval
 from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import FinishedRun
@@ -13,7 +15,7 @@ from automix.experiments.search.run import SCHEDULE_NAME
 from automix.experiments.show import make_sheet, spread_over_classes
 from automix.operator_info import Operator
 from automix.reporting.page import Section
-from automix.reporting.tables import Column, Direction, Table
+from automix.reporting.tables import Column, Direction, Table, interval_of
 from automix.schedule import Decision, Schedule
 from automix.training.trainer import build_trainer, load_search_data
 
@@ -25,10 +27,11 @@ def replay_section(replays: Sequence[FinishedRun]) -> Section:
     rows = tuple(
         (
             run.path.name,
+            _score(run, "accuracy"),
+            # Without selection images its temperature would be that of the test images.
+            _score(run, "calibrated_nll") if run.result.get("selection") else None,
+            _score(run, "nll"),
             run.result["steps"],
-            run.result["test"]["accuracy"],
-            run.result["test"]["calibrated_nll"],
-            run.result["test"]["nll"],
         )
         for run in replays
     )
@@ -37,15 +40,24 @@ def replay_section(replays: Sequence[FinishedRun]) -> Section:
         title="Replayed training runs",
         columns=(
             Column(name="run"),
+            Column(name="test accuracy", better=Direction.HIGHER, digits=4),
+            Column(name="calibrated NLL", unit="nats", better=Direction.LOWER, digits=4),
+            Column(name="NLL", unit="nats", better=Direction.LOWER, digits=4),
             Column(name="steps", digits=9),
-            Column(name="test accuracy", better=Direction.HIGHER),
-            Column(name="calibrated NLL", unit="nats", better=Direction.LOWER),
-            Column(name="NLL", unit="nats", better=Direction.LOWER),
         ),
         rows=rows,
-        caption="One training run each: one seed says little.",
+        links=tuple(run.link for run in replays),
+        caption="One training run each: one seed says little. 95% intervals over the test images. "
+        f"Calibrated NLL: {TEMPERATURE_FROM}; not given without such images.",
     )
     return Section(title="Replay", blocks=(table,))
+
+
+def _score(run: FinishedRun, metric: str) -> Interval | float:
+    """Return a score on the test images, with its interval where there is one."""
+    interval = (run.result.get("test_intervals") or {}).get(metric)
+    value: float = run.result["test"][metric]
+    return interval_of(interval) or value
 
 
 def sheet_section(run: FinishedRun, replays: Sequence[FinishedRun]) -> Section:

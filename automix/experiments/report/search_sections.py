@@ -5,6 +5,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automix.evaluation.calibration import TEMPERATURE_FROM
 from automix.experiments.common.equal_schedules import row_label
 from automix.experiments.common.verdicts import verdict_text
 from automix.experiments.config import SearchConfig
@@ -62,7 +63,8 @@ def final_section(run: FinishedRun) -> Section:
         list(zip(run.result["final"], differences, strict=True)),
         difference="selected minus this",
         caption=f"{verdict_text(run.result)} On the selection split, with seeds that no stage "
-        "before had; 95% intervals of the mean and of the paired difference.",
+        f"before had; calibrated NLL: {TEMPERATURE_FROM}. 95% intervals of the mean and of the "
+        "paired difference.",
     )
     why = run.result.get("why")  # searches of earlier versions have none
     return dataclasses.replace(section, text=(explanation_text(why),)) if why else section
@@ -126,9 +128,10 @@ def selection_section(run: FinishedRun) -> Section:
         [(standing, standing["difference_to_first"]) for standing in run.result["standings"]],
         difference="difference to first",
         caption=f"{'Retrained with fresh seeds, compared' if has_learned else 'Compared'} on the "
-        "reward split by successive halving; 95% intervals of the mean and of the paired "
-        "difference. A single seed has none, and its loss is left out; means over different "
-        "numbers of seeds are not comparable to the last digit.",
+        "reward split, to whose images the temperature is fitted as well, by successive halving; "
+        "95% intervals of the mean and of the paired difference. A single seed has none, and its "
+        "loss is left out; means over different numbers of seeds are not comparable to the last "
+        "digit.",
     )
 
 

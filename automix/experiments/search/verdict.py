@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix.evaluation.statistics import Interval, paired_difference
+from automix.experiments.common.cost import runs_text
 from automix.experiments.common.equal_schedules import row_label
 from automix.experiments.common.run_folder import format_seconds
 from automix.experiments.common.summaries import mean_interval, plain
@@ -171,16 +172,13 @@ def final_row(losses: NDArray[np.float64], *, seed: int) -> dict[str, Any]:
 def summarize_search(result: Mapping[str, Any]) -> str:
     """Return what a finished search found, what it cost, and the schedule that it selected."""
     cost = result["cost"]
-    stages = ", ".join(
-        f"{count} {name}" for name, count in cost["trainings_by_stage"].items() if count
-    )
     seconds = format_seconds(cost["seconds"])
     # A search that an earlier version finished says no more.
     why = f"why: {explanation_text(result['why'])}\n" if "why" in result else ""
     return (
         f"verdict: {result['verdict']['sentence']}\n"
         f"{why}"
-        f"cost: {cost['trainings']} training runs ({stages}), {seconds}\n"
+        f"cost: {cost['trainings']} training runs ({runs_text(cost)}), {seconds}\n"
         f"selected: {_selected(result)}"
     )
 
