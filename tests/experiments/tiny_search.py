@@ -23,7 +23,7 @@ TINY = SearchConfig(
 )
 
 # Wall-clock times differ between two runs of the same search.
-_TIMES = ("seconds", "seconds_by_stage", "seconds_per_training")
+_TIMES = ("seconds", "seconds_by_stage", "seconds_per_training", "fps", "time_elapsed")
 
 
 def outputs(folder: Path) -> dict[str, object]:

@@ -9,6 +9,7 @@ Every experiment has the same skeleton::
         return run.finish({"kind": ...})
 """
 
+import json
 import logging
 import platform
 import shlex
@@ -23,10 +24,13 @@ from types import FrameType
 from typing import Any, Self
 
 import filelock
+import numpy as np
 import rich.console
 import rich.progress
 import torch
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 import automix
 from automix.configuration.base import MAX_CONFIG_BYTES, Config
@@ -142,13 +146,29 @@ class RunFolder:
     def log(self, step: int, values: Mapping[str, float | str]) -> None:
         """Append one line to `metrics.jsonl`; numbers go to TensorBoard too, under ``step``."""
         self._metrics.add({"step": step, **values})
-        if self._board is None:
-            # Opened with the first number: reading a finished run leaves no empty event file.
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_from)
         for name, value in values.items():
             # TensorBoard draws numbers; text, such as a schedule, is in the file alone.
             if isinstance(value, int | float):
-                self._board.add_scalar(one_line(name), value, step)
+                self._opened_board().add_scalar(one_line(name), value, step)
+
+    def log_picture(self, name: str, pixels: NDArray[np.uint8]) -> None:
+        """Show pixels, (H, W, 3), in TensorBoard alone."""
+        self._opened_board().add_image(name, pixels, dataformats="HWC")
+
+    def log_hyperparameters(self, metrics: Mapping[str, float]) -> None:
+        """Show the configuration beside ``metrics`` in TensorBoard's table of hyperparameters."""
+        board, values = self._opened_board(), _flat(self._config.model_dump(mode="json"))
+        # `add_hparams` would write them to a folder of its own, beside the curves of this run.
+        for summary in hparams(values, dict(metrics)):  # type: ignore[no-untyped-call]
+            board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+        for name, value in metrics.items():
+            board.add_scalar(name, value, 0)
+
+    def _opened_board(self) -> SummaryWriter:
+        # Opened with the first number: reading a finished run leaves no empty event file.
+        if self._board is None:
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_from)
+        return self._board
 
     def metrics_text(self) -> str:
         """Return the text of `metrics.jsonl` for a checkpoint, once all of it is on the disk."""
@@ -184,6 +204,18 @@ class RunFolder:
                 f"{self.path}: expected an empty folder or a run of the same configuration, got "
                 f"one of another (compare with {path})"
             )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
+    """Return nested values under dotted names; what is no number is text."""
+    flat: dict[str, float | str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            is_number = isinstance(value, int | float)
+            flat[prefix + name] = value if is_number else one_line(json.dumps(value))
+    return flat
 
 
 def finished_result(folder: Path) -> Json | None:

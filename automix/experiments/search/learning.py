@@ -55,6 +55,8 @@ _POLICY_FILES = (FACTS_NAME, WEIGHTS_NAME)
 NUM_GREEDY = 4
 # Episodes whose mean potential the progress bar shows.
 _NUM_RECENT = 32
+# Episodes in a mean that is logged, as in Stable-Baselines3.
+_STATS_WINDOW = 100
 _LOG = logging.getLogger(__name__)
 
 Proposals = list[tuple[str, Schedule]]
@@ -125,6 +127,19 @@ class LearningLog:
             note = f"mean potential of the last {len(recent)}: {np.mean(recent):.4f}"
             self._bar.advance(note=note)
 
+    def progress(self, num_decisions: int) -> dict[str, float]:
+        """Return what Stable-Baselines3 logs of every rollout, under its names."""
+        recent = self.episodes[-_STATS_WINDOW:]
+        # An episode may begin at a snapshot, or end early.
+        lengths = [len(one.observations) or len(one.schedule.segments) for one in recent]
+        return {
+            "rollout/ep_rew_mean": float(np.mean([one.total_reward for one in recent])),
+            "rollout/ep_len_mean": float(np.mean(lengths)),
+            "time/fps": num_decisions / self.seconds,
+            "time/time_elapsed": self.seconds,
+            "time/total_timesteps": num_decisions,
+        }
+
     def save(self, agent: AgentState | None = None) -> None:
         """Save everything: between two rollouts, or batches of training runs."""
         # Named by the number of episodes, which only grows.
@@ -190,7 +205,7 @@ def ppo_callbacks(
     # In this order: a checkpoint holds the numbers that were logged before it, and the teachers,
     # which change the policy, come after the episodes that they learn from.
     return [
-        ForwardLogs(lambda values, step: run.log(step, values)),
+        ForwardLogs(lambda values, step: run.log(step, values | log.progress(step))),
         RolloutCheckpoint(log.save),
         EpisodeRecorder(
             log.episodes,

@@ -32,6 +32,7 @@ from automix.experiments.common.training_pool import (
     run_jobs,
 )
 from automix.experiments.config import FEWEST, SearchConfig
+from automix.experiments.search.board import show_outcome
 from automix.experiments.search.candidates import NONE, learned_candidates, zero_search_candidates
 from automix.experiments.search.halving import (
     Candidate,
@@ -291,11 +292,9 @@ class _Search:
             ),
             seed=self.config.seed,
         )
-        self._save(
-            by_name[verdict.selected].schedule,
-            SCHEDULE_NAME,
-            f"selected by automix search: {verdict.selected}",
-        )
+        selected = by_name[verdict.selected].schedule
+        self._save(selected, SCHEDULE_NAME, f"selected by automix search: {verdict.selected}")
+        show_outcome(self.run, verdict.selected, selected, losses)
         return self.run.finish(
             self._result(standings, finalists, losses, verdict),
             outputs=(SCHEDULE_NAME, PROPOSAL_NAME, *POLICY_PATHS),
