@@ -9,8 +9,8 @@ from torch import Tensor
 
 from automix.operator_info import Operator
 from automix.operators.comixup import operator as comixup
+from automix.operators.comixup.energy import input_weights
 from automix.operators.comixup.operator import CoMixupDraws, apply_comixup, draw_comixup
-from automix.operators.comixup.solver import input_weights
 from automix.operators.types import BatchShape, MixedBatch
 from tests.operators.cases import (
     NUM_CLASSES,

@@ -41,6 +41,8 @@ class CoMixupWeights:
     is_soft: bool = False  # whether only what exceeds that fraction is paid for
     eta: float = 0.05  # weight of the prior over inputs, not negative
     omega: float = 0.001  # weight of the distance between peaks, in [0, 1)
+    # Side of the windows whose sums have the peak, in pixels; 8 as published, None for one cell.
+    peak_window: int | None = None
 
     def __post_init__(self) -> None:
         if self.grid < 2:
@@ -49,6 +51,8 @@ class CoMixupWeights:
             raise ValueError(f"tau: expected a positive number, got {self.tau}")
         if not 0 <= self.omega < 1:
             raise ValueError(f"omega: expected 0 or more and less than 1, got {self.omega}")
+        if self.peak_window is not None and self.peak_window < 1:
+            raise ValueError(f"peak_window: expected 1 or more, or None, got {self.peak_window}")
         for name in ("beta", "gamma", "eta"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
@@ -82,7 +86,12 @@ def comixup_problem(
     shown_GMPP = shown_BPP.view(groups, members, weights.grid, weights.grid)
     # Peaks of windows of one cell, which move by single pixels: A tells images apart whose salient
     # parts are far from each other.
-    window = height // weights.grid, width // weights.grid
+    side = weights.peak_window
+    window = (
+        (height // weights.grid, width // weights.grid)
+        if side is None
+        else (min(side, height), min(side, width))
+    )
     peak_GM2 = peaks(unit_sum(maps_BHW), window).view(groups, members, 2)
     distance_GMM = (peak_GM2.unsqueeze(2) - peak_GM2.unsqueeze(1)).abs().sum(3)
     distance_GMM = distance_GMM * (is_image_GM.unsqueeze(2) & is_image_GM.unsqueeze(1))
@@ -142,3 +151,18 @@ def comixup_objective(z_GJPPK: Tensor, problem: CoMixupProblem) -> Tensor:
         (used_GJK * excess_GJK).sum((1, 2)) * (weights.gamma / num_cells),
     )
     return torch.stack(terms, 1)
+
+
+def input_weights(inputs_GJPP2: Tensor, num_inputs: int) -> Tensor:
+    """Return the weight of each input in each cell, (G, J, P, P, K) float32 of 0, 1/2 and 1."""
+    weight = torch.zeros((*inputs_GJPP2.shape[:4], num_inputs), device=inputs_GJPP2.device)
+    halves = torch.full_like(inputs_GJPP2, 0.5, dtype=weight.dtype)
+    return weight.scatter_add(4, inputs_GJPP2, halves)
+
+
+def objective_of(inputs_GJPP2: Tensor, problem: CoMixupProblem) -> Tensor:
+    """Return the objective of the two inputs of each cell, (G,); padding does not count."""
+    members = problem.affinity.shape[1]
+    is_image_GM = torch.arange(members, device=problem.size.device) < problem.size.unsqueeze(1)
+    z = input_weights(inputs_GJPP2, members) * is_image_GM.view(-1, members, 1, 1, 1)
+    return comixup_objective(z, problem).sum(1)
