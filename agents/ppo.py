@@ -26,7 +26,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.config import AgentConfig
 from agents.learned import network_arguments
 from automix.errors import ConfigError
+from automix.files import check_fields
 from automix.random_streams import Stream, derived_seed
+from automix.readers import parsing
 from automix.schedule import Schedule
 
 
@@ -103,7 +105,8 @@ def train_ppo(
         # First, so that all others see the rewards that the policy is paid.
         first: list[BaseCallback] = [model.returns]
         if state is not None:
-            _restore(model, state)
+            with parsing("checkpoint", "the state of an agent like this one"):
+                _restore(model, state)
             remaining -= state["num_timesteps"]
             first.append(_RestoreAtFirstRollout(model.returns, state))
         if remaining > 0:
@@ -413,6 +416,10 @@ class RolloutCheckpoint(RolloutCallback):
 
 
 def _restore(model: SchedulePPO, state: AgentState) -> None:
+    counts = {"num_timesteps": (int,), "num_updates": (int,), "returns": (dict,)}
+    check_fields(state, counts, source="checkpoint: agent")
+    statistics = {"count": (int,), "mean": (float,), "squares": (float,)}
+    check_fields(state["returns"], statistics, source="checkpoint: agent: returns")
     model.policy.load_state_dict(state["policy"])
     # Copied, because the optimizer would update the caller's tensors in place.
     model.policy.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
@@ -430,22 +437,25 @@ class _RestoreAtFirstRollout(RolloutCallback):
         self._state: AgentState | None = state
 
     def _on_rollout_start(self) -> None:
-        if self._state is None:
-            return
+        if self._state is not None:
+            with parsing("checkpoint", "the state of an agent like this one"):
+                self._resume(self._state)
+            self._state = None
+
+    def _resume(self, agent: AgentState) -> None:
         observations, starts = self.model._last_obs, self.model._last_episode_starts
         assert isinstance(observations, np.ndarray)
         assert starts is not None
-        for index, state in enumerate(self._state["environments"]):
+        for index, state in enumerate(agent["environments"]):
             observations[index] = self.training_env.env_method("set_state", state, indices=index)[0]
             starts[index] = state["is_start"]
-        self._returns.resume_episodes(self._state["unfinished"])
+        self._returns.resume_episodes(agent["unfinished"])
         # The generators last, after everything that may draw.
-        kind, keys, position, has_gauss, gauss = self._state["numpy_generator"]
+        kind, keys, position, has_gauss, gauss = agent["numpy_generator"]
         np.random.set_state(  # noqa: NPY002
             (kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss)
         )
-        torch.set_rng_state(self._state["torch_generator"])
-        self._state = None
+        torch.set_rng_state(agent["torch_generator"])
 
 
 class ForwardLogs(RolloutCallback):

@@ -8,8 +8,9 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from automix.errors import CheckpointError
@@ -108,13 +109,21 @@ def sha256_of_file(path: Path, *, limit: int) -> str:
     return digest.hexdigest()
 
 
+Fields = Mapping[str, tuple[type, ...]]
+"""Types that a value may have, by its name."""
+
+
 class CheckpointFolder:
     """The newest checkpoints of one run, each in a file named after the step it was taken at."""
 
-    def __init__(self, path: Path, *, keep: int) -> None:
-        """Use the folder ``path``, which need not be there yet, for ``keep`` files (at least 1)."""
+    def __init__(self, path: Path, *, keep: int, fields: Fields = MappingProxyType({})) -> None:
+        """Use the folder ``path``, which need not be there yet, for ``keep`` files (at least 1).
+
+        ``fields``: what every state holds, see `check_fields`.
+        """
         self.path = path
         self._keep = keep
+        self._fields = fields
 
     def file_of(self, step: int) -> Path:
         """Return the path of the checkpoint after ``step`` steps."""
@@ -145,6 +154,7 @@ class CheckpointFolder:
                 _LOG.warning("%s; trying the checkpoint before it", damaged)
             try:
                 state = read_checkpoint(file)
+                check_fields(state, self._fields, source=str(file))
                 check(state)
             except CheckpointError as error:
                 damaged = error
@@ -191,6 +201,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: expected a dict, got {type(state).__name__}")
     return state
+
+
+def check_fields(state: Mapping[str, Any], fields: Fields, *, source: str) -> None:
+    """Check that each of ``fields`` is in ``state`` and has one of its types.
+
+    Raises:
+        CheckpointError: one is missing, or of another type; the line begins with ``source``.
+    """
+    for name, kinds in fields.items():
+        got = type(state[name]).__name__ if name in state else "nothing"
+        if name not in state or not isinstance(state[name], kinds):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise CheckpointError(f"{source}: {name}: expected {expected}, got {got}")
 
 
 def _step_of(file: Path) -> int:

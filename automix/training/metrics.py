@@ -353,7 +353,7 @@ class RunningSums:
         for correct, value in zip(self._correct, row[1:3], strict=True):
             correct.copy_(value)
         self._num_clean, self._num_mixed = (int(count) for count in row[3:].tolist())
-        self.seconds = state["seconds"]
+        self.seconds = float(state["seconds"])
 
     def _row(self) -> Tensor:
         counts = torch.tensor([self._num_clean, self._num_mixed], dtype=torch.float64)

@@ -16,6 +16,7 @@ from automix.data.load import holding_device, load_data, training_batches
 from automix.data.splits import SearchData, Split
 from automix.errors import CheckpointError, ConfigError
 from automix.evaluation.calibration import accuracy, fit_temperature, nll
+from automix.files import check_fields
 from automix.first_batch import rehearse, unpaired
 from automix.mixing import StepKey
 from automix.mixture import Mixing, Mixture
@@ -222,6 +223,7 @@ class ClassifierTrainer:
                 another precision; this trainer is as it was.
         """
         layout = self.training_step.batches.layout
+        check_fields(state, {"seed": (int,), "step": (int,)}, source="checkpoint")
         if state["world_size"] != layout.world_size:
             raise CheckpointError(
                 f"checkpoint: expected a training run of {layout.world_size} process"

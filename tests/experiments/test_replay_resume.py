@@ -204,7 +204,7 @@ def test_each_part_of_a_checkpoint_matters(
     assert not are_same(state, read_checkpoint(file))
     write_checkpoint(file, state)
     if change is _one_step_more:
-        with pytest.raises(CheckpointError, match="expected steps that followed the decisions"):
+        with pytest.raises(CheckpointError, match="decisions"):
             next(replaying)
     else:
         assert next(replaying) is True

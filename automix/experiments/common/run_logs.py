@@ -9,12 +9,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from automix.files import sha256_of, write_bytes
-from automix.readers import read_bytes
+from automix.readers import open_regular, parsing
 
 Json = dict[str, Any]
 
@@ -23,6 +23,8 @@ _LINE = "journal_line"
 _SUM = "journal_sum"
 # Of a million lines and more.
 _MAX_BYTES = 1_000_000_000
+# Of an evaluation of 100,000 classes and more.
+_MAX_LINE = 16_000_000
 _LOG = logging.getLogger(__name__)
 
 
@@ -59,12 +61,17 @@ class MetricsLog:
         """Let the file hold the text of the checkpoint and nothing else.
 
         Lines after it are those of steps that are run, and logged, again.
+
+        Raises:
+            CheckpointError: the text is no such log.
         """
-        content = read_bytes(self.path, limit=_MAX_BYTES) if self.path.exists() else b""
+        with parsing(f"{self.path}: text in the checkpoint", "a line of JSON for each step"):
+            if text and not (text.endswith("\n") and all(map(_is_object, text.splitlines()))):
+                raise ValueError("others")
         expected = text.encode()
         self.lines = text.splitlines(keepends=True)
-        if content.startswith(expected):
-            if len(content) > len(expected):
+        if self._begins_with(expected):
+            if self.path.exists() and self.path.stat().st_size > len(expected):
                 # Cut in place: `tail -f` and other readers keep following the same file.
                 with self.path.open("r+b") as stream:
                     stream.truncate(len(expected))
@@ -75,6 +82,12 @@ class MetricsLog:
             len(self.lines),
         )
         write_bytes(self.path, expected)
+
+    def _begins_with(self, expected: bytes) -> bool:
+        if not self.path.exists():
+            return not expected
+        with open_regular(self.path, limit=_MAX_BYTES) as stream:
+            return stream.read(len(expected)) == expected
 
 
 class Journal:
@@ -126,21 +139,24 @@ class Journal:
         self._waited[key] = waited
 
     def _read(self) -> None:
-        content = read_bytes(self._path, limit=_MAX_BYTES) if self._path.exists() else b""
+        whole: list[Json] = []
+        num_lines, is_torn = 0, False
         # Bytes, not text: a crash may have left half of a character, or a block of zeros.
-        lines = content.splitlines(keepends=True)
-        whole = [values for line in lines if (values := _checked(line)) is not None]
+        for line in self._lines():
+            num_lines += 1
+            # A torn line at the end is what a kill leaves; anything else is damage.
+            is_torn = not line.endswith(b"\n")
+            if (values := _checked(line)) is not None:
+                whole.append(values)
         expected = max((values[_LINE] + 1 for values in whole), default=0)
-        # A torn line at the end is what a kill leaves; anything else is damage.
-        is_torn = bool(content) and not content.endswith(b"\n")
-        num_lost = max(expected - len(whole), len(lines) - len(whole) - is_torn)
+        num_lost = max(expected - len(whole), num_lines - len(whole) - is_torn)
         if num_lost > 0:
             _LOG.warning(
                 "%s: expected whole lines, got %d damaged or missing; their units are run again",
                 self._path,
                 num_lost,
             )
-        if len(whole) < max(expected, len(lines)):
+        if len(whole) < max(expected, num_lines):
             # Numbered anew, so that this is said once.
             whole = [values | {_LINE: number} for number, values in enumerate(whole)]
             write_bytes(self._path, b"".join(map(_with_sum, whole)))
@@ -150,6 +166,17 @@ class Journal:
             self._waited[key] = values.pop("waited_seconds")
             del values[_LINE]
             self.results[key] = values
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines with their ends; a longer one than any of ours, in parts."""
+        if self._path.exists():
+            with open_regular(self._path, limit=_MAX_BYTES) as stream:
+                while line := stream.readline(_MAX_LINE):
+                    yield line
+
+
+def _is_object(line: str) -> bool:
+    return isinstance(json.loads(line), dict)
 
 
 def _with_sum(values: Json) -> bytes:
@@ -163,6 +190,8 @@ def _checked(line: bytes) -> Json | None:
         values = json.loads(line)
         del values[_SUM]
         # Written again, it has the same bytes: whatever was changed, the sum included, differs.
-        return values if _with_sum(values) == line else None
+        is_whole = _with_sum(values) == line and isinstance(values[_LINE], int)
+        is_whole &= isinstance(values["key"], str)
+        return values if is_whole and isinstance(values["waited_seconds"], int | float) else None
     except (ValueError, TypeError, LookupError, RecursionError):
         return None

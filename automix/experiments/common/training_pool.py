@@ -16,6 +16,7 @@ from automix.data.load import load_data
 from automix.data.splits import Dataset, SearchData, Split
 from automix.experiments.common.run_folder import ProgressBar
 from automix.experiments.common.run_logs import Journal
+from automix.readers import parsing
 from automix.schedule import Schedule
 from automix.training.distributed import prepare_worker, start_method
 from automix.training.metrics import EvalMetrics
@@ -50,8 +51,9 @@ class TrainingOutcome:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Self:
         """Return the outcome whose `dataclasses.asdict` is ``values``."""
-        metrics = {split: EvalMetrics(**row) for split, row in values["metrics"].items()}
-        return cls(metrics=metrics, seconds=values["seconds"], diverged=values["diverged"])
+        with parsing("journal", "the outcome of a training run"):
+            metrics = {split: EvalMetrics(**row) for split, row in values["metrics"].items()}
+            return cls(metrics=metrics, seconds=values["seconds"], diverged=values["diverged"])
 
 
 JobGroup = Sequence[TrainingJob]

@@ -33,7 +33,7 @@ from automix.experiments.evaluate.tasks import (
     published_archive,
 )
 from automix.files import sha256_of_file, write_json
-from automix.readers import MAX_JSON_BYTES, read_json
+from automix.readers import MAX_JSON_BYTES, parsing, read_json
 
 SUBJECT_NAME = "subject.json"
 JOURNAL_NAME = "units.jsonl"
@@ -87,7 +87,8 @@ def evaluate(config: EvaluateConfig, run: Path, output: Path) -> dict[str, Any]:
                     folder.log(done, _numbers(result, task) | seconds)
                     results.append(result)
                 # Counts of units add up to the rates of a task.
-                tasks[task] = plan.combine(results)
+                with parsing(str(output / JOURNAL_NAME), f"units of {task}"):
+                    tasks[task] = plan.combine(results)
                 folder.log(done, _numbers(tasks[task], task))
         return folder.finish({"kind": "evaluation", **_facts(run, source), **tasks})
 

@@ -20,6 +20,19 @@ def note_applied(applied: list[dict[str, Any]], mixing: Mixing, *, stop: int) ->
         applied.append({"start": start, "stop": stop, **mixture.to_entry()})
 
 
+def check_applied(applied: Sequence[dict[str, Any]], step: int) -> None:
+    """Check that decisions are noted for each of the first ``step`` steps, and no others.
+
+    Raises:
+        ValueError: they are not.
+    """
+    stops = [0, *(run["stop"] for run in applied)]
+    if stops[-1] != step or stops[:-1] != [run["start"] for run in applied]:
+        raise ValueError(f"other decisions than those of the first {step} steps")
+    for run in applied:
+        Mixture.from_entry(run)
+
+
 def check_decisions(
     applied: Sequence[dict[str, Any]], expected: Sequence[Mixing], *, where: Path
 ) -> str:

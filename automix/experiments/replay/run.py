@@ -30,12 +30,14 @@ from automix.experiments.common.saved_classifier import (
     ClassifierFacts,
     save_classifier,
 )
-from automix.experiments.replay.applied import check_decisions, note_applied
+from automix.experiments.replay.applied import check_applied, check_decisions, note_applied
 from automix.experiments.replay.final_test import final_scores, verdict
-from automix.files import CheckpointFolder, read_checkpoint, write_checkpoint, write_json
+from automix.experiments.replay.saved_state import STATE_FIELDS, check_best, read_best
+from automix.files import CheckpointFolder, write_checkpoint, write_json
 from automix.mixing import StepKey, draw_decision
 from automix.mixture import Mixture
 from automix.operator_info import Operator
+from automix.readers import parsing
 from automix.schedule import Schedule
 from automix.training.distributed import current_world, highest_of_processes, on_main
 from automix.training.metrics import RunningSums, TrainMetrics
@@ -276,7 +278,7 @@ class ReplayLoop:
         self._selection = selection
         self._identity = identity
         self._checkpoints = CheckpointFolder(
-            run.path / CHECKPOINTS_NAME, keep=config.checkpoints.keep
+            run.path / CHECKPOINTS_NAME, keep=config.checkpoints.keep, fields=STATE_FIELDS
         )
         self._sums = RunningSums(trainer.device)
         self._started = self._saved_at = time.monotonic()
@@ -341,7 +343,7 @@ class ReplayLoop:
     def load_best(self, step: int) -> dict[str, Tensor]:
         """Return the weights of the best validation, which was after ``step`` optimizer steps."""
         path = self._checkpoints.path / _BEST_NAME
-        state = read_checkpoint(path)
+        state = read_best(path)
         if state["step"] != step:
             raise CheckpointError(
                 f"{path}: expected the weights after step {step}, got those after {state['step']}"
@@ -431,11 +433,13 @@ class ReplayLoop:
         if state is None:
             on_main(lambda: self._run.restore_metrics(""))
             return
-        self.trainer.load_state_dict(state["trainer"])
-        self._sums.load_state_dict(state["sums"])
-        self.applied = state["applied"]
-        self.decider.load_state_dict(state["decider"])
-        self.best = state["best"]
+        # Its sum is right, so that it is whole; but it may be another program's.
+        with parsing(str(self._checkpoints.path), "the state of a training run like this one"):
+            self.trainer.load_state_dict(state["trainer"])
+            self._sums.load_state_dict(state["sums"])
+            check_applied(state["applied"], self.trainer.step)
+            self.decider.load_state_dict(state["decider"])
+        self.applied, self.best = state["applied"], state["best"]
         self._started -= state["seconds"]
         # Steps after the checkpoint are trained again, and logged again.
         text, next_step = state["metrics"], self.trainer.step + 1
@@ -454,6 +458,7 @@ class ReplayLoop:
 
     def _check_best(self, state: dict[str, Any]) -> None:
         """Refuse a checkpoint whose best weights are lost, unless it comes before them."""
+        check_best(state["best"], source=str(self._checkpoints.path))
         if self._config.weights != "best" or state.get("best") is None:
             return
         path, step = self._checkpoints.path / _BEST_NAME, state["best"]["step"]
@@ -462,7 +467,7 @@ class ReplayLoop:
             return
         try:
             # Later ones come from steps after the checkpoint, which are trained again.
-            is_lost = read_checkpoint(path)["step"] < step
+            is_lost = read_best(path)["step"] < step
         except CheckpointError:
             is_lost = True
         if is_lost:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from agents.ppo import (
 )
 from agents.searchers import RandomSearch, TreeParzenSearch, train_population
 from automix.data.splits import SearchData
+from automix.errors import CheckpointError
 from automix.experiments.common.run_folder import ProgressBar, RunFolder
 from automix.experiments.common.training_pool import (
     TrainingJob,
@@ -37,9 +39,9 @@ from automix.experiments.common.training_pool import (
 )
 from automix.experiments.config import SearchConfig
 from automix.experiments.search.halving import Standing, round_job
-from automix.files import CheckpointFolder, write_bytes
+from automix.files import CheckpointFolder, Fields, check_fields, write_bytes
 from automix.random_streams import Stream, derived_seed
-from automix.readers import read_bytes
+from automix.readers import parsing, read_bytes
 from automix.schedule import Schedule, majority_schedule
 from automix.training.population import group_sizes
 from envs.actions import ActionCodec
@@ -51,6 +53,17 @@ CHECKPOINTS_NAME = "checkpoints"
 POLICY_NAME = "policy"
 POLICY_PATHS = tuple(f"{POLICY_NAME}/{name}" for name in (FACTS_NAME, WEIGHTS_NAME))
 _POLICY_FILES = (FACTS_NAME, WEIGHTS_NAME)
+_STATE_FIELDS: Fields = MappingProxyType(
+    {
+        "configuration": (str,),
+        "episodes": (list,),
+        "seconds": (float,),
+        "agent": (dict, type(None)),
+        "is_learned": (bool,),
+        "metrics": (str,),
+        "policy": (dict,),
+    }
+)
 # Greedy episodes differ in their training seeds, because the policy reacts to what it observes.
 NUM_GREEDY = 4
 # Episodes whose mean potential the progress bar shows.
@@ -76,13 +89,16 @@ class LearningLog:
         """Read the newest checkpoint, and drop what was logged after it."""
         self._run = run
         self._bar: ProgressBar | None = None
-        self._checkpoints = CheckpointFolder(run.path / CHECKPOINTS_NAME, keep=2)
-        state = self._checkpoints.load_newest()
+        self._checkpoints = CheckpointFolder(
+            run.path / CHECKPOINTS_NAME, keep=2, fields=_STATE_FIELDS
+        )
+        state = self._checkpoints.load_newest(check=self._check)
         # Episodes and updates of the policy count their steps differently: hide none of them.
         run.restore_metrics(state["metrics"] if state else "", next_step=None)
-        self.episodes: list[Episode] = [
-            Episode.from_dict(values) for values in (state["episodes"] if state else ())
-        ]
+        with parsing(str(self._checkpoints.path), "the episodes of a search"):
+            self.episodes: list[Episode] = [
+                Episode.from_dict(values) for values in (state["episodes"] if state else ())
+            ]
         self.agent: AgentState | None = state["agent"] if state else None
         self.is_learned: bool = state["is_learned"] if state else False
         # As tensors: bytes are saved as a call, which readers of checkpoints refuse.
@@ -147,6 +163,7 @@ class LearningLog:
         self._checkpoints.save(
             len(self.episodes),
             {
+                "configuration": self._run.config_hash,
                 "episodes": [episode.to_dict() for episode in self.episodes],
                 "seconds": self.seconds,
                 "agent": agent,
@@ -155,6 +172,16 @@ class LearningLog:
                 "policy": self._policy,
             },
         )
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Refuse the state of another search, or of another program."""
+        if state["configuration"] != self._run.config_hash:
+            raise CheckpointError(
+                f"{self._checkpoints.path}: expected checkpoints of this configuration, got others"
+            )
+        # They name files that are written.
+        fields = dict.fromkeys(_POLICY_FILES if state["policy"] else (), (Tensor,))
+        check_fields(state["policy"], fields, source=f"{self._checkpoints.path}: policy")
 
     def finish(self, policy: LearnedPolicy | None = None) -> None:
         """Save that learning is over, and the policy that it has come to, if there is one."""
@@ -168,8 +195,8 @@ class LearningLog:
 
     def restore_policy(self) -> None:
         """Write the files of the policy again where they are damaged or gone."""
-        for name, content in self._policy.items():
-            path = self._run.path / POLICY_NAME / name
+        for name in _POLICY_FILES if self._policy else ():
+            path, content = self._run.path / POLICY_NAME / name, self._policy[name]
             if not path.exists() or not torch.equal(_bytes_in(path), content):
                 _LOG.warning(
                     "%s: expected the policy that was learned, got a damaged or missing file; "
