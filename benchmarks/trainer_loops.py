@@ -19,8 +19,8 @@ from automix.models.build import build_model
 from automix.operator_info import OPERATOR_FACTS, Operator, SaliencyKind
 from automix.random_streams import Stream, stream_generator
 from automix.schedule import Decision
-from automix.training.step import make_optimizer
 from automix.training.trainer import build_trainer
+from automix.training.updates import make_optimizer
 from benchmarks.measure import clock_for, wait_for
 
 PLAIN = "no mixing"

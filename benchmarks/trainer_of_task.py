@@ -28,8 +28,8 @@ from automix.models.build import build_model
 from automix.operator_info import Operator
 from automix.random_streams import Stream, stream_generator
 from automix.schedule import Decision
-from automix.training.step import make_optimizer
 from automix.training.trainer import build_trainer, load_search_data, training_device
+from automix.training.updates import make_optimizer
 from benchmarks.measure import clock_for, keep_freed_memory, wait_for
 from benchmarks.trainer_loops import Steps
 

@@ -223,6 +223,11 @@ class TrainerConfig(Config):
     """Which of the two parents the term is of: both, the one with the smaller part of the label
     (less), or with the larger (more); for decoupled only. Default: both."""
 
+    clean_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the cross-entropy on the unmixed images that is added to the loss of a mixed batch,
+    by a second pass through the network. Co-Mixup is published with 2 over the number of
+    classes."""
+
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Maximum norm of the gradient, which is clipped to it; null: no clipping."""
 
@@ -321,6 +326,13 @@ class TrainerConfig(Config):
         if cuda_graphs and info.data.get("compile") is False:
             raise ValueError("expected false without compile, got True")
         return cuda_graphs
+
+    @model_validator(mode="after")
+    def _one_pass_in_a_graph(self) -> Self:
+        # The outputs of one pass are overwritten by the next, before the backward pass reads them.
+        if self.cuda_graphs and self.clean_loss:
+            raise ValueError(f"expected clean_loss 0 with cuda_graphs, got {self.clean_loss:g}")
+        return self
 
     @field_validator("milestone_factor")
     @classmethod

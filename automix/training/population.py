@@ -29,7 +29,7 @@ from automix.schedule import Schedule
 from automix.training.distributed import current_world
 from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.precision import fast_products
-from automix.training.step import MicroBatch, make_optimizer
+from automix.training.step import MicroBatch
 from automix.training.targets import cross_entropy, joined_targets
 from automix.training.trainer import (
     ClassifierTrainer,
@@ -37,6 +37,7 @@ from automix.training.trainer import (
     eval_metrics,
     evaluation_scores,
 )
+from automix.training.updates import make_optimizer
 
 _LOG = logging.getLogger(__name__)
 
@@ -484,6 +485,7 @@ def _obstacle(trainer: ClassifierTrainer) -> str | None:
     refused = {
         "several processes": current_world().size > 1,
         f"accumulation {config.accumulation}": config.accumulation > 1,
+        f"clean_loss {config.clean_loss:g}": config.clean_loss > 0,
         "precision fp16": trainer.training_step.precision == "fp16",
         "compile": config.compile,
     }

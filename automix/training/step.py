@@ -41,10 +41,8 @@ from automix.training.precision import (
     time_convolutions,
 )
 from automix.training.targets import LabelPairs, Targets, cross_entropy
+from automix.training.updates import AveragedWeights, make_optimizer, reset_optimizer_
 
-_MOMENTUM = 0.9
-_BETAS = (0.9, 0.999)
-_EMA_WARMUP_STEPS = 10
 # `TrainingStep.average` makes buffers equal after the step, for the averaged weights too. Newer
 # releases of PyTorch have a new name for the option, and warn of the old one.
 _DISTRIBUTED_OPTIONS: dict[str, Any] = (
@@ -65,6 +63,8 @@ class MicroBatch:
     is_mixed: bool
     # Weight of Decoupled Mixup's term; above 0 the targets are pairs.
     decoupled_eta: float = 0.0
+    # The images before they were mixed, where their loss is added.
+    clean: "MicroBatch | None" = None
 
 
 class CarriedState(TypedDict):
@@ -247,7 +247,16 @@ class TrainingStep:
             targets = LabelPairs(labels_B, labels_B.index_select(0, mixed.partner), mixed.lam)
             if self.config.loss == "decoupled":
                 eta = self.config.decoupled_eta or facts.decoupled_eta
-        return MicroBatch(mixed.images, targets, labels_B, key, is_mixed=True, decoupled_eta=eta)
+        clean = MicroBatch(images_BCHW, labels_B, labels_B, key, is_mixed=False)
+        return MicroBatch(
+            mixed.images,
+            targets,
+            labels_B,
+            key,
+            is_mixed=True,
+            decoupled_eta=eta,
+            clean=clean if self.config.clean_loss else None,
+        )
 
     def keeps_gradients(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """Keep the gradients of a block in this process, unless it is the last of its step."""
@@ -277,7 +286,12 @@ class TrainingStep:
     def loss(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
         """Return the training loss of a micro-batch, a float32 scalar in nats."""
         loss = cross_entropy(logits_BK, batch.targets, smoothing=self.config.label_smoothing)
-        return loss + self.decoupled(logits_BK, batch) if batch.decoupled_eta else loss
+        if batch.decoupled_eta:
+            loss = loss + self.decoupled(logits_BK, batch)
+        if batch.clean is not None:
+            clean_loss = self.loss(self.forward(batch.clean), batch.clean)
+            loss = torch.add(loss, clean_loss, alpha=self.config.clean_loss)
+        return loss
 
     def decoupled(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
         """Return the weighted term of Decoupled Mixup, a float32 scalar in nats."""
@@ -420,77 +434,3 @@ def _batch_norm_statistics(model: nn.Module) -> list[Tensor]:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     pairs = [(norm.running_mean, norm.running_var) for norm in norms]
     return [tensor for pair in pairs for tensor in pair if tensor is not None]
-
-
-def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.SGD | torch.optim.AdamW:
-    """Return the optimizer of ``config``, without weight decay on norms and biases."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    rate = config.learning_rate_at(0.0)
-    # Fused: one kernel for all weights, and with a GradScaler no wait for the device.
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=config.betas or _BETAS, fused=True)
-    momentum = _MOMENTUM if config.momentum is None else config.momentum
-    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
-
-
-def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:
-    """Set every state tensor to zero in place; the first step then equals that of a new one."""
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, Tensor):
-                value.zero_()
-
-
-class AveragedWeights:
-    """Exponential moving average of a model's weights and BatchNorm statistics.
-
-    Attributes:
-        model: a copy of the model that holds the averages; evaluate this one.
-    """
-
-    def __init__(self, source: nn.Module, *, decay: float) -> None:
-        """Average ``source`` into a copy of it; ``decay`` in (0, 1)."""
-        self.model = copy.deepcopy(source).requires_grad_(False)
-        self._decay = decay
-        self.track(source)
-
-    def track(self, source: nn.Module) -> None:
-        """Average ``source`` from now on, or look its tensors up again after they were moved."""
-        self._pairs = _floating_state(self.model), _floating_state(source)
-        self._counts = _integer_state(self.model), _integer_state(source)
-
-    @torch.no_grad()
-    def copy_(self) -> None:
-        """Set the averages to the current weights."""
-        for averages, current in (self._pairs, self._counts):
-            for average, value in zip(averages, current, strict=True):
-                average.copy_(value)
-
-    @torch.no_grad()
-    def update_(self, step: int) -> None:
-        """Take in the weights after optimizer step number ``step`` (from 0)."""
-        # average = d * average + (1 - d) * weights
-        torch._foreach_lerp_(*self._pairs, 1 - self.decay_at(step))
-        self.copy_counts_()
-
-    def copy_counts_(self) -> None:
-        """Set the integers, which have no average, to the current ones."""
-        if self._counts[0]:
-            torch._foreach_copy_(*self._counts)
-
-    def decay_at(self, step: int) -> float:
-        """Return d = min(decay, (1 + t) / (10 + t)) after optimizer step t."""
-        # It warms up, or the initial weights would dominate the average of the first steps.
-        return min(self._decay, (1 + step) / (_EMA_WARMUP_STEPS + step))
-
-
-def _floating_state(module: nn.Module) -> list[Tensor]:
-    return [value for value in module.state_dict().values() if value.is_floating_point()]
-
-
-def _integer_state(module: nn.Module) -> list[Tensor]:
-    return [value for value in module.state_dict().values() if not value.is_floating_point()]

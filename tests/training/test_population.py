@@ -134,7 +134,9 @@ def test_networks_without_a_stacked_form_are_trained_one_after_the_other(
         assert trainer.train(decision, num_steps=steps).loss == metrics.loss
 
 
-@pytest.mark.parametrize("fields", [{"accumulation": 2}, {"compile": True}, {"precision": "fp16"}])
+@pytest.mark.parametrize(
+    "fields", [{"accumulation": 2}, {"compile": True}, {"precision": "fp16"}, {"clean_loss": 0.5}]
+)
 def test_what_a_population_does_not_do_is_said(
     search_data: SearchData, fields: dict[str, object]
 ) -> None:

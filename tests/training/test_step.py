@@ -1,11 +1,14 @@
 """A training step is its seven stages in order, and a loop may call them itself."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.metrics import RunningSums
 from automix.training.step import TrainingStep
+from automix.training.targets import target_rows
 from automix.training.trainer import ClassifierTrainer
 from tests.equality import assert_same
 from tests.training.conftest import MakeTrainer
@@ -44,13 +47,33 @@ def test_a_step_runs_its_stages_in_order(
     assert calls == [*STAGES[:5] * accumulation, *STAGES[5:]]
 
 
-def test_stages_called_one_by_one_are_the_step(make_trainer: MakeTrainer) -> None:
-    whole, composed = make_trainer(), make_trainer()
+@pytest.mark.parametrize("fields", [{}, {"loss": "decoupled"}, {"clean_loss": 0.5}])
+def test_stages_called_one_by_one_are_the_step(
+    make_trainer: MakeTrainer, fields: dict[str, object]
+) -> None:
+    whole, composed = make_trainer(**fields), make_trainer(**fields)
     whole.train(RMIX, num_steps=4)
     composed.model.train()
     for _ in range(4):
         by_stages(composed, RMIX)
     assert_same({**whole.state_dict()}, {**composed.state_dict()})
+
+
+def test_the_loss_on_the_unmixed_images_is_added_to_that_of_mixed_ones(
+    make_trainer: MakeTrainer,
+) -> None:
+    trainer = make_trainer(clean_loss=0.25)
+    stages = trainer.training_step
+    # Evaluation mode: two passes through the same norms are then two of the same network.
+    trainer.model.eval()
+    images, labels, key = stages.fetch(seed=0, step=0)
+    for operator in (Operator.NONE, Operator.CUTMIX):
+        batch = stages.mix(Decision(operator=operator), images, labels, key=key)
+        rows = target_rows(batch.targets, 10)
+        expected = F.cross_entropy(trainer.model(batch.images), rows)
+        if operator is Operator.CUTMIX:
+            expected = expected + 0.25 * F.cross_entropy(trainer.model(images), labels)
+        torch.testing.assert_close(stages.loss(stages.forward(batch), batch), expected)
 
 
 def test_sums_that_are_passed_take_in_the_steps_and_nothing_is_returned(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from automix.configuration.task import TrainerConfig
-from automix.training.step import (
+from automix.training.updates import (
     AveragedWeights,
     make_optimizer,
     reset_optimizer_,
