@@ -11,10 +11,16 @@ EXTRAS = {
     "lightning_callback": "lightning",
     "fabric": "lightning",
     "transformers_trainer": "transformers",
+    "accelerate_loop": "accelerate",
+    "fastai_learner": "fastai",
+    "kornia_partner": "kornia",
 }
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "digits"))
 
 
+# Of fastai's imports.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*mode.chained_assignment")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("name", NAMES)
