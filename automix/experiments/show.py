@@ -1,7 +1,5 @@
 """The show command: contact sheets of operators on the images of a folder."""
 
-import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,17 +9,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from automix.errors import DataError
+from automix.experiments.common.mixed_picture import mixed_once
 from automix.experiments.config import ShowConfig
 from automix.operator_info import OPERATOR_FACTS, Operator
-from automix.operators import mix
-from automix.random_streams import Stream, stream_generator
 from automix.reporting.contact_sheet import (
     ContactSheet,
     Originals,
     contact_sheet,
     write_contact_sheets,
 )
-from automix.saliency.sources import spectral_residual
 from automix.schedule import Decision
 
 _SMALLEST_SIDE = 8
@@ -109,44 +105,18 @@ def make_sheet(
 
     Operators that need saliency get ``saliency_BHW``, or else the squared spectral residual.
     """
-    facts = OPERATOR_FACTS[decision.operator]
-    pixels = images_BCHW.float() / 255
-    saliency = None
-    if facts.needs_saliency:
-        # Squared, as in the paper of the spectral residual: cells then differ as much as those
-        # of a trained network's maps, and without that the solvers have little to choose.
-        saliency = spectral_residual(pixels).square() if saliency_BHW is None else saliency_BHW
-    apply = functools.partial(
-        mix,
-        decision.operator,
-        strength=decision.strength,
+    batch = mixed_once(
+        decision,
+        images_BCHW,
+        labels_B,
         num_classes=len(class_names),
-        saliency=saliency,
+        saliency_BHW=saliency_BHW,
+        seed=seed,
     )
-    mixed = apply(pixels, labels_B, generator=stream_generator(seed, Stream.MIXING))
-    partners = None
-    if facts.needs_previous:
-        # What was mixed in the step before: the same images in another order.
-        previous = mixed
-        images, labels = pixels.roll(1, 0), labels_B.roll(1, 0)
-        generator = stream_generator(seed + 1, Stream.MIXING)
-        mixed = apply(images, labels, generator=generator, previous=previous)
-        pixels, partners = images, previous.images
-    # Solvers may leave the range by a rounding error, which a picture cannot show.
-    rounded = dataclasses.replace(mixed, images=mixed.images.clamp(0, 1))
     originals = Originals(
-        images=pixels, class_names=class_names, saliency=saliency, partners=partners
+        images=batch.images,
+        class_names=class_names,
+        saliency=batch.saliency,
+        partners=batch.partners,
     )
-    return contact_sheet(rounded, originals, decision=decision)
-
-
-def spread_over_classes(labels_N: Tensor, count: int, *, seed: int) -> Tensor:
-    """Return indices of ``count`` images, classes in turn, drawn from ``seed``."""
-    # Shuffle, then sort by each image's turn within its class: a stable round robin.
-    generator = stream_generator(seed, Stream.PROBE, step=1)
-    shuffled = torch.randperm(len(labels_N), generator=generator)
-    turn = torch.zeros(len(labels_N), dtype=torch.int64)
-    for label in torch.unique(labels_N).tolist():
-        members = (labels_N[shuffled] == label).nonzero().squeeze(1)
-        turn[members] = torch.arange(len(members))
-    return shuffled[turn.argsort(stable=True)][:count]
+    return contact_sheet(batch.mixed, originals, decision=decision)

@@ -4,7 +4,6 @@ Shape suffixes: B batch, N partners, C channels, H rows, W columns, K classes.
 """
 
 import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from markupsafe import Markup
 from matplotlib import colormaps
-from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -27,9 +25,8 @@ from automix.operator_info import OPERATOR_FACTS
 from automix.operators.types import MixedBatch
 from automix.reporting.html import render
 from automix.reporting.palette import LIGHT, OWN_COLOR, PARTNER_COLOR
+from automix.reporting.pixels import Pixels, as_bytes, enlarged, photograph, png
 from automix.schedule import Decision
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,66 +314,16 @@ def _font(size: int, *, is_bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", name)), size)
 
 
-def photograph(image_CHW: Tensor) -> Pixels:
-    """Return as pixels an image of (1 | 3 | 4, H, W) uint8, or floating point in [0, 1].
-
-    A fourth channel is left out.
-
-    Raises:
-        ValueError: another number of channels, or values outside [0, 1].
-    """
-    if image_CHW.dim() != 3 or image_CHW.shape[0] not in {1, 3, 4}:
-        raise ValueError(
-            f"expected an image of shape (1, 3 or 4, H, W), got {tuple(image_CHW.shape)}"
-        )
-    image = image_CHW[:3].permute(1, 2, 0).expand(-1, -1, 3).cpu()
-    if not image.is_floating_point():
-        return np.ascontiguousarray(image.numpy(), dtype=np.uint8)
-    values = image.float().numpy()
-    # Interpolation overshoots by a little; normalized images are out by far more.
-    if values.min() < -0.01 or values.max() > 1.01:
-        raise ValueError(
-            f"expected pixels in [0, 1], before normalization, got {values.min():g} to "
-            f"{values.max():g}"
-        )
-    return _bytes(255 * values.clip(0, 1))
-
-
 def heat_map(saliency_HW: Tensor) -> Pixels:
     """Return a saliency map in colors, dark for nothing, relative to its own maximum."""
     # Only the order within one map matters to an operator, so each has its own scale.
     values = np.nan_to_num(saliency_HW.detach().float().cpu().numpy()).clip(min=0)
     values = values / (values.max() or 1)
-    return _bytes(255 * colormaps["magma"](values)[..., :3])
+    return as_bytes(255 * colormaps["magma"](values)[..., :3])
 
 
 def mask_map(mask_HW: Tensor) -> Pixels:
     """Return a mask of partner weights as a blend from the first to the second parent's color."""
     weight = mask_HW.detach().float().cpu().numpy().clip(0, 1)[..., None]
     color_a, color_b = (np.array(ImageColor.getrgb(color)) for color in (OWN_COLOR, PARTNER_COLOR))
-    return _bytes(color_a * (1 - weight) + color_b * weight)
-
-
-def _bytes(values: ArrayLike) -> Pixels:
-    return np.rint(values).astype(np.uint8, copy=False)
-
-
-def enlarged(pixels: Pixels, side: int) -> Pixels:
-    """Return pixels repeated a whole number of times, the longer side near ``side``.
-
-    Small images keep their exact pixels, each as a square. Larger ones are averaged down.
-    """
-    longest = max(pixels.shape[:2])
-    if longest <= side:
-        factor = max(1, round(side / longest))
-        return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
-    height, width = (max(1, round(size * side / longest)) for size in pixels.shape[:2])
-    small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.uint8)
-
-
-def png(pixels: Pixels) -> bytes:
-    """Return pixels as PNG; equal pixels give equal bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
+    return as_bytes(color_a * (1 - weight) + color_b * weight)

@@ -11,6 +11,8 @@ from automix.files import write_bytes, write_json, write_text
 from automix.reporting.canvas import INLINE, NARROW, WIDE, FigureFunction, inline_svg, png_bytes
 from automix.reporting.contact_sheet import ContactSheet, contact_sheet_html, contact_sheet_png
 from automix.reporting.html import render
+from automix.reporting.mixed_rows import MixedRows, mixed_rows_html
+from automix.reporting.pixels import webp
 from automix.reporting.tables import Table, check_name, shown_rows, table_csv, table_json
 
 
@@ -36,7 +38,7 @@ class ReportFigure:
         check_name(self.name)
 
 
-Block = ReportFigure | Table | ContactSheet
+Block = ReportFigure | Table | ContactSheet | MixedRows
 """A part of a section."""
 
 
@@ -74,6 +76,8 @@ class ReportData:
     # What does not hold, was not tested, or turned out negative; at least one.
     limits: tuple[str, ...]
     source: Source
+    # Shown before the sections: what everybody should see.
+    pictures: tuple[MixedRows, ...] = ()
 
     def __post_init__(self) -> None:
         # A report without its limits would be advertising.
@@ -87,8 +91,8 @@ class ReportData:
 
     @property
     def blocks(self) -> list[Block]:
-        """Figures, tables and contact sheets of all sections."""
-        return [block for section in self.sections for block in section.blocks]
+        """The pictures at the top; figures, tables and contact sheets of all sections."""
+        return [*self.pictures, *(block for section in self.sections for block in section.blocks)]
 
 
 def write_report(data: ReportData, folder: Path) -> Path:
@@ -106,6 +110,8 @@ def write_report(data: ReportData, folder: Path) -> Path:
                 write_bytes(folder / "figures" / f"{block.name}.png", png_bytes(block.draw()))
             case ContactSheet():
                 write_bytes(folder / "figures" / f"{block.name}.png", contact_sheet_png(block))
+            case MixedRows():
+                write_bytes(folder / "figures" / f"{block.name}.webp", webp(block.pixels))
     write_json(folder / "report.json", report_json(data))
     # The page comes last: where it exists, everything else does.
     path = folder / "report.html"
@@ -125,6 +131,8 @@ def block_html(block: Block, source: Source | None = None) -> Markup:
             return render("table", table=block, rows=shown_rows(block))
         case ContactSheet():
             return contact_sheet_html(block)
+        case MixedRows():
+            return mixed_rows_html(block)
         case ReportFigure():
             return _figure_html(block, source)
 
@@ -149,6 +157,7 @@ def report_json(data: ReportData) -> dict[str, Any]:
         "title": data.title,
         "headline": list(data.headline),
         "facts": [asdict(fact) for fact in data.facts],
+        "pictures": [_block_json(picture, None) for picture in data.pictures],
         "sections": [
             {
                 "title": section.title,
@@ -168,6 +177,9 @@ def _block_json(block: Block, source: Source | None) -> dict[str, Any]:
             return {"kind": "table", "file": f"tables/{block.name}.csv", **table_json(block)}
         case ContactSheet():
             return {"kind": "contact sheet", "file": f"figures/{block.name}.png"}
+        case MixedRows():
+            file = f"figures/{block.name}.webp"
+            return {"kind": "mixed images", "file": file, "rows": list(block.labels)}
         case ReportFigure():
             return {
                 "kind": "figure",

@@ -16,15 +16,13 @@ from automix.reporting.contact_sheet import (
     contact_sheet_html,
     contact_sheet_pixels,
     contact_sheet_png,
-    enlarged,
     heat_map,
     label_text,
     mask_map,
-    photograph,
-    png,
     write_contact_sheets,
 )
 from automix.reporting.palette import OWN_COLOR, PARTNER_COLOR
+from automix.reporting.pixels import enlarged, photograph, png
 from automix.schedule import Decision
 from tests.reporting.examples import (
     HOSTILE,

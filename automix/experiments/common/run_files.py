@@ -62,9 +62,17 @@ class Scores(Written):
     num_images: Count
 
 
+class Picture(Written):
+    """The picture of mixed images that a run kept in its folder."""
+
+    file: Literal["mixed.webp"]
+    rows: Annotated[tuple[Text, ...], Field(min_length=1, max_length=16)]
+
+
 class ReplayResult(Written):
     """Result of `automix replay`."""
 
+    picture: Picture | None = None
     test: Scores
     steps: Count
     data: Text
@@ -147,6 +155,7 @@ class SearchResult(Written):
     """Result of `automix search`."""
 
     selected: Text
+    picture: Picture | None = None
     verdict: Verdict
     final: Annotated[tuple[Finalist, ...], Field(min_length=1, max_length=10_000)]
     standings: Annotated[tuple[Standing, ...], Field(max_length=10_000)]

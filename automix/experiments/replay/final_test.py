@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor
 from automix.data.splits import Dataset
 from automix.evaluation.calibration import TEMPERATURE_FROM
 from automix.evaluation.statistics import Interval, proportion_interval
+from automix.experiments.common.mixed_picture import keep_picture
 from automix.experiments.common.verdicts import verdict_values
+from automix.saliency.gradient import evaluation_mode
+from automix.schedule import Schedule
 from automix.training.metrics import EvalMetrics
 from automix.training.trainer import ClassifierTrainer, eval_metrics, evaluation_scores
 
@@ -39,6 +43,19 @@ def final_scores(trainer: ClassifierTrainer, data: Dataset) -> dict[str, Any]:
         "test_intervals": _intervals(test, logits, labels),
         "selection": dataclasses.asdict(selection) if selection else None,
     }
+
+
+def final_picture(
+    trainer: ClassifierTrainer, data: Dataset, schedule: Schedule, folder: Path
+) -> dict[str, Any] | None:
+    """Keep a picture of what the schedule does to training images, with the saliency of training.
+
+    For after the classifier was saved: a saliency pass may go through batch statistics.
+    """
+    with evaluation_mode(trainer.model):
+        return keep_picture(
+            folder, schedule, data.seen, seed=trainer.seed, saliency_of=trainer.saliency_of
+        )
 
 
 def verdict() -> dict[str, Any]:

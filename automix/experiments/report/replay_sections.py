@@ -8,18 +8,22 @@ from automix.configuration.task import ReplayConfig, TaskConfig
 from automix.errors import CheckpointError, DataError
 from automix.evaluation.calibration import TEMPERATURE_FROM
 from automix.evaluation.statistics import Interval
+from automix.experiments.common.mixed_picture import PICTURE_NAME, spread_over_classes
 from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.config import SearchConfig
-from automix.experiments.report.finished_runs import FinishedRun
+from automix.experiments.report.finished_runs import FinishedRun, titled
 from automix.experiments.search.run import SCHEDULE_NAME
-from automix.experiments.show import make_sheet, spread_over_classes
+from automix.experiments.show import make_sheet
 from automix.operator_info import Operator
+from automix.readers import read_bytes
+from automix.reporting.mixed_rows import MixedRows
 from automix.reporting.page import Section
 from automix.reporting.tables import Column, Direction, Table, interval_of
 from automix.schedule import Decision, Schedule
 from automix.training.trainer import build_trainer, load_search_data
 
 _SHEET_ROWS = 6
+_LARGEST_PICTURE = 2_000_000
 
 
 def replay_section(replays: Sequence[FinishedRun]) -> Section:
@@ -58,6 +62,28 @@ def _score(run: FinishedRun, metric: str) -> Interval | float:
     interval = (run.result.get("test_intervals") or {}).get(metric)
     value: float = run.result["test"][metric]
     return interval_of(interval) or value
+
+
+def mixed_rows(run: FinishedRun) -> MixedRows | None:
+    """Return the picture that a search or replay kept of its own mixed images, if it has one.
+
+    Raises:
+        CheckpointError: the file is missing, or holds no such picture.
+    """
+    picture = run.result.get("picture")
+    if picture is None:
+        return None
+    path = run.path / PICTURE_NAME
+    try:
+        return MixedRows.read(
+            read_bytes(path, limit=_LARGEST_PICTURE),
+            name=f"{run.slug}-mixed",
+            title=titled("What the schedule does to these images", run),
+            labels=picture["rows"],
+            caption="Training images of the run, mixed as its schedule says.",
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def sheet_section(run: FinishedRun, replays: Sequence[FinishedRun]) -> Section:

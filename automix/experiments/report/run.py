@@ -20,7 +20,7 @@ from automix.experiments.report.finished_runs import (
     slug_of,
     titled,
 )
-from automix.experiments.report.replay_sections import replay_section, sheet_section
+from automix.experiments.report.replay_sections import mixed_rows, replay_section, sheet_section
 from automix.experiments.report.search_sections import (
     final_section,
     learning_section,
@@ -29,11 +29,14 @@ from automix.experiments.report.search_sections import (
 )
 from automix.experiments.sweep.table import TABLE_NAME
 from automix.operator_info import Operator
+from automix.reporting.mixed_rows import MixedRows
 from automix.reporting.page import Fact, ReportData, Section
 from automix.reporting.page import write_report as write_report_page
 from automix.reporting.sections import evaluation_section, sweep_section, sweep_sentence
 from automix.reporting.tables import duration_text
 
+# Of mixed images at the top: more would hide what follows.
+_MOST_PICTURES = 2
 _LOG = logging.getLogger(__name__)
 
 Runs = Sequence[FinishedRun]
@@ -57,13 +60,14 @@ def write_report(folder: Path) -> Path:
         raise next(
             iter(damaged), CheckpointError(f"{folder}: expected finished runs or sweeps, got none")
         )
-    for error in damaged:
-        _LOG.warning("left out: %s", error)
     searches = [run for run in runs if run.kind == "search"]
     replays = [run for run in runs if run.kind == "replay"]
     for kind in ("search", "compare"):
         name_apart([run for run in runs if run.kind == kind])
     compares = compared_splits(runs)
+    pictures = _pictures(searches or replays, damaged)
+    for error in damaged:
+        _LOG.warning("left out: %s", error)
     # In the order of the work: schedules, searches, comparisons, sweeps, replays, evaluations.
     sections: list[Section] = [schedule_section(group) for group in _by_seed(searches).values()]
     for run in searches:
@@ -88,6 +92,7 @@ def write_report(folder: Path) -> Path:
             *_limits(searches, compares, sweeps),
         ),
         source=runs[0].source if runs else sweeps[0].source,
+        pictures=tuple(pictures),
     )
     return write_report_page(data, folder)
 
@@ -142,6 +147,17 @@ def _by_seed(searches: Runs) -> Mapping[str, list[FinishedRun]]:
         key = config.model_copy(update={"seed": 0}).content_hash()
         groups.setdefault(key, []).append(run)
     return groups
+
+
+def _pictures(runs: Runs, damaged: list[AutoMixError]) -> list[MixedRows]:
+    """Return the pictures of the first runs that have one; what is wrong goes to ``damaged``."""
+    pictures = []
+    for run in runs[:_MOST_PICTURES]:
+        try:
+            pictures.append(mixed_rows(run))
+        except AutoMixError as error:
+            damaged.append(error)
+    return [rows for rows in pictures if rows is not None]
 
 
 def _headline(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:

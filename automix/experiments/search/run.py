@@ -17,6 +17,7 @@ from agents.ppo import Episode, train_ppo
 from automix.data.splits import SearchData
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.kept_files import keep_json
+from automix.experiments.common.mixed_picture import keep_picture
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
 from automix.experiments.common.run_folder import (
     RESULT_NAME,
@@ -322,9 +323,14 @@ class _Search:
                 "kind": "search",
                 "is_finished": False,
                 "selected": best.name,
+                "picture": self._picture(best.schedule),
                 "standings": [standing.to_plain() for standing in standings],
             }
         )
+
+    def _picture(self, schedule: Schedule) -> dict[str, Any] | None:
+        """Show what a schedule does to the images of this search; return what the result says."""
+        return keep_picture(self.run.path, schedule, self.data, seed=self.config.seed)
 
     def _save(self, schedule: Schedule, name: str, origin: str) -> None:
         provenance = {
@@ -360,6 +366,7 @@ class _Search:
             "is_finished": True,
             "selected": verdict.selected,
             "verdict": verdict.to_plain(),
+            "picture": self._picture(selected),
             "final": [
                 {
                     "name": one.name,
