@@ -5,6 +5,7 @@ one line. Anything else that it raises is a fault.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,12 +26,17 @@ from automix.experiments.common.kept_files import SUMS_NAME, check_whole
 from automix.experiments.common.run_folder import RunFolder, finished_result
 from automix.experiments.common.run_logs import Journal
 from automix.experiments.compare.schedule_specs import build_schedule
-from automix.experiments.config import SearchConfig
-from automix.experiments.report.finished_runs import FinishedRun
+from automix.experiments.config import CardConfig, SearchConfig
+from automix.experiments.report.card import make_card
+from automix.experiments.report.finished_runs import FinishedRun, FinishedSweep
+from automix.experiments.report.run import write_report
 from automix.experiments.sweep.cell import SweepConfig
-from automix.files import read_checkpoint
+from automix.experiments.sweep.table import TABLE_NAME
+from automix.files import read_checkpoint, sha256_of
 from automix.models.build import build_model
-from automix.schedule import Schedule
+from automix.operator_info import Operator
+from automix.reporting.sections import sweep_section
+from automix.schedule import Decision, Schedule, constant_schedule
 from envs.config import EnvironmentConfig
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -117,6 +123,38 @@ def _sums(path: Path) -> None:
     check_whole(path.parent)
 
 
+def _with_sum_of_files(content: bytes) -> bytes:
+    """Return a file of sums whose own sum is right, where it is JSON."""
+    try:
+        files = json.loads(content)["files"]
+        right = sha256_of(json.dumps(files, sort_keys=True).encode())
+        return json.dumps({"files": files, "sum": right}).encode()
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return content
+
+
+def _run(path: Path) -> object:
+    """Make a report and a card of a run whose other files are right."""
+    config, schedule = ReplayConfig(), constant_schedule(Decision(operator=Operator.MIXUP))
+    if path.name != "config.yaml":
+        (path.parent / "config.yaml").write_text(config.to_yaml())
+    (path.parent / "schedule.json").write_text(schedule.to_json())
+    for name, folder in (
+        ("result.json", "result/replay"),
+        ("environment.json", "environment/small"),
+    ):
+        if path.name != name:
+            (path.parent / name).write_bytes((CORPUS / f"{folder}.json").read_bytes())
+    (path.parent / saved_classifier.WEIGHTS_NAME).write_bytes(_classifier_weights())
+    make_card(path.parent, CardConfig())
+    return write_report(path.parent)
+
+
+def _table(path: Path) -> object:
+    sweep = FinishedSweep.read(path.parent, "sweep")
+    return sweep and (sweep.schedules(), sweep_section(sweep.table, "sweep", sweep.source, {}))
+
+
 def _metrics(path: Path) -> object:
     run = RunFolder(path.parent, ReplayConfig())
     run.restore_metrics('{"step": 1}\n')
@@ -160,6 +198,11 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "journal": Reader(read=Journal, name="outcomes.jsonl"),
         "metrics": Reader(read=_metrics, name="metrics.jsonl"),
         "sums": Reader(read=_sums, name=SUMS_NAME),
+        "sums_body": Reader(read=_sums, name=SUMS_NAME, wrap=_with_sum_of_files),
+        "run_result": Reader(read=_run, name="result.json"),
+        "run_environment": Reader(read=_run, name="environment.json"),
+        "run_configuration": Reader(read=_run, name="config.yaml"),
+        "table": Reader(read=_table, name=TABLE_NAME),
         "boxes_csv": Reader(read=lambda path: read_boxes(path, _IMAGES), name="boxes.csv"),
         "boxes_json": Reader(read=lambda path: read_boxes(path, _IMAGES), name="boxes.json"),
         "groups_csv": Reader(read=lambda path: read_groups(path, _IMAGES), name="groups.csv"),

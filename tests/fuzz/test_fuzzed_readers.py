@@ -11,7 +11,8 @@ from tests.fuzz.mutations import mutated
 from tests.fuzz.readers import CORPUS, READERS, check, corpus_of
 
 # Those that build a network take tens of milliseconds each.
-EXAMPLES = {"policy_facts": 10, "policy_weights": 10, "classifier_facts": 10}
+EXAMPLES = {"policy_facts": 10, "policy_weights": 10, "classifier_facts": 10, "run_result": 10}
+EXAMPLES |= {"run_environment": 10, "run_configuration": 10}
 
 
 @pytest.mark.parametrize("name", READERS)
