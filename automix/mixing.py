@@ -102,6 +102,7 @@ IMAGEWISE_OPERATORS = frozenset(
         Operator.SALIENCYMIX,
         Operator.RMIX,
         Operator.SALIENCY_GRAFTING,
+        Operator.BERNOULLI_GRAFTING,
     }
 )
 

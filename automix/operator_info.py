@@ -25,6 +25,7 @@ class Operator(StrEnum):
     GUIDEDMIXUP = "guidedmixup"
     RMIX = "rmix"
     SALIENCY_GRAFTING = "saliency_grafting"
+    BERNOULLI_GRAFTING = "bernoulli_grafting"
     RECURSIVEMIX = "recursivemix"
 
 
@@ -230,6 +231,21 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
                 meaning="temperature of the cell selection; near 0 takes the saliency peak only",
             ),
             summary="grafts cells sampled by saliency and calibrates the label",
+            paper="https://arxiv.org/abs/2112.08796",
+        ),
+        Operator.BERNOULLI_GRAFTING: OperatorFacts(
+            label="Bernoulli Grafting",
+            color="#3018d8",
+            family=Family.SALIENCY_SAMPLED,
+            needs_saliency=True,
+            strength=StrengthFacts(
+                low=0.01,
+                high=10.0,
+                levels=(0.2, 1.0, 2.0),
+                default=1.0,
+                meaning="alpha of Beta(alpha, alpha), the fraction of the salient cells",
+            ),
+            summary="grafts a random part of the salient cells and calibrates the label",
             paper="https://arxiv.org/abs/2112.08796",
         ),
         Operator.RECURSIVEMIX: OperatorFacts(

@@ -38,7 +38,12 @@ from automix.operators.puzzlemix.operator import apply_puzzlemix, draw_puzzlemix
 from automix.operators.recursivemix import apply_recursivemix, draw_recursivemix
 from automix.operators.resizemix import apply_resizemix, draw_resizemix
 from automix.operators.rmix import apply_rmix, draw_rmix
-from automix.operators.saliency_grafting import apply_saliency_grafting, draw_saliency_grafting
+from automix.operators.saliency_grafting import (
+    apply_bernoulli_grafting,
+    apply_saliency_grafting,
+    draw_bernoulli_grafting,
+    draw_saliency_grafting,
+)
 from automix.operators.saliencymix import apply_saliencymix, draw_saliencymix
 from automix.operators.types import BatchShape, Draws, MixedBatch, OperatorSpec
 
@@ -68,6 +73,7 @@ OPERATORS: Mapping[Operator, OperatorSpec[Any]] = MappingProxyType(
             _entry(Operator.GUIDEDMIXUP, draw_guidedmixup, apply_guidedmixup),
             _entry(Operator.RMIX, draw_rmix, apply_rmix),
             _entry(Operator.SALIENCY_GRAFTING, draw_saliency_grafting, apply_saliency_grafting),
+            _entry(Operator.BERNOULLI_GRAFTING, draw_bernoulli_grafting, apply_bernoulli_grafting),
             _entry(Operator.RECURSIVEMIX, draw_recursivemix, apply_recursivemix),
         )
     )

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from automix.operators.blend import pair_batch, paste, take
 from automix.operators.sampling import (
     check_images,
+    draw_beta,
     draw_partner,
     enlarge_cells,
     pool_cells,
@@ -21,6 +22,8 @@ from automix.operators.types import BatchShape, MixedBatch
 
 Normalization = Literal["max", "mean", "standard"]
 """Scale of a map before the temperature: divided by its maximum or mean, or standardized."""
+
+_ROUNDING = 1e-5
 
 
 class SaliencyGraftingDraws(NamedTuple):
@@ -103,6 +106,78 @@ def apply_saliency_grafting(
     if keep_both:
         is_all_B1 = cells_BN.amin(1, keepdim=True)
         cells_BN = cells_BN.scatter_add(1, partner_BN.argmin(1, keepdim=True), -is_all_B1)
+    mask_B1HW = enlarge_cells(cells_BN.view_as(draws.uniform), size)
+    lam_B = _importance_ratio(own_BN, partner_BN, cells_BN, norm)
+    mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
+    return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)
+
+
+class BernoulliGraftingDraws(NamedTuple):
+    """Parameters of `apply_bernoulli_grafting`."""
+
+    partner: Tensor  # (B,) int64
+    uniform: Tensor  # (B, P, P) float32 in [0, 1); a candidate is grafted below the rate
+    rate: Tensor  # (B,) float32 in [0, 1]
+
+
+def draw_bernoulli_grafting(
+    shape: BatchShape, *, strength: float, generator: Generator, grid: int = 4
+) -> BernoulliGraftingDraws:
+    """Draw partners, rates from Beta(strength, strength), and a uniform number for each cell.
+
+    The cells are ``grid`` x ``grid``.
+    """
+    device = generator.device
+    return BernoulliGraftingDraws(
+        partner=draw_partner(shape.batch, generator),
+        uniform=torch.rand((shape.batch, grid, grid), generator=generator, device=device),
+        rate=draw_beta(shape.batch, strength, generator),
+    )
+
+
+def apply_bernoulli_grafting(
+    images_BCHW: Tensor,
+    targets: Tensor,
+    draws: BernoulliGraftingDraws,
+    *,
+    saliency_BHW: Tensor | None,
+    num_classes: int | None = None,
+    threshold: float = 1.0,
+    norm: Literal[1, 2] = 2,
+) -> MixedBatch:
+    """Graft each salient cell of the partner with one probability.
+
+    Saliency Grafting, Park et al. 2022, https://arxiv.org/abs/2112.08796, as a survey describes it
+    (https://arxiv.org/abs/2212.10888): the map is truncated to candidates, and a Bernoulli draw
+    keeps some of them. With S the saliency pooled to the grid of the draws, M = 1 where a cell of
+    the partner is grafted, and p the rate of the image:
+
+        M = [S_partner >= threshold * mean(S_partner)] * Bernoulli(p),  p from Beta(alpha, alpha)
+
+    ``lam`` is that of `apply_saliency_grafting`, which grafts most of the cells above the mean with
+    certainty instead. Where no cell is grafted the image stays as it is, and ``lam`` is 1.
+
+    Example:
+        >>> saliency = torch.ones(2, 8, 8)
+        >>> saliency[:, :2, :2] = 100.0  # one cell of 4 x 4, the only candidate
+        >>> draws = BernoulliGraftingDraws(
+        ...     torch.tensor([1, 0]), torch.full((2, 4, 4), 0.5), torch.tensor([0.4, 0.6])
+        ... )
+        >>> mixed = apply_bernoulli_grafting(
+        ...     torch.ones(2, 3, 8, 8), torch.arange(2), draws, saliency_BHW=saliency, num_classes=2
+        ... )
+        >>> mixed.mask.mean((1, 2, 3)).tolist(), bool(mixed.lam[0] == 1), bool(mixed.lam[1] < 0.1)
+        ([0.0, 0.0625], True, True)
+    """
+    check_images(images_BCHW, draws.partner)
+    saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
+    size, grid = (images_BCHW.shape[2], images_BCHW.shape[3]), draws.uniform.shape[1]
+    own_BN = _of_unit_norm(unit_sum(pool_cells(saliency_BHW, grid)).flatten(1), norm)
+    partner_BN = own_BN.index_select(0, draws.partner)
+    # Rounding may put all cells of a flat map below their mean.
+    least_B1 = partner_BN.mean(1, keepdim=True) * (threshold * (1 - _ROUNDING))
+    is_kept_BN = draws.uniform.flatten(1) < draws.rate.unsqueeze(1)
+    cells_BN = ((partner_BN >= least_B1) & is_kept_BN).to(torch.float32)
     mask_B1HW = enlarge_cells(cells_BN.view_as(draws.uniform), size)
     lam_B = _importance_ratio(own_BN, partner_BN, cells_BN, norm)
     mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)

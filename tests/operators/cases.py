@@ -21,8 +21,10 @@ from automix.operators.types import BatchShape, MixedBatch
 
 ALL = sorted(OPERATORS)
 WITH_SALIENCY = [name for name in ALL if OPERATORS[name].facts.needs_saliency]
-# Its labels are the ratio of the importance that survives; see the slow reference.
-LABELS_ARE_PIXEL_SHARES = sorted(set(ALL) - {Operator.SALIENCY_GRAFTING})
+# Their labels are the ratio of the importance that survives; see the slow reference.
+LABELS_ARE_PIXEL_SHARES = sorted(
+    set(ALL) - {Operator.SALIENCY_GRAFTING, Operator.BERNOULLI_GRAFTING}
+)
 TWO_PARENTS = sorted(set(ALL) - {Operator.COMIXUP})
 # The others show pixels of the partner at another place, or of an earlier batch.
 REBUILT_BY_MASK = sorted(
