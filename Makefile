@@ -6,7 +6,7 @@ RUN ?= runs/demo
 MINUTES ?= 10
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test figures check bench fuzz gpu format lock clean
+.PHONY: demo test docs figures check bench fuzz gpu format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,6 +31,11 @@ demo: $(VENV)/.installed  ## search on the digits, replay, compare, report
 
 test: $(VENV)/.installed check  ## lint, types, layers, tests
 	$(BIN)/python -m pytest -n auto
+
+# The builder warns about its own successor, which says nothing about the pages.
+docs: $(VENV)/.installed  ## the site of the documents in site/; a warning is an error
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 figures: $(VENV)/.installed  ## the picture and the table of the README
 	$(BIN)/automix schedule show docs/schedules/digits.json --plot docs/schedule.png
@@ -65,7 +70,7 @@ gpu: $(VENV)/.installed  ## tests, benchmarks and a search on a GPU, 9 minutes; 
 	@$(BIN)/python -m benchmarks.gpu $(GPU)
 
 lock: $(VENV)/.installed  ## the newest releases that pyproject.toml allows, into constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --upgrade \
 		--no-header --no-annotate --quiet --output-file constraints.txt
 
 clean:  ## remove the environment and caches

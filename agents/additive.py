@@ -124,7 +124,7 @@ class AdditiveModel:
     the features. Otherwise the first ones do, at least 8 in 9 (all of 256, 288, ..., 512, 576, ...,
     4,096), and the posterior means are those of all episodes for these hyperparameters.
 
-    Example:
+    Examples:
         >>> from automix.schedule import Decision
         >>> none, mixup = Decision(operator="none"), Decision(operator="mixup")
         >>> model = AdditiveModel([none, mixup], num_segments=2)

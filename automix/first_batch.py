@@ -37,7 +37,7 @@ def whole_number(where: str, value: Any, *, at_least: int) -> int:
     Raises:
         ValueError: it is a fraction, NaN, infinite, a truth value, no number, or too small.
 
-    Example:
+    Examples:
         >>> whole_number("total_steps", 100, at_least=1)
         100
     """

@@ -89,7 +89,7 @@ class Mixture(Config):
 
     A mixture of one decision is that decision.
 
-    Example:
+    Examples:
         >>> mixture = Mixture(decisions=(
         ...     Decision(operator="cutmix", probability=0.5),
         ...     Decision(operator="mixup", probability=0.3),
@@ -182,7 +182,7 @@ Mixing = Decision | Mixture
 def equal_mixture(mixings: Sequence[Mixing]) -> Mixture:
     """Return the mixture in which each batch draws one of ``mixings``, all equally likely.
 
-    Example:
+    Examples:
         >>> equal_mixture([Decision(operator="cutmix"), Decision(operator="none")]).label()
         'cutmix 1 p=0.5'
     """

@@ -44,7 +44,7 @@ MAX_DECISIONS = 16_000
 class Segment(Config):
     """A mixture, or a single decision, and the fraction of the training run at which it begins.
 
-    Example:
+    Examples:
         >>> decision = Decision(operator="cutmix")
         >>> Segment(start=0, decision=decision) == Segment(start=0, mixture=Mixture.of(decision))
         True
@@ -91,7 +91,7 @@ class Schedule(Config):
     has a single decision, `at`, `decisions` and `Segment.decision` say that decision; of a mixture
     of several they refuse to name one.
 
-    Example:
+    Examples:
         >>> from automix.operator_info import Operator
         >>> schedule = mix_then_off(Decision(operator=Operator.CUTMIX, probability=0.5))
         >>> [schedule.at(progress).label() for progress in (0.0, 0.5, 0.75)]
@@ -175,7 +175,7 @@ class Schedule(Config):
     def without_repeats(self) -> Self:
         """Return the same schedule without the starts at which nothing changes.
 
-        Example:
+        Examples:
             >>> len(even_schedule([Decision(operator="mixup")] * 4).without_repeats().segments)
             1
         """
@@ -197,7 +197,7 @@ class Schedule(Config):
     def averaged(self, starts: Sequence[float]) -> list[Mixture]:
         """Return the mean over time of the mixtures in each segment that begins at ``starts``.
 
-        Example:
+        Examples:
             >>> schedule = mix_then_off(Decision(operator="cutmix"), off_from=0.75)
             >>> [mixture.label() for mixture in schedule.averaged([0.0, 0.5])]
             ['cutmix 1', 'cutmix 1 p=0.5']
@@ -271,7 +271,7 @@ class Schedule(Config):
     def recommended(cls) -> Self:
         """Return the schedule to use where nothing was searched: the first of the portfolio.
 
-        Example:
+        Examples:
             >>> Schedule.recommended().mixture_at(1.0).label()
             'none'
         """
@@ -319,7 +319,7 @@ def constant_decisions(operators: Sequence[Operator]) -> tuple[Decision, ...]:
 def even_schedule(mixings: Sequence[Mixing]) -> Schedule:
     """Return a schedule in which each decision or mixture holds for an equal fraction of the run.
 
-    Example:
+    Examples:
         >>> from automix.operator_info import Operator
         >>> schedule = even_schedule([Decision(operator=name) for name in list(Operator)[1:5]])
         >>> [segment.start for segment in schedule.segments]
@@ -374,7 +374,7 @@ def mixture_then_off(mixings: Sequence[Mixing], *, off_from: float = 0.875) -> S
 
     All are equally likely; ``off_from`` is a fraction of the training run in (0, 1).
 
-    Example:
+    Examples:
         >>> schedule = mixture_then_off([Decision(operator="cutmix"), Decision(operator="mixup")])
         >>> [(segment.start, segment.mixture.label()) for segment in schedule.segments]
         [(0.0, 'cutmix 1 p=0.5 + mixup 1 p=0.5'), (0.875, 'none')]
@@ -388,7 +388,7 @@ def in_turn(mixings: Sequence[Mixing], *, num_segments: int, off_from: float = 0
     There are ``num_segments`` segments before ``off_from``, a fraction of the training run in
     (0, 1), and one without mixing from there on.
 
-    Example:
+    Examples:
         >>> turns = [Decision(operator="cutmix", strength=2), Decision(operator="mixup")]
         >>> schedule = in_turn(turns, num_segments=3, off_from=0.75)
         >>> [(segment.start, segment.decision.label()) for segment in schedule.segments]
@@ -404,7 +404,7 @@ def strong_to_weak(operator: Operator, *, off_from: float = 0.875) -> Schedule:
     Its levels of strength hold for equal fractions of the training run before ``off_from``, which
     is in (0, 1).
 
-    Example:
+    Examples:
         >>> schedule = strong_to_weak(Operator.CUTMIX, off_from=0.75)
         >>> [(segment.start, segment.decision.label()) for segment in schedule.segments]
         [(0.0, 'cutmix 2'), (0.25, 'cutmix 1'), (0.5, 'cutmix 0.2'), (0.75, 'none')]

@@ -25,7 +25,7 @@ def shuffled_before_end(schedule: Schedule, *, seed: int) -> Schedule:
     The end is the last stretch without mixing, or the last eighth of a schedule that mixes until
     the end. Against it, `shuffled_in_time` also moves the end into the middle.
 
-    Example:
+    Examples:
         >>> from automix.schedule import Decision, in_turn
         >>> turns = [Decision(operator=name) for name in ("cutmix", "mixup", "fmix")]
         >>> schedule = shuffled_before_end(in_turn(turns, num_segments=3, off_from=0.75), seed=2)

@@ -25,7 +25,7 @@ def parts_of(schedule: Schedule) -> Iterator[tuple[float, float, Mixture]]:
 def in_words(schedule: Schedule) -> str:
     """Return what a schedule does as a sentence without a full stop.
 
-    Example:
+    Examples:
         >>> from automix.schedule import mix_then_off
         >>> in_words(mix_then_off(Decision(operator="cutmix")))
         'until 75% of the training run every batch is mixed by cutmix 1, then none'
@@ -51,7 +51,7 @@ def in_words(schedule: Schedule) -> str:
 def names_of(mixture: Mixture) -> str:
     """Return the decisions of a mixture by name, with their weights where these differ.
 
-    Example:
+    Examples:
         >>> from automix.schedule import equal_mixture
         >>> names_of(equal_mixture([Decision(operator="cutmix"), Decision(operator="mixup")]))
         'cutmix 1 or mixup 1'
@@ -82,7 +82,7 @@ def timm_flags(schedule: Schedule, *, epochs: int = 300) -> str:
         schedule: to be described.
         epochs: length of the training run, from which the epoch of the end follows.
 
-    Example:
+    Examples:
         >>> from automix.schedule import equal_mixture, mix_then_off
         >>> both = equal_mixture([Decision(operator="cutmix"), Decision(operator="mixup")])
         >>> timm_flags(mix_then_off(both))

@@ -53,7 +53,7 @@ def config_file(word: str, kinds: tuple[str, ...], *, expected: str = "a YAML fi
     Raises:
         ConfigError: the word is neither a file nor the name of one that ships.
 
-    Example:
+    Examples:
         >>> config_file("operators", ("ablation",)).name
         'operators.yaml'
         >>> config_file("mine.yaml", ("ablation",)).name

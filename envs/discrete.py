@@ -16,10 +16,11 @@ class DiscreteActions(
     ``AutoMix/MixSchedule-Discrete-v0`` is the environment in this wrapper: single-file agents such
     as CleanRL's ``ppo.py`` and DQN take nothing else.
 
-    >>> import envs, gymnasium
-    >>> env = DiscreteActions(gymnasium.make("AutoMix/MixSchedule-Smoke-v0"))
-    >>> env.action_space, env.action(7)
-    (Discrete(12), array([1, 1, 1]))
+    Examples:
+        >>> import envs, gymnasium
+        >>> env = DiscreteActions(gymnasium.make("AutoMix/MixSchedule-Smoke-v0"))
+        >>> env.action_space, env.action(7)
+        (Discrete(12), array([1, 1, 1]))
     """
 
     def __init__(self, env: gym.Env[Any, NDArray[np.int64]]) -> None:

@@ -103,6 +103,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
     ## Example
     Three segments on a few digits, each with Mixup at its lowest strength on every batch:
 
+    ```pycon
     >>> import envs, gymnasium
     >>> env = gymnasium.make("AutoMix/MixSchedule-Smoke-v0")
     >>> observation, info = env.reset(seed=0)
@@ -114,6 +115,8 @@ class MixingEnv(ResumableEnv[Observation, Action]):
     ['mixup 0.2', 'mixup 0.2', 'mixup 0.2']
     >>> gain > 0, info["diverged"]
     (True, False)
+
+    ```
 
     ## Version History
     * v0: initial version

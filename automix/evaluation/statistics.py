@@ -66,7 +66,7 @@ def paired_difference(
     row i of ``a``, and there are at least two. ``statistic`` "iqm" is the mean of the middle half
     of all differences.
 
-    Example:
+    Examples:
         >>> difference = paired_difference([0.91, 0.93, 0.92], [0.90, 0.91, 0.90], seed=0)
         >>> round(difference.estimate, 4)
         0.0167

@@ -51,7 +51,7 @@ class ScheduledMix:
     The first batch is mixed once by every operator of the schedule, so that what does not fit
     (labels, images, the network, its loss) is refused there and not in the middle of the run.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from automix.schedule import Decision, constant_schedule
         >>> schedule = constant_schedule(Decision(operator="cutmix"))
@@ -165,7 +165,7 @@ class ScheduledMix:
     ) -> Self:
         """Return the mix of the schedule to use where nothing was searched.
 
-        Example:
+        Examples:
             >>> mix = ScheduledMix.recommended(num_classes=10, total_steps=1000)
             >>> images, targets = mix(torch.rand(8, 3, 32, 32), torch.arange(8))
         """
@@ -259,7 +259,7 @@ class ScheduledMix:
         Raises:
             ValueError: neither a step, nor an epoch and the number of all.
 
-        Example:
+        Examples:
             >>> mix = ScheduledMix.recommended(num_classes=10, total_steps=1000)
             >>> mix.set_progress(epoch=3, num_epochs=10)
             >>> mix.step
@@ -283,7 +283,7 @@ class ScheduledMix:
     def summary(self) -> str:
         """Return in one line where the schedule is, and what was done to batches until now.
 
-        Example:
+        Examples:
             >>> mix = ScheduledMix.recommended(num_classes=10, total_steps=1000)
             >>> mix.summary()
             'next batch 0 of 1000; since it was bound: no batch'

@@ -25,7 +25,7 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
     do not come from the global generators but from the seed, the number of the call, and in a
     loader's worker from that worker's own seed, which the loader draws anew for each epoch.
 
-    Example:
+    Examples:
         >>> transform = OperatorTransform("cutmix", num_classes=10)
         >>> images, targets = transform(torch.rand(8, 3, 32, 32), torch.arange(8))
         >>> images.shape, targets.shape

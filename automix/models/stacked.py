@@ -41,7 +41,7 @@ class StackedNetwork(nn.Module):
     The networks stay usable, saved and restored alone, as long as their tensors are changed in
     place.
 
-    Example:
+    Examples:
         >>> networks = [nn.Sequential(nn.Conv2d(3, 4, 3), GlobalAveragePool()) for _ in range(2)]
         >>> images = torch.rand(2 * 5, 3, 8, 8)  # five for the first network, five for the second
         >>> together = StackedNetwork(networks)(images)

@@ -65,7 +65,7 @@ def apply_fmix(
     Training accuracy on the mixed images is often below the accuracy on clean ones: that is the
     task being harder, not a fault (their issue 28).
 
-    Example:
+    Examples:
         >>> generator = torch.Generator().manual_seed(0)
         >>> draws = draw_fmix(BatchShape(4, 8, 8), strength=1.0, generator=generator)
         >>> mixed = apply_fmix(torch.ones(4, 3, 8, 8), torch.arange(4), draws, num_classes=4)

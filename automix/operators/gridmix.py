@@ -67,7 +67,7 @@ def apply_gridmix(
     keeps every hole between one pixel and one less than the patch, which ``clamp_holes`` repeats:
     ``lam`` then stays within about 0.23 and 0.98 whatever is drawn.
 
-    Example:
+    Examples:
         >>> generator = torch.Generator().manual_seed(0)
         >>> draws = draw_gridmix(BatchShape(4, 8, 8), strength=1.0, generator=generator)
         >>> mixed = apply_gridmix(torch.ones(4, 3, 8, 8), torch.arange(4), draws, num_classes=4)

@@ -54,7 +54,7 @@ def apply_guidedmixup(
     and divided by its sum; ``lam`` is the mean of ``1 - mask``. Where neither image has saliency,
     both weigh the same.
 
-    Example:
+    Examples:
         >>> images, saliency = torch.ones(2, 3, 8, 8), torch.ones(2, 8, 8)
         >>> draws, targets = GuidedMixupDraws(partner=None), torch.arange(2)
         >>> mixed = apply_guidedmixup(images, targets, draws, saliency_BHW=saliency, num_classes=2)

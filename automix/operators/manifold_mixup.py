@@ -34,7 +34,7 @@ def manifold_mixup(model: nn.Module, layer: str, draws: MixupDraws) -> Iterator[
             size than the draws.
         TypeError: the layer's output is not one tensor.
 
-    Example:
+    Examples:
         >>> from automix.operators.mixup_cutmix import draw_mixup
         >>> from automix.operators.types import BatchShape
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 5))

@@ -69,7 +69,7 @@ def apply_mixup(
 
     Zhang et al. 2018, https://arxiv.org/abs/1710.09412.
 
-    Example:
+    Examples:
         >>> draws = MixupDraws(partner=torch.tensor([1, 0]), lam=torch.tensor([0.75, 0.5]))
         >>> mixed = apply_mixup(torch.ones(2, 3, 8, 8), torch.tensor([0, 1]), draws, num_classes=2)
         >>> mixed.targets.tolist()
@@ -128,7 +128,7 @@ def apply_cutmix(
     gradient is wanted of them, are written over and returned: with one box for all images, on a
     CPU, only its pixels are then copied. Elsewhere that would not be faster, and they stay.
 
-    Example:
+    Examples:
         >>> generator = torch.Generator().manual_seed(0)
         >>> draws = draw_cutmix(BatchShape(4, 8, 8), strength=1.0, generator=generator)
         >>> mixed = apply_cutmix(torch.ones(4, 3, 8, 8), torch.arange(4), draws, num_classes=4)

@@ -75,7 +75,7 @@ def apply_recursivemix(
     Raises:
         ValueError: the previous batch has other channels or classes.
 
-    Example:
+    Examples:
         >>> quarter = RecursiveMixDraws(torch.tensor([[0, 4, 0, 4]]))
         >>> image = torch.ones(1, 3, 8, 8)
         >>> mixed = apply_recursivemix(image, torch.tensor([0]), quarter, num_classes=3)

@@ -126,7 +126,7 @@ def mix(
         TypeError: images, targets or saliency are of a wrong type.
         ValueError: an unknown operator, a strength outside its range, or a wrong shape.
 
-    Example:
+    Examples:
         Pixels that hold the class of their image show that labels follow the pixels.
 
         >>> import torch

@@ -81,7 +81,7 @@ def apply_resizemix(
     pixels are not those of the partner at the same place. ``interpolation`` is that of
     `resize_into_box`; OpenMixup's default is nearest.
 
-    Example:
+    Examples:
         >>> box = torch.tensor([[0, 4, 0, 4]])  # a quarter of 8 x 8 pixels
         >>> draws = ResizeMixDraws(partner=torch.tensor([0]), box=box)
         >>> image = torch.arange(64.0).view(1, 1, 8, 8)

@@ -67,7 +67,7 @@ def apply_rmix(
     The authors draw the grid, 2 or 4 at 32 x 32, for each batch. All cells of a flat map are at
     its percentile, hence salient.
 
-    Example:
+    Examples:
         >>> saliency = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0))
         >>> everything = RMixDraws(torch.arange(4).flip(0), torch.zeros(4), torch.full((4,), 0.25))
         >>> images, targets = torch.ones(4, 3, 8, 8), torch.arange(4)

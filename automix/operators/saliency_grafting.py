@@ -82,7 +82,7 @@ def apply_saliency_grafting(
     of the pixels. Of a uniform map all cells are grafted. With ``keep_both`` the partner's least
     salient cell is given back where all are; otherwise ``lam`` is 0 there.
 
-    Example:
+    Examples:
         >>> saliency = torch.ones(2, 8, 8)
         >>> saliency[:, :2, :2] = 100.0  # one cell of 4 x 4
         >>> generator = torch.Generator().manual_seed(0)

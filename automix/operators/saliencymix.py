@@ -63,7 +63,7 @@ def apply_saliencymix(
     Of several peaks the first in row-major order is taken. In a flat map every pixel is a peak:
     there, and in maps that are not finite, the drawn center is used, which is CutMix.
 
-    Example:
+    Examples:
         >>> saliency = torch.zeros(2, 8, 8)
         >>> saliency[:, 2, 5] = 1.0
         >>> zero = torch.zeros(2, dtype=torch.int64)

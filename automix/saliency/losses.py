@@ -25,7 +25,7 @@ def logits_of(output: object) -> Tensor:
     Raises:
         TypeError: there are none.
 
-    Example:
+    Examples:
         >>> logits_of({"logits": torch.zeros(2, 3), "hidden": None}).shape
         torch.Size([2, 3])
     """

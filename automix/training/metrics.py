@@ -142,7 +142,7 @@ def decoupled_mixup_loss(
         ValueError: a shape is not as above, or ``eta`` is negative.
         TypeError: the classes are not int64.
 
-    Example:
+    Examples:
         >>> logits, classes = torch.zeros(1, 3), torch.tensor([0])
         >>> decoupled_mixup_loss(logits, classes, classes + 1, torch.tensor([0.5]), eta=1.0).exp()
         tensor(12.0000)

@@ -54,7 +54,7 @@ def group_sizes(count: int, largest: int, *, fewest: int = 1) -> list[int]:
     many runs. Nothing else decides them, because the last bits of a run depend on the number of
     runs beside it.
 
-    Example:
+    Examples:
         >>> group_sizes(20, 8), group_sizes(6, 8, fewest=2), group_sizes(1, 8, fewest=2)
         ([7, 7, 6], [3, 3], [1])
     """

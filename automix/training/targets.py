@@ -32,7 +32,7 @@ Targets = Tensor | LabelPairs
 def target_rows(targets: Targets, num_classes: int) -> Tensor:
     """Return targets of any form as rows, (B, K) float32.
 
-    Example:
+    Examples:
         >>> pairs = LabelPairs(torch.tensor([0]), torch.tensor([2]), torch.tensor([0.75]))
         >>> target_rows(pairs, 3).tolist()
         [[0.75, 0.0, 0.25]]

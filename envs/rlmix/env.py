@@ -94,6 +94,7 @@ class RLMixEnv(ResumableEnv[Maps, Percentiles]):
     `info["training_seed"]`.
 
     ## Example
+    ```pycon
     >>> import envs, gymnasium
     >>> env = gymnasium.make("AutoMix/RLMix-Smoke-v0")
     >>> observation, info = env.reset(seed=0)
@@ -102,6 +103,8 @@ class RLMixEnv(ResumableEnv[Maps, Percentiles]):
     >>> observation, reward, terminated, truncated, info = env.step([5] * 10)
     >>> info["diverged"], reward  # paid every `validate_every` steps
     (False, 0.0)
+
+    ```
 
     ## Version History
     * v0: initial version

@@ -16,7 +16,7 @@ def training_hash(schedule: Schedule) -> str:
     Unlike `Schedule.decision_hash`, starts at which nothing changes do not count, nor do decisions
     that mix nothing.
 
-    Example:
+    Examples:
         >>> from automix.schedule import constant_schedule
         >>> never = Decision(operator="cutmix", probability=0.0)
         >>> none = Decision(operator="none")
@@ -35,7 +35,7 @@ def training_hash(schedule: Schedule) -> str:
 def row_label(row: Mapping[str, Any]) -> str:
     """Return the name of a row of a result, with the other names of its schedule.
 
-    Example:
+    Examples:
         >>> row_label({"name": "greedy", "also": ["cutmix 1"]})
         'greedy = cutmix 1'
     """

@@ -133,7 +133,7 @@ def race_rounds(budget: int, *, num_candidates: int, last: int) -> tuple[Round, 
     Every round gets an equal part of the runs, as in sequential halving (Karnin et al. 2013), but
     at least one for each candidate. With fewer runs than candidates the last of these have none.
 
-    Example:
+    Examples:
         >>> [(one.num_candidates, len(one.seeds)) for one in race_rounds(
         ...     48, num_candidates=16, last=4)]
         [(16, 1), (8, 2), (4, 4)]

@@ -77,7 +77,7 @@ def apply_comixup(
         group: most images that are mixed with each other, 1 or more.
         most_inputs: how many images an output may show, see `solve_comixup`.
 
-    Example:
+    Examples:
         Pixels that hold the class of their image show that labels follow the pixels.
 
         >>> generator = torch.Generator().manual_seed(0)

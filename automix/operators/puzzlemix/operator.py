@@ -78,7 +78,7 @@ def apply_puzzlemix(
             does a size that is not below theirs.
         t_eps: cost of a move across the image, in units of the saliency of an image.
 
-    Example:
+    Examples:
         The left half of the first image is salient, the right half of the second.
 
         >>> saliency = torch.zeros(2, 8, 8)
