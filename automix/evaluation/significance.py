@@ -1,8 +1,8 @@
 """P-values by permutation, and their correction for many comparisons."""
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from automix.evaluation.statistics import Floats
 
@@ -57,7 +57,7 @@ def paired_p_value(
         return np.asarray((x - y).mean(axis=axis))
 
     # "samples" swaps the two values of a pair, which flips the sign of their difference.
-    result = stats.permutation_test(
+    result = scipy.stats.permutation_test(
         (first, second),
         mean_difference,
         permutation_type="samples",

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
 
@@ -163,8 +163,8 @@ def intraclass_correlation(table: ArrayLike, *, confidence: float = 0.95) -> Int
     quantile = (1 + confidence) / 2
     limits = (
         1.0,
-        float(stats.f.ppf(quantile, *freedom)),
-        1 / float(stats.f.ppf(quantile, freedom[1], freedom[0])),
+        float(scipy.stats.f.ppf(quantile, *freedom)),
+        1 / float(scipy.stats.f.ppf(quantile, freedom[1], freedom[0])),
     )
     # ICC = (F - 1) / (F + k - 1) for k columns; the ends have F over its quantile, or times it.
     estimate, low, high = (
@@ -211,7 +211,7 @@ def spearman(
 def rank_correlation(first: Floats, second: Floats, *, axis: int = -1) -> Floats:
     """Return Spearman's correlation along ``axis``; 0 where one side is constant."""
     # Pearson's correlation of the ranks. A resample may hold one item only: 0 / 0, taken as 0.
-    ranks = [stats.rankdata(values, axis=axis) for values in (first, second)]
+    ranks = [scipy.stats.rankdata(values, axis=axis) for values in (first, second)]
     centered = [values - values.mean(axis=axis, keepdims=True) for values in ranks]
     norms = [np.sqrt(np.square(values).sum(axis=axis)) for values in centered]
     product = norms[0] * norms[1]
@@ -239,7 +239,7 @@ def score_interval(
     probability is p; it is 0 at 0 and 1.
     """
     check_confidence(confidence)
-    quantile = float(stats.norm.ppf((1 + confidence) / 2))
+    quantile = float(scipy.stats.norm.ppf((1 + confidence) / 2))
 
     def excess(p: float) -> float:
         return (estimate - p) ** 2 - quantile**2 * variance(p)
@@ -248,9 +248,9 @@ def score_interval(
     # end of the interval, so the search begins a little beside it.
     low = high = estimate
     if estimate > 0:
-        low = float(optimize.brentq(excess, 0, estimate - 1e-12 * estimate))
+        low = float(scipy.optimize.brentq(excess, 0, estimate - 1e-12 * estimate))
     if estimate < 1:
-        high = float(optimize.brentq(excess, estimate + 1e-12 * (1 - estimate), 1))
+        high = float(scipy.optimize.brentq(excess, estimate + 1e-12 * (1 - estimate), 1))
     return Interval(estimate=estimate, low=low, high=high, confidence=confidence)
 
 
@@ -264,7 +264,7 @@ def student_interval(columns: Floats, *, confidence: float) -> Interval:
     estimate = float(columns.mean())
     # The variance of a mean over tasks is the sum of s_j^2 / n, over the square of their number.
     error = np.sqrt(columns.var(axis=0, ddof=1).sum() / num_runs) / num_tasks
-    half = float(stats.t.ppf((1 + confidence) / 2, (num_runs - 1) * num_tasks) * error)
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, (num_runs - 1) * num_tasks) * error)
     return Interval(
         estimate=estimate, low=estimate - half, high=estimate + half, confidence=confidence
     )
@@ -279,8 +279,8 @@ def widened_level(confidence: float, num_runs: int, num_tasks: int = 1) -> float
     # The bootstrap's spread is too small by sqrt((n - 1) / n), and normal quantiles stand where
     # Student's belong. Hesterberg's "expanded" percentiles make up for both at once:
     # alpha' / 2 = Phi(-sqrt(n / (n - 1)) t_(1 - alpha / 2)) (https://arxiv.org/abs/1411.5279).
-    quantile = float(stats.t.ppf((1 + confidence) / 2, (num_runs - 1) * num_tasks))
-    level = 1 - 2 * float(stats.norm.sf(quantile * np.sqrt(num_runs / (num_runs - 1))))
+    quantile = float(scipy.stats.t.ppf((1 + confidence) / 2, (num_runs - 1) * num_tasks))
+    level = 1 - 2 * float(scipy.stats.norm.sf(quantile * np.sqrt(num_runs / (num_runs - 1))))
     return min(level, _HIGHEST_LEVEL)
 
 
@@ -314,7 +314,7 @@ def bootstrap_interval(
     with warnings.catch_warnings():
         # Degenerate data is dealt with below.
         warnings.simplefilter("ignore")
-        result = stats.bootstrap(
+        result = scipy.stats.bootstrap(
             samples,
             statistic,
             n_resamples=num_bootstrap,

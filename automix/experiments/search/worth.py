@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import BayesianRidge
 
 from automix.evaluation.statistics import Interval
 from automix.experiments.common.summaries import interval_text, plain
@@ -82,6 +81,9 @@ def worth_of(schedule: Schedule, runs: Sequence[TrainedRun]) -> list[Part]:
     comparisons = _comparisons(parts)
     if len(finite) < FEWEST_RUNS or not comparisons:
         return []
+    # Imported at the end of a search, which would else begin two seconds later.
+    from sklearn.linear_model import BayesianRidge  # noqa: PLC0415
+
     design = _Design([(start, end) for start, end, _ in parts], finite)
     model = BayesianRidge(fit_intercept=True).fit(
         design.rows(finite), np.array([run.loss for run in finite])
