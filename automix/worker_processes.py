@@ -1,8 +1,12 @@
 """Worker processes, which end with their parent, and cores for them."""
 
+import contextlib
 import multiprocessing
 import os
+import sys
 import threading
+import types
+from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 
 
@@ -11,6 +15,23 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def apart_from_script() -> Iterator[None]:
+    """Let the processes that start within the block run nothing of the user's script.
+
+    Python runs the main module again in every process that is not forked, where a script without
+    ``if __name__ == "__main__":`` would call `automix.search` once more. Workers need nothing of
+    it: all that they are sent is of modules.
+    """
+    script = sys.modules["__main__"]
+    # Without a file or a specification: `multiprocessing.spawn` then names nothing to run.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def end_with_parent() -> None:

@@ -21,7 +21,7 @@ from automix.random_streams import Stream, derived_seed
 from automix.training.distributed import prepare_worker, start_method
 from automix.training.population import Population, group_sizes
 from automix.training.trainer import load_search_data, training_device
-from automix.worker_processes import num_cores
+from automix.worker_processes import apart_from_script, num_cores
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
 
@@ -296,7 +296,8 @@ class _Process:
         context = multiprocessing.get_context(start_method(__name__))
         self._pipe, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(make, other), daemon=True)  # type: ignore[attr-defined]
-        self.process.start()
+        with apart_from_script():
+            self.process.start()
         other.close()
 
     def start(self, function: Callable[..., Any], *arguments: Any) -> None:

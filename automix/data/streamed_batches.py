@@ -30,7 +30,7 @@ from automix.data.sources.decode import in_order, num_threads, refusing_bombs
 from automix.data.splits import StreamedSplit
 from automix.errors import DataError
 from automix.random_streams import Stream, stream_generator
-from automix.worker_processes import end_with_parent
+from automix.worker_processes import apart_from_script, end_with_parent
 
 MapFunction: TypeAlias = Callable[[Callable[[int], Tensor], Iterable[int]], Iterable[Tensor]]
 
@@ -126,7 +126,8 @@ class StreamedBatches:
                 warnings.filterwarnings("ignore", message="This DataLoader will create")
                 if self._loader is None:
                     self._loader = self._new_loader()
-                self._arriving = iter(self._loader)
+                with apart_from_script():
+                    self._arriving = iter(self._loader)
         images: Tensor | str = next(self._arriving)
         self._next = self.layout.following(key)
         return images

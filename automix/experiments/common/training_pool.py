@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import logging
 import math
 import multiprocessing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,9 @@ from automix.training.distributed import prepare_worker, start_method
 from automix.training.metrics import EvalMetrics
 from automix.training.population import Population, group_sizes
 from automix.training.trainer import ClassifierTrainer, build_trainer, load_search_data
+from automix.worker_processes import apart_from_script
+
+_LOG = logging.getLogger(__name__)
 
 SplitName = Literal["reward", "selection", "test"]
 
@@ -81,6 +85,7 @@ class TrainingPool:
 
     def __init__(self, task: TaskConfig, compute: ComputeConfig, *, with_test: bool) -> None:
         self._executor: ProcessPoolExecutor | None = None
+        self._num_workers, self._is_started = compute.workers, False
         # Built with the first job, not here: a finished journal needs no data in memory.
         if compute.workers == 1:
             self._build_worker = functools.cache(
@@ -119,7 +124,13 @@ class TrainingPool:
         """Yield the outcomes of each group of jobs, in order, as soon as they are there."""
         if self._executor is None:
             return (self._build_worker().run(group) for group in groups)
-        return self._executor.map(_run_group, groups)
+        if not self._is_started:
+            # Importing torch and reading the data: on a busy machine, half a minute.
+            _LOG.info("starting %d worker processes", self._num_workers)
+            self._is_started = True
+        # The first jobs start the processes.
+        with apart_from_script():
+            return self._executor.map(_run_group, groups)
 
 
 # An executor hands its processes no object of their own, so the worker of each is a global.
