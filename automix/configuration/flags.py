@@ -57,6 +57,14 @@ class CardFlags(Config):
     """Overwrite an existing file that differs."""
 
 
+class ReportFlags(Config):
+    """Flags of `automix report`."""
+
+    watch: bool = False
+    """Write the page again whenever a run in the folder has written something, with the searches
+    that are in progress, until Ctrl-C. An open page loads itself anew."""
+
+
 class PlotFlags(Config):
     """Flags of `automix schedule show`."""
 

@@ -226,6 +226,7 @@ _ENTRIES = (
         summary="write an HTML report about the runs in a folder",
         description="Write FOLDER/report.html, one self-contained page about the runs in a folder.",
         handler=f"{_HANDLERS}:run_report",
+        flags=f"{_FLAGS}:ReportFlags",
         positionals={"FOLDER": "folder of a run, or of several"},
     ),
     Command(

@@ -149,9 +149,15 @@ def run_card(_: Command, arguments: "Arguments") -> Iterator[str]:
 
 
 def run_report(_: Command, arguments: "Arguments") -> Iterator[str]:
+    folder = Path(arguments.positionals[0])
+    if arguments.flags.watch:
+        from automix.experiments.report.watch import watch
+
+        yield from (f"report: {one_line(page)}" for page in watch(folder))
+        return
     from automix.experiments.report.run import write_report
 
-    yield f"report: {one_line(write_report(Path(arguments.positionals[0])))}"
+    yield f"report: {one_line(write_report(folder))}"
 
 
 def run_show(_: Command, arguments: "Arguments") -> Iterator[str]:

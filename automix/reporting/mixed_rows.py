@@ -1,4 +1,4 @@
-"""What a schedule does to images, as rows of one small picture that a run keeps."""
+"""Rows of one small picture, which a run keeps, of what its schedule does to images."""
 
 import base64
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The HTML report: one page without network access, with its tables and figures beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from automix.reporting.html import render
 from automix.reporting.mixed_rows import MixedRows, mixed_rows_html
 from automix.reporting.pixels import webp
 from automix.reporting.tables import Table, check_name, shown_rows, table_csv, table_json
+
+PAGE_NAME = "report.html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,8 @@ class ReportData:
     source: Source
     # Shown before the sections: what everybody should see.
     pictures: tuple[MixedRows, ...] = ()
+    # After which a browser loads the page anew, where somebody writes it again.
+    reload_seconds: float | None = None
 
     def __post_init__(self) -> None:
         # A report without its limits would be advertising.
@@ -114,14 +118,17 @@ def write_report(data: ReportData, folder: Path) -> Path:
                 write_bytes(folder / "figures" / f"{block.name}.webp", webp(block.pixels))
     write_json(folder / "report.json", report_json(data))
     # The page comes last: where it exists, everything else does.
-    path = folder / "report.html"
+    path = folder / PAGE_NAME
     write_text(path, text)
     return path
 
 
-def report_html(data: ReportData) -> str:
-    """Return the report as one document that needs no other file; same data, same text."""
-    return str(render("report", title=data.title, data=data, block_html=block_html))
+def report_html(data: ReportData, *, draw: Callable[..., Markup] | None = None) -> str:
+    """Return the report as one document that needs no other file; same data, same text.
+
+    ``draw`` stands for `block_html`, such as to draw each block once for many pages.
+    """
+    return str(render("report", title=data.title, data=data, block_html=draw or block_html))
 
 
 def block_html(block: Block, source: Source | None = None) -> Markup:

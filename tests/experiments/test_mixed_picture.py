@@ -38,8 +38,8 @@ def test_a_replay_keeps_a_small_picture_and_says_which_saliency_it_is(run: Path)
     picture = json.loads((run / "result.json").read_text())["picture"]
     assert picture["rows"] == [
         "as they are",
-        "0% to 50% of training: saliencymix 1, 50% of the batches, saliency: that of training",
-        "0% to 50% of training: recursivemix 0.5, 50% of the batches",
+        "0% to 50% of training: saliencymix 1, 50% of batches, saliency: that of training",
+        "0% to 50% of training: recursivemix 0.5, 50% of batches",
     ]
     assert (run / picture["file"]).stat().st_size < 10_000
     rows = mixed_rows(FinishedRun(run))
@@ -86,7 +86,7 @@ def test_the_report_shows_it_before_the_sections(run: Path, tmp_path: Path) -> N
     shutil.copytree(run, tmp_path / "a run")
     page = write_report(tmp_path).read_text()
     assert page.index('id="mixed-a-run-mixed"') < page.index('id="section-1"')
-    assert "recursivemix 0.5, 50% of the batches" in page
+    assert "recursivemix 0.5, 50% of batches" in page
     assert '<a href="./a%20run">a run</a>' in page
 
 

@@ -84,7 +84,7 @@ def keep_picture(
     origin = "spectral residual" if saliency_of is None else "that of training"
     labels_of_rows = [
         f"{span}: {decision.model_copy(update={'probability': 1.0}).label()}, "
-        f"{percent(decision.probability)} of the batches"
+        f"{percent(decision.probability)} of batches"
         + (f", saliency: {origin}" if OPERATOR_FACTS[decision.operator].needs_saliency else "")
         for span, decision in decisions
     ]

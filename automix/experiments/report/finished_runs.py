@@ -120,6 +120,13 @@ def link_to(path: Path, folder: Path) -> str:
     return "./" + quote(path.relative_to(folder).as_posix().removeprefix("."))
 
 
+def slug_in(path: Path, folder: Path) -> str:
+    """Return a name for what lies in ``path``, unique among what lies below ``folder``."""
+    # By the whole path: two runs of one name in two folders would share their files.
+    relative = path.relative_to(folder).as_posix()
+    return slug_of(path.resolve().name if relative == "." else relative)
+
+
 def slug_of(name: str) -> str:
     """Return ``name`` as it may be the stem of a file and an identifier of a page."""
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")

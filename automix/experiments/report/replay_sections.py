@@ -1,6 +1,8 @@
 """Sections of the report about images: replayed classifiers, and what operators do to images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -70,18 +72,25 @@ def mixed_rows(run: FinishedRun) -> MixedRows | None:
     Raises:
         CheckpointError: the file is missing, or holds no such picture.
     """
-    picture = run.result.get("picture")
+    return read_picture(
+        run.path / PICTURE_NAME,
+        run.result.get("picture"),
+        name=f"{run.slug}-mixed",
+        title=titled("What the schedule does to these images", run),
+    )
+
+
+def read_picture(
+    path: Path, picture: Mapping[str, Any] | None, *, name: str, title: str
+) -> MixedRows | None:
+    """Return a picture in the folder of a run, of which the result says ``picture``; as above."""
     if picture is None:
         return None
-    path = run.path / PICTURE_NAME
+    caption = "Training images of the run, mixed as its schedule says."
+    labels = picture["rows"]
     try:
-        return MixedRows.read(
-            read_bytes(path, limit=_LARGEST_PICTURE),
-            name=f"{run.slug}-mixed",
-            title=titled("What the schedule does to these images", run),
-            labels=picture["rows"],
-            caption="Training images of the run, mixed as its schedule says.",
-        )
+        content = read_bytes(path, limit=_LARGEST_PICTURE)
+        return MixedRows.read(content, name=name, title=title, labels=labels, caption=caption)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
 

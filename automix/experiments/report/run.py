@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from automix.errors import AutoMixError, CheckpointError
@@ -17,7 +18,7 @@ from automix.experiments.report.finished_runs import (
     FinishedSweep,
     compared_splits,
     name_apart,
-    slug_of,
+    slug_in,
     titled,
 )
 from automix.experiments.report.replay_sections import mixed_rows, replay_section, sheet_section
@@ -44,6 +45,15 @@ Splits = Sequence[ComparedSplit]
 Sweeps = Sequence[FinishedSweep]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """Content of a folder, as far as a report is about it."""
+
+    runs: list[FinishedRun]
+    sweeps: list[FinishedSweep]
+    damaged: list[AutoMixError]  # what is wrong with the others
+
+
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` about the finished runs and the sweeps below ``folder``.
 
@@ -53,13 +63,24 @@ def write_report(folder: Path) -> Path:
     Raises:
         CheckpointError: there is neither, or all are damaged.
     """
+    contents = read_folder(folder)
+    if not contents.runs and not contents.sweeps:
+        nothing = CheckpointError(f"{folder}: expected finished runs or sweeps, got none")
+        raise next(iter(contents.damaged), nothing)
+    return write_report_page(report_data(contents), folder)
+
+
+def read_folder(folder: Path) -> Contents:
+    """Return the finished runs and the sweeps below ``folder``."""
     damaged: list[AutoMixError] = []
     sweeps = _read_sweeps(folder, damaged)
     runs = _read_runs(folder, {sweep.path for sweep in sweeps}, damaged)
-    if not runs and not sweeps:
-        raise next(
-            iter(damaged), CheckpointError(f"{folder}: expected finished runs or sweeps, got none")
-        )
+    return Contents(runs=runs, sweeps=sweeps, damaged=damaged)
+
+
+def report_data(contents: Contents) -> ReportData:
+    """Return the report on at least one run or sweep."""
+    runs, sweeps, damaged = contents.runs, contents.sweeps, list(contents.damaged)
     searches = [run for run in runs if run.kind == "search"]
     replays = [run for run in runs if run.kind == "replay"]
     for kind in ("search", "compare"):
@@ -82,7 +103,7 @@ def write_report(folder: Path) -> Path:
         sections.append(evaluation_section(run.result, run.source, number))
     # One of the searches: what an operator does to an image does not depend on the seed.
     sections += [sheet_section(run, replays) for run in searches[:1]]
-    data = ReportData(
+    return ReportData(
         title="What mixing to use, and when",
         headline=tuple(_headline(searches, compares, sweeps)),
         facts=tuple(_facts(searches, compares, sweeps)),
@@ -94,7 +115,6 @@ def write_report(folder: Path) -> Path:
         source=runs[0].source if runs else sweeps[0].source,
         pictures=tuple(pictures),
     )
-    return write_report_page(data, folder)
 
 
 def _read_sweeps(folder: Path, damaged: list[AutoMixError]) -> list[FinishedSweep]:
@@ -102,7 +122,7 @@ def _read_sweeps(folder: Path, damaged: list[AutoMixError]) -> list[FinishedSwee
     sweeps = []
     for path in sorted(folder.rglob(TABLE_NAME)):
         try:
-            sweep = FinishedSweep.read(path.parent, _slug(path.parent, folder))
+            sweep = FinishedSweep.read(path.parent, slug_in(path.parent, folder))
         except AutoMixError as error:
             damaged.append(error)
             continue
@@ -123,19 +143,12 @@ def _read_runs(
         try:
             # A search that is not finished has a result so far, which is none to report.
             if finished_result(path.parent) is not None:
-                run = FinishedRun(path.parent, slug=_slug(path.parent, folder), folder=folder)
+                run = FinishedRun(path.parent, slug=slug_in(path.parent, folder), folder=folder)
                 run.check()
                 runs.append(run)
         except AutoMixError as error:
             damaged.append(error)
     return runs
-
-
-def _slug(path: Path, folder: Path) -> str:
-    """Return a name for what lies in ``path``, unique among what lies below ``folder``."""
-    # By the whole path: two runs of one name in two folders would share their files.
-    relative = path.relative_to(folder).as_posix()
-    return slug_of(path.resolve().name if relative == "." else relative)
 
 
 def _by_seed(searches: Runs) -> Mapping[str, list[FinishedRun]]:

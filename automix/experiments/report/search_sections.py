@@ -16,7 +16,7 @@ from automix.reporting.figures.comparison import Cost, cost_figure, cost_table
 from automix.reporting.figures.learning import learning_curve_figure
 from automix.reporting.figures.schedule import SchedulePanel, schedule_figure, schedule_table
 from automix.reporting.page import ReportFigure, Section
-from automix.reporting.tables import Column, Direction, Table, interval_of
+from automix.reporting.tables import Cell, Column, Direction, Table, interval_of
 from automix.schedule import Schedule
 
 # Schedules drawn one by one; more would not be looked at.
@@ -143,28 +143,44 @@ def _ranking(
     difference: str,
     caption: str,
 ) -> Section:
-    """Return a stage of a search as a table: its schedules, each with a paired difference."""
-    table = Table(
+    """Return a stage of a search as a section."""
+    table = standings_table(
+        rows,
         name=f"{run.slug}-{title.lower()}",
         title=title,
-        # What decides comes first: a phone shows two columns.
-        columns=(
-            Column(name="schedule"),
-            Column(name=difference, unit="nats"),
-            Column(name="calibrated NLL", unit="nats", better=Direction.LOWER),
-            Column(name="seeds"),
-            Column(name="kind"),
-        ),
-        rows=tuple(
-            (
-                row_label(row),
-                interval_of(to_other),
-                interval_of(row.get("interval")),
-                row["num_seeds"],
-                row["origin"],
-            )
-            for row, to_other in rows
-        ),
+        difference=difference,
         caption=caption,
     )
     return Section(title=titled(title, run), blocks=(table,), link=run.link)
+
+
+def standings_table(
+    rows: Sequence[tuple[Mapping[str, Any], Mapping[str, float] | None]],
+    *,
+    name: str,
+    title: str,
+    difference: str,
+    caption: str,
+) -> Table:
+    """Return a stage of a search as a table: its schedules, each with a paired difference.
+
+    Without intervals, as after one seed each, it has no columns for them.
+    """
+    # What decides comes first: a phone shows two columns.
+    columns: dict[Column, list[Cell]] = {
+        Column(name="schedule"): [row_label(row) for row, _ in rows],
+        Column(name=difference, unit="nats"): [interval_of(it) for _, it in rows],
+        Column(name="calibrated NLL", unit="nats", better=Direction.LOWER): [
+            interval_of(row.get("interval")) for row, _ in rows
+        ],
+        Column(name="seeds"): [row["num_seeds"] for row, _ in rows],
+        Column(name="kind"): [row["origin"] for row, _ in rows],
+    }
+    shown = {column: cells for column, cells in columns.items() if any(cells)}
+    return Table(
+        name=name,
+        title=title,
+        columns=tuple(shown),
+        rows=tuple(zip(*shown.values(), strict=True)),
+        caption=caption,
+    )

@@ -49,7 +49,14 @@
     }));
   };
 
+  // A page that is written again while runs are in progress; the browser keeps the place on it.
+  const reloadLater = () => {
+    const seconds = Number(document.body.dataset.reload);
+    if (seconds > 0) setTimeout(() => location.reload(), 1000 * seconds);
+  };
+
   addEventListener("DOMContentLoaded", () => {
+    reloadLater();
     addThemeButton();
     document.querySelectorAll("table.sortable").forEach(makeSortable);
   });
