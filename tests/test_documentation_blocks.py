@@ -70,6 +70,7 @@ def surroundings() -> dict[str, Any]:
         "generator": torch.Generator().manual_seed(0),
         "criterion": torch.nn.CrossEntropyLoss(reduction="none"),
         "cross_entropy": torch.nn.functional.cross_entropy,
+        "augment": torch.nn.Identity(),
     }
 
 

@@ -144,8 +144,9 @@ def decoupled_mixup_loss(
 
     Examples:
         >>> logits, classes = torch.zeros(1, 3), torch.tensor([0])
-        >>> decoupled_mixup_loss(logits, classes, classes + 1, torch.tensor([0.5]), eta=1.0).exp()
-        tensor(12.0000)
+        >>> loss = decoupled_mixup_loss(logits, classes, classes + 1, torch.tensor([0.5]), eta=1.0)
+        >>> round(loss.exp().item(), 3)
+        12.0
     """
     if eta < 0:
         raise ValueError(f"expected eta of at least 0, got {eta}")
