@@ -202,9 +202,15 @@ def _timm_model(name: str, num_classes: int, channels: int, is_pretrained: bool)
             f"model.name: expected the extra timm for 'timm/{name}' (pip install 'automix[timm]'), "
             "got an installation without it"
         ) from None
+    # The tag behind the dot names weights of the architecture.
+    architecture, tag = timm.models.split_model_name_tag(name)
     names = timm.list_models()
-    if name not in names:
-        raise _unknown("timm", name, names)
+    if architecture not in names:
+        raise _unknown("timm", architecture, names)
+    tags = [each for each in timm.models.get_arch_pretrained_cfgs(architecture) if "." in each]
+    if tag and name not in tags:
+        listed = ", ".join(f"timm/{each}" for each in tags) or f"timm/{architecture}"
+        raise ConfigError(f"model.name: expected one of {listed}, got {shown(f'timm/{name}')}")
     with _download_errors(f"timm/{name}"):
         model: nn.Module = timm.create_model(
             name, pretrained=is_pretrained, num_classes=num_classes, in_chans=channels

@@ -126,6 +126,34 @@ def test_library_models_take_other_channels(name: str, channels: int) -> None:
     assert logits.shape == (2, 5)
 
 
+def test_a_tag_names_weights_of_a_timm_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    tagged, plain = build("timm/test_vit.r160_in1k"), build("timm/test_vit")
+    assert all(
+        torch.equal(value, plain.state_dict()[key]) for key, value in tagged.state_dict().items()
+    )
+    created = []
+
+    def create_model(name: str, *, pretrained: bool, **options: object) -> object:
+        created.append((name, pretrained))
+        return original(name, pretrained=False, **options)
+
+    original = timm.create_model
+    monkeypatch.setattr(timm, "create_model", create_model)
+    build_model(
+        ModelConfig(name="timm/test_vit.r160_in1k", weights="pretrained"),
+        num_classes=5,
+        channels=3,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert created == [("test_vit.r160_in1k", True)]
+    with pytest.raises(
+        ConfigError,
+        match=r"model.name: expected one of timm/test_vit.r160_in1k, got 'timm/test_vit.r160'",
+    ):
+        build("timm/test_vit.r160")
+
+
 def test_unknown_names() -> None:
     with pytest.raises(ValidationError, match=r"expected one of small_cnn.* mean 'small_cnn'"):
         ModelConfig(name="smal_cnn")
