@@ -207,9 +207,9 @@ def _timm_model(name: str, num_classes: int, channels: int, is_pretrained: bool)
     names = timm.list_models()
     if architecture not in names:
         raise _unknown("timm", architecture, names)
-    tags = [each for each in timm.models.get_arch_pretrained_cfgs(architecture) if "." in each]
-    if tag and name not in tags:
-        listed = ", ".join(f"timm/{each}" for each in tags) or f"timm/{architecture}"
+    tagged = [full for full in timm.models.get_arch_pretrained_cfgs(architecture) if "." in full]
+    if tag and name not in tagged:
+        listed = ", ".join(f"timm/{full}" for full in tagged) or f"timm/{architecture}"
         raise ConfigError(f"model.name: expected one of {listed}, got {shown(f'timm/{name}')}")
     with _download_errors(f"timm/{name}"):
         model: nn.Module = timm.create_model(

@@ -18,14 +18,14 @@ def as_it_runs(finished: Path, folder: Path) -> None:
     unfinished = shutil.ignore_patterns("sums.json", "final.jsonl", "tensorboard", "checkpoints")
     shutil.copytree(finished, folder, ignore=unfinished)
     result = json.loads((folder / "result.json").read_text())
-    so_far = {
+    published = {
         "kind": "search",
         "is_finished": False,
         "selected": "none",
         "picture": result["picture"],
         "standings": result["race"],
     }
-    (folder / "result.json").write_text(json.dumps(so_far))
+    (folder / "result.json").write_text(json.dumps(published))
     # A log ends in the middle of a line where it is read while it grows.
     with (folder / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 99, "episode/pot')
