@@ -28,6 +28,7 @@ def main() -> float:
         total_steps=EPOCHS * len(loader),
         model=model.module,
         rank=fabric.global_rank,
+        optimizer=optimizer,
     )
     for _ in range(EPOCHS):
         model.train()

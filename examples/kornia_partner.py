@@ -27,6 +27,7 @@ def main(library: str = "kornia") -> float:
         num_classes=NUM_CLASSES,
         total_steps=EPOCHS * len(loader),
         model=model,
+        optimizer=optimizer,
     )
     if library == "kornia":
         # Each image of the batch draws on its own.

@@ -23,6 +23,7 @@ def main() -> float:
         num_classes=NUM_CLASSES,
         total_steps=EPOCHS * len(loader),
         model=model,  # saliency comes from its gradients
+        optimizer=optimizer,  # tells a resumed run that has forgotten `mix.state_dict()`
     )
     for _ in range(EPOCHS):
         model.train()

@@ -21,15 +21,16 @@ def main() -> float:
     torch.manual_seed(0)
     loader, _ = loaders()
     model = timm.create_model("test_resnet", num_classes=NUM_CLASSES, in_chans=1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     mixup_fn = ScheduledMix(
         even_schedule([Decision(operator=Operator.CUTMIX), Decision(operator=Operator.RMIX)]),
         num_classes=NUM_CLASSES,
         total_steps=EPOCHS * len(loader),
         model=model,
         label_smoothing=0.1,
+        optimizer=optimizer,
     )
     train_loss_fn = SoftTargetCrossEntropy()  # type: ignore[no-untyped-call]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for epoch in range(EPOCHS):
         if epoch >= MIXUP_OFF_EPOCH:
             mixup_fn.mixup_enabled = False

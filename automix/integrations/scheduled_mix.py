@@ -25,6 +25,7 @@ from automix.integrations.progress import (
     refuse_worker,
     steps_of,
 )
+from automix.integrations.targets_in_use import TargetsInUse
 from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.blend import soft_targets
@@ -147,6 +148,7 @@ class ScheduledMix:
         self._key = seed, rank
         self._optimizer, self._accumulation = optimizer, accumulation
         self._calls = Calls()
+        self._in_use = TargetsInUse(model, optimizer)
         self._is_checked = False
         # The batch before, for RecursiveMix; part of the state, as it cannot be drawn again.
         self._previous: MixedBatch | None = None
@@ -193,14 +195,21 @@ class ScheduledMix:
         Returns:
             Images of the same shape and dtype, and (B, K) float32 targets.
 
+        Warns:
+            UserWarning: weights have changed, and nothing has used the targets of the first batch,
+                but labels, say. Only where there is a model or an optimizer.
+
         Raises:
             TypeError: images or targets of another type; at the first batch, also a network without
                 logits.
             ValueError: another shape or, at the first batch and on a CPU, values out of range; at
                 the first batch, what any operator of the schedule refuses.
+            RuntimeError: in a loader's worker, in the collator of Transformers' Trainer, or where
+                a network of Transformers made a binary cross-entropy of the first targets.
         """
         mixed = self.mixed(images_BCHW, targets)
-        return mixed.images, smooth_labels(mixed.targets, self._label_smoothing)
+        targets_BK = smooth_labels(mixed.targets, self._label_smoothing)
+        return mixed.images, self._in_use.passed(targets_BK)
 
     def mixed(self, images_BCHW: Tensor, targets: Tensor) -> MixedBatch:
         """Return the next batch with partners, weights and mask, before labels are smoothed.
