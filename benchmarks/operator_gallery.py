@@ -16,6 +16,7 @@ from automix.files import write_bytes, write_text
 from automix.operator_info import OPERATOR_FACTS, Family, Operator, OperatorFacts
 from automix.operators.registry import OPERATORS
 from automix.reporting.contact_sheet import contact_sheet_png
+from automix.saliency.sources import spectral_residual
 from automix.schedule import Decision
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -36,7 +37,7 @@ Each operator mixes a batch and its labels: what it takes from which image, and 
 the strength, is read. The pictures are of four digits, each operator at its default strength;
 `automix show photos/` draws them of your images. Rows show the image, its partner, where the
 partner is seen, the mixed image and its label. Operators that read saliency take it from the
-network that is trained; here it is the spectral residual, which needs none
+network that is trained; here it is the square of the spectral residual, which needs none
 ([saliency.md](saliency.md)).
 
 `python -m benchmarks.operator_gallery` writes this page and its pictures.
@@ -103,11 +104,15 @@ def picture(operator: Operator) -> bytes:
     source = digits((_SIDE, _SIDE)).train.split
     chosen = torch.stack([(source.labels == name).nonzero()[0, 0] for name in _CLASSES])
     decision = Decision(operator=operator, strength=OPERATOR_FACTS[operator].strength.default)
+    images = source.images[chosen].expand(-1, 3, -1, -1)
     sheet = make_sheet(
         decision,
-        source.images[chosen].expand(-1, 3, -1, -1),
+        images,
         torch.arange(len(_CLASSES)),
         class_names=[str(name) for name in _CLASSES],
+        # Squared, as in its paper: cells then differ as much as those of a trained network's maps,
+        # without which the solvers have little to choose among four digits.
+        saliency_BHW=spectral_residual(images / 255).square(),
         seed=_SEED,
     )
     return contact_sheet_png(sheet)

@@ -1,5 +1,6 @@
 """The show command: contact sheets of operators on the images of a folder."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from automix.errors import DataError
-from automix.experiments.common.mixed_picture import mixed_once
+from automix.experiments.common.mixed_picture import SPECTRAL, mixed_once
 from automix.experiments.config import ShowConfig
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.reporting.contact_sheet import (
@@ -29,7 +30,7 @@ def show(folder: Path, config: ShowConfig) -> list[Path]:
     """Write a PNG per operator and one page of all into ``config.output``; return their paths.
 
     Images may lie in class folders or directly in ``folder``; there, each file is a class of its
-    own. Saliency is the spectral residual, which needs no network.
+    own. Saliency is that of `automix search photos/`, the spectral residual, as the page says.
 
     Raises:
         DataError: the folder has fewer than two images, or one cannot be read.
@@ -103,7 +104,8 @@ def make_sheet(
 ) -> ContactSheet:
     """Mix uint8 images of int64 classes as ``decision`` says, and lay the result out.
 
-    Operators that need saliency get ``saliency_BHW``, or else the squared spectral residual.
+    Operators that need saliency get ``saliency_BHW``, or else the spectral residual, which the
+    sheet then says.
     """
     batch = mixed_once(
         decision,
@@ -119,4 +121,7 @@ def make_sheet(
         saliency=batch.saliency,
         partners=batch.partners,
     )
-    return contact_sheet(batch.mixed, originals, decision=decision)
+    sheet = contact_sheet(batch.mixed, originals, decision=decision)
+    if batch.saliency is None or saliency_BHW is not None:
+        return sheet
+    return dataclasses.replace(sheet, note=f"{sheet.note}; saliency: {SPECTRAL}")

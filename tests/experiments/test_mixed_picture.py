@@ -14,7 +14,7 @@ from automix.experiments.replay.run import ScheduleSource, replay
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.experiments.report.replay_sections import mixed_rows
 from automix.experiments.report.run import write_report
-from automix.operator_info import Operator
+from automix.operator_info import Operator, SaliencyKind
 from automix.reporting.pixels import read_webp, webp
 from automix.schedule import Decision, Schedule, mix_then_off, mixture_then_off
 from automix.training.trainer import load_search_data
@@ -38,7 +38,7 @@ def test_a_replay_keeps_a_small_picture_and_says_which_saliency_it_is(run: Path)
     picture = json.loads((run / "result.json").read_text())["picture"]
     assert picture["rows"] == [
         "as they are",
-        "0% to 50% of training: saliencymix 1, 50% of batches, saliency: that of training",
+        "0% to 50% of training: saliencymix 1, 50% of batches, saliency: input gradient",
         "0% to 50% of training: recursivemix 0.5, 50% of batches",
     ]
     assert (run / picture["file"]).stat().st_size < 10_000
@@ -49,16 +49,26 @@ def test_a_replay_keeps_a_small_picture_and_says_which_saliency_it_is(run: Path)
     assert all(np.abs(other.astype(int) - first).mean() > 3 for other in others), "they are mixed"
 
 
-@pytest.mark.parametrize("schedule", [MIXED, mix_then_off(Decision(operator=Operator.PUZZLEMIX))])
+@pytest.mark.parametrize(
+    ("schedule", "source", "words"),
+    [
+        (MIXED, SaliencyKind.SPECTRAL_RESIDUAL, "saliency: spectral residual 0%"),
+        (
+            mix_then_off(Decision(operator=Operator.PUZZLEMIX)),
+            SaliencyKind.INPUT_GRADIENT,
+            "saliency: spectral residual, not the input gradient of training, which needs a",
+        ),
+    ],
+)
 def test_the_same_schedule_and_seed_give_the_same_picture(
-    schedule: Schedule, tmp_path: Path
+    schedule: Schedule, source: SaliencyKind, words: str, tmp_path: Path
 ) -> None:
     data = load_search_data(SMOKE_TASK.data)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        picture = keep_picture(tmp_path / name, schedule, data, seed=1)
+        picture = keep_picture(tmp_path / name, schedule, data, seed=1, source=source)
         assert picture is not None
-        assert "saliency: spectral residual" in " ".join(picture["rows"])
+        assert words in " ".join(picture["rows"])
     first, second = ((tmp_path / name / PICTURE_NAME).read_bytes() for name in ("one", "two"))
     assert first == second
 

@@ -18,7 +18,7 @@ from automix.data.splits import SearchData
 from automix.errors import AutoMixError
 from automix.experiments.common.kept_files import keep
 from automix.mixture import Decision
-from automix.operator_info import OPERATOR_FACTS
+from automix.operator_info import OPERATOR_FACTS, SaliencyKind
 from automix.operators import mix
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, stream_generator
@@ -28,6 +28,7 @@ from automix.schedule import Schedule
 from automix.schedule_words import percent
 
 PICTURE_NAME = "mixed.webp"
+SPECTRAL = SaliencyKind.SPECTRAL_RESIDUAL.value.replace("_", " ")
 _COLUMNS = 6
 # Decisions beyond these are not shown; the schedule has them all.
 _MOST_DECISIONS = 4
@@ -45,6 +46,7 @@ def keep_picture(
     data: SearchData,
     *,
     seed: int,
+    source: SaliencyKind,
     saliency_of: SaliencyOf | None = None,
 ) -> dict[str, Any] | None:
     """Write `mixed.webp` for the run in ``folder``; return its file and rows for the result.
@@ -57,7 +59,9 @@ def keep_picture(
         schedule: what is shown.
         data: whose training images are mixed.
         seed: of the choice of images and of the mixing.
-        saliency_of: the saliency of training; by default the spectral residual of the image.
+        source: saliency that the run trains with.
+        saliency_of: its maps, where there is a trained network. Without one, operators get the
+            spectral residual, and the row says so unless that is the source.
     """
     decisions = _decisions(schedule)[:_MOST_DECISIONS]
     try:
@@ -81,7 +85,9 @@ def keep_picture(
         _LOG.info("no picture of mixed images: %s", error)
         return None
     keep(folder, PICTURE_NAME, webp(np.concatenate(rows)), again=True)
-    origin = "spectral residual" if saliency_of is None else "that of training"
+    origin = source.value.replace("_", " ")
+    if saliency_of is None and source is not SaliencyKind.SPECTRAL_RESIDUAL:
+        origin = f"{SPECTRAL}, not the {origin} of training, which needs a network"
     labels_of_rows = [
         f"{span}: {decision.model_copy(update={'probability': 1.0}).label()}, "
         f"{percent(decision.probability)} of batches"
@@ -132,15 +138,14 @@ def mixed_once(
 ) -> MixedOnce:
     """Mix uint8 images of int64 classes as ``decision`` says.
 
-    Operators that need saliency get ``saliency_BHW``, or else the squared spectral residual.
+    Operators that need saliency get ``saliency_BHW``, or else the spectral residual, as training
+    on a folder of images does.
     """
     facts = OPERATOR_FACTS[decision.operator]
     pixels = images_BCHW.float() / 255
     saliency = None
     if facts.needs_saliency:
-        # Squared, as in the paper of the spectral residual: cells then differ as much as those
-        # of a trained network's maps, and without that the solvers have little to choose.
-        saliency = spectral_residual(pixels).square() if saliency_BHW is None else saliency_BHW
+        saliency = spectral_residual(pixels) if saliency_BHW is None else saliency_BHW
     apply = functools.partial(
         mix,
         decision.operator,

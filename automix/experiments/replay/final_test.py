@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from automix.configuration.task import TaskConfig
 from automix.data.splits import Dataset
 from automix.evaluation.calibration import TEMPERATURE_FROM
 from automix.evaluation.statistics import Interval, proportion_interval
@@ -26,6 +27,8 @@ _NORMAL_QUANTILE = 1.96
 def final_scores(trainer: ClassifierTrainer, data: Dataset) -> dict[str, Any]:
     """Return metrics on ``test`` and ``selection``, and ``test_intervals`` of 95%, as plain values.
 
+    The ``verdict`` is that there is none.
+
     The intervals cover the choice of the test images, not the seed of the training run: Wilson's
     for the accuracy, the normal one for the mean of a loss at the fitted temperature. A single test
     image has none, and without selection images there are no scores on them.
@@ -39,6 +42,7 @@ def final_scores(trainer: ClassifierTrainer, data: Dataset) -> dict[str, Any]:
     scores = evaluation_scores(logits, labels, temperature=fitted)
     test = eval_metrics(scores.tolist(), num_images=len(data.test))
     return {
+        "verdict": _verdict(),
         "test": dataclasses.asdict(test),
         "test_intervals": _intervals(test, logits, labels),
         "selection": dataclasses.asdict(selection) if selection else None,
@@ -46,7 +50,11 @@ def final_scores(trainer: ClassifierTrainer, data: Dataset) -> dict[str, Any]:
 
 
 def final_picture(
-    trainer: ClassifierTrainer, data: Dataset, schedule: Schedule, folder: Path
+    trainer: ClassifierTrainer,
+    data: Dataset,
+    schedule: Schedule,
+    folder: Path,
+    task: TaskConfig,
 ) -> dict[str, Any] | None:
     """Keep a picture of what the schedule does to training images, with the saliency of training.
 
@@ -54,12 +62,17 @@ def final_picture(
     """
     with evaluation_mode(trainer.model):
         return keep_picture(
-            folder, schedule, data.seen, seed=trainer.seed, saliency_of=trainer.saliency_of
+            folder,
+            schedule,
+            data.seen,
+            seed=trainer.seed,
+            source=task.saliency.source,
+            saliency_of=trainer.saliency_of,
         )
 
 
-def verdict() -> dict[str, Any]:
-    """Return the verdict of a replay, which is none: it was compared with nothing."""
+def _verdict() -> dict[str, Any]:
+    # Of one training run, which was compared with nothing.
     values = verdict_values(against=None, difference=None, num_seeds=1, split="test")
     sentence = (
         "one training run with one seed says nothing about whether its schedule pays: automix "

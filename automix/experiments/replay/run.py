@@ -31,7 +31,7 @@ from automix.experiments.common.saved_classifier import (
     save_classifier,
 )
 from automix.experiments.replay.applied import check_applied, check_decisions, note_applied
-from automix.experiments.replay.final_test import final_picture, final_scores, verdict
+from automix.experiments.replay.final_test import final_picture, final_scores
 from automix.experiments.replay.saved_state import STATE_FIELDS, check_best, read_best
 from automix.files import CheckpointFolder, write_checkpoint, write_json
 from automix.mixing import StepKey, draw_decision
@@ -205,7 +205,6 @@ def _finish(
         trainer.evaluated_model.load_state_dict(on_main(lambda: loop.load_best(step)))
     result = {
         "kind": "replay",
-        "verdict": verdict(),
         **final_scores(trainer, data),
         "best": loop.best,
         "weights": {"which": config.weights, "step": step},
@@ -231,7 +230,7 @@ def _finish(
         }
         facts = ClassifierFacts.of(config.task.model, data, provenance=provenance)
         save_classifier(run.path, facts, trainer.evaluated_model)
-        result["picture"] = final_picture(trainer, data, schedule, run.path)
+        result["picture"] = final_picture(trainer, data, schedule, run.path, config.task)
         # Last, because it says that the others are there.
         run.finish(result, outputs=(DECISIONS_NAME, FACTS_NAME, WEIGHTS_NAME))
 

@@ -10,13 +10,13 @@ from automix.configuration.task import ReplayConfig, TaskConfig
 from automix.errors import CheckpointError, DataError
 from automix.evaluation.calibration import TEMPERATURE_FROM
 from automix.evaluation.statistics import Interval
-from automix.experiments.common.mixed_picture import PICTURE_NAME, spread_over_classes
+from automix.experiments.common.mixed_picture import PICTURE_NAME, SPECTRAL, spread_over_classes
 from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import FinishedRun, titled
 from automix.experiments.search.run import SCHEDULE_NAME
 from automix.experiments.show import make_sheet
-from automix.operator_info import Operator
+from automix.operator_info import Operator, SaliencyKind
 from automix.readers import read_bytes
 from automix.reporting.mixed_rows import MixedRows
 from automix.reporting.page import Section
@@ -132,7 +132,8 @@ def sheet_section(run: FinishedRun, replays: Sequence[FinishedRun]) -> Section:
 def _saliency(
     task: TaskConfig, replays: Sequence[FinishedRun], images: Tensor, labels: Tensor
 ) -> tuple[Tensor | None, str]:
-    """Return maps of the classifier of a replay of the same task, if there is one."""
+    """Return maps of the classifier of a replay of the same task, if there is one, in words too."""
+    kind = task.saliency.source.value.replace("_", " ")
     for run in replays:
         config: ReplayConfig = run.config(ReplayConfig)
         if (config.task.data, config.task.model) == (task.data, task.model):
@@ -147,5 +148,10 @@ def _saliency(
             # With the running statistics: six images are too few for those of a batch.
             trainer.model.eval()
             maps = trainer.saliency_of(images, labels).cpu()
-            return maps, f"Saliency: input gradient of the classifier of {run.path.name}."
-    return None, "Saliency: spectral residual, as there is no replayed classifier of this task."
+            return maps, f"Saliency: {kind}, as in training, of a replayed classifier."
+    if task.saliency.source is SaliencyKind.SPECTRAL_RESIDUAL:
+        return None, f"Saliency: {kind}, as in training."
+    return None, (
+        f"Saliency: {SPECTRAL}; training reads the {kind}, and there is no replayed classifier "
+        "of this task to take it of."
+    )

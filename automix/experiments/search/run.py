@@ -330,7 +330,14 @@ class _Search:
 
     def _picture(self, schedule: Schedule) -> dict[str, Any] | None:
         """Show what a schedule does to the images of this search; return what the result says."""
-        return keep_picture(self.run.path, schedule, self.data, seed=self.config.seed)
+        config = self.config
+        return keep_picture(
+            self.run.path,
+            schedule,
+            self.data,
+            seed=config.seed,
+            source=config.task.saliency.source,
+        )
 
     def _save(self, schedule: Schedule, name: str, origin: str) -> None:
         provenance = {
