@@ -1,7 +1,11 @@
 """Conventions of Gymnasium that both environments follow: render modes, copies, pickles."""
 
 import copy
-from typing import Any, Self, TypeVar
+import functools
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, Self, TypeVar
 
 import gymnasium as gym
 import torch
@@ -9,15 +13,37 @@ import torch
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 
-# A step of ours is training, which others call where nothing is recorded: TorchRL's rollouts within
-# `torch.no_grad`. That inference mode is off turns gradients on again, too.
-with_gradients = torch.inference_mode(mode=False)
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
 ObservationType = TypeVar("ObservationType")
 ActionType = TypeVar("ActionType")
 # Arguments that make an environment like this one, each kept under its own name.
 _ARGUMENTS = ("task", "config", "data", "render_mode")
 # What Gymnasium keeps in an environment besides the episode: the generators of the spaces as well.
 _KEPT = ("spec", "action_space", "observation_space", "_np_random", "_np_random_seed")
+
+
+# Set in a process that was forked from one which had imported this.
+_FORKED = threading.Event()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_FORKED.set)
+
+
+def with_gradients(method: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Let a method train, wherever it is called: without gradients, or in a forked process."""
+
+    @functools.wraps(method)
+    def training(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        # Threads are not forked: where the parent had used torch's, the first operation on several
+        # would wait for them forever (`gymnasium.make_vec` forks on Linux before Python 3.14).
+        if _FORKED.is_set():
+            torch.set_num_threads(1)
+        # TorchRL's rollouts are within `torch.no_grad`. Turning inference mode off turns gradients
+        # on as well.
+        with torch.inference_mode(mode=False):
+            return method(*args, **kwargs)
+
+    return training
 
 
 class ResumableEnv(gym.Env[ObservationType, ActionType]):

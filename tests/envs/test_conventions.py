@@ -2,6 +2,8 @@
 
 import copy
 import importlib.util
+import multiprocessing
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env as check_with_gymnasium
 from gymnasium.vector import AsyncVectorEnv
 from gymnasium.wrappers import RecordVideo, RenderCollection
@@ -60,7 +63,7 @@ def test_every_environment_takes_the_render_modes(name: str) -> None:
         gym.make(name, render_mode="gif", disable_env_checker=True).unwrapped.reset()
 
 
-@smoke
+@pytest.mark.parametrize("name", [*ALL, "AutoMix/MixSchedule-Discrete-Smoke-v0"])
 def test_unknown_keywords_are_type_errors(name: str) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'frame_skip'"):
         gym.make(name, frame_skip=4)
@@ -163,6 +166,28 @@ def test_vectors_of_gymnasium(name: str, mode: str) -> None:
     _, rewards, *_ = vector.step(vector.action_space.sample())
     assert rewards.shape == (2,)
     vector.close()
+
+
+def train_one_segment(name: str) -> None:
+    env = gym.make(f"envs:{name}")
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@smoke
+def test_a_forked_process_does_not_wait_for_threads_of_its_parent(name: str) -> None:
+    # Many threads, and work for them: none of it is there in the child.
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    torch.mm(torch.ones(256, 256), torch.ones(256, 256))
+    process = multiprocessing.get_context("fork").Process(target=train_one_segment, args=(name,))
+    process.start()
+    torch.set_num_threads(before)
+    process.join(timeout=120)
+    process.kill()
+    assert process.exitcode == 0
 
 
 @smoke
