@@ -24,7 +24,8 @@ from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.training_pool import TrainingJob, train_all
 from automix.experiments.compare.policies import PolicyLoops
 from automix.experiments.config import CompareConfig, SearchConfig
-from automix.experiments.search.run import SCHEDULE_NAME, count_runs, search
+from automix.experiments.search.estimate import count_runs
+from automix.experiments.search.run import SCHEDULE_NAME, search
 from automix.files import write_bytes
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed

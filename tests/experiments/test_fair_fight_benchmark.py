@@ -5,7 +5,7 @@ import math
 import pytest
 
 from automix.experiments.config import CompareConfig
-from automix.experiments.search.run import count_runs
+from automix.experiments.search.estimate import count_runs
 from benchmarks.fair_fight import Row, from_csv, interval_of_mean, table, to_csv
 from benchmarks.fair_fight_runs import RACE_ALONE, SEARCHERS, search_config
 from envs.smoke import SMOKE_TASK

@@ -10,7 +10,8 @@ from automix.errors import CheckpointError, ConfigError
 from automix.experiments.common.run_folder import RunFolder
 from automix.experiments.config import SearchConfig
 from automix.experiments.search import learning
-from automix.experiments.search.run import SCHEDULE_NAME, count_runs, search
+from automix.experiments.search.estimate import count_runs
+from automix.experiments.search.run import SCHEDULE_NAME, search
 from automix.operator_info import OPERATOR_FACTS
 from automix.schedule import Schedule
 from tests.equality import untouched_generators

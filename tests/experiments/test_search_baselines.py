@@ -8,8 +8,9 @@ import pytest
 from automix.errors import ConfigError
 from automix.experiments.common.run_logs import Journal
 from automix.experiments.config import SearchConfig
+from automix.experiments.search.estimate import count_runs
 from automix.experiments.search.learning import LearningLog
-from automix.experiments.search.run import PROPOSAL_NAME, count_runs, search
+from automix.experiments.search.run import PROPOSAL_NAME, search
 from automix.schedule import Schedule
 from tests.equality import untouched_generators
 from tests.experiments.test_search_interrupted import Interruptions

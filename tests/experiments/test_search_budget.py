@@ -13,8 +13,9 @@ from automix.experiments.common.run_logs import Journal
 from automix.experiments.config import FEWEST, SearchConfig
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.experiments.search import run as run_of_search
+from automix.experiments.search.estimate import count_runs
 from automix.experiments.search.plan import FEWEST_TO_LEARN, plan_search, race_rounds
-from automix.experiments.search.run import BUDGET_NAME, SCHEDULE_NAME, count_runs, search
+from automix.experiments.search.run import BUDGET_NAME, SCHEDULE_NAME, search
 from automix.files import write_json
 from automix.schedule import Schedule
 from tests.experiments.test_search_interrupted import Interruptions

@@ -15,7 +15,10 @@ import torch
 from agents.learned import LearnedPolicy
 from agents.ppo import Episode, train_ppo
 from automix.data.splits import SearchData
-from automix.experiments.common.cost import CostEstimate, estimate_cost
+from automix.experiments.common.cost import (
+    CostEstimate,
+    estimate_cost,
+)
 from automix.experiments.common.kept_files import keep_json
 from automix.experiments.common.mixed_picture import keep_picture
 from automix.experiments.common.population_choice import POPULATION_NAME, settled
@@ -35,6 +38,7 @@ from automix.experiments.common.training_pool import (
 from automix.experiments.config import FEWEST, SearchConfig
 from automix.experiments.search.board import show_outcome
 from automix.experiments.search.candidates import NONE, learned_candidates, zero_search_candidates
+from automix.experiments.search.estimate import count_runs, say_estimate, smaller_setting
 from automix.experiments.search.halving import (
     Candidate,
     Round,
@@ -70,6 +74,7 @@ PROPOSAL_NAME = "proposal.json"
 BUDGET_NAME = "budget.json"
 """Training runs that the minutes of the configuration were worth when the search began."""
 
+_RACE_NAME = "race.jsonl"
 # For `--dry-run`. Enough that the fixed costs of starting processes count as little as in a search.
 _TIMED_RUNS = 64
 # In `--minutes`, each worker trains so many of the first candidates, whose runs count.
@@ -109,6 +114,8 @@ class _Search:
         self.seconds: dict[str, float] = {}
         self.candidates = zero_search_candidates(config)
         self._recommend_first()
+        if not (run.path / _RACE_NAME).exists():
+            say_estimate(config, data)
         compute = settled(
             run.path / POPULATION_NAME,
             config.task,
@@ -200,7 +207,7 @@ class _Search:
         return round_job(candidate, number, "reward", Stream.RACE, seed=self.config.seed)
 
     def _race_episodes(self) -> list[Episode]:
-        results = Journal(self.run.path / "race.jsonl").results
+        results = Journal(self.run.path / _RACE_NAME).results
         return race_episodes(
             self.config,
             self.data,
@@ -417,14 +424,6 @@ class _Search:
                 yield TrainedRun(episode.schedule, -episode.potential, pair=episode.number)
 
 
-def count_runs(config: SearchConfig) -> dict[str, int]:
-    """Return the largest number of training runs of each stage of the search."""
-    candidates = zero_search_candidates(config)
-    plan = plan_search(config, num_candidates=len(candidates), runs=config.runs)
-    greedy = {"greedy episodes": num_greedy(config) if plan.episodes else 0}
-    return plan.runs | greedy
-
-
 def predict_cost(config: SearchConfig) -> CostEstimate:
     """Return what `search` will cost, measured on a few steps; nothing is written."""
     data = _load(config)
@@ -438,11 +437,14 @@ def predict_cost(config: SearchConfig) -> CostEstimate:
         compute=config.compute,
     )
     if config.minutes is None:
-        return estimate(num_runs=sum(count_runs(config).values()))
-    timed = estimate(num_runs=_TIMED_RUNS)
-    runs = max(FEWEST, int(60 * config.minutes * _TIMED_RUNS / timed.seconds))
-    seconds = runs * timed.seconds / _TIMED_RUNS
-    return dataclasses.replace(timed, num_runs=runs, seconds=seconds)
+        timed = estimate(num_runs=sum(count_runs(config).values()))
+        runs, seconds = timed.num_runs, timed.seconds
+    else:
+        timed = estimate(num_runs=_TIMED_RUNS)
+        runs = max(FEWEST, int(60 * config.minutes * _TIMED_RUNS / timed.seconds))
+        seconds = runs * timed.seconds / _TIMED_RUNS
+    advice = smaller_setting(config, timed.seconds_per_run)
+    return dataclasses.replace(timed, num_runs=runs, seconds=seconds, advice=advice)
 
 
 def _load(config: SearchConfig) -> SearchData:
