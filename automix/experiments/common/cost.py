@@ -1,5 +1,6 @@
 """Predicted cost of a command, measured on a few steps before anything is written."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from automix.operator_info import Operator
 from automix.schedule import Decision
 from automix.training.trainer import ClassifierTrainer, build_trainer, training_device
 
+_LOG = logging.getLogger(__name__)
 _WARMUP_STEPS = 3
 # Of each operator. A large network is timed by fewer steps: on a CPU, a step of PreActResNet-18
 # takes seconds, and whoever asks for a prediction does not want to wait minutes for it.
@@ -70,6 +72,7 @@ def estimate_cost(
     compute: ComputeConfig,
 ) -> CostEstimate:
     """Time a few steps of each operator and an evaluation, and scale them up to the command."""
+    _LOG.info("timing a few steps of %d operators", len(operators))
     torch.set_num_threads(compute.threads)
     trainer = build_trainer(task, data, seed=0)
     watch = _warmed_up(trainer, compute)

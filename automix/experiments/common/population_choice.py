@@ -100,12 +100,14 @@ def settled(
 def _measured_ratio(task: TaskConfig, data: SearchData, count: int) -> float:
     """Return the time of a step per run in a population of ``count``, over that of a run alone."""
     decision = Decision(operator=Operator.MIXUP)
-    alone, *members = (build_trainer(task, data, seed=seed) for seed in range(count + 1))
+    alone = build_trainer(task, data, seed=0)
     steps = min(_TIMED_STEPS, alone.total_steps)
     alone.train(decision, num_steps=1)
     alone.reset(0)
     if alone.train(decision, num_steps=1).seconds > _LONGEST_STEP:
         return 1.0
+    # Not before: networks as slow as that take a second each to build.
+    members = [build_trainer(task, data, seed=seed) for seed in range(1, count + 1)]
     population = Population(members)
     if population.obstacle is not None:
         return 1.0
