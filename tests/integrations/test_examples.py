@@ -13,7 +13,6 @@ EXTRAS = {
     "transformers_trainer": "transformers",
     "accelerate_loop": "accelerate",
     "fastai_learner": "fastai",
-    "kornia_partner": "kornia",
 }
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "digits"))
 
@@ -36,5 +35,11 @@ def test_an_example_learns(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_augmentation_of_kornia_comes_first_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kornia", reason="kornia is an extra")
+    monkeypatch.syspath_prepend(FOLDER.parent)
+    assert importlib.import_module("examples.augment_then_mix").main("kornia") > 0.7
+
+
 def test_there_is_one_for_each_kind_of_loop() -> None:
-    assert {"plain_pytorch", "torchvision_collate", *EXTRAS} == set(NAMES)
+    assert {"plain_pytorch", "torchvision_collate", "augment_then_mix", *EXTRAS} == set(NAMES)

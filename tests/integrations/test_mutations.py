@@ -15,12 +15,11 @@ EXTRAS = {
     "fabric": "lightning",
     "lightning_callback": "lightning",
     "accelerate_loop": "accelerate",
-    "kornia_partner": "kornia",
     "fastai_learner": "fastai",
     "transformers_trainer": "transformers",
 }
 # Loops in which the user writes the step; the others' are the library's.
-LOOPS = ["plain_pytorch", "timm_loop", "fabric", "accelerate_loop", "kornia_partner"]
+LOOPS = ["plain_pytorch", "timm_loop", "fabric", "accelerate_loop", "augment_then_mix"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
