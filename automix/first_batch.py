@@ -8,6 +8,7 @@ Shape suffixes: B batch, C channels, H rows, W columns, K classes.
 
 import hashlib
 import operator as operators_of_python
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -206,6 +207,7 @@ def rehearse(
 def _first_maps(
     model: nn.Module, images_BCHW: Tensor, targets: Tensor, saliency: SaliencySource
 ) -> Tensor:
+    _refuse_flat_shards(model)
     try:
         maps_BHW = saliency(model, images_BCHW, targets)
     except (TypeError, ValueError) as error:
@@ -231,6 +233,19 @@ def _first_maps(
                 stacklevel=2,
             )
     return maps_BHW
+
+
+def _refuse_flat_shards(model: nn.Module) -> None:
+    """Refuse FSDP1, which exchanges the parameters of a module for parts of flat ones.
+
+    A pass that leaves no trace takes parameters as they are, and torch's words name sizes alone.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # a network that has it has imported it
+    if fsdp and any(isinstance(it, fsdp.FullyShardedDataParallel) for it in model.modules()):
+        raise TypeError(
+            "saliency: expected a network that was sharded by fully_shard (FSDP2), got "
+            "FullyShardedDataParallel (FSDP1); wrap it with torch.distributed.fsdp.fully_shard"
+        )
 
 
 def _failed(error: Exception, images_BCHW: Tensor) -> ValueError:

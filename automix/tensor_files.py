@@ -24,7 +24,7 @@ MAX_TENSOR_BYTES = 10_000_000_000
 _MAX_HEADER_BYTES = 8_000_000
 _MAX_DIRECTORY_BYTES = 4_000_000
 _MAX_PICKLE_BYTES = 16_000_000
-_MAX_OPERATIONS = 1_000_000
+_MAX_OPERATIONS = 500_000
 # End of a zip archive without a comment, as `torch.save` writes it: three records, of which small
 # archives may lack the first two. Each begins with its signature.
 _DIRECTORY_64, _LOCATOR_64, _DIRECTORY = b"PK\x06\x06", b"PK\x06\x07", b"PK\x05\x06"

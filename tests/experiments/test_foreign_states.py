@@ -129,6 +129,6 @@ def test_a_long_log_is_compared_without_being_read_whole(tmp_path: Path) -> None
     log.add({"step": 1})
     text = log.synchronized()
     with (tmp_path / "metrics.jsonl").open("r+b") as stream:
-        stream.truncate(900_000_000)
+        stream.truncate(400_000_000)
     log.restore(text)
     assert (tmp_path / "metrics.jsonl").read_text() == text

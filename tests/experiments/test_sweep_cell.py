@@ -8,6 +8,7 @@ import filelock
 import pytest
 
 from automix.errors import ConfigError
+from automix.experiments.common.run_logs import drop_damaged_lines
 from automix.experiments.sweep.cell import (
     ERROR_NAME,
     MAX_CELLS,
@@ -122,6 +123,18 @@ def test_a_finished_cell_is_not_run_again(tmp_path: Path) -> None:
     (start,) = (tmp_path / cell.identifier / STARTS_NAME).read_text().splitlines()
     assert json.loads(start)["pid"] == os.getpid()
     assert is_finished(cell, tmp_path)
+
+
+@pytest.mark.parametrize("damaged", [b"\0" * 9, b'{"pid": 1', b"[1]\n", b'{"pid": 1}\n\xff\n'])
+def test_damaged_lines_about_starts_are_left_out(damaged: bytes, tmp_path: Path) -> None:
+    path = tmp_path / STARTS_NAME
+    drop_damaged_lines(path)
+    assert not path.exists()
+    path.write_bytes(b'{"pid": 7}\n' + damaged)
+    drop_damaged_lines(path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines in ([{"pid": 7}], [{"pid": 7}, {"pid": 1}])
+    assert path.read_text().endswith("}\n")
 
 
 def test_a_cell_that_another_holds_is_busy(tmp_path: Path) -> None:

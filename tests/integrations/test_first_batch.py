@@ -378,3 +378,18 @@ def test_positions_that_are_none() -> None:
 def test_label_smoothing_is_checked_when_bound(smoothing: float) -> None:
     with pytest.raises(ValueError, match="label_smoothing: expected 0 or more, below 1"):
         new_mix(label_smoothing=smoothing)
+
+
+def test_flat_shards_are_refused_by_name() -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: PLC0415
+
+    # As if it were wrapped, which needs several processes.
+    flat = FullyShardedDataParallel.__new__(FullyShardedDataParallel)
+    nn.Module.__init__(flat)
+    model = Net()
+    model.add_module("flat", flat)
+    refused_at_first(
+        IMAGES, LABELS, match="got FullyShardedDataParallel .*fully_shard", model=model
+    )
+    # Without saliency there is no pass, and nothing to refuse.
+    new_mix(constant_schedule(Decision(operator=Operator.MIXUP)), model=model)(IMAGES, LABELS)

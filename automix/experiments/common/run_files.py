@@ -26,6 +26,9 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Text = Annotated[str, Field(max_length=2000)]
 Names = Annotated[tuple[Text, ...], Field(max_length=1000)]
 Fractions = Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=100_000)]
+# What is validated is in memory several times over.
+MAX_SMALL_BYTES = 1_000_000
+MAX_TABLE_BYTES = 8_000_000
 # Joined to the path of the sweep: the name of a folder in it, and no way out of it.
 CellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}$")]
 
@@ -479,7 +482,7 @@ def check_written(content: dict[str, Any], model: type[Written], *, source: str)
 
 def read_written(path: Path, model: type[Written]) -> dict[str, Any]:
     """Return what a JSON file of a run says; see `check_written`."""
-    return check_written(read_json(path), model, source=str(path))
+    return check_written(read_json(path, limit=MAX_SMALL_BYTES), model, source=str(path))
 
 
 def _check_lengths(*parts: tuple[object, ...]) -> None:

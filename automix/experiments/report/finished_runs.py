@@ -13,6 +13,7 @@ from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError
 from automix.experiments.common.kept_files import check_whole, without_sum
 from automix.experiments.common.run_files import (
+    MAX_TABLE_BYTES,
     EnvironmentValues,
     SweepTable,
     check_result,
@@ -160,7 +161,7 @@ class FinishedSweep:
     def read(cls, path: Path, slug: str) -> "FinishedSweep | None":
         """Read the table in the folder of a sweep; None if it is no sweep's."""
         # Other programs write files of this name, too; only the kind tells them apart.
-        table = read_json(path / TABLE_NAME)
+        table = read_json(path / TABLE_NAME, limit=MAX_TABLE_BYTES)
         if table.get("kind") != TABLE_KIND:
             return None
         check_written(table, SweepTable, source=str(path / TABLE_NAME))

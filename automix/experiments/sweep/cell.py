@@ -37,6 +37,7 @@ from automix.experiments.common.kept_files import (
     with_sum,
     without_sum,
 )
+from automix.experiments.common.run_logs import drop_damaged_lines
 from automix.files import write_json, write_text
 from automix.readers import MAX_JSON_BYTES, read_json, read_text
 from automix.reporting.tables import Direction
@@ -230,6 +231,7 @@ def is_finished(cell: Cell[ConfigType], folder: Path) -> bool:
 def reopen_damaged(cell: Cell[ConfigType], folder: Path) -> None:
     """Take a finished cell for unfinished if a log of its runs is damaged: it is resumed then."""
     home = folder / cell.identifier
+    drop_damaged_lines(home / STARTS_NAME)
     for sums in (home / _RUN_NAME).rglob(SUMS_NAME):
         if is_finished(cell, folder) and (name := damaged_output(sums.parent)):
             _LOG.warning("%s: got a damaged or missing file; written again", sums.parent / name)
@@ -286,6 +288,7 @@ def run_cell(cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType
 
 
 def _note_start(path: Path) -> None:
+    drop_damaged_lines(path)
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     line = {"time": moment, "host": platform.node(), "pid": os.getpid()}
     with path.open("a", encoding="utf-8") as stream:
