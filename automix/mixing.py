@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from automix.configuration.operators import OperatorOptions
 from automix.mixture import Decision, Mixture
 from automix.operator_info import Operator
+from automix.operators.comixup.energy import CoMixupWeights
 from automix.operators.registry import OPERATORS
 from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
@@ -58,12 +60,14 @@ def mix_step(
     saliency: SaliencySource | None = None,
     previous: MixedBatch | None = None,
     with_targets: bool = True,
+    options: OperatorOptions | None = None,
 ) -> MixedBatch:
     """Mix the batch of a step as ``decision`` says, whatever its probability.
 
     ``model`` and ``saliency`` are for operators that read saliency, ``previous``, the last mixed
     batch, for those that mix with it. Without ``with_targets``, the soft targets of operators that
-    mix pairs have no columns: the classes, ``partner`` and ``lam`` say the same.
+    mix pairs have no columns: the classes, ``partner`` and ``lam`` say the same. ``options`` are
+    those of a recipe, where they are not the defaults.
 
     Raises:
         ValueError: the operator needs saliency, and there is no model or no source.
@@ -81,13 +85,34 @@ def mix_step(
         needed["previous"] = previous
     generator = _mixing_generator(key, images_BCHW.device)
     shape = BatchShape(len(images_BCHW), images_BCHW.shape[-2], images_BCHW.shape[-1])
+    drawing: dict[str, Any] = {}
+    if options is not None and options.changes(decision.operator):
+        drawing, applying = _keywords(decision.operator, options, key)
+        needed |= applying
     if spec.facts.mixes_pairs and not with_targets:
         targets, num_classes = images_BCHW.new_empty((shape.batch, 0), dtype=torch.float32), 0
     # Of images or targets that are learned (a front end before the mix) the gradient goes through.
     wants_gradient = images_BCHW.requires_grad or targets.requires_grad
     with torch.set_grad_enabled(wants_gradient and torch.is_grad_enabled()):
-        draws = spec.draw(shape, strength=decision.strength, generator=generator)
+        draws = spec.draw(shape, strength=decision.strength, generator=generator, **drawing)
         return spec.function(images_BCHW, targets, draws, num_classes=num_classes, **needed)
+
+
+def _keywords(
+    operator: Operator, options: OperatorOptions, key: StepKey
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the options mean to the two halves of an operator: drawing and applying."""
+    if operator is Operator.RMIX:
+        # On the host: the grid is a shape. A draw of its own, which no other uses.
+        number = derived_seed(key.seed, Stream.MIXING, rank=key.rank, epoch=1, step=key.step)
+        grids = options.rmix.grids
+        return {"per": options.rmix.per}, {"grid": grids[number % len(grids)]}
+    weights = CoMixupWeights(peak_window=options.comixup.peak_window)
+    return {}, {
+        "weights": weights,
+        "group": options.comixup.group,
+        "most_inputs": options.comixup.most_inputs,
+    }
 
 
 # Their draws have one row per image, and what becomes of an image depends on its partner alone.

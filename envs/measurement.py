@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from automix.configuration.operators import OperatorOptions
 from automix.configuration.task import TaskConfig
 from automix.data.batches import BatchPreparer
 from automix.data.splits import SearchData, Split, TrainingImages
@@ -95,11 +96,13 @@ class MixedProbe:
         num_classes: int,
         operators: Sequence[Operator],
         saliency: SaliencySource,
+        options: OperatorOptions | None = None,
     ) -> None:
         """Keep a float32 batch that is normalized and on the device of the network."""
         self._images, self._labels = images_BCHW, labels_B
         self._num_classes = num_classes
         self._saliency = saliency
+        self._options = options
         self._decisions = [middle_decision(operator) for operator in operators]
         # Mixed once: without saliency, the mixed images do not depend on the network. The other
         # operators share one saliency pass after each segment.
@@ -173,6 +176,7 @@ class MixedProbe:
             model=nn.Identity(),
             saliency=None if maps_BHW is None else lambda *_: maps_BHW,
             previous=self._rolled() if needs_previous else None,
+            options=self._options,
         )
 
     def _rolled(self) -> MixedBatch:
@@ -278,4 +282,5 @@ def _make_probe(task: TaskConfig, config: EnvironmentConfig, data: SearchData) -
         num_classes=data.num_classes,
         operators=config.operators if is_observed else (),
         saliency=build_source(task.saliency),
+        options=task.operators,
     )

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from automix.configuration.base import Config, shown
 from automix.configuration.data import DataConfig
+from automix.configuration.operators import OperatorOptions
 from automix.operator_info import SaliencyKind, Statistics
 
 SMALL_CNN = "small_cnn"
@@ -371,6 +372,9 @@ class TaskConfig(Config):
 
     saliency: SaliencyConfig = Field(default_factory=SaliencyConfig)
     """Saliency maps for the operators that need them."""
+
+    operators: OperatorOptions = Field(default_factory=OperatorOptions)
+    """Options of operators beside their strength, for published recipes."""
 
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     """Length, optimizer and averaging of one training run."""

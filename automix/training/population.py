@@ -200,7 +200,7 @@ class Population:
         maps = self._maps(drawn, active, fetched)
         # A batch that is kept for the next needs targets, which those of one call do not have.
         joinable = [
-            None if mixture.keeps_batches else decision
+            None if mixture.keeps_batches or self._has_options(decision) else decision
             for mixture, decision in zip(mixtures, drawn, strict=True)
         ]
         mixed = self._mixed_at_once(joinable, active, fetched, maps)
@@ -215,6 +215,9 @@ class Population:
             )
             for index, mixture, (images, labels, key) in zip(active, mixtures, fetched, strict=True)
         ]
+
+    def _has_options(self, decision: Decision | None) -> bool:
+        return decision is not None and self._steps[0].options.changes(decision.operator)
 
     def _mixed_at_once(
         self,

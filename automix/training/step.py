@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from automix.configuration.operators import OperatorOptions
 from automix.configuration.task import TrainerConfig
 from automix.data.batches import BatchKey, TrainingBatch, TrainingBatches
 from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
@@ -100,6 +101,7 @@ class TrainingStep:
         averaged: moving average of the weights, if the configuration asks for one.
         total_steps: optimizer steps of the whole training run.
         precision: that of the training passes on this device.
+        options: of the operators.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class TrainingStep:
         saliency: SaliencySource,
         config: TrainerConfig,
         refresh_every: int = 1,
+        options: OperatorOptions | None = None,
     ) -> None:
         """Wrap ``model``, which is on its device, as ``config`` and the processes require.
 
@@ -119,6 +122,7 @@ class TrainingStep:
             saliency: source of saliency maps.
             config: optimizer, precision and averaging.
             refresh_every: steps for which a batch and its saliency maps are kept.
+            options: of operators; None for the defaults.
 
         Raises:
             ConfigError: the device cannot compute in the precision of ``config``.
@@ -142,6 +146,7 @@ class TrainingStep:
         averaged = {id(tensor) for tensor in self._statistics}
         self._other_buffers = [b for b in model.buffers() if id(b) not in averaged]
         self.refresh_every = refresh_every
+        self.options = options or OperatorOptions()
         self._carried = [
             _Carried(CachedSource(saliency, refresh_every=refresh_every))
             for _ in range(batches.layout.accumulation)
@@ -236,6 +241,7 @@ class TrainingStep:
                 saliency=carried.saliency if maps_BHW is None else lambda *_: maps_BHW,
                 previous=carried.previous,
                 with_targets=mixture.keeps_batches,
+                options=self.options,
             )
         # RecursiveMix pastes the last mixed batch, whichever operator of its mixture mixed it. It
         # is kept no longer than an operator needs it.

@@ -437,6 +437,7 @@ def build_trainer(
         batches,
         saliency=build_source(task.saliency),
         refresh_every=task.saliency.refresh_every,
+        options=task.operators,
         config=task.trainer,
     )
     return ClassifierTrainer(

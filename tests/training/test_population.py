@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from automix.configuration.operators import OperatorOptions, RMixOptions
 from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
 from automix.data.splits import SearchData
 from automix.models.build import build_model
@@ -79,6 +80,22 @@ def test_decoupled_mixup_trains_alone_and_at_once(
     # The term is of mixed batches, and not negative.
     assert losses[1][0] == losses[0][0]
     assert losses[1][1] > losses[0][1]
+
+
+def test_operators_with_options_train_alone_and_at_once(search_data: SearchData) -> None:
+    options = OperatorOptions(rmix=RMixOptions(grids=(2, 4), per="batch"))
+    task = TASK.model_copy(update={"operators": options})
+    plans = [(Decision(operator=Operator.RMIX), steps) for steps in (4, 6, 5)]
+    alone, plain = (
+        [
+            run.train(decision, num_steps=steps).loss
+            for run, (decision, steps) in zip(make(search_data, one), plans, strict=True)
+        ]
+        for one in (task, TASK)
+    )
+    at_once = [metrics.loss for metrics in Population(make(search_data, task)).train(plans)]
+    assert at_once == pytest.approx(alone, rel=1e-4)
+    assert alone != plain
 
 
 def test_a_change_to_one_leaves_the_others_alone(search_data: SearchData) -> None:

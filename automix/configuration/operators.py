@@ -1,0 +1,57 @@
+"""Options of operators beside their strength, for training runs that follow a published recipe."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from automix.configuration.base import Config
+from automix.operator_info import Operator
+
+_Grid = Annotated[int, Field(ge=1, le=64)]
+
+
+class RMixOptions(Config):
+    """Options of R-Mix."""
+
+    grids: Annotated[tuple[_Grid, ...], Field(min_length=1)] = (4,)
+    """Cells along a side of the saliency maps; each batch draws one of these. Published: 2 and 4 at
+    32 x 32 pixels."""
+
+    per: Literal["image", "batch"] = "image"
+    """Whether every image draws its weight, or a batch has one. Published: batch."""
+
+
+class CoMixupOptions(Config):
+    """Options of Co-Mixup."""
+
+    most_inputs: Annotated[int, Field(ge=1)] | Literal["few"] | None = "few"
+    """Images that an output may show. few: 3, as the published solver shows 2 to 4; null: any
+    number, for the lowest objective."""
+
+    group: Annotated[int, Field(ge=1)] = 20
+    """Largest number of images that are mixed with each other."""
+
+    peak_window: Annotated[int, Field(ge=1)] | None = None
+    """Side in pixels of the windows whose sums have the peak of a map. Published: 8. Null: one cell
+    of four along a side."""
+
+
+class OperatorOptions(Config):
+    """Options of the operators that have some."""
+
+    rmix: RMixOptions = Field(default_factory=RMixOptions)
+    """R-Mix."""
+
+    comixup: CoMixupOptions = Field(default_factory=CoMixupOptions)
+    """Co-Mixup."""
+
+    def changes(self, operator: Operator) -> bool:
+        """Return whether an operator has options that are not the defaults."""
+        default = OperatorOptions()
+        match operator:
+            case Operator.RMIX:
+                return self.rmix != default.rmix
+            case Operator.COMIXUP:
+                return self.comixup != default.comixup
+            case _:
+                return False
