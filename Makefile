@@ -32,10 +32,11 @@ demo: $(VENV)/.installed  ## search on the digits, replay, compare, report
 test: $(VENV)/.installed check  ## lint, types, layers, tests
 	$(BIN)/python -m pytest -n auto
 
-# The builder warns about its own successor, which says nothing about the pages.
+# The builder advertises its own successor, which says nothing about the pages. With --quiet, it
+# does not count its warnings, and --strict lets all of them pass.
 docs: $(VENV)/.installed  ## the site of the documents in site/; a warning is an error
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 figures: $(VENV)/.installed  ## the picture and the table of the README
 	$(BIN)/automix schedule show docs/schedules/digits.json --plot docs/schedule.png

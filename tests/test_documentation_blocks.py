@@ -5,6 +5,8 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,3 +184,16 @@ def test_the_site_has_every_page() -> None:
     reference = re.findall(r"^::: ([\w.]+)", read("docs/reference.md"), re.M)
     assert reference
     assert all(importlib.util.find_spec(module) for module in reference)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_asks_no_other_host(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocstrings", reason="the builder of the site is an extra")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=300)
+    pages = list(tmp_path.glob("*.html"))
+    assert len(pages) >= len(PAGES)
+    for page in pages:
+        # Links may lead elsewhere; what a browser loads by itself may not.
+        tags = re.findall(r"<(?:script|link|img|iframe)\b[^>]*>", page.read_text())
+        assert not [tag for tag in tags if re.search(r"(?:src|href)=\"?(?:https?:)?//", tag)], page

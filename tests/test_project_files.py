@@ -64,6 +64,8 @@ def test_the_workflow_calls_targets_that_are_there() -> None:
     assert commands == ["make test", "make docs"]
     makefile = read("Makefile")
     assert all(re.search(rf"^{command.split()[1]}:", makefile, re.M) for command in commands)
+    # Its --quiet would switch --strict off.
+    assert re.search(r"mkdocs build --strict$", makefile, re.M)
     for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
         assert yaml.safe_load(path.read_text())
 

@@ -92,12 +92,12 @@ def test_pictures_of_an_episode_are_a_film(name: str) -> None:
 @smoke
 @pytest.mark.skipif(importlib.util.find_spec("moviepy") is None, reason="moviepy is not installed")
 def test_an_episode_is_recorded_as_a_video(name: str, tmp_path: Path) -> None:
-    env: Any = RecordVideo(gym.make(name, render_mode="rgb_array"), str(tmp_path))
+    env: Any = RecordVideo(gym.make(name, render_mode="rgb_array"), str(tmp_path / "film"))
     env.reset(seed=0)
     for _ in range(2):
         env.step(env.action_space.sample())
     env.close()
-    assert list(tmp_path.glob("*.mp4"))
+    assert list((tmp_path / "film").glob("*.mp4"))
 
 
 def test_small_images_are_enlarged_and_unmixed_at_first() -> None:
