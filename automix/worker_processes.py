@@ -1,13 +1,19 @@
 """Worker processes, which end with their parent, and cores for them."""
 
 import contextlib
+import logging
 import multiprocessing
+import multiprocessing.process
 import os
 import sys
 import threading
 import types
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+_SECONDS_BETWEEN_LOOKS = 15.0
+_LOG = logging.getLogger(__name__)
 
 
 def num_cores() -> int:
@@ -47,3 +53,50 @@ def end_with_parent() -> None:
 def _end_with(parent: BaseProcess) -> None:
     parent.join()
     os._exit(1)
+
+
+@contextlib.contextmanager
+def naming_stopped_workers(seconds: float = _SECONDS_BETWEEN_LOOKS) -> Iterator[None]:
+    """Say once of each worker that it was stopped, by SIGSTOP or a debugger: work waits for it.
+
+    A killed worker breaks its pool or pipe; a stopped one looks like one that works.
+    """
+    ended = threading.Event()
+    thread = threading.Thread(target=_name_stopped, args=(ended, seconds), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def stopped_workers() -> set[int]:
+    """Return the process ids of the workers of this process that are stopped, on Linux."""
+    # Not `active_children`: it takes the exit status of a process that another thread waits for.
+    children = list(multiprocessing.process._children)  # type: ignore[attr-defined]
+    return {child.pid for child in children if child.pid and _state(child.pid) in ("T", "t")}
+
+
+def _state(pid: int) -> str:
+    try:
+        # "pid (name) state ...", where a name may hold brackets.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError, IndexError):
+        return ""
+
+
+def _name_stopped(ended: threading.Event, seconds: float) -> None:
+    named: set[int] = set()
+    before: set[int] = set()
+    while not ended.wait(seconds):
+        stopped = stopped_workers()
+        # Twice in a row: a moment may have been meant.
+        for pid in sorted((stopped & before) - named):
+            _LOG.warning(
+                "worker process %d: expected one that runs, got one that is stopped; kill -CONT %d "
+                "lets it run, kill -KILL %d ends the command, which can be resumed",
+                *(pid, pid, pid),
+            )
+        named |= stopped & before
+        before = stopped

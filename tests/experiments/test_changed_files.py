@@ -155,6 +155,10 @@ def test_what_would_take_minutes_to_hash_is_not_hashed(tmp_path: Path) -> None:
         check_whole(tmp_path)
     os.truncate(tmp_path / "log.jsonl", 10**12)
     check_whole(tmp_path)
+    with pytest.raises(CheckpointError, match=r"log\.jsonl: expected the file that this run"):
+        check_kept(tmp_path)
+    note_outputs(tmp_path, ["log.jsonl"])
+    assert damaged_output(tmp_path) is None
     (tmp_path / "log.jsonl").unlink()
     os.mkfifo(tmp_path / "log.jsonl")
     with pytest.raises(CheckpointError, match=r"log\.jsonl: expected the file that this run"):

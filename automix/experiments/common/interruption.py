@@ -7,6 +7,7 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from automix.errors import AutoMixError
+from automix.worker_processes import naming_stopped_workers
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,7 +37,8 @@ def resumable(
         command = (*command, "--output", str(output))
     again = f"{launcher} {shlex.join(command)}"
     try:
-        yield
+        with naming_stopped_workers():
+            yield
     except KeyboardInterrupt:
         if mark is not None and not (output / mark).exists():
             raise

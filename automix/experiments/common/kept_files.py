@@ -12,7 +12,6 @@ from pydantic import Field
 from automix.configuration.base import Config
 from automix.errors import CheckpointError, ConfigError
 from automix.files import sha256_of, sha256_of_file, write_bytes, write_json
-from automix.tensor_files import MAX_TENSOR_BYTES
 
 SUMS_NAME = "sums.json"
 """The sums of the files of a run, and one of all of them."""
@@ -20,7 +19,8 @@ SUMS_NAME = "sums.json"
 # Stands for a file that is not there yet.
 _ABSENT = ""
 _LOG_SUFFIX = ".jsonl"
-# About 2 s. The sums of a folder from others may name what takes minutes.
+# About 2 s. The sums of a folder from others may name what takes minutes; larger files of ours,
+# weights of 500 million parameters, have no sum.
 _MAX_VERIFIED = 2_000_000_000
 
 
@@ -139,7 +139,7 @@ def _differs(folder: Path, name: str, sums: _Sums) -> bool:
 
 def _sum_of(path: Path) -> str:
     try:
-        return sha256_of_file(path, limit=MAX_TENSOR_BYTES)
+        return sha256_of_file(path, limit=_MAX_VERIFIED)
     except CheckpointError:
         return _ABSENT
 
