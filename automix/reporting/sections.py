@@ -31,10 +31,11 @@ _ATTACKS = {"clean": "no attack", "fgsm": "FGSM", "pgd": "PGD", "autoattack": "A
 Json = Mapping[str, Any]
 
 
-def evaluation_section(result: Json, source: Source, number: int) -> Section:
+def evaluation_section(result: Json, source: Source, number: int, *, link: str = "") -> Section:
     """Return what an evaluation measured; tasks that are missing in its result are not shown.
 
-    ``number`` distinguishes the files of several evaluations in one report.
+    ``number`` distinguishes the files of several evaluations in one report; ``link`` leads to its
+    folder.
     """
     prefix = f"evaluation-{number}"
     blocks: list[Block] = []
@@ -50,13 +51,15 @@ def evaluation_section(result: Json, source: Source, number: int) -> Section:
     if localization := result.get("localization"):
         blocks.append(_localization(localization, prefix))
     facts = (
-        f"{result['model']} ({result['num_parameters']:,} weights) of the run {result['run']}, "
-        f"training seed {result['training_seed']}, on {result['num_images']} images of the "
+        f"{result['model']} ({result['num_parameters']:,} weights), training seed "
+        f"{result['training_seed']}, on {result['num_images']} images of the "
         f"{result['split']} split of {result['data_source']}. One training run: intervals cover "
         "the choice of the images, not the seed."
     )
-    title = f"Evaluation of {result['run']}"
-    return Section(title=title, text=(facts,), blocks=tuple(blocks), source=source)
+    # Never by the name of a folder, which may be any word.
+    title = f"Evaluation{'' if number == 1 else f' {number}'}: {result['model']}, "
+    title += f"seed {result['training_seed']}"
+    return Section(title=title, text=(facts,), blocks=tuple(blocks), source=source, link=link)
 
 
 def _classification(part: Json, prefix: str) -> list[Block]:

@@ -98,8 +98,10 @@ def test_a_report_of_two_evaluations_is_one_page(evaluated: Path, tmp_path: Path
     copied(evaluated, tmp_path / "runs" / "one")
     copied(evaluated, tmp_path / "runs" / "two", run="<b>other</b>", attacks=None, corruptions=None)
     page = write_report(tmp_path / "runs").read_text()
-    assert "Evaluation of &lt;b&gt;other&lt;/b&gt;" in page
+    assert page.count("<h2>Evaluation: small_cnn, seed ") == 1
+    assert page.count("<h2>Evaluation 2: small_cnn, seed ") == 1
     assert "<b>other" not in page
+    assert "&lt;b&gt;other" not in page, "a folder is no word of a sentence"
     assert len(re.findall(r'id="figure-evaluation-1-attacks"', page)) == 1
     names = {path.name for path in (tmp_path / "runs" / "tables").iterdir()}
     assert "evaluation-2-class.csv" in names

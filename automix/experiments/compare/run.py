@@ -24,7 +24,7 @@ from automix.experiments.common.training_pool import (
     train_all,
 )
 from automix.experiments.compare.schedule_specs import ScheduleEntry, merge_equal, parse_entries
-from automix.experiments.compare.verdict import judge_comparison
+from automix.experiments.compare.verdict import in_prose, judge_comparison
 from automix.experiments.config import CompareConfig
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
@@ -161,8 +161,8 @@ def format_table(result: Mapping[str, Any]) -> str:
         f"verdict: {result['verdict']['sentence']}",
         "",
         f"{result['num_seeds']} paired seeds; mean and interquartile mean (IQM), difference of the "
-        f"means to {result['baseline']}, fraction of the seeds on which it is better, and p-value "
-        "of the difference after Holm's correction for the number of schedules",
+        f"means to {in_prose(result['baseline'])}, fraction of the seeds on which it is better, "
+        "and p-value of the difference after Holm's correction for the number of schedules",
     ]
     for split, rows in result["splits"].items():
         # Schedules that diverged on some seed have no mean, and come last.

@@ -123,6 +123,11 @@ def _against_baseline(rows: Sequence[Row]) -> str:
     return f"; better than {name}, after Holm's correction: {', '.join(better)}"
 
 
+def in_prose(name: str) -> str:
+    """Return the name of a schedule for a sentence: quoted, unless it says what the schedule is."""
+    return name if operator_of({"name": name}) is not None else quoted(name)
+
+
 def best_constant(rows: Sequence[Row]) -> Row | None:
     """Return the operator held constant, and mixing, of the lowest mean loss."""
     # Without those that diverged: a mean over the seeds that survived would favor them.

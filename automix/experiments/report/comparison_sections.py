@@ -10,7 +10,7 @@ from automix.evaluation.statistics import Interval
 from automix.experiments.common.equal_schedules import names_of, row_label
 from automix.experiments.common.summaries import METRICS
 from automix.experiments.common.verdicts import verdict_text
-from automix.experiments.compare.verdict import Row, operator_of
+from automix.experiments.compare.verdict import Row, in_prose, operator_of
 from automix.experiments.report.finished_runs import ComparedSplit, FinishedRun, titled
 from automix.reporting.figures.comparison import (
     Comparison,
@@ -129,7 +129,7 @@ def _gain(split: ComparedSplit, searches: Sequence[FinishedRun]) -> list[ReportF
     return [
         ReportFigure(
             name=f"{split.slug}-gain",
-            title=f"Gain over {split.run.result['baseline']}, and what it cost",
+            title=f"Gain over {in_prose(split.run.result['baseline'])}, and what it cost",
             description="Gain of each schedule over its cost in plain training runs.",
             draw=functools.partial(gain_figure, points, metric=name, better=better),
             caption="Cost of one training run and of the search behind its schedule, if that is in "
@@ -198,8 +198,8 @@ def _summary_table(split: ComparedSplit, metric: str, name: str) -> Table:
         columns=columns,
         rows=tuple(rows),
         caption=f"{split.run.result['num_seeds']} training runs per schedule, {split.name} split, "
-        f"{better} is better.{calibration} Against {split.run.result['baseline']}: paired "
-        "difference; fraction of the seeds on which a schedule is better, with Wilson's 95% "
+        f"{better} is better.{calibration} Against {in_prose(split.run.result['baseline'])}: "
+        "paired difference; fraction of the seeds on which a schedule is better, with Wilson's 95% "
         "interval; p-value by sign flips, corrected for the number of schedules.",
     )
 

@@ -100,7 +100,7 @@ def report_data(contents: Contents) -> ReportData:
     sections += [replay_section(replays)] if replays else []
     evaluations = [run for run in runs if run.kind == "evaluation"]
     for number, run in enumerate(evaluations, start=1):
-        sections.append(evaluation_section(run.result, run.source, number))
+        sections.append(evaluation_section(run.result, run.source, number, link=run.link))
     # One of the searches: what an operator does to an image does not depend on the seed.
     sections += [sheet_section(run, replays) for run in searches[:1]]
     return ReportData(

@@ -104,7 +104,7 @@ def _draw_differences(
     axes: Axes, comparison: Comparison, theme: Theme, *, title_width: int
 ) -> None:
     title = canvas.wrapped(f"difference to {comparison.baseline}", width=title_width)
-    x = f"difference in {comparison.metric}"
+    x = canvas.wrapped(f"difference in {comparison.metric}", width=title_width)
     canvas.label_axes(axes, theme, x=x, title=title, pad=_TITLE_PAD)
     axes.axvline(0, color=theme.muted, linewidth=1)
     low = high = 0.0
