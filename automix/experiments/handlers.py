@@ -39,15 +39,15 @@ def run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
     config = arguments.config
     name = f"{command.name}-{config.content_hash()}"
     output = _checked(arguments.flags.output or Path("runs") / name)
-    if arguments.folder is not None:
-        # At once: the experiment takes seconds to import.
-        where = "a dry run" if arguments.flags.dry_run else f"results in {output}"
-        _LOG.info("%s: images of %s, %s", command.name, arguments.folder, where)
-        if config.task.data.augment.horizontal_flip:
-            _LOG.info(
-                "images are flipped left to right at random; for digits and text, add "
-                "--task.data.augment.no-horizontal-flip"
-            )
+    # At once: the experiment takes seconds to import.
+    where = "a dry run" if arguments.flags.dry_run else f"results in {output}"
+    of_images = "" if arguments.folder is None else f"images of {arguments.folder}, "
+    _LOG.info("%s: %s%s", command.name, of_images, where)
+    if arguments.folder is not None and config.task.data.augment.horizontal_flip:
+        _LOG.info(
+            "images are flipped left to right at random; for digits and text, add "
+            "--task.data.augment.no-horizontal-flip"
+        )
     run, predict_cost = resolve_name(command.run), resolve_name(command.predict_cost)
     if arguments.flags.dry_run:
         cost = predict_cost(config)
@@ -155,6 +155,7 @@ def run_report(_: Command, arguments: "Arguments") -> Iterator[str]:
 
         yield from (f"report: {one_line(page)}" for page in watch(folder))
         return
+    _LOG.info("report: reading %s", arguments.positionals[0])
     from automix.experiments.report.run import write_report
 
     yield f"report: {one_line(write_report(folder))}"
