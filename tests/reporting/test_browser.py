@@ -1,11 +1,13 @@
 """The page in a real browser: themes, phone, sorting, and nothing asked for or complained of."""
 
+import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from automix.reporting.page import write_report
+from automix.reporting.page import report_html, write_report
 from tests.reporting.browser import COMPLAINTS, REQUESTS, Page, chromium
 from tests.reporting.test_page import a_report
 
@@ -18,6 +20,8 @@ _FIRST_COLUMN = """[...document.querySelector('table.sortable').tBodies[0].rows]
   .map((row) => row.cells[0].textContent)"""
 _NUMBERS = """[...document.querySelector('table.sortable').tBodies[0].rows]
   .map((row) => Number(row.cells[2].dataset.value))"""
+_DECIDING_EDGE = """Math.max(...[...document.querySelectorAll('table.sortable tr')]
+  .map((row) => row.cells[1].getBoundingClientRect().right))"""
 _CLICK = "document.querySelectorAll('table.sortable thead button')[2].click()"
 
 
@@ -47,6 +51,10 @@ def test_the_page_asks_for_nothing_and_complains_of_nothing(
     ]
     assert heights[0] > 100
     assert heights[1] == 0
+    if width == PHONE:
+        # The name and the column that decides need no scrolling.
+        edge = page.evaluate(_DECIDING_EDGE)
+        assert edge <= width, edge
     page.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000
     assert page.named(*COMPLAINTS) == []
@@ -68,6 +76,24 @@ def test_tables_sort_and_the_theme_changes_by_a_click(page: Page, url: str) -> N
     assert page.evaluate(_LUMINANCE) < 60
     page.evaluate("document.querySelector('.theme').click()")
     assert page.evaluate(_LUMINANCE) > 200
+    assert page.named(*COMPLAINTS) == []
+
+
+@pytest.mark.slow
+def test_a_page_that_is_written_again_loads_itself_anew(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "live.html"
+    path.write_text(report_html(dataclasses.replace(a_report(), reload_seconds=0.5)))
+    page.open(path.as_uri(), width=PHONE, is_dark=False)
+    page.evaluate("window.scrollTo(0, 500)")
+    path.write_text(report_html(a_report()))
+    for _ in range(100):
+        time.sleep(0.1)
+        # The browser goes back to the place once the page is loaded.
+        if page.evaluate("[document.body.dataset.reload ?? null, window.scrollY]") == [None, 500]:
+            break
+    assert page.evaluate("[document.body.dataset.reload ?? null, window.scrollY]") == [None, 500]
+    requests = {event["request"]["url"] for event in page.named(REQUESTS)}
+    assert {url for url in requests if not url.startswith("data:")} == {path.as_uri()}
     assert page.named(*COMPLAINTS) == []
 
 

@@ -1,5 +1,6 @@
 import ast
 import dataclasses
+import html
 import io
 import re
 from pathlib import Path
@@ -14,7 +15,9 @@ from automix.reporting.canvas import (
     INLINE,
     NARROW,
     WIDE,
+    hint,
     inline_svg,
+    new_axes,
     new_figure,
     plain,
     png_bytes,
@@ -149,3 +152,21 @@ def test_identifiers_that_a_page_cannot_hold_are_refused(identifier: str) -> Non
     figure = new_figure(width=1, height=1, theme=INLINE)
     with pytest.raises(ValueError, match="expected letters"):
         inline_svg(figure, identifier=identifier, description="")
+
+
+def test_values_are_shown_on_hover_and_a_click_leads_to_the_run() -> None:
+    figure, axes = new_axes(width=3, height=2, theme=INLINE)
+    [point] = axes.plot([1], [2], marker="o")
+    hint(point, f"{HOSTILE}: 0.5", link="./a%20run")
+    hint(axes.hlines(0, 0, 1), "a line", link="./b")
+    svg = inline_svg(figure, identifier="a", description="")
+    assert f'<g><title>{html.escape(HOSTILE)}: 0.5</title><a href="./a%20run"' in svg
+    assert "<title>a line</title>" in svg
+    assert 'href="./b"' in svg
+    assert "_blank" not in svg
+    assert png_bytes(figure, dpi=30)
+
+
+@pytest.mark.parametrize("name", ["comparison", "gain", "cost", "attacks", "occlusion", "learning"])
+def test_points_and_bars_have_their_values(name: str, svgs: dict[str, str]) -> None:
+    assert svgs[f"{name}-{NARROW}"].count("<title>") >= 2

@@ -140,7 +140,10 @@ def merge_equal(entries: Sequence[ScheduleEntry], *, num_runs: int) -> list[Sche
         )
         first = merged.setdefault(key, entry)
         if first is not entry:
-            merged[key] = dataclasses.replace(first, also=(*first.also, entry.name))
+            # Finalists of a search bring names of their own, of which one may be there already.
+            names = dict.fromkeys((*first.also, entry.name, *entry.also))
+            names.pop(first.name, None)
+            merged[key] = dataclasses.replace(first, also=tuple(names))
     return list(merged.values())
 
 
@@ -241,7 +244,10 @@ def _finalists(folder: Path) -> list[ScheduleEntry]:
     rows = check_result(result, source=str(folder))["final"]
     check_whole(folder)
     return [
-        _fixed(row["name"], Schedule.from_plain(row.get("schedule"), source=str(folder)))
+        dataclasses.replace(
+            _fixed(row["name"], Schedule.from_plain(row.get("schedule"), source=str(folder))),
+            also=tuple(row.get("also", ())),
+        )
         for row in sorted(rows, key=lambda row: row["name"] != result["selected"])
     ]
 
