@@ -153,7 +153,8 @@ def _read(folder: Path) -> _Sums:
     except (CheckpointError, ConfigError):
         content = _SumsFile()
     sums = _Sums(content.files, frozenset(content.again))
-    if content.sum != sums.sum or not all(map(_is_inside, sums.files)):
+    is_whole = content.sum == sums.sum and content.again == sorted(sums.again)
+    if not is_whole or not all(map(_is_inside, sums.files)):
         raise CheckpointError(
             f"{path}: expected the sums of the files of this run, got a damaged file; without it, "
             "the run is used unverified"
