@@ -50,7 +50,7 @@ def test_a_replay_keeps_a_small_picture_and_says_which_saliency_it_is(run: Path)
 
 
 @pytest.mark.parametrize(
-    ("schedule", "source", "words"),
+    ("schedule", "source", "phrase"),
     [
         (MIXED, SaliencyKind.SPECTRAL_RESIDUAL, "saliency: spectral residual 0%"),
         (
@@ -61,14 +61,14 @@ def test_a_replay_keeps_a_small_picture_and_says_which_saliency_it_is(run: Path)
     ],
 )
 def test_the_same_schedule_and_seed_give_the_same_picture(
-    schedule: Schedule, source: SaliencyKind, words: str, tmp_path: Path
+    schedule: Schedule, source: SaliencyKind, phrase: str, tmp_path: Path
 ) -> None:
     data = load_search_data(SMOKE_TASK.data)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         picture = keep_picture(tmp_path / name, schedule, data, seed=1, source=source)
         assert picture is not None
-        assert words in " ".join(picture["rows"])
+        assert phrase in " ".join(picture["rows"])
     first, second = ((tmp_path / name / PICTURE_NAME).read_bytes() for name in ("one", "two"))
     assert first == second
 
