@@ -121,7 +121,8 @@ def _groups(groups: Json, names: list[str], prefix: str, *, kind: str = "class")
             Column(name="accuracy", better=Direction.HIGHER, digits=4),
         ),
         rows=tuple(zip(names, groups["counts"], groups["values"], strict=True)),
-        caption=f"Mean over {'classes' if kind == 'class' else 'groups'} that have images {groups['macro']:.4f}, standard deviation "
+        caption=f"Mean over {'classes' if kind == 'class' else 'groups'} that have images "
+        f"{groups['macro']:.4f}, standard deviation "
         f"between them {groups['standard_deviation']:.4f}; worst {names[groups['worst_group']]}: "
         f"{groups['worst']:.4f}.",
     )
