@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automix.cli import logs
 from automix.cli import main as command_line
 from automix.cli.main import main
 from automix.escapes import markdown, markdown_code, markdown_span, one_line, visible
@@ -170,7 +171,7 @@ def test_names_in_tables_settings_and_progress_are_lines(text: str) -> None:
 @given(hostile)
 def test_logs_and_errors_are_visible(text: str) -> None:
     record = logging.LogRecord("automix", logging.INFO, "", 0, "%s", (text,), None)
-    assert command_line._VisibleFormatter().format(record) == visible(text)
+    assert logs._VisibleFormatter().format(record) == visible(text)
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
         command_line._say(text)
