@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from agents.ppo import Episode
 from automix.errors import AutoMixError, CheckpointError
 from automix.experiments.common.run_folder import RunFolder
 from automix.experiments.common.run_logs import Journal, MetricsLog, _with_sum
@@ -17,6 +18,7 @@ from automix.experiments.replay.run import replay
 from automix.experiments.search.learning import LearningLog
 from automix.files import CheckpointFolder, check_fields, read_checkpoint, write_checkpoint
 from automix.operator_info import Operator
+from automix.schedule import Decision, even_schedule
 from tests.experiments.tiny_replay import Stops, schedule_of, tiny
 from tests.experiments.tiny_search import TINY
 
@@ -77,6 +79,30 @@ def test_a_search_does_not_resume_from_something_else(tmp_path: Path) -> None:
         for other in inner:
             write_checkpoint(path, state | other)
             with pytest.raises(CheckpointError, match="expected"):
+                LearningLog(run)
+
+
+def test_parts_of_the_state_of_a_search_agree(tmp_path: Path) -> None:
+    episode = Episode(
+        number=0,
+        schedule=even_schedule([Decision(operator="none")]),
+        total_reward=0.5,
+        potential=-0.5,
+        training_seed=1,
+        seconds=1.0,
+    )
+    with RunFolder(tmp_path, TINY) as run:
+        log = LearningLog(run)
+        log.add(episode)
+        log.save()
+        path = tmp_path / "checkpoints" / "step-000000001.ckpt"
+        state = read_checkpoint(path)
+        assert LearningLog(run).episodes == [episode]
+        with pytest.raises(CheckpointError, match="expected the agent of 1 episodes, got none"):
+            LearningLog(run).agent_to_resume()
+        for count in (0, 2):
+            write_checkpoint(path, state | {"episodes": state["episodes"] * count})
+            with pytest.raises(CheckpointError, match="expected the 1 episodes of its log, got"):
                 LearningLog(run)
 
 

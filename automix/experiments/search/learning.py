@@ -143,6 +143,19 @@ class LearningLog:
             note = f"mean potential of the last {len(recent)}: {np.mean(recent):.4f}"
             self._bar.advance(note=note)
 
+    def agent_to_resume(self) -> AgentState | None:
+        """Return the state of the agent that had these episodes; None before the first.
+
+        Raises:
+            CheckpointError: there are episodes, and no agent.
+        """
+        if self.episodes and self.agent is None:
+            raise CheckpointError(
+                f"{self._checkpoints.path}: expected the agent of {len(self.episodes)} episodes, "
+                "got none"
+            )
+        return self.agent
+
     def progress(self, num_decisions: int) -> dict[str, float]:
         """Return what Stable-Baselines3 logs of every rollout, under its names."""
         recent = self.episodes[-_STATS_WINDOW:]
@@ -178,6 +191,13 @@ class LearningLog:
         if state["configuration"] != self._run.config_hash:
             raise CheckpointError(
                 f"{self._checkpoints.path}: expected checkpoints of this configuration, got others"
+            )
+        # Both grow by an episode at a time, and its log is a line of the other.
+        num_logged = state["metrics"].count('"episode/total_reward"')
+        if num_logged != len(state["episodes"]):
+            raise CheckpointError(
+                f"{self._checkpoints.path}: expected the {num_logged} episodes of its log, "
+                f"got {len(state['episodes'])}"
             )
         # They name files that are written.
         fields = dict.fromkeys(_POLICY_FILES if state["policy"] else (), (Tensor,))

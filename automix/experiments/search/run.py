@@ -231,7 +231,7 @@ class _Search:
                         config.agent,
                         num_segments=config.environment.num_segments,
                         seed=config.seed,
-                        state=log.agent,
+                        state=log.agent_to_resume(),
                         callbacks=ppo_callbacks(config, log, run, self.race_episodes),
                     )
                 policy = LearnedPolicy(model.policy)
