@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from automix.configuration.operators import OperatorOptions
 from automix.mixture import Decision, Mixture
 from automix.operator_info import Operator
 from automix.operators.comixup.energy import CoMixupWeights
@@ -16,6 +15,10 @@ from automix.operators.registry import OPERATORS
 from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.sources import SaliencySource
+
+if TYPE_CHECKING:
+    # A loop of the user's has no configuration, and need not load what parses one.
+    from automix.configuration.operators import OperatorOptions
 
 _SEED_RANGE = 2.0**63
 
@@ -60,7 +63,7 @@ def mix_step(
     saliency: SaliencySource | None = None,
     previous: MixedBatch | None = None,
     with_targets: bool = True,
-    options: OperatorOptions | None = None,
+    options: "OperatorOptions | None" = None,
 ) -> MixedBatch:
     """Mix the batch of a step as ``decision`` says, whatever its probability.
 
@@ -99,7 +102,7 @@ def mix_step(
 
 
 def _keywords(
-    operator: Operator, options: OperatorOptions, key: StepKey
+    operator: Operator, options: "OperatorOptions", key: StepKey
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what the options mean to the two halves of an operator: drawing and applying."""
     if operator is Operator.RMIX:
