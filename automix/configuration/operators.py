@@ -47,11 +47,11 @@ class OperatorOptions(Config):
 
     def changes(self, operator: Operator) -> bool:
         """Return whether an operator has options that are not the defaults."""
-        default = OperatorOptions()
+        # Asked at every step: defaults are made for these two alone.
         match operator:
             case Operator.RMIX:
-                return self.rmix != default.rmix
+                return self.rmix != RMixOptions()
             case Operator.COMIXUP:
-                return self.comixup != default.comixup
+                return self.comixup != CoMixupOptions()
             case _:
                 return False
