@@ -21,7 +21,8 @@ import tyro
 from torch import Tensor
 from torch.nn import functional as F
 
-from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
+from automix.configuration.task import ModelConfig, TaskConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import ChannelStatistics, SearchData, Split
 from automix.models.build import build_model
 from automix.operator_info import Operator

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from automix.configuration.data import AugmentConfig, DataConfig
-from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig, TrainerConfig
+from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import ChannelStatistics, SearchData, Split
 from automix.models.build import build_model
 from automix.operator_info import OPERATOR_FACTS, Operator, SaliencyKind

@@ -4,7 +4,8 @@ from collections.abc import Collection
 
 from automix.configuration.base import Config
 from automix.configuration.data import DataConfig
-from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
+from automix.configuration.task import ModelConfig, TaskConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.operator_info import Operator
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv

@@ -7,7 +7,8 @@ import yaml
 
 from automix.configuration.base import Config
 from automix.configuration.data import Loading
-from automix.configuration.task import ReplayConfig, TrainerConfig
+from automix.configuration.task import ReplayConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.experiments.config import CompareConfig, SearchConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"

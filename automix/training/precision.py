@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from automix.configuration.task import Precision
+from automix.configuration.trainer import Precision
 from automix.errors import ConfigError
 
 _AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

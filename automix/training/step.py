@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from automix.configuration.operators import OperatorOptions
-from automix.configuration.task import TrainerConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.batches import BatchKey, TrainingBatch, TrainingBatches
 from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
 from automix.mixture import Mixing, Mixture

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from automix.configuration.task import TrainerConfig
+from automix.configuration.trainer import TrainerConfig
 
 _MOMENTUM = 0.9
 _BETAS = (0.9, 0.999)

@@ -23,7 +23,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from agents.config import AgentConfig
 from agents.credit import teachers
 from agents.ppo import Episode, EpisodeRecorder
-from automix.configuration.task import TaskConfig, TrainerConfig
+from automix.configuration.task import TaskConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import ChannelStatistics, SearchData, Split
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.random_streams import Stream, derived_seed

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from automix.configuration.task import TrainerConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import SearchData
 from automix.training.trainer import load_search_data
 from envs.actions import Action

@@ -13,7 +13,8 @@ import torch._dynamo
 import torch._dynamo.utils
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from automix.configuration.task import TaskConfig, TrainerConfig
+from automix.configuration.task import TaskConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import SearchData
 from envs.smoke import SMOKE_ENVIRONMENT, SMOKE_TASK
 from envs.vector import (

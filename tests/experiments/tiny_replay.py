@@ -17,8 +17,8 @@ from automix.configuration.task import (
     ReplayConfig,
     SaliencyConfig,
     TaskConfig,
-    TrainerConfig,
 )
+from automix.configuration.trainer import TrainerConfig
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.run import ReplaySource, ScheduleSource, replay
 from automix.files import read_checkpoint

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from automix.configuration.data import AugmentConfig, DataConfig
-from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig, TrainerConfig
+from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import SearchData
 from automix.training.trainer import ClassifierTrainer, build_trainer, load_search_data
 

@@ -51,7 +51,7 @@ def losses() -> Losses:
     # Imported here: torch chooses its kernels when it is loaded.
     import torch  # noqa: PLC0415
 
-    from automix.configuration.task import TrainerConfig  # noqa: PLC0415
+    from automix.configuration.trainer import TrainerConfig  # noqa: PLC0415
     from automix.operators.registry import OPERATORS  # noqa: PLC0415
     from automix.schedule import Decision  # noqa: PLC0415
     from automix.training.trainer import (  # noqa: PLC0415

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from automix.configuration.task import SaliencyConfig, TrainerConfig
+from automix.configuration.task import SaliencyConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import Split
 from automix.errors import AutoMixError
 from automix.mixture import Decision, Mixing

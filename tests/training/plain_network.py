@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from automix.configuration.data import AugmentConfig
-from automix.configuration.task import TrainerConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.batches import BatchLayout, BatchPreparer, ResidentBatches
 from automix.data.splits import SearchData
 from automix.models.build import initialize_

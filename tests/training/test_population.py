@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from automix.configuration.operators import OperatorOptions, RMixOptions
-from automix.configuration.task import ModelConfig, TaskConfig, TrainerConfig
+from automix.configuration.task import ModelConfig, TaskConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import SearchData
 from automix.models.build import build_model
 from automix.operator_info import Operator

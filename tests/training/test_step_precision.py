@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from automix.configuration.task import TrainerConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import SearchData
 from automix.errors import CheckpointError, ConfigError
 from automix.mixing import StepKey

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from automix.configuration.task import TrainerConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.batches import BatchKey, BatchLayout, TrainingBatch
 from automix.saliency.gradient import input_gradient
 from automix.training.step import TrainingStep

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from automix.configuration.task import TrainerConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.batches import BatchKey
 from automix.data.splits import SearchData
 from automix.errors import ConfigError
