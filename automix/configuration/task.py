@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from automix.configuration.base import Config, shown
 from automix.configuration.data import DataConfig
@@ -39,6 +39,9 @@ EXAMPLE_NAMES = (
 _EXPECTED = f"expected one of {', '.join(EXAMPLE_NAMES)}, torchvision/<name> or timm/<name>"
 
 
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
 class ModelConfig(Config):
     """The classifier."""
 
@@ -54,6 +57,13 @@ class ModelConfig(Config):
     weights: Literal["pretrained"] | Path | None = None
     """Initial weights: pretrained (of torchvision or timm, downloaded unless cached), or a
     safetensors or PyTorch file. The head is new if the number of classes differs. None: random."""
+
+    dropout: Rate | None = None
+    """Dropout rate of a network of torchvision or timm that has dropout. Default: the library's."""
+
+    drop_path: Rate | None = None
+    """Stochastic depth of a network of torchvision or timm that has it: probability of leaving out
+    the last residual block, falling linearly to 0 for the first. Default: the library's."""
 
     @field_validator("name")
     @classmethod
@@ -88,6 +98,14 @@ class ModelConfig(Config):
                 "torchvision/<name> and timm/<name> have"
             )
         return self
+
+    @field_validator("dropout", "drop_path")
+    @classmethod
+    def _library_drops(cls, rate: float | None, info: ValidationInfo) -> float | None:
+        name = info.data.get("name")
+        if rate is not None and name is not None and not LIBRARY.fullmatch(name):
+            raise ValueError(f"expected nothing with {name!r}, which has none, got {rate:g}")
+        return rate
 
     @model_validator(mode="after")
     def _width_has_an_effect(self) -> Self:

@@ -38,6 +38,22 @@ class TrainerConfig(Config):
     learning_rate: Annotated[float, Field(gt=0)] = 0.2
     """Maximum learning rate."""
 
+    head_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Maximum learning rate of the head, the last layer; it follows the same schedule. Default:
+    learning_rate."""
+
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Layer-wise decay of the learning rate: each layer learns this much slower than the one after
+    it, the head at the full rate. 0.65 to 0.9 are usual for pretrained vision transformers."""
+
+    freeze_body: DecayRate = 0.0
+    """Fraction of the training run, from its beginning, in which only the head is trained. The
+    batch-norm statistics of the body are another field, freeze_batch_norm."""
+
+    freeze_batch_norm: bool = False
+    """Normalize with the batch-norm statistics of the initial weights and leave them as they are:
+    for pretrained networks and small batches. Scales and shifts are trained."""
+
     learning_rate_schedule: Literal["one_cycle", "cosine", "multi_step", "constant"] = "one_cycle"
     """Learning rate schedule: linear warmup and linear decay (one_cycle), cosine decay (cosine),
     drops at milestones (multi_step), or constant."""
@@ -71,6 +87,10 @@ class TrainerConfig(Config):
     """Decay per step of the exponential moving average of the weights, which is evaluated and
     exported; 0: no averaging."""
 
+    ema_warmup: bool = True
+    """Let the decay rise to ema_decay, as (1 + t) / (10 + t) after t steps; false: ema_decay from
+    the first step on."""
+
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing: fraction of each target that is spread evenly over all classes."""
 
@@ -98,6 +118,10 @@ class TrainerConfig(Config):
     """Precision of the training passes. bf16 and fp16 use autocast: weights, losses, saliency and
     evaluation stay in float32; fp16 adds dynamic loss scaling. Default: bf16 on an accelerator that
     computes in it, else fp32."""
+
+    gradient_checkpointing: bool = False
+    """Keep the activations of few layers and compute the others again in the backward pass: less
+    memory for about a third more time. For networks of timm and Transformers that support it."""
 
     channels_last: bool = False
     """Use the channels-last memory format: faster convolutions on most accelerators, above all with
@@ -149,6 +173,12 @@ class TrainerConfig(Config):
             case "constant":
                 return self.learning_rate
 
+    @property
+    def tells_layers_apart(self) -> bool:
+        """Whether layers have learning rates of their own, or are frozen."""
+        has_head = self.head_learning_rate is not None
+        return has_head or self.layer_decay < 1 or self.freeze_body > 0
+
     # Here and below, info.data lacks a field that is itself wrong: its own message is enough.
     @field_validator("accumulation")
     @classmethod
@@ -182,6 +212,13 @@ class TrainerConfig(Config):
         if any(point >= following for point, following in itertools.pairwise(points)):
             raise ValueError(f"expected increasing fractions after the warmup, got {milestones}")
         return milestones
+
+    @field_validator("ema_warmup")
+    @classmethod
+    def _has_an_average(cls, ema_warmup: bool, info: ValidationInfo) -> bool:
+        if not ema_warmup and info.data.get("ema_decay") == 0:
+            raise ValueError("expected true where ema_decay is 0, got False")
+        return ema_warmup
 
     @field_validator("cuda_graphs")
     @classmethod

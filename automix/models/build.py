@@ -27,6 +27,7 @@ from automix.configuration.task import (
     ModelConfig,
 )
 from automix.errors import CheckpointError, ConfigError, MissingExtraError
+from automix.models.dropout import refused_drop_rate, set_drop_rates_, timm_drop_rates
 from automix.models.networks import preact_resnet, resnet, resnext, small_cnn, wide_resnet
 from automix.random_streams import restored_generators
 from automix.tensor_files import read_any_weights
@@ -74,7 +75,7 @@ def build_model(
         is_pretrained = config.weights == "pretrained"
         # Libraries draw from the global generator.
         with global_generator_seeded(drawn_seed(generator)), torch.device("cpu"):
-            model = build(library[2], num_classes, channels, is_pretrained)
+            model = build(library[2], num_classes, channels, is_pretrained, config)
     else:
         # Modules draw while they are built; those values are replaced by `initialize_`.
         with global_generator_seeded(0), torch.device("cpu"):
@@ -105,7 +106,7 @@ def shapes_of_model(
         hook = register_module_parameter_registration_hook(_to_meta)  # type: ignore[arg-type]
         try:
             with global_generator_seeded(0), torch.device("cpu"):
-                return build(library[2], num_classes, channels, False).state_dict()
+                return build(library[2], num_classes, channels, False, config).state_dict()
         finally:
             hook.remove()
     with torch.device("meta"):
@@ -149,7 +150,7 @@ def _own_model(config: ModelConfig, shape: dict[str, int]) -> nn.Module:
 
 
 def _torchvision_model(
-    name: str, num_classes: int, channels: int, is_pretrained: bool
+    name: str, num_classes: int, channels: int, is_pretrained: bool, config: ModelConfig
 ) -> nn.Module:
     # Importing it loads torch's compiler: 2 of the 5 seconds that every command would take.
     import torchvision  # noqa: PLC0415
@@ -172,6 +173,7 @@ def _torchvision_model(
             key: value for key, value in state.items() if not key.startswith(_PARTS_LEFT_OUT)
         }
         copy_weights_(model, weights, source=f"the pretrained torchvision/{name}")
+    set_drop_rates_(model, config)
     return model
 
 
@@ -194,7 +196,9 @@ def _replace_first_convolution(model: nn.Module, channels: int) -> None:
             return
 
 
-def _timm_model(name: str, num_classes: int, channels: int, is_pretrained: bool) -> nn.Module:
+def _timm_model(
+    name: str, num_classes: int, channels: int, is_pretrained: bool, config: ModelConfig
+) -> nn.Module:
     try:
         import timm  # noqa: PLC0415  # an extra
     except ImportError:
@@ -211,10 +215,14 @@ def _timm_model(name: str, num_classes: int, channels: int, is_pretrained: bool)
     if tag and name not in tagged:
         listed = ", ".join(f"timm/{full}" for full in tagged) or f"timm/{architecture}"
         raise ConfigError(f"model.name: expected one of {listed}, got {shown(f'timm/{name}')}")
-    with _download_errors(f"timm/{name}"):
-        model: nn.Module = timm.create_model(
-            name, pretrained=is_pretrained, num_classes=num_classes, in_chans=channels
-        )
+    options: dict[str, Any] = {"in_chans": channels, **timm_drop_rates(config)}
+    try:
+        with _download_errors(f"timm/{name}"):
+            model: nn.Module = timm.create_model(
+                name, pretrained=is_pretrained, num_classes=num_classes, **options
+            )
+    except TypeError as error:
+        raise refused_drop_rate(config, error) from None
     return model
 
 

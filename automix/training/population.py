@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from automix.configuration.base import shown
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import Split
 from automix.mixing import IMAGEWISE_OPERATORS, StepKey, draw_decision, mix_steps
 from automix.mixture import Decision, Mixing, Mixture
@@ -28,6 +30,7 @@ from automix.saliency.sources import SaliencySource
 from automix.schedule import Schedule
 from automix.training.distributed import current_world
 from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
+from automix.training.population_sums import PopulationSums
 from automix.training.precision import fast_products
 from automix.training.step import MicroBatch
 from automix.training.targets import cross_entropy, joined_targets
@@ -37,13 +40,23 @@ from automix.training.trainer import (
     eval_metrics,
     evaluation_scores,
 )
-from automix.training.updates import make_optimizer
+from automix.training.updates import make_optimizer, set_learning_rates_
 
 _LOG = logging.getLogger(__name__)
 
 Plan = tuple[Mixing, int]
 """How a classifier is trained next: a decision or mixture, and the number of optimizer steps."""
 
+_TRAINED_ALONE = (
+    "accumulation",
+    "clean_loss",
+    "head_learning_rate",
+    "layer_decay",
+    "freeze_body",
+    "freeze_batch_norm",
+    "gradient_checkpointing",
+    "compile",
+)
 _Fetched = tuple[Tensor, Tensor, StepKey]
 
 
@@ -131,7 +144,7 @@ class Population:
         self._network.train()
         for trainer in self.trainers:
             trainer.model.train()
-        sums = _PopulationSums(len(plans), self.trainers[0].device)
+        sums = PopulationSums(len(plans), self.trainers[0].device)
         for step in range(max(steps for _, steps in plans)):
             self._step([i for i, (_, steps) in enumerate(plans) if step < steps], mixtures, sums)
         for counters, step_of, (_, steps) in zip(self._counters, self._steps, plans, strict=True):
@@ -142,7 +155,7 @@ class Population:
         return sums.read([steps for _, steps in plans], started=started)
 
     def _step(
-        self, active: Sequence[int], mixtures: Sequence[Mixture], sums: "_PopulationSums"
+        self, active: Sequence[int], mixtures: Sequence[Mixture], sums: PopulationSums
     ) -> None:
         # 1. Fetch and mix: each run its own images, draws and decision. A run that is over passes
         # zeros, whose gradients and statistics are dropped.
@@ -305,9 +318,7 @@ class Population:
     def _update(self, active: Sequence[int]) -> None:
         first = self.trainers[active[0]]
         if self._is_in_step(active):
-            rate = self._config.learning_rate_at(first.progress)
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
+            set_learning_rates_(self._optimizer, self._config.learning_rate_at(first.progress))
             self._optimizer.step()
             if self._averaged is not None:
                 assert self._steps[0].averaged is not None
@@ -429,55 +440,6 @@ class Population:
             yield network
 
 
-class _PopulationSums:
-    """`RunningSums` of every run, taken in at once."""
-
-    def __init__(self, count: int, device: torch.device) -> None:
-        # Per run: loss times images, correct predictions on clean and on mixed images.
-        self._sums_N3 = torch.zeros(count, 3, dtype=torch.float64, device=device)
-        self._num_images = [[0, 0] for _ in range(count)]
-
-    @torch.no_grad()
-    def add(
-        self,
-        active: Sequence[int],
-        losses_N: Tensor,
-        logits_NBK: Tensor,
-        labels_NB: Tensor,
-        mixed: Sequence[bool],
-    ) -> None:
-        batch = labels_NB.shape[1]
-        correct_N = (logits_NBK.argmax(dim=2) == labels_NB).sum(dim=1).double()
-        is_mixed_N = torch.tensor(mixed, dtype=torch.float64, device=losses_N.device)
-        rows = (losses_N.double() * batch, correct_N * (1 - is_mixed_N), correct_N * is_mixed_N)
-        if len(active) == len(self._sums_N3):
-            self._sums_N3 += torch.stack(rows, dim=1)
-        else:
-            self._sums_N3[list(active)] += torch.stack(rows, dim=1)
-        for index, is_mixed_batch in zip(active, mixed, strict=True):
-            self._num_images[index][is_mixed_batch] += batch
-
-    def read(self, steps: Sequence[int], *, started: float) -> list[TrainMetrics]:
-        """Return the means of each run; the segment's one host synchronization."""
-        rows = self._sums_N3.tolist()
-        per_step = (time.perf_counter() - started) / sum(steps)
-        metrics = []
-        for (loss, clean_correct, mixed_correct), (num_clean, num_mixed), count in zip(
-            rows, self._num_images, steps, strict=True
-        ):
-            metrics.append(
-                TrainMetrics(
-                    loss=loss / max(num_clean + num_mixed, 1),
-                    clean_accuracy=clean_correct / num_clean if num_clean else None,
-                    mixed_accuracy=mixed_correct / num_mixed if num_mixed else None,
-                    mixed_fraction=num_mixed / max(num_clean + num_mixed, 1),
-                    num_images=num_clean + num_mixed,
-                    seconds=per_step * count,
-                )
-            )
-        return metrics
-
-
 def _names_a_layer(source: SaliencySource) -> bool:
     # The output of a layer of the stacked network has the channels of all networks.
     return isinstance(source, functools.partial) and source.func is layer_gradient
@@ -485,11 +447,10 @@ def _names_a_layer(source: SaliencySource) -> bool:
 
 def _obstacle(trainer: ClassifierTrainer) -> str | None:
     config = trainer.config
-    refused = {
-        "several processes": current_world().size > 1,
-        f"accumulation {config.accumulation}": config.accumulation > 1,
-        f"clean_loss {config.clean_loss:g}": config.clean_loss > 0,
-        "precision fp16": trainer.training_step.precision == "fp16",
-        "compile": config.compile,
-    }
-    return next((name for name, is_set in refused.items() if is_set), None)
+    if current_world().size > 1:
+        return "several processes"
+    for name in _TRAINED_ALONE:
+        value = getattr(config, name)
+        if value != TrainerConfig.model_fields[name].default:
+            return f"{name} {shown(value)}"
+    return "precision fp16" if trainer.training_step.precision == "fp16" else None

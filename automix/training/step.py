@@ -23,6 +23,7 @@ from automix.configuration.trainer import TrainerConfig
 from automix.data.batches import BatchKey, TrainingBatch, TrainingBatches
 from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
 from automix.mixture import Mixing, Mixture
+from automix.models.layers import checkpoint_gradients_
 from automix.models.networks import draws_nothing
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.types import MixedBatch
@@ -42,7 +43,14 @@ from automix.training.precision import (
     time_convolutions,
 )
 from automix.training.targets import LabelPairs, Targets, cross_entropy
-from automix.training.updates import AveragedWeights, make_optimizer, reset_optimizer_
+from automix.training.updates import (
+    AveragedWeights,
+    constant,
+    frozen_parameters,
+    make_optimizer,
+    reset_optimizer_,
+    set_learning_rates_,
+)
 
 # `TrainingStep.average` makes buffers equal after the step, for the averaged weights too. Newer
 # releases of PyTorch have a new name for the option, and warn of the old one.
@@ -134,6 +142,8 @@ class TrainingStep:
         time_convolutions(self._device)
         self._format = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(memory_format=self._format)
+        if config.gradient_checkpointing:
+            checkpoint_gradients_(model)
         self._distributed = _distributed(model, self._device)
         forward = self._distributed or model
         # Launched as one graph, the kernels of a pass wait for the host once instead of each.
@@ -152,7 +162,10 @@ class TrainingStep:
             for _ in range(batches.layout.accumulation)
         ]
         self.optimizer = make_optimizer(model, config)
-        self.averaged = AveragedWeights(model, decay=config.ema_decay) if config.ema_decay else None
+        self.averaged = None
+        if config.ema_decay:
+            decay, warmup = config.ema_decay, config.ema_warmup
+            self.averaged = AveragedWeights(model, decay=decay, warmup=warmup)
         # Disabled, it passes losses and steps through; float16 needs it, see `backward`.
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == "fp16")
         self._first_scaler = self._scaler.state_dict()
@@ -275,15 +288,30 @@ class TrainingStep:
         # Dropout and stochastic depth draw from the global generators: seeded for this pass and
         # restored after it (5 microseconds on a CPU), a pass is a function of key and weights.
         key = batch.key
+        # Without a graph through a frozen body the backward pass is that of the head. Processes
+        # wait for all gradients, though, and layers that compute again would find other flags.
+        needs_all = self._distributed is not None or self.config.gradient_checkpointing
+        frozen = constant([] if needs_all else self._frozen(key.step))
         if self._draws_nothing:
-            with self.autocast():
+            with self.autocast(), frozen:
                 return self._forward(batch.images)
         seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
-        with restored_generators(self._device), self.autocast():
+        with restored_generators(self._device), self.autocast(), frozen:
             torch.default_generator.manual_seed(seed)
             if self._device.type != "cpu":
                 torch.get_device_module(self._device).manual_seed(seed)
             return self._forward(batch.images)
+
+    def train_mode(self) -> None:
+        """Put the network in training mode, except batch norms whose statistics are frozen."""
+        self.model.train()
+        if self.config.freeze_batch_norm:
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def _frozen(self, step: int) -> list[Tensor]:
+        return frozen_parameters(self.optimizer, self.config, step / self.total_steps)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Run a block in the precision of the training passes."""
@@ -311,20 +339,27 @@ class TrainingStep:
         # of M backward passes is the gradient of the whole batch.
         if self.config.accumulation > 1:
             loss = loss / self.config.accumulation
+        # A layer that is computed again takes its batch into the batch-norm statistics again.
+        again = self.config.gradient_checkpointing
+        kept = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if again else []
         # Gradients below 6e-8 are zero in float16; scaled by a power of two they are not.
         with fast_products(self._device):
             torch.autograd.backward(self._scaler.scale(loss))
+        for buffer, value in kept:
+            buffer.copy_(value)
 
     def update(self, step: int) -> None:
         """Change the weights by their gradients, and forget the gradients."""
+        # Without a gradient the optimizer leaves a weight, and its state, alone.
+        for parameter in self._frozen(step):
+            parameter.grad = None
         if self.config.max_grad_norm is not None:
             # The norm to clip is that of the true gradient of the whole step: after the last
             # micro-batch, summed over processes, and without the scale of the loss.
             self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         rate = self.config.learning_rate_at(step / self.total_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rates_(self.optimizer, rate)
         # If float16 gradients overflowed, the device skips the step and lowers the scale of later
         # losses; the host never learns of it.
         self._scaler.step(self.optimizer)

@@ -21,6 +21,7 @@ from automix.first_batch import rehearse, unpaired
 from automix.mixing import StepKey
 from automix.mixture import Mixing, Mixture
 from automix.models.build import build_model, reinitialize_
+from automix.models.layers import checkpoint_gradients_
 from automix.operator_info import Operator
 from automix.random_streams import Stream, restored_generators, stream_generator
 from automix.saliency.gradient import evaluation_mode
@@ -130,7 +131,7 @@ class ClassifierTrainer:
             raise ValueError(f"expected at most {remaining} more steps, got {num_steps}")
         totals = RunningSums(self.device) if sums is None else sums
         started, mixture = time.perf_counter(), Mixture.of(mixing)
-        self.model.train()
+        self.training_step.train_mode()
         for _ in range(num_steps):
             self.training_step(mixture, totals, seed=self.seed, step=self.step)
             # After the step: one that raised is not counted.
@@ -343,6 +344,8 @@ def check_model(
         channels=data.image_shape[0],
         generator=stream_generator(0, Stream.INITIALIZATION),
     )
+    if task.trainer.gradient_checkpointing:
+        checkpoint_gradients_(model)
     # PyTorch 2.15 writes past the end of a buffer in the gradient of such weights.
     is_fragile = task.trainer.channels_last and training_device().type == "cpu"
     for name, layer in model.named_modules() if is_fragile else ():

@@ -279,7 +279,7 @@ def see(trainer: ClassifierTrainer, config: RLMixConfig) -> SeenBatch:
     images, labels, key = stages.fetch(seed=trainer.seed, step=trainer.step)
     clean = stages.mix(Decision(operator=Operator.NONE), images, labels, key=key)
     # In train mode, as the training step that follows; the state of batch norm is put back.
-    trainer.model.train()
+    trainer.training_step.train_mode()
     cells_BPP, logits_BK = gradient_cells(
         trainer.model, images, labels, cells=config.cells, layer=config.layer
     )
@@ -358,7 +358,7 @@ def train_on(
 def _step_on(trainer: ClassifierTrainer, batch: MicroBatch) -> Tensor:
     """Do the stages of a training step that follow mixing; return the loss, on the device."""
     stages = trainer.training_step
-    trainer.model.train()
+    trainer.training_step.train_mode()
     loss = stages.loss(stages.forward(batch), batch)
     stages.backward(loss)
     stages.update(trainer.step)

@@ -37,7 +37,7 @@ def test_all_names_are_accepted_and_none_is_missing() -> None:
 )
 def test_each_has_its_published_size_and_takes_other_channels(name: str) -> None:
     with torch.device("meta"):
-        model = _torchvision_model(name, 1000, 4, is_pretrained=False)
+        model = _torchvision_model(name, 1000, 4, False, ModelConfig())
         side = 299 if name == "inception_v3" else 224
         logits = model(torch.empty(2, 4, side, side))
     check(name, model, logits)
@@ -69,7 +69,7 @@ def check(name: str, model: nn.Module, logits: torch.Tensor) -> None:
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_networks_with_auxiliary_heads_have_one_output_in_train_mode(name: str) -> None:
     with torch.device("meta"):
-        model = _torchvision_model(name, 3, 1, is_pretrained=False).train()
+        model = _torchvision_model(name, 3, 1, False, ModelConfig()).train()
         logits = model(torch.empty(2, 1, 96, 96))
     assert isinstance(logits, torch.Tensor)
     assert logits.shape == (2, 3)

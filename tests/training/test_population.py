@@ -153,7 +153,17 @@ def test_networks_without_a_stacked_form_are_trained_one_after_the_other(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"accumulation": 2}, {"compile": True}, {"precision": "fp16"}, {"clean_loss": 0.5}]
+    "fields",
+    [
+        {"accumulation": 2},
+        {"compile": True},
+        {"precision": "fp16"},
+        {"clean_loss": 0.5},
+        {"head_learning_rate": 0.1},
+        {"layer_decay": 0.7},
+        {"freeze_body": 0.2},
+        {"freeze_batch_norm": True},
+    ],
 )
 def test_what_a_population_does_not_do_is_said(
     search_data: SearchData, fields: dict[str, object]
