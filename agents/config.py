@@ -1,8 +1,8 @@
 """Hyperparameters of the agent. Free of torch and Stable-Baselines3."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from automix.configuration.base import Config
 
@@ -79,3 +79,49 @@ class AgentConfig(Config):
 
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many rollouts without a better mean return; null: never."""
+
+
+class RLMixAgentConfig(Config):
+    """Proximal policy optimization of RL-Mix: a step is one mini-batch of a training run.
+
+    Published are rollouts of 1000 mini-batches in minibatches of 250; the learning rate is unknown.
+    """
+
+    episodes: Annotated[int, Field(ge=1)] = 40
+    """Training runs that the agent learns from, one after the other."""
+
+    n_steps: Annotated[int, Field(ge=2)] = 80
+    """Mini-batches per policy update."""
+
+    minibatch_size: Annotated[int, Field(ge=2)] = 80
+    """Mini-batches of images per gradient step of the agent; divides n_steps."""
+
+    n_epochs: Annotated[int, Field(ge=1)] = 10
+    """Epochs over a rollout per update."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Learning rate of Adam for policy and critic."""
+
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Discount per mini-batch."""
+
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Lambda of generalized advantage estimation."""
+
+    clip_range: Annotated[float, Field(gt=0)] = 0.2
+    """Clip range of the probability ratio, the geometric mean over the images of a batch."""
+
+    ent_coef: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the entropy bonus."""
+
+    hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (64,)
+    """Widths of the hidden layers of policy and critic."""
+
+    @model_validator(mode="after")
+    def _minibatches_divide_a_rollout(self) -> Self:
+        if self.n_steps % self.minibatch_size:
+            raise ValueError(
+                f"expected a minibatch_size that divides n_steps {self.n_steps}, "
+                f"got {self.minibatch_size}"
+            )
+        return self

@@ -125,6 +125,28 @@ _ENTRIES = (
         summarize="automix.experiments.compare.run:format_table",
         identify=f"{_CELL}:identify_compare",
     ),
+    Command(
+        name="rlmix",
+        summary="learn RL-Mix's agent and compare it with rivals",
+        handler=f"{_HANDLERS}:run_experiment",
+        config=f"{_CONFIG}:RLMixRunConfig",
+        flags=f"{_FLAGS}:RunFlags",
+        first_flags=(
+            "agent.episodes",
+            "rlmix.reward",
+            "schedules",
+            "num_seeds",
+            "seed",
+            "output",
+            "dry_run",
+            *_TASK_FLAGS,
+        ),
+        takes_file=True,
+        configs=("rlmix",),
+        run="automix.experiments.rlmix.run:run_rlmix",
+        predict_cost="automix.experiments.rlmix.run:predict_cost",
+        summarize="automix.experiments.rlmix.run:format_result",
+    ),
     # Only in sweeps: whether a search pays is a question for several of them.
     Command(
         name="search_and_compare",

@@ -5,11 +5,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from agents.config import AgentConfig
+from agents.config import AgentConfig, RLMixAgentConfig
 from automix.configuration.base import Config
 from automix.configuration.task import ComputeConfig, ReplayConfig, TaskConfig
 from automix.operator_info import Operator
 from envs.config import EnvironmentConfig
+from envs.rlmix.config import RLMixConfig
 
 SearcherName = Literal["ppo", "random_search", "additive", "pbt", "tpe", "race"]
 FEWEST = 12
@@ -122,6 +123,8 @@ class CompareConfig(Config):
     """Schedules to compare: paths of schedule files, or `none`, `portfolio` (those that ship; one:
     `portfolio:NAME`), `finalists:FOLDER` (of a finished search, what it selected first),
     `policy:FOLDER` (that a search learned: it decides in each run by what it sees there),
+    `rlmix:FOLDER` (the agent that `automix rlmix` learned), `rlmix:random` (its environment with
+    random percentiles),
     `constant:OPERATOR[:STRENGTH[:PROBABILITY]]`, `constants` (every operator at every strength),
     `random` (a new schedule per seed), `shuffled:FILE` (the segments of a file in random order),
     `shuffled_before_end:FILE` (but for its last stretch without mixing, or its last eighth),
@@ -150,6 +153,38 @@ class CompareConfig(Config):
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     """Processes and threads of training runs."""
+
+
+class RLMixRunConfig(Config):
+    """Learn RL-Mix's agent on whole training runs, then compare it with rivals on fresh ones.
+
+    The agent chooses a percentile of saliency for each image of each mini-batch. Rivals are
+    schedules, and the same environment with random percentiles.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Random seed of learning; the seeds of the comparison are derived from it."""
+
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    """Dataset, model and training recipe."""
+
+    rlmix: RLMixConfig = Field(default_factory=RLMixConfig)
+    """Reward and observation of the agent."""
+
+    agent: RLMixAgentConfig = Field(default_factory=RLMixAgentConfig)
+    """Hyperparameters of the agent."""
+
+    schedules: Annotated[tuple[str, ...], Field(min_length=1)] = ("none", "constant:rmix")
+    """Rivals, as in `automix compare`; differences are relative to the first one."""
+
+    num_seeds: Annotated[int, Field(ge=2)] = 20
+    """Training runs of each row of the comparison, on paired seeds."""
+
+    split: Literal["selection", "test", "both"] = "test"
+    """Split on which classifiers are compared."""
+
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    """Processes and threads of the rivals' training runs; the agent learns in one process."""
 
 
 class ShowConfig(Config):

@@ -13,7 +13,12 @@ from automix.configuration.base import Config
 from automix.configuration.task import ReplayConfig
 from automix.errors import AutoMixError
 from automix.experiments.commands import COMMANDS
-from automix.experiments.config import CompareConfig, SearchConfig, TransferConfig
+from automix.experiments.config import (
+    CompareConfig,
+    RLMixRunConfig,
+    SearchConfig,
+    TransferConfig,
+)
 from automix.experiments.evaluate.config import EvaluateConfig
 from tests.cli.running import RunCommand, leaves
 
@@ -28,6 +33,7 @@ MODELS: dict[str, type[Config]] = {
     "compare": CompareConfig,
     "tasks": CompareConfig,
     "evaluate": EvaluateConfig,
+    "rlmix": RLMixRunConfig,
 }
 
 

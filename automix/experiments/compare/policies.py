@@ -7,69 +7,68 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from agents.rlmix import image_features, load_actor, sampled
 from automix.data.splits import Dataset
+from automix.errors import ConfigError
 from automix.experiments.common.run_folder import ProgressBar
 from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.training_pool import SplitName, TrainingOutcome
 from automix.experiments.config import CompareConfig
 from automix.experiments.replay.policy import PolicySource
+from automix.files import sha256_of
 from automix.operator_info import Operator
-from automix.random_streams import Stream, derived_seed
+from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.schedule import Schedule
 from automix.training.metrics import EvalMetrics
 from automix.training.trainer import ClassifierTrainer, build_trainer
+from envs.rlmix.config import RLMixConfig
+from envs.rlmix.env import NUM_PERCENTILES, RLMixEnv, mix, observed, see, train_on
+
+_NO_SIMILARITY = RLMixConfig(reward="validation_gain")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PolicyRun:
     """A training run that a policy decided, and the schedule that it turned out to be."""
 
     outcome: TrainingOutcome
-    schedule: Schedule
+    schedule: Schedule | None = None  # None where the policy decides about images
 
 
-class PolicyLoops:
+class ClosedLoops:
     """The closed loops of one policy, each with its own training seed, one after the other."""
 
-    def __init__(self, folder: Path, config: CompareConfig, data: Dataset) -> None:
-        """Read the policy of a search.
+    # Names the policy in a journal; the operators that it chooses between.
+    identity: str
+    operators: tuple[Operator, ...]
 
-        Raises:
-            AutoMixError: there is none, or it does not fit the data.
-        """
-        self._source = PolicySource.load(folder)
+    def __init__(self, config: CompareConfig, data: Dataset) -> None:
         self._config, self._data = config, data
         self._trainer: ClassifierTrainer | None = None
-        num_steps = config.task.trainer.total_steps(len(data.seen.train))
-        # Refused here rather than after the training runs of the others.
-        self._source.decider(config.task, data.seen, num_steps=num_steps)
 
-    @property
-    def operators(self) -> tuple[Operator, ...]:
-        """Operators the policy chooses between."""
-        return self._source.operators
+    def follow(self, trainer: ClassifierTrainer) -> Schedule | None:
+        """Train from the start to the end; return the schedule if there was one."""
+        raise NotImplementedError
 
     def train_all(
         self, splits: Sequence[SplitName], *, journal: Journal, title: str
     ) -> list[PolicyRun]:
         """Return the runs of all seeds; those that are in the journal are not trained again."""
         runs = []
-        identity = self._source.identity["policy"]
         with ProgressBar(title, self._config.num_seeds) as bar:
             for index in range(self._config.num_seeds):
                 seed = derived_seed(self._config.seed, Stream.COMPARISON, step=index)
-                key = f"{identity}/{seed}/{'+'.join(splits)}"
+                key = f"{self.identity}/{seed}/{'+'.join(splits)}"
                 if journal.get(key) is None:
                     run = self.train(seed, splits)
-                    schedule = {"schedule": run.schedule.to_plain()}
-                    journal.add(key, dataclasses.asdict(run.outcome) | schedule)
+                    plain = run.schedule.to_plain() if run.schedule else None
+                    journal.add(key, dataclasses.asdict(run.outcome) | {"schedule": plain})
                 kept = journal.results[key]
-                runs.append(
-                    PolicyRun(
-                        outcome=TrainingOutcome.from_plain(kept),
-                        schedule=Schedule.from_plain(kept["schedule"]),
-                    )
-                )
+                plain = kept["schedule"]
+                schedule = None if plain is None else Schedule.from_plain(plain)
+                runs.append(PolicyRun(TrainingOutcome.from_plain(kept), schedule))
                 bar.advance()
         return runs
 
@@ -81,11 +80,8 @@ class PolicyLoops:
         else:
             self._trainer.reset(seed)
         trainer = self._trainer
-        decider = self._source.decider(task, data, num_steps=trainer.total_steps)
         started = time.perf_counter()
-        while trainer.step < trainer.total_steps:
-            mixture, stop = decider.decide(trainer, limit=trainer.total_steps)
-            decider.take_in(trainer.train(mixture, num_steps=stop - trainer.step))
+        schedule = self.follow(trainer)
         seconds = time.perf_counter() - started
         metrics = self._metrics(trainer, splits)
         return PolicyRun(
@@ -94,7 +90,7 @@ class PolicyLoops:
                 seconds=seconds,
                 diverged=any(math.isnan(it.nll) for it in metrics.values()),
             ),
-            schedule=decider.schedule,
+            schedule=schedule,
         )
 
     def _metrics(
@@ -110,3 +106,75 @@ class PolicyLoops:
             else:
                 metrics[split] = selection
         return metrics
+
+
+class PolicyLoops(ClosedLoops):
+    """The policy of a search, which decides before every segment."""
+
+    def __init__(self, folder: Path, config: CompareConfig, data: Dataset) -> None:
+        """Read the policy of a search.
+
+        Raises:
+            AutoMixError: there is none, or it does not fit the data.
+        """
+        super().__init__(config, data)
+        self._source = PolicySource.load(folder)
+        self.identity = self._source.identity["policy"]
+        self.operators = self._source.operators
+        num_steps = config.task.trainer.total_steps(len(data.seen.train))
+        # Refused here rather than after the training runs of the others.
+        self._source.decider(config.task, data.seen, num_steps=num_steps)
+
+    def follow(self, trainer: ClassifierTrainer) -> Schedule:
+        """Train as the policy decides, and return what it decided."""
+        data = self._data.seen
+        decider = self._source.decider(self._config.task, data, num_steps=trainer.total_steps)
+        while trainer.step < trainer.total_steps:
+            mixture, stop = decider.decide(trainer, limit=trainer.total_steps)
+            decider.take_in(trainer.train(mixture, num_steps=stop - trainer.step))
+        return decider.schedule
+
+
+class RLMixLoops(ClosedLoops):
+    """RL-Mix's agent, or random percentiles in its environment, which decide for every image."""
+
+    operators = (Operator.RMIX,)
+
+    def __init__(self, folder: Path, config: CompareConfig, data: Dataset) -> None:
+        """Read the agent that `automix rlmix` learned in ``folder``; `random` is none.
+
+        Raises:
+            AutoMixError: there is none, or it does not fit the task.
+        """
+        super().__init__(config, data)
+        self._actor, self._rlmix = None, RLMixConfig()
+        if str(folder) != "random":
+            self._actor, facts = load_actor(folder / "policy")
+            self._rlmix = facts.rlmix
+            if facts.num_classes != data.seen.num_classes:
+                raise ConfigError(
+                    f"rlmix:{folder}: expected an agent for {data.seen.num_classes} classes, got "
+                    f"one for {facts.num_classes}"
+                )
+        weights = [] if self._actor is None else list(self._actor.state_dict().values())
+        parts = [value.numpy().tobytes() for value in weights]
+        self.identity = sha256_of(self._rlmix.content_hash().encode(), *parts)[:16]
+        # Refused here rather than after the training runs of the others.
+        RLMixEnv(config.task, self._rlmix, data=data.seen)
+
+    def follow(self, trainer: ClassifierTrainer) -> None:
+        """Train with percentiles drawn from the agent's probabilities, which stay random."""
+        while trainer.step < trainer.total_steps:
+            seen = see(trainer, self._rlmix)
+            batch, device = len(seen.logits), seen.logits.device
+            logits = torch.zeros(1, batch, NUM_PERCENTILES, device=device)
+            if self._actor is not None:
+                parts = observed(seen, self._rlmix)
+                rows = {name: value.flatten()[None] for name, value in parts.items()}
+                logits = self._actor.to(device)(image_features(rows, batch))
+            generator = stream_generator(
+                trainer.seed, Stream.POLICY, step=trainer.step, device=device
+            )
+            mixed = mix(seen, sampled(logits, generator)[0])
+            # Without a similarity, which nobody reads here.
+            train_on(trainer, seen, mixed, _NO_SIMILARITY)

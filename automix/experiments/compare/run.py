@@ -31,7 +31,7 @@ from automix.schedule import Schedule
 from automix.training.trainer import check_model
 
 if TYPE_CHECKING:
-    from automix.experiments.compare.policies import PolicyLoops
+    from automix.experiments.compare.policies import ClosedLoops
 
 JOURNAL_NAME = "outcomes.jsonl"
 LOOPS_NAME = "policies.jsonl"
@@ -99,7 +99,9 @@ def compare(
         }
         by_name |= {name: [it.outcome for it in of_policy] for name, of_policy in runs.items()}
         decided = {
-            name: [it.schedule.to_plain() for it in of_policy] for name, of_policy in runs.items()
+            name: [it.schedule.to_plain() for it in of_policy if it.schedule]
+            for name, of_policy in runs.items()
+            if any(it.schedule for it in of_policy)
         }
         rows = {entry: by_name[entry.name] for entry in entries}
         splits = {split: _rows(rows, split, seed=config.seed) for split in splits_of(config)}
@@ -120,15 +122,20 @@ def compare(
 
 def _policies(
     config: CompareConfig, entries: Sequence[ScheduleEntry], data: Dataset
-) -> "dict[str, PolicyLoops]":
+) -> "dict[str, ClosedLoops]":
     """Return the closed loops of the entries that are policies, by name."""
-    folders = {entry.name: entry.policy for entry in entries if entry.policy}
-    if not folders:
+    texts = {entry.name: entry.policy for entry in entries if entry.policy}
+    if not texts:
         return {}
     # Imported here: Stable-Baselines3 takes seconds to load.
-    from automix.experiments.compare.policies import PolicyLoops  # noqa: PLC0415
+    from automix.experiments.compare.policies import PolicyLoops, RLMixLoops  # noqa: PLC0415
 
-    return {name: PolicyLoops(folder, config, data) for name, folder in folders.items()}
+    loops: dict[str, ClosedLoops] = {}
+    for name, text in texts.items():
+        kind, _, folder = text.partition(":")
+        made = RLMixLoops if kind == "rlmix" else PolicyLoops
+        loops[name] = made(Path(folder), config, data)
+    return loops
 
 
 def splits_of(config: CompareConfig) -> tuple[SplitName, ...]:

@@ -36,6 +36,7 @@ _NAMES = (
     "portfolio",
     "finalists",
     "policy",
+    "rlmix",
     "constants",
     "random",
     "constant",
@@ -48,7 +49,8 @@ _NAMES = (
     "in_turn",
     "strong_to_weak",
 )
-_KINDS = "a schedule file, none, portfolio[:NAME], finalists:FOLDER, policy:FOLDER, constants, "
+_KINDS = "a schedule file, none, portfolio[:NAME], finalists:FOLDER, policy:FOLDER, "
+_KINDS += "rlmix:FOLDER, rlmix:random, constants, "
 _KINDS += "random, "
 _KINDS += "constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
 _KINDS += "mixture:OPERATOR[...]+..., mix_then_off:OPERATOR[...][+...][@OFF_FROM], "
@@ -64,8 +66,8 @@ class ScheduleEntry:
     # The schedule of training run number i; the same for every i but for random, shuffled and
     # marginal-matched entries.
     schedule_for: Callable[[int], Schedule]
-    # The folder of a search whose policy decides instead, in closed loop.
-    policy: Path | None = None
+    # What decides instead, in closed loop: `policy:FOLDER` or `rlmix:FOLDER`.
+    policy: str | None = None
     # Other names of the same schedule.
     also: tuple[str, ...] = ()
 
@@ -182,7 +184,7 @@ def _parse(text: str, context: _Context) -> list[ScheduleEntry]:
             entries = _portfolio(argument)
         case "finalists", _:
             entries = _finalists(Path(argument))
-        case "policy", _:
+        case (("policy" | "rlmix"), _):
             entries = [_policy(text, argument)]
         case "constants", "":
             entries = [_constant(choice) for choice in constant_decisions(environment.operators)]
@@ -254,13 +256,14 @@ def _finalists(folder: Path) -> list[ScheduleEntry]:
 
 def _policy(text: str, folder: str) -> ScheduleEntry:
     if not folder:
-        raise ConfigError("schedules: expected policy:FOLDER of a search, got no folder")
+        kind = text.partition(":")[0]
+        raise ConfigError(f"schedules: expected {kind}:FOLDER of a search, got no folder")
 
     def refuse(index: int) -> Schedule:
         del index
         raise ConfigError(f"{text}: expected the description of a schedule, got a policy")
 
-    return ScheduleEntry(name=text, schedule_for=refuse, policy=Path(folder))
+    return ScheduleEntry(name=text, schedule_for=refuse, policy=text)
 
 
 def _fixed(name: str, schedule: Schedule) -> ScheduleEntry:

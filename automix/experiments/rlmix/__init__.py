@@ -1,0 +1,1 @@
+"""RL-Mix's agent: learned end to end, then compared."""
