@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from automix.configuration.operators import OperatorOptions
 
 _SEED_RANGE = 2.0**63
+_Choice = TypeVar("_Choice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +107,20 @@ def _keywords(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what the options mean to the two halves of an operator: drawing and applying."""
     if operator is Operator.RMIX:
-        # On the host: the grid is a shape. A draw of its own, which no other uses.
-        number = derived_seed(key.seed, Stream.MIXING, rank=key.rank, epoch=1, step=key.step)
-        grids = options.rmix.grids
-        return {"per": options.rmix.per}, {"grid": grids[number % len(grids)]}
+        return {"per": options.rmix.per}, {"grid": draw_choice(options.rmix.grids, key)}
     weights = CoMixupWeights(peak_window=options.comixup.peak_window)
     return {}, {
         "weights": weights,
         "group": options.comixup.group,
         "most_inputs": options.comixup.most_inputs,
     }
+
+
+def draw_choice(choices: Sequence[_Choice], key: StepKey) -> _Choice:
+    """Draw one of a few choices for a batch: the grid of R-Mix, the layer of Manifold Mixup."""
+    # On the host: a grid is a shape, a layer is code. A draw of its own, which no other uses.
+    number = derived_seed(key.seed, Stream.MIXING, rank=key.rank, epoch=1, step=key.step)
+    return choices[number % len(choices)]
 
 
 # Their draws have one row per image, and what becomes of an image depends on its partner alone.
@@ -131,6 +136,7 @@ IMAGEWISE_OPERATORS = frozenset(
         Operator.RMIX,
         Operator.SALIENCY_GRAFTING,
         Operator.BERNOULLI_GRAFTING,
+        Operator.MANIFOLD_MIXUP,
     }
 )
 

@@ -5,7 +5,7 @@ The functions themselves are in `automix.operators.registry`, under the same nam
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -27,6 +27,7 @@ class Operator(StrEnum):
     SALIENCY_GRAFTING = "saliency_grafting"
     BERNOULLI_GRAFTING = "bernoulli_grafting"
     RECURSIVEMIX = "recursivemix"
+    MANIFOLD_MIXUP = "manifold_mixup"
 
 
 class Family(StrEnum):
@@ -87,6 +88,9 @@ class OperatorFacts:
     # step before. Whoever mixes provides only what is needed, because a map costs a backward pass.
     needs_saliency: bool = False
     needs_previous: bool = False
+    # It blends in a layer of the network, drawn for each batch. Of images alone it makes what it
+    # does at the input, one of the layers: whoever trains has to blend in the others too.
+    mixes_features: bool = False
     # Its labels are lam * own + (1 - lam) * partner, of two images of the batch.
     mixes_pairs: bool = True
     # Weight of Decoupled Mixup's term (https://arxiv.org/abs/2203.10761). Published are 0.01 for
@@ -263,6 +267,16 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             ),
             summary="pastes the shrunken mixed batch of the step before",
             paper="https://arxiv.org/abs/2203.06844",
+        ),
+        Operator.MANIFOLD_MIXUP: OperatorFacts(
+            label="Manifold Mixup",
+            color="#0c5054",
+            family=Family.RANDOM,
+            mixes_features=True,
+            strength=replace(_ALPHA, default=2.0),
+            summary="blends the images, or the features of a hidden layer",
+            paper="https://arxiv.org/abs/1806.05236",
+            decoupled_eta=0.01,
         ),
     }
 )

@@ -77,6 +77,7 @@ def card(operator: Operator, facts: OperatorFacts) -> str:
         for name, is_needed in {
             "a saliency map": facts.needs_saliency,
             "the mixed batch of the step before": facts.needs_previous,
+            "the forward pass of the network": facts.mixes_features,
         }.items()
         if is_needed
     ]

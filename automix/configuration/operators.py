@@ -36,6 +36,14 @@ class CoMixupOptions(Config):
     of four along a side."""
 
 
+class ManifoldMixupOptions(Config):
+    """Options of Manifold Mixup."""
+
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Layers of which each batch draws one: input, and names of modules of the network. Published:
+    the input and the first two blocks of the network, which null stands for."""
+
+
 class OperatorOptions(Config):
     """Options of the operators that have some."""
 
@@ -45,8 +53,11 @@ class OperatorOptions(Config):
     comixup: CoMixupOptions = Field(default_factory=CoMixupOptions)
     """Co-Mixup."""
 
+    manifold_mixup: ManifoldMixupOptions = Field(default_factory=ManifoldMixupOptions)
+    """Manifold Mixup."""
+
     def changes(self, operator: Operator) -> bool:
-        """Return whether an operator has options that are not the defaults."""
+        """Return whether an operator draws or applies with options that are not the defaults."""
         # Asked at every step: defaults are made for these two alone.
         match operator:
             case Operator.RMIX:

@@ -114,7 +114,7 @@ class ScheduledMix:
 
         Raises:
             ValueError: a number is out of range or no whole number, the schedule needs a model and
-                there is none, or there are a source and a loss.
+                there is none or mixes within it (Manifold Mixup), or there are a source and a loss.
         """
         num_classes = whole_number("num_classes", num_classes, at_least=1)
         total_steps = whole_number("total_steps", total_steps, at_least=1)
@@ -129,6 +129,12 @@ class ScheduledMix:
             raise ValueError(
                 "loss: expected none with a saliency source of your own, got both; give it to the "
                 "source, as functools.partial(input_gradient, loss=loss)"
+            )
+        if hidden := [it.value for it in schedule.operators if OPERATOR_FACTS[it].mixes_features]:
+            raise ValueError(
+                f"schedule: expected operators that mix images, got {hidden[0]}, which mixes in "
+                "the network: train with automix replay, or pass each batch through it within "
+                "automix.operators.manifold_mixup.manifold_mixup"
             )
         with_saliency = [name for name in schedule.operators if _reads_saliency([name])]
         if with_saliency and model is None:

@@ -58,8 +58,8 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
         self._strength = checked_strength(operator, strength)
         self._operator = Operator(operator)
         facts = OPERATOR_FACTS[self._operator]
-        if facts.needs_saliency or facts.needs_previous:
-            needed = "a model" if facts.needs_saliency else "the batch before"
+        if facts.needs_saliency or facts.needs_previous or facts.mixes_features:
+            needed = "the batch before" if facts.needs_previous else "a model"
             raise ValueError(
                 f"operator: expected one that needs the batch alone, got {self._operator.value}, "
                 f"which needs {needed}; a loader's worker has none. Mix after the loader, with "

@@ -26,6 +26,7 @@ from automix.operators.comixup.operator import apply_comixup, draw_comixup
 from automix.operators.fmix import apply_fmix, draw_fmix
 from automix.operators.gridmix import apply_gridmix, draw_gridmix
 from automix.operators.guidedmixup import apply_guidedmixup, draw_guidedmixup
+from automix.operators.manifold_mixup import apply_manifold_mixup
 from automix.operators.mixup_cutmix import (
     apply_cutmix,
     apply_mixup,
@@ -75,6 +76,7 @@ OPERATORS: Mapping[Operator, OperatorSpec[Any]] = MappingProxyType(
             _entry(Operator.SALIENCY_GRAFTING, draw_saliency_grafting, apply_saliency_grafting),
             _entry(Operator.BERNOULLI_GRAFTING, draw_bernoulli_grafting, apply_bernoulli_grafting),
             _entry(Operator.RECURSIVEMIX, draw_recursivemix, apply_recursivemix),
+            _entry(Operator.MANIFOLD_MIXUP, draw_mixup, apply_manifold_mixup),
         )
     )
 )

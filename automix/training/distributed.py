@@ -6,6 +6,7 @@ called by every process, in the same order.
 """
 
 import contextlib
+import inspect
 import io
 import multiprocessing
 import os
@@ -16,12 +17,21 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from automix.errors import ConfigError, OtherProcessError
 from automix.worker_processes import end_with_parent
 
 T = TypeVar("T")
+
+# `TrainingStep.average` makes buffers equal after the step, for the averaged weights too. Newer
+# releases of PyTorch have a new name for the option, and warn of the old one.
+_DISTRIBUTED_OPTIONS: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +84,19 @@ def joined_world() -> Iterator[World]:
     # After an exception the others may wait in a collective for this process: it must end, not wait
     # for them. torchrun then ends them.
     dist.destroy_process_group()
+
+
+def distributed_model(model: nn.Module, device: torch.device) -> DistributedDataParallel | None:
+    """Wrap a model whose gradients are to be averaged over processes; None for a world of one."""
+    if current_world().size == 1:
+        return None
+    return DistributedDataParallel(
+        model,
+        device_ids=None if device.type == "cpu" else [device],
+        # Gradients live in the buffers that are sent: one copy of all gradients less.
+        gradient_as_bucket_view=True,
+        **_DISTRIBUTED_OPTIONS,
+    )
 
 
 def sum_over_processes_(tensor: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from automix.training.distributed import current_world
 from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.population_sums import PopulationSums
 from automix.training.precision import fast_products
+from automix.training.stacked_blend import stacked_features_blended
 from automix.training.step import MicroBatch
 from automix.training.targets import cross_entropy, joined_targets
 from automix.training.trainer import (
@@ -167,7 +168,7 @@ class Population:
         # 2. Forward, loss, backward: of the sum over runs, each of which depends on its own
         # weights alone.
         with self._others_untouched(active):
-            logits_NBK = self._logits(active, [batch.images for batch in batches])
+            logits_NBK = self._logits(active, batches)
             losses_N = self._losses(logits_NBK, batches)
             with fast_products(self.trainers[0].device):
                 torch.autograd.backward(losses_N.sum())
@@ -178,9 +179,13 @@ class Population:
         for index in active:
             self.trainers[index].step += 1
 
-    def _logits(self, active: Sequence[int], images: Sequence[Tensor]) -> Tensor:
-        with self._steps[0].autocast():
-            logits = self._network(self._images(active, images))
+    def _logits(self, active: Sequence[int], batches: Sequence[MicroBatch]) -> Tensor:
+        images = self._images(active, [batch.images for batch in batches])
+        blends = {
+            index: batch.blend for index, batch in zip(active, batches, strict=True) if batch.blend
+        }
+        with self._steps[0].autocast(), stacked_features_blended(self._network, blends):
+            logits = self._network(images)
         logits_NBK = by_network(logits, len(self.trainers))
         return logits_NBK if len(active) == len(self.trainers) else logits_NBK[list(active)]
 

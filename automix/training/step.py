@@ -8,7 +8,7 @@ Shape suffixes: B images of a micro-batch, C channels, H rows, W columns, K clas
 
 import contextlib
 import copy
-import inspect
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -16,22 +16,31 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from automix.configuration.operators import OperatorOptions
 from automix.configuration.trainer import TrainerConfig
 from automix.data.batches import BatchKey, TrainingBatch, TrainingBatches
-from automix.mixing import StepKey, batch_from_tensors, draw_decision, mix_step, tensors_of
+from automix.mixing import (
+    StepKey,
+    batch_from_tensors,
+    draw_choice,
+    draw_decision,
+    mix_step,
+    tensors_of,
+)
 from automix.mixture import Mixing, Mixture
 from automix.models.layers import checkpoint_gradients_
 from automix.models.networks import draws_nothing
 from automix.operator_info import OPERATOR_FACTS
+from automix.operators.manifold_mixup import INPUT, FeatureBlend, features_blended, mixing_layers
+from automix.operators.mixup_cutmix import MixupDraws
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, restored_generators
 from automix.saliency.sources import CachedSource, CacheState, SaliencySource
 from automix.training.distributed import (
     copy_from_main_,
     current_world,
+    distributed_model,
     gather_on_main,
     sum_over_processes_,
 )
@@ -52,14 +61,6 @@ from automix.training.updates import (
     set_learning_rates_,
 )
 
-# `TrainingStep.average` makes buffers equal after the step, for the averaged weights too. Newer
-# releases of PyTorch have a new name for the option, and warn of the old one.
-_DISTRIBUTED_OPTIONS: dict[str, Any] = (
-    {"forward_sync_buffers": False}
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else {"broadcast_buffers": False}
-)
-
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
@@ -72,6 +73,8 @@ class MicroBatch:
     is_mixed: bool
     # Weight of Decoupled Mixup's term; above 0 the targets are pairs.
     decoupled_eta: float = 0.0
+    # Layer whose output is blended, by which draws; None where the images are all that is mixed.
+    blend: FeatureBlend | None = None
     # The images before they were mixed, where their loss is added.
     clean: "MicroBatch | None" = None
 
@@ -144,8 +147,8 @@ class TrainingStep:
         model.to(memory_format=self._format)
         if config.gradient_checkpointing:
             checkpoint_gradients_(model)
-        self._distributed = _distributed(model, self._device)
-        forward = self._distributed or model
+        self._distributed = distributed_model(model, self._device)
+        forward = self._plain_forward = self._distributed or model
         # Launched as one graph, the kernels of a pass wait for the host once instead of each.
         mode: dict[str, Any] = {"mode": "reduce-overhead"} if config.cuda_graphs else {}
         self._forward: Callable[..., Tensor] = (
@@ -267,15 +270,28 @@ class TrainingStep:
             if self.config.loss == "decoupled":
                 eta = self.config.decoupled_eta or facts.decoupled_eta
         clean = MicroBatch(images_BCHW, labels_B, labels_B, key, is_mixed=False)
+        blend = self._blend(mixed, key) if facts.mixes_features else None
         return MicroBatch(
-            mixed.images,
+            images_BCHW if blend else mixed.images,
             targets,
             labels_B,
             key,
             is_mixed=True,
             decoupled_eta=eta,
+            blend=blend,
             clean=clean if self.config.clean_loss else None,
         )
+
+    def _blend(self, mixed: MixedBatch, key: StepKey) -> FeatureBlend | None:
+        """Draw the layer of Manifold Mixup; None at the input, where the images are mixed."""
+        layer = draw_choice(self._mixing_layers, key)
+        if layer == INPUT:
+            return None
+        return FeatureBlend(layer, MixupDraws(mixed.partner, mixed.lam))
+
+    @functools.cached_property
+    def _mixing_layers(self) -> tuple[str, ...]:
+        return mixing_layers(self.model, self.options.manifold_mixup.layers)
 
     def keeps_gradients(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """Keep the gradients of a block in this process, unless it is the last of its step."""
@@ -292,15 +308,18 @@ class TrainingStep:
         # wait for all gradients, though, and layers that compute again would find other flags.
         needs_all = self._distributed is not None or self.config.gradient_checkpointing
         frozen = constant([] if needs_all else self._frozen(key.step))
+        # A compiled network would not call the hook of the layer.
+        run = self._plain_forward if batch.blend else self._forward
+        blended = features_blended(self.model, batch.blend)
         if self._draws_nothing:
-            with self.autocast(), frozen:
-                return self._forward(batch.images)
+            with self.autocast(), frozen, blended:
+                return run(batch.images)
         seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
-        with restored_generators(self._device), self.autocast(), frozen:
+        with restored_generators(self._device), self.autocast(), frozen, blended:
             torch.default_generator.manual_seed(seed)
             if self._device.type != "cpu":
                 torch.get_device_module(self._device).manual_seed(seed)
-            return self._forward(batch.images)
+            return run(batch.images)
 
     def train_mode(self) -> None:
         """Put the network in training mode, except batch norms whose statistics are frozen."""
@@ -457,18 +476,6 @@ class _Carried:
         if state["previous"] is not None:
             # Checkpoints are read into main memory.
             self.previous = batch_from_tensors(state["previous"], device=device)
-
-
-def _distributed(model: nn.Module, device: torch.device) -> DistributedDataParallel | None:
-    if current_world().size == 1:
-        return None
-    return DistributedDataParallel(
-        model,
-        device_ids=None if device.type == "cpu" else [device],
-        # Gradients live in the buffers that are sent: one copy of all gradients less.
-        gradient_as_bucket_view=True,
-        **_DISTRIBUTED_OPTIONS,
-    )
 
 
 def _batch_norm_statistics(model: nn.Module) -> list[Tensor]:

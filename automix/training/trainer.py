@@ -23,6 +23,7 @@ from automix.mixture import Mixing, Mixture
 from automix.models.build import build_model, reinitialize_
 from automix.models.layers import checkpoint_gradients_
 from automix.operator_info import Operator
+from automix.operators.manifold_mixup import INPUT, check_layers, mixing_layers
 from automix.random_streams import Stream, restored_generators, stream_generator
 from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
@@ -389,6 +390,18 @@ def _check_operators(
         )
     batch = min(2, layout.micro_batch_size)
     generator = stream_generator(0, Stream.PROBE)
+    if Operator.MANIFOLD_MIXUP in operators:
+        try:
+            layers = mixing_layers(model, task.operators.manifold_mixup.layers)
+            check_layers(model, layers, torch.rand(batch, *data.image_shape, generator=generator))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"task.operators.manifold_mixup.layers: {error}") from None
+        # What is computed again in the backward pass would not be blended again.
+        if task.trainer.gradient_checkpointing and set(layers) != {INPUT}:
+            raise ConfigError(
+                "task.trainer.gradient_checkpointing: expected false with manifold_mixup in a "
+                f"hidden layer, got true with {', '.join(layers)}"
+            )
     # A network at its first weights may have uniform maps, of which a rehearsal warns.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

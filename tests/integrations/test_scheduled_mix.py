@@ -32,7 +32,7 @@ def _batch(size: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_plain_loop_trains_with_every_operator() -> None:
-    operators = list(OPERATORS)
+    operators = [name for name, spec in OPERATORS.items() if not spec.facts.mixes_features]
     schedule = even_schedule([Decision(operator=operator) for operator in operators])
     model = _net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -47,6 +47,12 @@ def test_a_plain_loop_trains_with_every_operator() -> None:
         assert torch.isfinite(loss)
     assert mix.step == len(operators)
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_mixing_in_a_layer_is_refused() -> None:
+    schedule = constant_schedule(Decision(operator=Operator.MANIFOLD_MIXUP))
+    with pytest.raises(ValueError, match=r"schedule: expected .* got manifold_mixup, which mixes"):
+        ScheduledMix(schedule, num_classes=NUM_CLASSES, total_steps=10, model=_net())
 
 
 def test_setting_the_step_continues_with_the_same_draws() -> None:

@@ -153,6 +153,9 @@ def _no_box(batch: int) -> Tensor:
 IDENTITY: dict[Operator, Callable[[BatchShape], Any]] = {
     Operator.NONE: lambda shape: NoneDraws(torch.arange(shape.batch)),
     Operator.MIXUP: lambda shape: MixupDraws(_reversed(shape.batch), torch.ones(shape.batch)),
+    Operator.MANIFOLD_MIXUP: lambda shape: MixupDraws(
+        _reversed(shape.batch), torch.ones(shape.batch)
+    ),
     Operator.CUTMIX: lambda shape: CutMixDraws(
         _reversed(shape.batch), torch.ones(shape.batch), _no_box(shape.batch)
     ),

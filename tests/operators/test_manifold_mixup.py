@@ -1,11 +1,33 @@
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from automix.operators.manifold_mixup import manifold_mixup, manifold_targets
+from automix.configuration.task import ModelConfig
+from automix.models.build import build_model
+from automix.operator_info import Operator
+from automix.operators.manifold_mixup import (
+    check_layers,
+    manifold_mixup,
+    manifold_targets,
+    mixing_layers,
+)
 from automix.operators.mixup_cutmix import MixupDraws, draw_mixup
 from automix.operators.types import BatchShape
-from tests.operators.cases import seeded
+from tests.operators import references as ref
+from tests.operators.cases import Scenario, seeded
+
+
+@ref.every_scenario
+@ref.every_seed
+def test_at_the_input_it_agrees_with_loops(scenario: Scenario, seed: int) -> None:
+    images, draws, mixed = ref.mixed_by(Operator.MANIFOLD_MIXUP, scenario, seed)
+    height, width = scenario.size
+    expected = [
+        ref.by_mask(first, partner, np.full((height, width), 1 - float(lam)))
+        for (first, partner), lam in zip(ref.pairs(images, mixed), draws.lam, strict=True)
+    ]
+    ref.assert_agree(mixed, expected)
 
 
 @pytest.fixture
@@ -80,3 +102,29 @@ def test_refused_layers(model: nn.Module, images: Tensor, draws: MixupDraws) -> 
         manifold_mixup(two, "0", draws),
     ):
         two(images)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("small_cnn", ("stage1", "stage2")),
+        ("resnet20", ("stage1", "stage2")),
+        ("torchvision/resnet18", ("layer1", "layer2")),
+        ("torchvision/mobilenet_v3_small", ("features.0", "features.1")),
+    ],
+)
+def test_the_layers_are_the_input_and_two_blocks(name: str, blocks: tuple[str, str]) -> None:
+    config = ModelConfig(name=name)
+    network = build_model(config, num_classes=4, channels=3, generator=seeded(0)).eval()
+    layers = mixing_layers(network)
+    assert layers == ("input", *blocks)
+    check_layers(network, layers, torch.zeros(2, 3, 32, 32))
+
+
+def test_layers_by_name(model: nn.Module) -> None:
+    assert mixing_layers(model, ["1", "input"]) == ("1", "input")
+    with pytest.raises(ValueError, match="expected input or layers as 0, 1, 2, 3, 4; got 'layer2'"):
+        mixing_layers(model, ["layer2"])
+    assert mixing_layers(model) == ("input", "0")
+    with pytest.raises(ValueError, match="expected names of layers, as input, 0, 1; got none"):
+        mixing_layers(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
