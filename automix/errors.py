@@ -41,5 +41,9 @@ class OtherProcessError(AutoMixError):
     """The process of rank 0, of those that train together, failed and says why."""
 
 
+class WorkerError(AutoMixError):
+    """Workers were lost, more often than is allowed; the text names the unit and how it ended."""
+
+
 class DivergedError(AutoMixError):
     """Training produced a loss that is not finite."""

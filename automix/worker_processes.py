@@ -59,7 +59,8 @@ def _end_with(parent: BaseProcess) -> None:
 def naming_stopped_workers(seconds: float = _SECONDS_BETWEEN_LOOKS) -> Iterator[None]:
     """Say once of each worker that it was stopped, by SIGSTOP or a debugger: work waits for it.
 
-    A killed worker breaks its pool or pipe; a stopped one looks like one that works.
+    A killed worker breaks its pipe; a stopped one looks like one that works. Those of executors are
+    replaced, `automix.executors`; those of a data loader, or a cell of a sweep, are not.
     """
     ended = threading.Event()
     thread = threading.Thread(target=_name_stopped, args=(ended, seconds), daemon=True)
@@ -95,8 +96,8 @@ def _name_stopped(ended: threading.Event, seconds: float) -> None:
         for pid in sorted((stopped & before) - named):
             _LOG.warning(
                 "worker process %d: expected one that runs, got one that is stopped; kill -CONT %d "
-                "lets it run, kill -KILL %d ends the command, which can be resumed",
-                *(pid, pid, pid),
+                "lets it run; a worker of training runs is replaced after its timeout",
+                *(pid, pid),
             )
         named |= stopped & before
         before = stopped

@@ -3,10 +3,8 @@
 import functools
 import itertools
 import logging
-import multiprocessing
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +12,16 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from automix.configuration.task import TaskConfig
+from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.load import holding_device
 from automix.data.splits import SearchData
+from automix.executors.choose import make_executor
+from automix.executors.units import Executor, Loss, Unit
 from automix.random_streams import Stream, derived_seed
-from automix.training.distributed import prepare_worker, start_method
+from automix.training.distributed import start_method
 from automix.training.population import Population, group_sizes
 from automix.training.trainer import load_search_data, training_device
-from automix.worker_processes import apart_from_script, num_cores
+from automix.worker_processes import num_cores
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
 
@@ -30,7 +30,7 @@ VecEnvKind = Literal["auto"] | ChosenKind
 _LOG = logging.getLogger(__name__)
 
 
-def make_vec_env(
+def make_vec_env(  # noqa: PLR0913 - one more keyword is clearer than a bundle for one caller
     task: TaskConfig,
     config: EnvironmentConfig,
     *,
@@ -39,12 +39,15 @@ def make_vec_env(
     seed: int,
     population: int = 1,
     data: SearchData | None = None,
+    compute: ComputeConfig | None = None,
 ) -> VecEnv:
     """Return ``num_envs`` environments for Stable-Baselines3; number i is seeded by (seed, i).
 
     Up to ``population`` of them are trained at once as one network, see `Population`. The last bits
     depend on that number, but not on ``kind``, nor on the number of processes, which is at most
-    that of the cores. They use ``data``, or load the splits of ``task``. "auto" is what
+    that of the cores. A process that is killed or hangs is replaced, see `ComputeConfig.timeout`,
+    and the segment that it was at trained again from its start, with the same bits. They use
+    ``data``, or load the splits of ``task``. "auto" is what
     `choose_kind` says, and never "subprocess" where there are ``data``: processes load their own.
 
     Raises:
@@ -65,7 +68,13 @@ def make_vec_env(
         # this one: sums that are split among another number have other bits.
         make = functools.partial(_make_in_worker, task, config, torch.get_num_threads())
         parts = _cut(groups, group_sizes(len(groups), -(-len(groups) // num_cores())))
-        return JoinedVecEnv([_Process(functools.partial(make, part)) for part in parts])
+        executor = make_executor(
+            [functools.partial(make, part) for part in parts],
+            compute or ComputeConfig(),
+            kind="processes",
+            method=start_method(__name__),
+        )
+        return JoinedVecEnv([_Remote(executor, seat) for seat in range(len(parts))])
     # One copy of the images, where the training runs want them.
     data = data or load_search_data(task.data)
     device = holding_device(data.num_bytes, device=training_device(), placement=task.data.placement)
@@ -111,7 +120,7 @@ def _joined_groups(
 def _make_in_worker(
     task: TaskConfig, config: EnvironmentConfig, num_threads: int, groups: Sequence[Sequence[int]]
 ) -> VecEnv:
-    prepare_worker(num_threads)
+    torch.set_num_threads(num_threads)
     return _joined_groups(task, config, load_search_data(task.data), groups)
 
 
@@ -167,7 +176,7 @@ class PopulationVecEnv(DummyVecEnv):
 class JoinedVecEnv(VecEnv):
     """Several vectorized environments as one; those in other processes work side by side."""
 
-    def __init__(self, parts: Sequence["_Here | _Process"]) -> None:
+    def __init__(self, parts: Sequence["_Here | _Remote"]) -> None:
         """Number the environments of the parts one after the other."""
         self._parts = list(parts)
         spaces = self._call(_describe)
@@ -213,6 +222,13 @@ class JoinedVecEnv(VecEnv):
         for part in self._parts:
             part.stop()
 
+    @property
+    def lost(self) -> list[Loss]:
+        """Workers that were lost so far, and replaced."""
+        parts = [part for part in self._parts if isinstance(part, _Remote)]
+        # They are of one executor.
+        return parts[0].executor.lost if parts else []
+
     def get_images(self) -> Sequence[Any]:
         """Return the rendered pictures."""
         return [image for images in self._call(_images) for image in images]
@@ -240,6 +256,10 @@ class JoinedVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: VecEnvIndices = None) -> list[bool]:
         """Return whether each environment is wrapped in ``wrapper_class``."""
         return self._of_each("env_is_wrapped", wrapper_class, indices=indices)
+
+    def set_reset_infos(self, infos: Sequence[dict[str, Any]]) -> None:
+        """Set what the last resets told, in the parts as well."""
+        self._call(_set_reset_infos, [(part,) for part in self._split(infos)])
 
     def _of_each(
         self, name: str, *arguments: Any, indices: VecEnvIndices, **named: Any
@@ -289,70 +309,89 @@ class _Here:
     stop = close
 
 
-class _Process:
-    """A part in a process of its own."""
+class _Remote:
+    """A part on a seat of an executor, whose worker may be lost: another resumes from its states.
 
-    def __init__(self, make: Callable[[], VecEnv]) -> None:
-        context = multiprocessing.get_context(start_method(__name__))
-        self._pipe, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(make, other), daemon=True)  # type: ignore[attr-defined]
-        with apart_from_script():
-            self.process.start()
-        other.close()
+    States are those between two segments. They come with every answer that changes them, because a
+    worker that is lost cannot be asked.
+    """
+
+    def __init__(self, executor: Executor, seat: int) -> None:
+        self.executor, self._seat = executor, seat
+        self._num_calls = 0
+        self._last = _Last()
 
     def start(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self._pipe.send((function, arguments))
+        self._num_calls += 1
+        if function is _method and arguments[0] == "set_attr":
+            self._last.attributes.append(arguments)
+        self.executor.submit(
+            Unit(
+                name=self._name,
+                kind=f"{function.__name__.removeprefix('_')} of environments",
+                call=(_answer, (function, arguments)),
+                again=(_resumed_answer, (self._last, function, arguments)),
+            ),
+            seat=self._seat,
+        )
 
     def finish(self) -> Any:
-        try:
-            is_error, value = self._pipe.recv()
-        except EOFError:
-            self.process.join()
-            code = self.process.exitcode
-            # Of the same kind: the command line says how to resume.
-            raise EOFError(
-                f"expected an answer of a worker process, got its end with exit code {code}"
-            ) from None
-        if is_error:
-            raise value
+        value, states, infos = self.executor.outcome(self._name)
+        self._last.states |= states
+        self._last.reset_infos = infos
         return value
 
     def close(self) -> None:
-        if self._pipe.closed:
-            return
-        # The worker ends when there is nobody left to talk to.
-        self._pipe.close()
-        self.process.join()
+        self.executor.stop()
 
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self._pipe.close()
+    stop = close
+
+    @property
+    def _name(self) -> str:
+        # Not of its content: the same step may be taken twice, in one state and in another.
+        return f"environments-{self._seat}-call-{self._num_calls}"
 
 
-def _serve(make: Callable[[], VecEnv], pipe: Connection) -> None:
-    """Do what is asked for, in a worker process, until the other end is closed."""
-    env: VecEnv | None = None
-    while True:
-        try:
-            function, arguments = pipe.recv()
-        except EOFError:
-            return
-        try:
-            env = env or make()
-            answer = (False, function(env, *arguments))
-        except Exception as error:
-            answer = (True, error)
-        try:
-            # Pickled first: what cannot be sent is an error to report, too.
-            message = ForkingPickler.dumps(answer)
-        except Exception as error:
-            message = ForkingPickler.dumps((True, RuntimeError(f"{answer[1]!r}: {error}")))
-        try:
-            pipe.send_bytes(message)
-        except OSError:
-            # Closed in the middle of a step: nobody waits for it.
-            return
+@dataclass(slots=True)
+class _Last:
+    """What a lost worker held, as far as the environments depend on it."""
+
+    states: dict[int, Any] = field(default_factory=dict)
+    reset_infos: list[dict[str, Any]] = field(default_factory=list)
+    attributes: list[tuple[Any, ...]] = field(default_factory=list)  # arguments of `set_attr`
+
+
+def _answer(
+    env: VecEnv, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[Any, dict[int, Any], list[dict[str, Any]]]:
+    """Return the value of a call, the states that it changed, and what the last resets told."""
+    value = function(env, *arguments)
+    changed: Sequence[int] = ()
+    if function in (_reset, _step):
+        changed = range(env.num_envs)
+    elif function is _method and arguments[0] == "env_method" and arguments[2][0] == "set_state":
+        changed = arguments[1]
+    states = env.env_method("get_state", indices=changed) if changed else ()
+    return value, dict(zip(changed, states, strict=True)), env.reset_infos
+
+
+def _resumed_answer(
+    env: VecEnv, last: _Last, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[Any, dict[int, Any], list[dict[str, Any]]]:
+    """Do the same in the place of a worker that was lost."""
+    for index, state in last.states.items():
+        env.env_method("set_state", state, indices=index)
+    for setting in last.attributes:
+        _method(env, *setting)
+    _set_reset_infos(env, last.reset_infos)
+    return _answer(env, function, arguments)
+
+
+def _set_reset_infos(env: VecEnv, infos: list[dict[str, Any]]) -> None:
+    if infos:
+        env.reset_infos = infos
+        if isinstance(env, JoinedVecEnv):
+            env.set_reset_infos(infos)
 
 
 def _describe(env: VecEnv) -> tuple[int, Any, Any]:

@@ -197,6 +197,18 @@ class ComputeConfig(Config):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads per training run. The last bits of the results depend on it."""
 
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which a worker that has not finished its training runs, or a segment of them,
+    is taken for hung and replaced. Null: ten times the longest so far, and a minute. A worker that
+    gives no sign of life is replaced after a minute, or this time if it is shorter."""
+
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """Workers that may be lost (killed, hung) in the same training runs, which are done again with
+    the same result."""
+
+    max_failures_in_all: Annotated[int, Field(ge=0)] = 100
+    """Workers that may be lost in a stage of a command, whatever they did."""
+
 
 class CheckpointConfig(Config):
     """Checkpoints of a training run.

@@ -14,7 +14,7 @@ import pytest
 import automix
 from automix.cli.checks import check_siblings
 from automix.cli.main import os_error_line
-from automix.errors import AutoMixError
+from automix.errors import AutoMixError, WorkerError
 from automix.experiments import config as experiment_config
 from automix.experiments.compare import run as compare
 from automix.experiments.replay import run as replay
@@ -146,6 +146,21 @@ def test_a_worker_that_died_is_one_line(
     assert outcome.err == (
         "run: expected worker processes to keep running, got one that ended early, killed for its "
         "memory perhaps; continue with: automix compare run/config.yaml --output run\n"
+    )
+
+
+def test_too_many_lost_workers_are_one_line(
+    run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> NoReturn:
+        raise WorkerError("unit 1f (a training run): expected at most 3 lost workers, got 4: killed")
+
+    begin(monkeypatch, compare, "compare", fail)
+    outcome = run_command("compare", "--output", "run")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
+        "unit 1f (a training run): expected at most 3 lost workers, got 4: killed; continue with: "
+        "automix compare run/config.yaml --output run\n"
     )
 
 

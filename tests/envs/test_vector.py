@@ -2,6 +2,8 @@
 
 import functools
 import logging
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -249,17 +251,53 @@ def test_joined_environments_are_numbered_one_after_the_other() -> None:
     assert env.env_is_wrapped(gymnasium.Wrapper) == [False] * 4
 
 
-def test_an_error_in_a_worker_is_raised_here_and_a_lost_worker_is_named() -> None:
+def test_an_error_in_a_worker_is_raised_here() -> None:
     env = make("subprocess")
     env.reset()
     with pytest.raises(ValueError, match="expected"):
         env.step(np.full((2, 3), 99))
     with pytest.raises(RuntimeError, match="pickle"):
         env.get_attr("__dict__")
+    stop_vec_env(env)
+
+
+def workers_of(env: VecEnv) -> list[int]:
+    """Return the processes of the parts."""
     assert isinstance(env, JoinedVecEnv)
     for part in env._parts:
-        part.process.kill()  # type: ignore[union-attr]
-    # The kinds of which the command line says that a worker was lost, and how to resume.
-    with pytest.raises((EOFError, ConnectionError)):
-        env.step(ACTIONS[0])
-    stop_vec_env(env)
+        part.start(_process_of)
+    return [part.finish() for part in env._parts]
+
+
+def _process_of(env: VecEnv) -> int:
+    return os.getpid()
+
+
+def test_a_lost_worker_is_replaced_between_two_segments_with_the_same_bits() -> None:
+    logs, infos = [], []
+    for is_lost in (False, True):
+        env = make_vec_env(
+            SMOKE_TASK,
+            SMOKE_ENVIRONMENT,
+            num_envs=4,
+            kind="subprocess",
+            seed=3,
+            population=2,
+        )
+        assert isinstance(env, JoinedVecEnv)
+        env.set_attr("render_mode", "rgb_array", indices=3)
+        log = [env.reset()]
+        # In the first episode, at its end and in the second one.
+        for step in range(5):
+            if is_lost and step in (1, 3):
+                os.kill(workers_of(env)[step // 2], signal.SIGKILL)
+            observations, rewards, dones, _ = env.step(FOUR)
+            log += [observations, rewards, dones]
+        assert env.get_attr("render_mode") == [None, None, None, "rgb_array"]
+        logs.append(log)
+        infos.append(env.reset_infos)
+        assert len(env.lost) == 2 * is_lost
+        stop_vec_env(env)
+    for first, second in zip(*logs, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert infos[0] == infos[1]

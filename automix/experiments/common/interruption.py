@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from automix.errors import AutoMixError
+from automix.errors import AutoMixError, WorkerError
 from automix.worker_processes import naming_stopped_workers
 
 
@@ -30,7 +30,7 @@ def resumable(
 
     Raises:
         Interrupted: the body was, once there was something to resume.
-        AutoMixError: a worker process ended before its work did.
+        AutoMixError: worker processes ended before their work did.
         OSError: of the body; a nameless one, such as a full disk, gets the name of the folder.
     """
     if "--resume" not in command:
@@ -43,8 +43,10 @@ def resumable(
         if mark is not None and not (output / mark).exists():
             raise
         raise Interrupted(f"continue with: {again}") from None
+    except WorkerError as error:
+        raise WorkerError(f"{error}; continue with: {again}") from error
     except (BrokenExecutor, ConnectionError, EOFError) as error:
-        # The parent's view of a worker that was killed, or failed with a traceback of its own.
+        # The parent's view of another worker that was killed, such as one of a library.
         raise AutoMixError(
             f"{output}: expected worker processes to keep running, got one that ended early, "
             f"killed for its memory perhaps; continue with: {again}"

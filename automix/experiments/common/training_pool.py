@@ -5,25 +5,25 @@ import functools
 import itertools
 import logging
 import math
-import multiprocessing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal, Self
+
+import torch
 
 from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.load import load_data
 from automix.data.splits import Dataset, SearchData, Split
+from automix.executors.choose import make_executor
+from automix.executors.units import Loss, Unit, unit_name
 from automix.experiments.common.run_folder import ProgressBar
 from automix.experiments.common.run_logs import Journal
 from automix.readers import parsing
 from automix.schedule import Schedule
-from automix.training.distributed import prepare_worker, start_method
+from automix.training.distributed import start_method
 from automix.training.metrics import EvalMetrics
 from automix.training.population import Population, group_sizes
 from automix.training.trainer import ClassifierTrainer, build_trainer, load_search_data
-from automix.worker_processes import apart_from_script
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def grouped(jobs: Sequence[TrainingJob], population: int | None) -> list[JobGrou
 
 
 class TrainingPool:
-    """Runs jobs on worker processes that load the data and build the classifier once.
+    """Runs jobs on workers that load the data and build the classifier once.
 
     A single worker is this process itself: another one takes twelve seconds to start, which in a
     sweep of small cells is longer than they take. Unless ``with_test`` is set, workers hold no test
@@ -84,57 +84,54 @@ class TrainingPool:
     """
 
     def __init__(self, task: TaskConfig, compute: ComputeConfig, *, with_test: bool) -> None:
-        self._executor: ProcessPoolExecutor | None = None
-        self._num_workers, self._is_started = compute.workers, False
-        # Built with the first job, not here: a finished journal needs no data in memory.
-        if compute.workers == 1:
-            self._build_worker = functools.cache(
-                functools.partial(_Worker, task, with_test=with_test)
-            )
-            return
+        self._task, self._is_started = task, False
+        self._num_workers = compute.workers
         # Threads are set in each worker, because they decide the last bits of a sum: the outcome of
         # a job must not depend on which process runs it.
-        self._executor = ProcessPoolExecutor(
-            max_workers=compute.workers,
-            mp_context=multiprocessing.get_context(start_method(__name__)),
-            initializer=_start_worker,
-            initargs=(task, compute.threads, with_test),
+        num_threads = None if compute.workers == 1 else compute.threads
+        maker = functools.partial(_make_worker, task, num_threads, with_test)
+        self._executor = make_executor(
+            [maker] * compute.workers,
+            compute,
+            kind="in_process" if compute.workers == 1 else "processes",
+            method=start_method(__name__),
         )
 
     def __enter__(self) -> Self:
         """Return the pool; workers start with the first job."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop the workers; when interrupted, without waiting for training runs in progress."""
-        if self._executor is None:
-            return
-        # Somebody pressed Ctrl-C: a training run in progress may take hours.
-        if kind is not None:
-            for process in multiprocessing.active_children():
-                process.kill()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, *error: object) -> None:
+        """End the workers, without waiting for training runs in progress: they may take hours."""
+        self._executor.stop()
+
+    @property
+    def lost(self) -> list[Loss]:
+        """Workers that were lost so far; their jobs were run again."""
+        return self._executor.lost
 
     def run(self, groups: Sequence[JobGroup]) -> Iterator[list[TrainingOutcome]]:
-        """Yield the outcomes of each group of jobs, in order, as soon as they are there."""
-        if self._executor is None:
-            return (self._build_worker().run(group) for group in groups)
-        if not self._is_started:
+        """Yield the outcomes of each group of jobs, in order, as soon as they are there.
+
+        Raises:
+            WorkerError: more workers were lost than ``compute`` allows.
+        """
+        if self._num_workers > 1 and not self._is_started:
             # Importing torch and reading the data: on a busy machine, half a minute.
             _LOG.info("starting %d worker processes", self._num_workers)
             self._is_started = True
-        # The first jobs start the processes.
-        with apart_from_script():
-            return self._executor.map(_run_group, groups)
+        units = [self._unit(group) for group in groups]
+        for unit in units:
+            self._executor.submit(unit)
+        return (self._executor.outcome(unit.name) for unit in units)
 
-
-# An executor hands its processes no object of their own, so the worker of each is a global.
-_worker: "_Worker | None" = None
+    def _unit(self, group: JobGroup) -> Unit:
+        count = len(group)
+        return Unit(
+            name=unit_name(self._task.content_hash(), *(job.key for job in group)),
+            kind=f"{count} training runs at once" if count > 1 else "a training run",
+            call=(_Worker.run, (group,)),
+        )
 
 
 class _Worker:
@@ -212,15 +209,11 @@ class _Worker:
         return self._search.reward if name == "reward" else self._search.selection
 
 
-def _start_worker(task: TaskConfig, num_threads: int, with_test: bool) -> None:
-    global _worker  # noqa: PLW0603 - a worker process holds one training task for all its jobs
-    prepare_worker(num_threads)
-    _worker = _Worker(task, with_test=with_test)
-
-
-def _run_group(group: JobGroup) -> list[TrainingOutcome]:
-    assert _worker is not None
-    return _worker.run(group)
+def _make_worker(task: TaskConfig, num_threads: int | None, with_test: bool) -> _Worker:
+    # In this process, the threads are those of whoever runs the command.
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    return _Worker(task, with_test=with_test)
 
 
 def run_jobs(

@@ -447,6 +447,7 @@ def environments(config: SearchConfig, data: SearchData) -> Iterator[VecEnv]:
         population=population,
         # Worker processes load the data themselves.
         data=None if kind == "subprocess" else data,
+        compute=config.compute,
     )
     try:
         yield env
