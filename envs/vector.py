@@ -354,7 +354,7 @@ class _Remote:
 
 @dataclass(slots=True)
 class _Last:
-    """What a lost worker held, as far as the environments depend on it."""
+    """State of a worker that may be lost, as far as its environments depend on it."""
 
     states: dict[int, Any] = field(default_factory=dict)
     reset_infos: list[dict[str, Any]] = field(default_factory=list)

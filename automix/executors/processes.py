@@ -32,14 +32,14 @@ class ProcessWorker:
     ) -> None:
         """Start the process, by a ``method`` of multiprocessing; it makes its object at once."""
         context = multiprocessing.get_context(method)
-        pipe, theirs = context.Pipe()
+        pipe, other = context.Pipe()
         written, errors = context.Pipe(duplex=False)
         self._process = context.Process(  # type: ignore[attr-defined]  # typeshed
-            target=_serve, args=(maker, theirs, errors, heartbeat)
+            target=_serve, args=(maker, other, errors, heartbeat)
         )
         with apart_from_script():
             self._process.start()
-        theirs.close()
+        other.close()
         errors.close()
         self.name = f"worker process {self._process.pid}"
         self._lines: collections.deque[str] = collections.deque(maxlen=_NUM_LINES)

@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long a worker may take or be silent, and how many may be lost.
+    """Limits on how long a worker takes or is silent, and on how many are lost.
 
     Attributes:
         timeout: seconds per unit; None: ten times the longest of its kind so far, and a minute.
@@ -56,7 +56,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a worker says, by its number: it lives, holds its object, did its unit, or is lost."""
+    """A message of a worker, by its number: alive, ready, done with its unit, or lost."""
 
     worker: int
     kind: Literal["beat", "ready", "result", "error", "lost"]
@@ -106,7 +106,7 @@ class _Seat:
 
 @dataclass(slots=True)
 class _Record:
-    """What an executor remembers of its units."""
+    """Memory of an executor: units that wait, outcomes, failures and times."""
 
     waiting: deque[tuple[Unit, int | None]] = field(default_factory=deque)
     done: dict[str, tuple[bool, Any]] = field(default_factory=dict)

@@ -153,7 +153,9 @@ def test_too_many_lost_workers_are_one_line(
     run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> NoReturn:
-        raise WorkerError("unit 1f (a training run): expected at most 3 lost workers, got 4: killed")
+        raise WorkerError(
+            "unit 1f (a training run): expected at most 3 lost workers, got 4: killed"
+        )
 
     begin(monkeypatch, compare, "compare", fail)
     outcome = run_command("compare", "--output", "run")

@@ -11,7 +11,7 @@ FATE = "fate"
 
 
 class Held:
-    """What a worker holds: a number that grows with every call."""
+    """A number that grows with every call, held by a worker."""
 
     def __init__(self, offset: int = 0) -> None:
         self.count = offset
