@@ -24,6 +24,7 @@ class Stream(StrEnum):
     ORDER = "order"
     AUGMENTATION = "augmentation"
     CROP = "crop"
+    PIXEL_OPERATIONS = "pixel operations"
     MIXING = "mixing"
     MIXING_CHOICE = "mixing choice"
     NETWORK = "network"

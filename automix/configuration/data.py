@@ -18,6 +18,8 @@ DEFAULT_CROP_RATIO = (3 / 4, 4 / 3)
 
 Side = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
 AreaFraction = Annotated[float, Field(gt=0, le=1)]
+Strength = Annotated[float, Field(ge=0, le=10)]
+HueShift = Annotated[float, Field(ge=0, le=0.5)]
 AspectRatio = Annotated[float, Field(gt=0)]
 Pair = tuple[float, float]
 Size = int | float
@@ -70,6 +72,16 @@ class Loading(StrEnum):
     STREAMING = "streaming"
 
 
+class AutoAugment(StrEnum):
+    """Augmentation by operations on pixels, drawn for each image."""
+
+    RANDAUGMENT = "randaugment"
+    TRIVIALAUGMENT = "trivialaugment"
+    AUTOAUGMENT_IMAGENET = "autoaugment_imagenet"
+    AUTOAUGMENT_CIFAR10 = "autoaugment_cifar10"
+    AUTOAUGMENT_SVHN = "autoaugment_svhn"
+
+
 class AugmentConfig(Config):
     """Augmentation of single training images, before any mixing."""
 
@@ -93,6 +105,31 @@ class AugmentConfig(Config):
     horizontal_flip: bool = False
     """Flip each image left to right with probability 0.5; leave off for digits and text."""
 
+    auto_augment: AutoAugment | None = None
+    """Operations on pixels, after crop and flip, as in torchvision: randaugment (several at one
+    magnitude), trivialaugment (one at a random magnitude, the wide space), or the learned policies
+    autoaugment_imagenet, autoaugment_cifar10 and autoaugment_svhn."""
+
+    randaugment_ops: int | None = Field(default=None, ge=1, le=20)
+    """Operations per image of randaugment. Default: 2."""
+
+    randaugment_magnitude: int | None = Field(default=None, ge=0, le=30)
+    """Magnitude of the operations of randaugment, of 30. Default: 9."""
+
+    color_jitter: tuple[Strength, Strength, Strength, HueShift] | None = None
+    """Largest change of brightness, contrast, saturation and hue, each drawn uniformly, in a random
+    order, as torchvision's ColorJitter; [0.4, 0.4, 0.4, 0.1] is usual. The first three are
+    fractions, the last is of the colour circle."""
+
+    random_erasing: float = Field(default=0.0, ge=0, le=1)
+    """Probability of setting a rectangle of an image, 2% to 33% of its area, to the mean color, as
+    torchvision's RandomErasing after normalization."""
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether there are operations on pixels."""
+        return self.auto_augment is not None or self.color_jitter is not None
+
     # Validators see the fields declared above theirs. A setting without effect is refused, not
     # ignored: it is a mistake, and it would make two equal runs look different.
     @field_validator("resized_crop_scale")
@@ -115,6 +152,15 @@ class AugmentConfig(Config):
                 f"expected nothing where resized_crop_scale is not given, got {_pair(ratio)}"
             )
         return _ascending(ratio)
+
+    @field_validator("randaugment_ops", "randaugment_magnitude")
+    @classmethod
+    def _belongs_to_randaugment(cls, value: int | None, info: ValidationInfo) -> int | None:
+        policy = info.data.get("auto_augment", AutoAugment.RANDAUGMENT)
+        if value is not None and policy is not AutoAugment.RANDAUGMENT:
+            got = "not given" if policy is None else f"'{policy}'"
+            raise ValueError(f"expected nothing where auto_augment is {got}, got {value}")
+        return value
 
     @field_validator("padding_mode")
     @classmethod
@@ -164,7 +210,7 @@ class DataConfig(Config):
     """Random seed of the splits; independent of the seed of a training run."""
 
     augment: AugmentConfig = AugmentConfig()
-    """Random crops and flips of training images."""
+    """Augmentation of training images."""
 
     normalization: Normalization = Normalization.TRAIN
     """Statistics for normalization. train: mean and standard deviation per channel of the training

@@ -1,4 +1,4 @@
-"""Random crops and flips of a whole batch at once, with an explicit generator.
+"""Random crops, flips and erased boxes of a whole batch at once, with an explicit generator.
 
 Draws and their application are separate: the same draws applied twice give the same pixels.
 Shape suffixes: B batch, C channels, H rows, W columns.
@@ -15,6 +15,8 @@ from automix.configuration.data import AugmentConfig, PaddingMode
 
 # After so many boxes that do not fit the image, the largest that does is taken, as in torchvision.
 _BOXES_TRIED = 10
+_ERASED_AREA = (0.02, 0.33)
+_ERASED_RATIO = (0.3, 3.3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,46 @@ def apply_resized_crop(images_BCHW: Tensor, boxes: CropBoxes, flip_B: Tensor) ->
         padding_mode="border",
         align_corners=True,
     )
+
+
+def draw_erased_boxes(
+    num_images: int, probability: float, *, height: int, width: int, generator: Generator
+) -> CropBoxes:
+    """Draw the boxes of torchvision's RandomErasing, independently for each image.
+
+    A box has a uniform 2% to 33% of the area and a log-uniform aspect ratio of 0.3 to 3.3; of ten
+    the first that is smaller than the image is taken. Where none is, or the coin says no, it is
+    empty: height and width 0. https://arxiv.org/abs/1708.04896.
+    """
+    device = generator.device
+    uniform = torch.rand((2, num_images, _BOXES_TRIED + 1), generator=generator, device=device)
+    coin = torch.rand(num_images, generator=generator, device=device)
+    area = height * width * _between(uniform[0, :, 1:], *_ERASED_AREA)
+    low, high = map(math.log, _ERASED_RATIO)
+    aspect = _between(uniform[1, :, 1:], low, high).exp()
+    heights, widths = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (heights < height) & (widths < width)
+    order = torch.arange(_BOXES_TRIED, 0, -1, device=device)
+    first = (fits * order).argmax(dim=1, keepdim=True)
+    is_erased = fits.any(dim=1) & (coin < probability)
+    box_height = heights.gather(1, first).squeeze(1).long() * is_erased
+    box_width = widths.gather(1, first).squeeze(1).long() * is_erased
+    return CropBoxes(
+        top=_whole_steps(uniform[0, :, 0], height - box_height),
+        left=_whole_steps(uniform[1, :, 0], width - box_width),
+        height=box_height,
+        width=box_width,
+    )
+
+
+def erase_(images_BCHW: Tensor, boxes: CropBoxes) -> Tensor:
+    """Set a box of each normalized image to 0, the mean color, in place; return the images."""
+    height, width = images_BCHW.shape[2:]
+    rows = torch.arange(height, device=images_BCHW.device) - boxes.top[:, None]
+    columns = torch.arange(width, device=images_BCHW.device) - boxes.left[:, None]
+    is_row = (rows >= 0) & (rows < boxes.height[:, None])
+    is_column = (columns >= 0) & (columns < boxes.width[:, None])
+    return images_BCHW.masked_fill_((is_row[:, :, None] & is_column[:, None, :])[:, None], 0)
 
 
 def _between(uniform: Tensor, low: float, high: float) -> Tensor:

@@ -17,7 +17,10 @@ from automix.data.augment import (
     apply_resized_crop,
     draw_augmentation,
     draw_crop_boxes,
+    draw_erased_boxes,
+    erase_,
 )
+from automix.data.policies import apply_operations, draw_operations
 from automix.data.splits import ChannelStatistics, Split
 from automix.errors import ConfigError
 from automix.random_streams import Stream, stream_generator
@@ -210,18 +213,47 @@ class BatchPreparer:
         if self._is_identity:
             images = self.evaluation(images_BCHW)
         else:
-            generator = augmentation_generator(key, self.device)
-            images = self.training(images_BCHW, generator=generator)
+            images = self.training(
+                images_BCHW,
+                generator=augmentation_generator(key, self.device),
+                operations=stream_generator(
+                    key.seed, Stream.PIXEL_OPERATIONS, rank=key.micro_batch, step=key.step
+                ),
+            )
         labels = labels_B.to(self.device, non_blocking=True)
         return TrainingBatch(images=images, labels=labels, indices=indices_B)
 
-    def training(self, images_BCHW: Tensor, *, generator: Generator) -> Tensor:
-        """Return augmented, normalized images; the generator is on the preparer's device."""
+    def training(
+        self, images_BCHW: Tensor, *, generator: Generator, operations: Generator | None = None
+    ) -> Tensor:
+        """Return augmented, normalized images.
+
+        ``generator``, on the preparer's device, is that of crops, flips and erased boxes,
+        ``operations``, on the CPU, that of operations on pixels, which need it.
+        """
+        config = self._augment
         # Moved as bytes, a quarter of the traffic of floats.
         images = images_BCHW.to(self.device, non_blocking=True)
-        if not self._is_identity:
-            images = self._augmented(images, generator)
-        return self._normalized(images)
+        if self._is_identity:
+            return self._normalized(images)
+        images = self._augmented(images, generator)
+        height, width = images.shape[2:]
+        if config.changes_pixels:
+            assert operations is not None
+            drawn = draw_operations(
+                len(images), config, height=height, width=width, generator=operations
+            )
+            # A resized crop interpolates; the operations are defined on bytes.
+            images = apply_operations(
+                images if images.dtype == torch.uint8 else images.round().to(torch.uint8), drawn
+            )
+        images = self._normalized(images)
+        if config.random_erasing == 0:
+            return images
+        boxes = draw_erased_boxes(
+            len(images), config.random_erasing, height=height, width=width, generator=generator
+        )
+        return erase_(images, boxes)
 
     def evaluation(self, images_BCHW: Tensor) -> Tensor:
         """Return normalized images, unchanged otherwise."""

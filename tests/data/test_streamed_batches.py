@@ -45,7 +45,13 @@ def test_without_a_crop_batches_are_those_of_the_decoded_folder(
     write_folder: WriteFolder, folder_config: Configure
 ) -> None:
     root = write_folder(train=10)
-    augment = {"crop_padding": 1, "horizontal_flip": True}
+    augment = {
+        "crop_padding": 1,
+        "horizontal_flip": True,
+        "auto_augment": "trivialaugment",
+        "color_jitter": [0.4, 0.4, 0.4, 0.1],
+        "random_erasing": 0.5,
+    }
     config = folder_config(root, augment=augment, **STREAMING)
     data = load_data(config)
     decoded_config = folder_config(root, augment=augment)
