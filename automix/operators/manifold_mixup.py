@@ -33,7 +33,7 @@ _BLOCK = re.compile(
 
 
 class FeatureBlend(NamedTuple):
-    """Where the features of a batch are blended, and with which partners and weights."""
+    """Layer whose output is blended, with which partners and weights."""
 
     layer: str
     draws: MixupDraws

@@ -2,7 +2,9 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,9 @@ from automix.operator_info import Operator
 from automix.operators.comixup import operator as comixup
 from automix.operators.comixup.energy import input_weights
 from automix.operators.comixup.operator import CoMixupDraws, apply_comixup, draw_comixup
+from automix.operators.comixup.solver import solve_comixup
 from automix.operators.types import BatchShape, MixedBatch
+from tests.operators import references as ref
 from tests.operators.cases import (
     NUM_CLASSES,
     Scenario,
@@ -95,6 +99,39 @@ def test_groups_are_equal_and_apart(batch: int, group: int, sizes: list[int]) ->
         assert torch.equal(mixed.images[start:end], alone.images)
         assert torch.equal(mixed.targets[start:end], alone.targets)
         assert torch.equal(mixed.partner[start:end], alone.partner + start)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 14)])
+def test_agrees_with_loops(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels, labels and partners, by loops, of the inputs that the solver chooses.
+
+    What it chooses is compared with all masks in `test_comixup_solver`.
+    """
+    scenario = Scenario(5, size=size)
+    images = random_images(scenario)
+    chosen: list[Tensor] = []
+
+    def recorded(*arguments: Any, **options: Any) -> Tensor:
+        chosen.append(solve_comixup(*arguments, **options))
+        return chosen[0]
+
+    monkeypatch.setattr(comixup, "solve_comixup", recorded)
+    mixed = mixed_by(scenario, images, draw(Operator.COMIXUP, images))
+    height, width = size
+    for output, inputs in enumerate(chosen[0][0].tolist()):
+        shown = np.zeros((3, height, width))
+        weights = [0.0] * 5
+        for y in range(height):
+            for x in range(width):
+                for image in inputs[y * 4 // height][x * 4 // width]:
+                    shown[:, y, x] += ref.array(images[image, :, y, x]) / 2
+                    weights[image] += 0.5 / (height * width)
+        np.testing.assert_allclose(ref.array(mixed.images[output]), shown, atol=1e-6)
+        np.testing.assert_allclose(ref.array(mixed.targets[output]), weights, atol=1e-6)
+        assert float(mixed.lam[output]) == pytest.approx(weights[output], abs=1e-6)
+        others = {image: weight for image, weight in enumerate(weights) if image != output}
+        partner = int(mixed.partner[output])
+        assert weights[partner] == max(others.values()) or partner == output
 
 
 @pytest.mark.parametrize("size", [(32, 32), (34, 30), (13, 17)])

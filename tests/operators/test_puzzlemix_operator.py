@@ -1,5 +1,9 @@
 """PuzzleMix as an operator: what it adds to its solver and its transport."""
 
+import itertools
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +14,7 @@ from automix.operators.puzzlemix.solver import solve_puzzle
 from automix.operators.puzzlemix.transport import move_patches, transport_plan
 from automix.operators.sampling import enlarge_cells, pool_cells, unit_sum
 from automix.operators.types import BatchShape, MixedBatch
+from tests.operators import references as ref
 from tests.operators.cases import (
     NUM_CLASSES,
     Scenario,
@@ -22,6 +27,74 @@ from tests.operators.cases import (
 )
 
 SCENARIO = Scenario(6)
+
+
+def puzzlemix_cost(
+    mask: ref.Array,
+    parents: tuple[ref.Array, ref.Array],
+    maps: tuple[ref.Array, ref.Array],
+    lam: float,
+) -> float:
+    """Return the objective of a mask of the own image, by the formulas of the paper.
+
+    Cells of 2 x 2 pixels in a 4 x 4 image, one position along each border.
+    """
+    smooth, gamma, eta, grid = 1.2 / (16 * 2), 0.5, 0.2, 2
+    own, partner = (ref.pooled(saliency, grid) / saliency.mean() / grid**2 for saliency in maps)
+    # By image and cell: the pixels next to the lower and right border, and to the others.
+    cost = 0.0
+    for y in range(grid):
+        for x in range(grid):
+            z = mask[y, x]
+            # What is not shown is lost, and the prior is that of two coin flips.
+            cost += z * partner[y, x] + (1 - z) * own[y, x]
+            flips = round(2 * z)
+            chance = math.comb(2, flips) * lam**flips * (1 - lam) ** (2 - flips)
+            cost -= eta / grid**2 * math.log(chance + 1e-8)
+            for down, right in ((1, 0), (0, 1)):
+                if y + down == grid or x + right == grid:
+                    continue
+                other = mask[y + down, x + right]
+                # Of the mean of a cell, as one position is all of its side.
+                near = [cell_mean(image, y, x) * 0.25 for image in parents]
+                far = [cell_mean(image, y + down, x + right) * 0.25 for image in parents]
+                (d11, d10), (d01, d00) = (
+                    [float(abs(one - another).mean()) for another in far] for one in near
+                )
+                cost += smooth * (z - other) ** 2
+                cost += (
+                    smooth
+                    * gamma
+                    * (
+                        (z * (d10 + d11) + (1 - z) * (d01 + d00)) / 2
+                        + (other * (d01 + d11) + (1 - other) * (d10 + d00)) / 2
+                        + (d10 + d01 - d11 - d00) / 2 * (z - other) ** 2
+                    )
+                )
+    return cost
+
+
+def cell_mean(image: ref.Array, y: int, x: int) -> ref.Array:
+    """Return the mean color of a cell of 2 x 2 pixels."""
+    return np.asarray(image[:, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_loops(seed: int) -> None:
+    scenario = Scenario(4, size=(4, 4))
+    images, maps = random_images(scenario, seed), random_saliency(scenario)
+    draws = some_draws(images, seed)
+    mixed = mixed_by(scenario, images, draws, PuzzleWeights(grid=2), transport=False)
+    expected = []
+    for index, (first, partner) in enumerate(ref.pairs(images, mixed)):
+        both = ref.array(maps[index]), ref.array(maps[mixed.partner[index]])
+        masks = [np.array(z).reshape(2, 2) for z in itertools.product((0, 0.5, 1), repeat=4)]
+        lam = float(draws.lam[index])
+        best = min(masks, key=lambda z: puzzlemix_cost(z, (first, partner), both, lam))
+        expected.append(ref.by_mask(first, partner, ref.enlarged(1 - best, 4, 4)))
+    ref.assert_agree(mixed, expected)
+
+
 WEIGHTS = [
     PuzzleWeights(grid=grid, num_labels=labels) for grid in (2, 4, 5, 8, 11) for labels in (2, 3)
 ]

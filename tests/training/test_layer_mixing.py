@@ -38,7 +38,7 @@ def batch_of(trainer: ClassifierTrainer, step: int) -> tuple[Tensor, MicroBatch]
 def slow_loss(model: nn.Module, images: Tensor, batch: MicroBatch, layer: str) -> float:
     """Return the loss with the values of the layer blended one by one."""
     assert isinstance(batch.targets, LabelPairs)
-    own, partners, lams = batch.targets
+    own_classes, partner_classes, lams = batch.targets
     # The pairs are known by their classes, and in the tiny task some have the same: by the draws.
     assert batch.blend is not None
     partner = batch.blend.draws.partner
@@ -56,7 +56,7 @@ def slow_loss(model: nn.Module, images: Tensor, batch: MicroBatch, layer: str) -
     logs = values.log_softmax(1)
     losses = [
         -float(lam) * float(logs[index, a]) - (1 - float(lam)) * float(logs[index, b])
-        for index, (a, b, lam) in enumerate(zip(own, partners, lams, strict=True))
+        for index, (a, b, lam) in enumerate(zip(own_classes, partner_classes, lams, strict=True))
     ]
     return sum(losses) / len(losses)
 
