@@ -81,6 +81,12 @@ REWARDS: Mapping[str, Reward] = MappingProxyType(
             at_chance=lambda num_classes: 1 / num_classes,
             of_metrics=lambda metrics: metrics.accuracy,
         ),
+        "worst_class_accuracy": Reward(
+            help="the accuracy on the class that is classified worst (0 to 1)",
+            # Of equal logits the first class is the answer, for every image.
+            at_chance=lambda num_classes: 0.0,
+            of_metrics=lambda metrics: metrics.worst_class_accuracy,
+        ),
         "gradient_similarity": Reward(
             help="for comparison only, how much the input gradients of a mixed batch are like "
             "those of the clean one (0 to 1), on training images, which RL-Mix rewards and which "

@@ -64,6 +64,13 @@ class Placement(StrEnum):
     HOST = "host"
 
 
+class Sampling(StrEnum):
+    """Number of times that an epoch sees the images of each class."""
+
+    UNIFORM = "uniform"
+    BALANCED = "balanced"
+
+
 class Loading(StrEnum):
     """Training images are decoded once, or for every batch."""
 
@@ -208,6 +215,10 @@ class DataConfig(Config):
 
     split_seed: int = Field(default=0, ge=0)
     """Random seed of the splits; independent of the seed of a training run."""
+
+    sampling: Sampling = Sampling.UNIFORM
+    """Images of an epoch. uniform: each once. balanced: as many of each class, those of a rare
+    class several times and of a frequent one a part, each as often as the others of its class."""
 
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training images."""

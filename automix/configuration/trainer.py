@@ -14,6 +14,7 @@ _MILESTONE_FACTOR = 0.1
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+ClassWeight = Annotated[float, Field(ge=0)]
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -93,6 +94,14 @@ class TrainerConfig(Config):
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing: fraction of each target that is spread evenly over all classes."""
+
+    class_weights: Literal["balanced"] | tuple[ClassWeight, ...] | None = None
+    """Weight of each class in the loss: numbers in the order of the classes, or balanced: inverse
+    to its training images, 1 on average over them. A mixed image has the weights of its labels."""
+
+    logit_adjustment: Annotated[float, Field(ge=0)] = 0.0
+    """Logit adjustment: this many times the log of each class's fraction of the training images is
+    added to the logits in the training loss, so that rare classes are not held back; 1 is usual."""
 
     loss: Literal["cross_entropy", "decoupled"] = "cross_entropy"
     """cross_entropy: with the mixed labels. decoupled: plus the term of Decoupled Mixup, with which

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
-from automix.configuration.data import AugmentConfig
+from automix.configuration.data import AugmentConfig, Sampling
 from automix.data.augment import (
     apply_augmentation,
     apply_resized_crop,
@@ -129,8 +129,8 @@ class TrainingBatches(Protocol):
     * ``batch(key)`` is a function of (data, configuration, layout, key). Keys mostly come in the
       order of ``layout.following``, so reading ahead pays; but after a reset or a resume any key
       may come, and gives the same bits.
-    * The images are ``order[layout.places(key)]`` of ``epoch_order(seed, epoch)``: each image at
-      most once per epoch over all processes.
+    * The images are ``order[layout.places(key)]`` of ``EpochOrders.order(seed, epoch)``: with
+      uniform sampling each image at most once per epoch over all processes.
     * Augmentation draws from ``augmentation_generator`` alone, or from generators seeded by
       `derived_seed` with the same seed, step and micro-batch (and the place of an image in it).
     * The host does not wait for the device, and a batch that was returned is never overwritten.
@@ -138,6 +138,7 @@ class TrainingBatches(Protocol):
 
     layout: BatchLayout  # fixed for the life of this object
     num_classes: int  # of the labels
+    class_counts: Tensor  # (K,) int64 on the CPU, training images of each class
 
     def batch(self, key: BatchKey) -> TrainingBatch:
         """Return the micro-batch of ``key``, ``layout.micro_batch_size`` images."""
@@ -147,11 +148,21 @@ class TrainingBatches(Protocol):
 class ResidentBatches:
     """Batches of a split in the memory of the device or of the host, see `TrainingBatches`."""
 
-    def __init__(self, split: Split, preparer: "BatchPreparer", layout: BatchLayout) -> None:
+    def __init__(
+        self,
+        split: Split,
+        preparer: "BatchPreparer",
+        layout: BatchLayout,
+        *,
+        sampling: Sampling = Sampling.UNIFORM,
+    ) -> None:
         self.layout = layout
         self.num_classes = split.num_classes
+        labels = split.labels.cpu()
+        self.class_counts = labels.bincount(minlength=split.num_classes)
         self._split = split
         self._preparer = preparer
+        self._orders = EpochOrders(labels, sampling)
         # (seed, epoch) of the last order, and the order.
         self._order: tuple[tuple[int, int], Tensor] | None = None
 
@@ -160,8 +171,8 @@ class ResidentBatches:
         # 1. The order of the epoch, drawn once per epoch and sliced in every step.
         epoch = (key.seed, self.layout.epoch(key))
         if self._order is None or self._order[0] != epoch:
-            num_images, device = self.layout.num_images, self._split.device
-            order = epoch_order(num_images, seed=key.seed, epoch=epoch[1], device=device)
+            # Moved once per epoch.
+            order = self._orders.order(*epoch).to(self._split.device, non_blocking=True)
             self._order = epoch, order
         indices = self._order[1][self.layout.places(key)]
         # 2. Gather the bytes where the images are held; the preparer moves them.
@@ -170,14 +181,55 @@ class ResidentBatches:
         return self._preparer.batch(key, images, labels, indices)
 
 
-def epoch_order(
-    num_images: int, *, seed: int, epoch: int, device: torch.device | str = "cpu"
-) -> Tensor:
+def epoch_order(num_images: int, *, seed: int, epoch: int) -> Tensor:
     """Return the permutation of the images, (num_images,) int64, that an epoch follows."""
-    # Drawn on the CPU, because randperm of an accelerator gives another permutation for the same
-    # seed, and moved once per epoch.
+    # Drawn on the CPU: randperm of an accelerator gives another permutation for the same seed.
     generator = stream_generator(seed, Stream.ORDER, epoch=epoch)
-    return torch.randperm(num_images, generator=generator).to(device, non_blocking=True)
+    return torch.randperm(num_images, generator=generator)
+
+
+def balanced_order(labels_N: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Return as many indices of each class, (N,) int64 in random order, for an epoch.
+
+    Classes have N // K or one more. Within a class, no image comes again before all have come.
+    """
+    generator = stream_generator(seed, Stream.ORDER, epoch=epoch)
+    present = sorted(set(labels_N.tolist()))
+    share, rest = divmod(len(labels_N), len(present))
+    # Another few classes of each epoch have one image more.
+    has_more = (torch.randperm(len(present), generator=generator) < rest).tolist()
+    parts = []
+    for label, extra in zip(present, has_more, strict=True):
+        members = (labels_N == label).nonzero().squeeze(1)
+        count = share + extra
+        rounds = [
+            members[torch.randperm(len(members), generator=generator)]
+            for _ in range(-(-count // len(members)))
+        ]
+        parts += [order[: count - i * len(members)] for i, order in enumerate(rounds)]
+    order = torch.cat(parts)
+    return order[torch.randperm(len(order), generator=generator)]
+
+
+class EpochOrders:
+    """Orders of the images of a split by (seed, epoch), the last two of which are kept."""
+
+    def __init__(self, labels_N: Tensor, sampling: Sampling) -> None:
+        """Order as many images as there are labels, on the CPU."""
+        self._labels, self._sampling = labels_N, sampling
+        # Two, because reading ahead crosses into the next epoch before the training process does.
+        self._kept: dict[tuple[int, int], Tensor] = {}
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """Return the indices, (num_images,) int64 on the CPU, that an epoch follows."""
+        if (seed, epoch) not in self._kept:
+            if self._sampling is Sampling.BALANCED:
+                order = balanced_order(self._labels, seed=seed, epoch=epoch)
+            else:
+                order = epoch_order(len(self._labels), seed=seed, epoch=epoch)
+            last = list(self._kept.items())[-1:]
+            self._kept = dict(last) | {(seed, epoch): order}
+        return self._kept[seed, epoch]
 
 
 def augmentation_generator(key: BatchKey, device: torch.device | str = "cpu") -> torch.Generator:

@@ -230,7 +230,8 @@ def training_batches(
     """
     if isinstance(data.train, Split):
         preparer = BatchPreparer(data.statistics, config.augment, device=device)
-        return ResidentBatches(data.train, preparer, layout), preparer
+        resident = ResidentBatches(data.train, preparer, layout, sampling=config.sampling)
+        return resident, preparer
     preparer = BatchPreparer(data.statistics, device_augmentation(config.augment), device=device)
     batches = StreamedBatches(
         data.train,
@@ -239,5 +240,6 @@ def training_batches(
         augment=config.augment,
         num_steps=num_steps,
         num_workers=config.loader_workers,
+        sampling=config.sampling,
     )
     return batches, preparer

@@ -11,20 +11,19 @@ import signal
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from automix.configuration.data import DEFAULT_CROP_RATIO, AugmentConfig
+from automix.configuration.data import DEFAULT_CROP_RATIO, AugmentConfig, Sampling
 from automix.data.batches import (
     BatchKey,
     BatchLayout,
     BatchPreparer,
+    EpochOrders,
     TrainingBatch,
-    epoch_order,
 )
 from automix.data.sources.decode import in_order, num_threads, refusing_bombs
 from automix.data.splits import StreamedSplit
@@ -57,6 +56,7 @@ class StreamedBatches:
         augment: AugmentConfig,
         num_steps: int,
         num_workers: int | None = None,
+        sampling: Sampling = Sampling.UNIFORM,
     ) -> None:
         """Start nothing yet: workers start with the first batch.
 
@@ -66,9 +66,10 @@ class StreamedBatches:
         """
         self.layout = layout
         self.num_classes = split.num_classes
+        self.class_counts = split.labels.bincount(minlength=split.num_classes)
         self._labels = split.labels
         self._preparer = preparer
-        self._reader = MicroBatchReader(split, layout, augment)
+        self._reader = MicroBatchReader(split, layout, augment, EpochOrders(split.labels, sampling))
         self._keys = _KeysAhead(layout, num_steps)
         self._num_workers = _usable_workers(num_workers)
         self._loader: DataLoader[Tensor | str] | None = None
@@ -160,15 +161,21 @@ class StreamedBatches:
 class MicroBatchReader(Dataset[Tensor | str]):
     """Reads the images of a micro-batch from their files; it runs in the workers."""
 
-    def __init__(self, split: StreamedSplit, layout: BatchLayout, augment: AugmentConfig) -> None:
+    def __init__(
+        self,
+        split: StreamedSplit,
+        layout: BatchLayout,
+        augment: AugmentConfig,
+        orders: EpochOrders,
+    ) -> None:
         self._split = split
+        self._orders = orders
         self._layout = layout
         self._augment = augment
 
     def indices(self, key: BatchKey) -> Tensor:
         """Return the indices of the images of ``key``, (B,) int64."""
-        order = _epoch_order(self._layout.num_images, key.seed, self._layout.epoch(key))
-        return order[self._layout.places(key)]
+        return self._orders.order(key.seed, self._layout.epoch(key))[self._layout.places(key)]
 
     def __getitem__(self, key: BatchKey) -> Tensor | str:
         """Return (B, C, H, W) uint8, or the message about a broken file."""
@@ -185,7 +192,7 @@ class MicroBatchReader(Dataset[Tensor | str]):
             DataError: a file is not a readable image.
         """
         epoch, places = self._layout.epoch(key), self._layout.places(key)
-        order = _epoch_order(self._layout.num_images, key.seed, epoch)
+        order = self._orders.order(key.seed, epoch)
 
         def image_at(place: int) -> Tensor:
             # The crop is named by the place in the epoch's order, not by the micro-batch: it does
@@ -195,12 +202,6 @@ class MicroBatchReader(Dataset[Tensor | str]):
 
         with refusing_bombs():
             return torch.stack(list(mapping(image_at, range(places.start, places.stop))))
-
-
-# Two, because reading ahead crosses into the next epoch before this process does.
-@lru_cache(maxsize=2)
-def _epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
-    return epoch_order(num_images, seed=seed, epoch=epoch)
 
 
 class _KeysAhead(Sampler[BatchKey]):

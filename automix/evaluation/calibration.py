@@ -60,6 +60,18 @@ def nll(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
     return -logits_NK.log_softmax(dim=-1).gather(-1, _index(labels_N, logits_NK)).mean((-2, -1))
 
 
+def worst_class_accuracy(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Return the smallest accuracy of the classes that have images, in [0, 1]."""
+    logits_NK = _checked(logits_NK, labels_N, stacked=True)
+    is_right = (logits_NK.argmax(dim=-1) == labels_N).to(logits_NK.dtype)
+    classes = labels_N.long()
+    right_K = is_right.new_zeros(logits_NK.shape[:-2] + logits_NK.shape[-1:])
+    right_K.index_add_(-1, classes, is_right)
+    count_K = is_right.new_zeros(logits_NK.shape[-1])
+    count_K.index_add_(0, classes, torch.ones_like(classes, dtype=count_K.dtype))
+    return torch.where(count_K > 0, right_K / count_K, torch.inf).amin(dim=-1)
+
+
 def accuracy(logits_NK: Tensor, labels_N: Tensor, *, k: int = 1) -> Tensor:
     """Return the fraction of images whose label is among the ``k`` largest logits, in [0, 1].
 

@@ -3,6 +3,7 @@
 Shape suffixes: B batch, K classes.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -261,6 +262,7 @@ class EvalMetrics:
         calibrated_nll: the same after division of the logits by one temperature. Mixing makes a
             network underconfident, which plain NLL punishes and a temperature repairs.
         accuracy: fraction of images classified correctly, in [0, 1].
+        worst_class_accuracy: accuracy on the class that is classified worst, in [0, 1].
         temperature: the temperature, fitted on the split itself unless it was given.
         num_images: size of the split.
     """
@@ -270,6 +272,7 @@ class EvalMetrics:
     accuracy: float
     temperature: float
     num_images: int
+    worst_class_accuracy: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

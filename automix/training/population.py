@@ -51,6 +51,8 @@ Plan = tuple[Mixing, int]
 _TRAINED_ALONE = (
     "accumulation",
     "clean_loss",
+    "class_weights",
+    "logit_adjustment",
     "head_learning_rate",
     "layer_decay",
     "freeze_body",
@@ -202,7 +204,9 @@ class Population:
             return losses_N
         zero = losses_N.new_zeros(())
         terms = [
-            self._steps[0].decoupled(logits_BK, batch) if batch.decoupled_eta else zero
+            self._steps[0].criterion.decoupled(logits_BK, batch.targets, eta=batch.decoupled_eta)
+            if batch.decoupled_eta
+            else zero
             for logits_BK, batch in zip(logits_NBK, batches, strict=True)
         ]
         return losses_N + torch.stack(terms)

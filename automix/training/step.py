@@ -37,6 +37,7 @@ from automix.operators.mixup_cutmix import MixupDraws
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, restored_generators
 from automix.saliency.sources import CachedSource, CacheState, SaliencySource
+from automix.training.criterion import Criterion
 from automix.training.distributed import (
     copy_from_main_,
     current_world,
@@ -44,14 +45,14 @@ from automix.training.distributed import (
     gather_on_main,
     sum_over_processes_,
 )
-from automix.training.metrics import RunningSums, decoupled_terms
+from automix.training.metrics import RunningSums
 from automix.training.precision import (
     fast_products,
     passes_in,
     resolved_precision,
     time_convolutions,
 )
-from automix.training.targets import LabelPairs, Targets, cross_entropy
+from automix.training.targets import LabelPairs, Targets
 from automix.training.updates import (
     AveragedWeights,
     constant,
@@ -136,7 +137,8 @@ class TrainingStep:
             options: of operators; None for the defaults.
 
         Raises:
-            ConfigError: the device cannot compute in the precision of ``config``.
+            ConfigError: the device cannot compute in the precision of ``config``, or there is not
+                one weight per class.
         """
         self.model, self.config, self.batches, self.saliency = model, config, batches, saliency
         self.total_steps = config.epochs * batches.layout.steps_per_epoch
@@ -158,6 +160,7 @@ class TrainingStep:
         self._statistics = _batch_norm_statistics(model)
         averaged = {id(tensor) for tensor in self._statistics}
         self._other_buffers = [b for b in model.buffers() if id(b) not in averaged]
+        self.criterion = Criterion(config, batches.class_counts, device=self._device)
         self.refresh_every = refresh_every
         self.options = options or OperatorOptions()
         self._carried = [
@@ -338,19 +341,11 @@ class TrainingStep:
 
     def loss(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
         """Return the training loss of a micro-batch, a float32 scalar in nats."""
-        loss = cross_entropy(logits_BK, batch.targets, smoothing=self.config.label_smoothing)
-        if batch.decoupled_eta:
-            loss = loss + self.decoupled(logits_BK, batch)
+        loss = self.criterion(logits_BK, batch.targets, decoupled_eta=batch.decoupled_eta)
         if batch.clean is not None:
             clean_loss = self.loss(self.forward(batch.clean), batch.clean)
             loss = torch.add(loss, clean_loss, alpha=self.config.clean_loss)
         return loss
-
-    def decoupled(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
-        """Return the weighted term of Decoupled Mixup, a float32 scalar in nats."""
-        assert isinstance(batch.targets, LabelPairs)
-        mode = self.config.decoupled_mode or "both"
-        return batch.decoupled_eta * decoupled_terms(logits_BK, *batch.targets, mode=mode).mean()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of the mean loss of one micro-batch."""

@@ -63,15 +63,21 @@ def cross_entropy(
     targets: Targets,
     *,
     smoothing: float = 0.0,
+    class_weights_K: Tensor | None = None,
     reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """Return the cross-entropy with targets of any form, in nats: float32, a scalar or (B,).
 
     It equals `soft_cross_entropy` with the rows of the targets after `smooth_labels`, with the
-    weight ``smoothing`` of the uniform distribution, in [0, 1).
+    weight ``smoothing`` of the uniform distribution, in [0, 1). With weights w of the classes, each
+    row's loss is - sum_k w_k target_k log softmax(logits)_k, and the mean is over the images.
     """
     # In float32 also under autocast: a float16 softmax over many classes loses the small ones.
     logits_BK = logits_BK.float()
+    if class_weights_K is not None:
+        rows_BK = smooth_labels(target_rows(targets, logits_BK.shape[1]), smoothing)
+        losses_B = -(rows_BK * class_weights_K * logits_BK.log_softmax(dim=1)).sum(dim=1)
+        return losses_B.mean() if reduction == "mean" else losses_B
     if isinstance(targets, LabelPairs):
         losses_B = _pair_losses(logits_BK.log_softmax(dim=1), targets, smoothing)
         return losses_B.mean() if reduction == "mean" else losses_B

@@ -15,7 +15,7 @@ from automix.data.batches import BatchLayout, BatchPreparer
 from automix.data.load import holding_device, load_data, training_batches
 from automix.data.splits import SearchData, Split
 from automix.errors import CheckpointError, ConfigError
-from automix.evaluation.calibration import accuracy, fit_temperature, nll
+from automix.evaluation.calibration import accuracy, fit_temperature, nll, worst_class_accuracy
 from automix.files import check_fields
 from automix.first_batch import rehearse, unpaired
 from automix.mixing import StepKey
@@ -28,11 +28,14 @@ from automix.random_streams import Stream, restored_generators, stream_generator
 from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
 from automix.schedule import Schedule, exact_fraction
+from automix.training.criterion import Criterion
 from automix.training.distributed import current_world, join_parts, part_of
 from automix.training.metrics import CleanMetrics, EvalMetrics, RunningSums, TrainMetrics
 from automix.training.step import StepState, TrainingStep
 
 EVALUATION_BATCH = 1024
+SCORE_NAMES = ("nll", "calibrated_nll", "accuracy", "temperature", "worst_class_accuracy")
+"""Scores of an evaluation, by their names in `EvalMetrics`."""
 
 
 class TrainerState(StepState):
@@ -260,9 +263,9 @@ def _read(splits: Sequence[Split], start: int, stop: int) -> Tensor:
 def evaluation_scores(
     logits_MK: Tensor, labels_M: Tensor, *, temperature: Tensor | None = None
 ) -> Tensor:
-    """Return NLL, NLL at the temperature, accuracy and temperature, (4,) on the device.
+    """Return the scores that `SCORE_NAMES` names, (S,) on the device.
 
-    Of (N, M, K) logits, those of N classifiers on the same images, (N, 4). The temperature, a
+    Of (N, M, K) logits, those of N classifiers on the same images, (N, S). The temperature, a
     scalar or (N,), is fitted on these images unless it is given.
     """
     # Mixing makes a network underconfident, which plain NLL punishes and one number repairs.
@@ -271,13 +274,14 @@ def evaluation_scores(
         temperature = fit_temperature(logits_MK, labels_M)
     calibrated_nll = nll(logits_MK / temperature[..., None, None], labels_M)
     correct = accuracy(logits_MK, labels_M)
-    return torch.stack((nll(logits_MK, labels_M), calibrated_nll, correct, temperature), dim=-1)
+    worst = worst_class_accuracy(logits_MK, labels_M)
+    scores = (nll(logits_MK, labels_M), calibrated_nll, correct, temperature, worst)
+    return torch.stack(scores, dim=-1)
 
 
 def eval_metrics(scores: Sequence[float], *, num_images: int) -> EvalMetrics:
     """Return `evaluation_scores` that were read from the device, by name."""
-    names = ("nll", "calibrated_nll", "accuracy", "temperature")
-    return EvalMetrics(**dict(zip(names, scores, strict=True)), num_images=num_images)
+    return EvalMetrics(**dict(zip(SCORE_NAMES, scores, strict=True)), num_images=num_images)
 
 
 def both_metrics(
@@ -296,8 +300,8 @@ def both_metrics(
         scores.append(torch.stack((nll(logits, labels_M), accuracy(logits, labels_M)), dim=-1))
     return [
         (
-            eval_metrics(row[:4], num_images=counts[0]),
-            CleanMetrics(nll=row[4], accuracy=row[5]) if others else None,
+            eval_metrics(row[: len(SCORE_NAMES)], num_images=counts[0]),
+            CleanMetrics(nll=row[-2], accuracy=row[-1]) if others else None,
         )
         for row in torch.cat(scores, dim=-1).tolist()
     ]
@@ -335,8 +339,8 @@ def check_model(
     training runs may use, with a saliency pass if one needs it.
 
     Raises:
-        ConfigError: there is no such classifier, it does not take such batches or the format, or
-            an operator cannot mix them.
+        ConfigError: there is no such classifier, it does not take such batches or the format, an
+            operator cannot mix them, or there is not one weight for each class.
     """
     batch = min(2, task.trainer.batch_size, len(data.train))
     model = build_model(
@@ -345,6 +349,8 @@ def check_model(
         channels=data.image_shape[0],
         generator=stream_generator(0, Stream.INITIALIZATION),
     )
+    counts = data.train.labels.cpu().bincount(minlength=data.num_classes)
+    Criterion(task.trainer, counts, device=torch.device("cpu"))
     if task.trainer.gradient_checkpointing:
         checkpoint_gradients_(model)
     # PyTorch 2.15 writes past the end of a buffer in the gradient of such weights.

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automix.configuration.data import AugmentConfig, Normalization, PaddingMode
+from automix.configuration.data import AugmentConfig, Normalization, PaddingMode, Sampling
 from automix.data.augment import apply_augmentation, draw_augmentation
 from automix.data.batches import (
     BatchKey,
@@ -13,6 +13,7 @@ from automix.data.batches import (
     BatchPreparer,
     ResidentBatches,
     augmentation_generator,
+    balanced_order,
     epoch_order,
 )
 from automix.data.splits import ChannelStatistics, Split, channel_statistics
@@ -202,3 +203,35 @@ def test_the_preparer_cuts_resizes_and_normalizes() -> None:
     assert not first.equal(other)
     assert not first.equal(preparer.evaluation(images))
     assert float(first.abs().max()) <= 2.0001
+
+
+@settings(deadline=None)
+@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=40), seed=st.integers(0, 99))
+def test_a_balanced_epoch_has_as_many_images_of_each_class(labels: list[int], seed: int) -> None:
+    classes = torch.tensor(labels)
+    order = balanced_order(classes, seed=seed, epoch=1)
+    assert len(order) == len(labels)
+    per_class = classes[order].bincount(minlength=5)[sorted(set(labels))]
+    assert per_class.max() - per_class.min() <= 1
+    for label in set(labels):
+        members = (classes == label).nonzero().squeeze(1)
+        times = order.bincount(minlength=len(labels))[members]
+        assert times.max() - times.min() <= 1
+    assert order.equal(balanced_order(classes, seed=seed, epoch=1))
+
+
+def test_balanced_batches_come_from_the_balanced_order() -> None:
+    split = Split(
+        images=torch.zeros(40, 1, 2, 2, dtype=torch.uint8),
+        labels=torch.tensor([0] * 36 + [1] * 4),
+        num_classes=2,
+    )
+    layout = BatchLayout(num_images=40, batch_size=8)
+    preparer = BatchPreparer(channel_statistics(split, Normalization.NONE), AugmentConfig())
+    batches = ResidentBatches(split, preparer, layout, sampling=Sampling.BALANCED)
+    assert batches.class_counts.tolist() == [36, 4]
+    for epoch in (0, 1, 2, 0):
+        parts = [batches.batch(layout.key(7, 5 * epoch + step)) for step in range(5)]
+        order = torch.cat([part.indices for part in parts])
+        assert order.equal(balanced_order(split.labels, seed=7, epoch=epoch))
+        assert torch.cat([part.labels for part in parts]).bincount().tolist() == [20, 20]

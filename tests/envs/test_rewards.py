@@ -21,6 +21,7 @@ FORMULAS: dict[str, Any] = {
     "calibrated_nll": lambda metrics: -metrics.calibrated_nll,
     "nll": lambda metrics: -metrics.nll,
     "accuracy": lambda metrics: metrics.accuracy,
+    "worst_class_accuracy": lambda metrics: metrics.worst_class_accuracy,
     "weighted": lambda metrics: -0.5 * metrics.calibrated_nll + 2 * metrics.accuracy,
 }
 METRICS = EvalMetrics(nll=1.0, calibrated_nll=0.8, accuracy=0.6, temperature=1.5, num_images=10)
@@ -86,7 +87,12 @@ def test_a_diverged_training_ends_with_the_potential_of_chance(
 def test_chance_is_what_a_classifier_gets_that_predicts_every_class_alike() -> None:
     entropy = math.log(4)
     uniform = EvalMetrics(
-        nll=entropy, calibrated_nll=entropy, accuracy=1 / 4, temperature=1.0, num_images=10
+        nll=entropy,
+        calibrated_nll=entropy,
+        accuracy=1 / 4,
+        temperature=1.0,
+        num_images=10,
+        worst_class_accuracy=0.0,
     )
     for potential, formula in FORMULAS.items():
         at_chance = potential_of(potential, num_classes=4).at_chance

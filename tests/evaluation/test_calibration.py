@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import softmax
+from sklearn.metrics import recall_score
 from torch import Tensor
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -25,6 +26,7 @@ from automix.evaluation.calibration import (
     fit_temperature,
     nll,
     reliability,
+    worst_class_accuracy,
 )
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -35,6 +37,7 @@ METRICS: tuple[Metric, ...] = (
     ece,
     fit_temperature,
     nll,
+    worst_class_accuracy,
 )
 
 
@@ -90,6 +93,18 @@ def test_accuracy_agrees_with_torchmetrics(k: int) -> None:
     logits, labels = make_predictions(0, skill=0.7)
     expected = multiclass_accuracy(logits, labels, num_classes=7, top_k=k, average="micro")
     torch.testing.assert_close(accuracy(logits, labels, k=k), expected)
+
+
+def test_worst_class_accuracy_agrees_with_torchmetrics_and_scikit_learn() -> None:
+    for num_images in (8, 400):
+        # Of 8 images some classes have none.
+        logits, labels = make_predictions(1, num_images=num_images, skill=0.7)
+        value = worst_class_accuracy(logits, labels)
+        present = sorted(set(labels.tolist()))
+        recalls = recall_score(labels, logits.argmax(1), average=None, labels=present)
+        assert value.item() == pytest.approx(recalls.min())
+        per_class = multiclass_accuracy(logits, labels, num_classes=7, average="none")
+        assert value == per_class[present].min()
 
 
 def test_likelihood_and_brier_agree_with_slow_references() -> None:
@@ -195,7 +210,7 @@ def test_classifiers_fitted_together_are_fitted_as_alone() -> None:
     logits, labels = make_predictions(14, num_images=120)
     # Their fits end after different numbers of iterations; one of them is at a bound.
     stacked = torch.stack([logits, 0.05 * logits, 20 * logits, -logits, torch.zeros_like(logits)])
-    for metric in (fit_temperature, nll, accuracy):
+    for metric in (fit_temperature, nll, accuracy, worst_class_accuracy):
         together = metric(stacked, labels)
         alone = torch.stack([metric(single, labels) for single in stacked])
         torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)

@@ -29,6 +29,7 @@ FIELDS: list[dict[str, Any]] = [
     {"freeze_body": 0.25},
     {"freeze_batch_norm": True},
     {"ema_warmup": False},
+    {"class_weights": [1.0] * 9 + [3.0], "logit_adjustment": 1.0},
     {"layer_decay": 0.7, "freeze_body": 0.25, "optimizer": "adamw", "max_grad_norm": 0.1},
 ]
 

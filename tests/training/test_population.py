@@ -163,6 +163,8 @@ def test_networks_without_a_stacked_form_are_trained_one_after_the_other(
         {"layer_decay": 0.7},
         {"freeze_body": 0.2},
         {"freeze_batch_norm": True},
+        {"class_weights": "balanced"},
+        {"logit_adjustment": 1.0},
     ],
 )
 def test_what_a_population_does_not_do_is_said(

@@ -39,6 +39,7 @@ class NoBatches:
 
     layout = BatchLayout(num_images=len(INPUTS), batch_size=len(INPUTS))
     num_classes = 3
+    class_counts = torch.ones(3, dtype=torch.int64)
 
     def batch(self, key: BatchKey) -> TrainingBatch:
         raise AssertionError(key)
