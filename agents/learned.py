@@ -2,6 +2,7 @@
 
 import itertools
 import operator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, Self
 
@@ -116,10 +117,7 @@ class LearnedPolicy:
         path = folder / WEIGHTS_NAME
         # Before the network is built: at the limits of the facts it takes 2 GB.
         weights = read_weights(path, _tensors_of(facts), limit=MAX_WEIGHTS_BYTES)
-        # NaN weights would choose the first action, silently.
-        for name, value in weights.items():
-            if not value.isfinite().all():
-                raise CheckpointError(f"{path}: expected finite weights, got others in {name}")
+        check_finite(path, weights)
         low = np.array(facts.observation_low, dtype=np.float32)
         high = np.array(facts.observation_high, dtype=np.float32)
         network = make_network(
@@ -129,6 +127,17 @@ class LearnedPolicy:
         )
         network.load_state_dict(weights)
         return cls(network)
+
+
+def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not finite: NaN would choose the first action, silently.
+
+    Raises:
+        CheckpointError: there are some.
+    """
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: expected finite weights, got others in {name}")
 
 
 def _tensors_of(facts: PolicyFacts) -> dict[str, Tensor]:

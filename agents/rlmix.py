@@ -25,6 +25,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from agents.config import RLMixAgentConfig
+from agents.learned import check_finite
 from agents.ppo import isolated_generators
 from automix.configuration.base import Config
 from automix.files import write_bytes, write_json
@@ -263,5 +264,8 @@ def load_actor(folder: Path) -> tuple[nn.Module, RLMixFacts]:
     inputs = num_features(facts.rlmix, facts.num_classes)
     with torch.device("meta"):
         actor = perceptron(inputs, facts.hidden_sizes, NUM_PERCENTILES)
-    actor.load_state_dict(read_weights(folder / WEIGHTS_NAME, actor.state_dict()), assign=True)
+    path = folder / WEIGHTS_NAME
+    weights = read_weights(path, actor.state_dict())
+    check_finite(path, weights)
+    actor.load_state_dict(weights, assign=True)
     return actor.eval().requires_grad_(False), facts

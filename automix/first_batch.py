@@ -152,6 +152,20 @@ def check_pairs(operators: Sequence[Operator], batch: int) -> None:
         )
 
 
+def refuse_learning(operators: Sequence[Operator]) -> None:
+    """Refuse operators that learn, which have to see the classifier after every step.
+
+    Raises:
+        ValueError: one of them learns.
+    """
+    for operator in operators:
+        if OPERATOR_FACTS[operator].learns:
+            raise ValueError(
+                f"schedule: expected operators that learn nothing in a loop of your own, got "
+                f"{operator.value}; train with automix replay"
+            )
+
+
 def unpaired(operators: Sequence[Operator], batch: int) -> Operator | None:
     """Return the first operator that would mix an image with another one of a batch of one."""
     for operator in operators if batch == 1 else ():

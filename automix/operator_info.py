@@ -28,6 +28,7 @@ class Operator(StrEnum):
     BERNOULLI_GRAFTING = "bernoulli_grafting"
     RECURSIVEMIX = "recursivemix"
     MANIFOLD_MIXUP = "manifold_mixup"
+    ADAUTOMIX = "adautomix"
 
 
 class Family(StrEnum):
@@ -91,6 +92,8 @@ class OperatorFacts:
     # It blends in a layer of the network, drawn for each batch. Of images alone it makes what it
     # does at the input, one of the layers: whoever trains has to blend in the others too.
     mixes_features: bool = False
+    # It has a network of its own, which learns while the classifier trains.
+    learns: bool = False
     # Its labels are lam * own + (1 - lam) * partner, of two images of the batch.
     mixes_pairs: bool = True
     # Weight of Decoupled Mixup's term (https://arxiv.org/abs/2203.10761). Published are 0.01 for
@@ -276,6 +279,16 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             strength=replace(_ALPHA, default=2.0),
             summary="blends the images, or the features of a hidden layer",
             paper="https://arxiv.org/abs/1806.05236",
+            decoupled_eta=0.01,
+        ),
+        Operator.ADAUTOMIX: OperatorFacts(
+            label="Adversarial AutoMixup",
+            color="#480024",
+            family=Family.RANDOM,
+            learns=True,
+            strength=_ALPHA,
+            summary="blends by the mask of a network that is trained against the classifier",
+            paper="https://arxiv.org/abs/2312.11954",
             decoupled_eta=0.01,
         ),
     }

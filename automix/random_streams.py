@@ -42,6 +42,7 @@ class Stream(StrEnum):
     BOOTSTRAP = "bootstrap"
     CORRUPTION = "corruption"
     EVALUATION = "evaluation"
+    MIXER = "mixer"
 
 
 def derived_seed(seed: int, stream: Stream, *, rank: int = 0, epoch: int = 0, step: int = 0) -> int:

@@ -78,6 +78,7 @@ def card(operator: Operator, facts: OperatorFacts) -> str:
             "a saliency map": facts.needs_saliency,
             "the mixed batch of the step before": facts.needs_previous,
             "the forward pass of the network": facts.mixes_features,
+            "a training run, in which its own network learns": facts.learns,
         }.items()
         if is_needed
     ]

@@ -123,8 +123,10 @@ class CompareConfig(Config):
     """Schedules to compare: paths of schedule files, or `none`, `portfolio` (those that ship; one:
     `portfolio:NAME`), `finalists:FOLDER` (of a finished search, what it selected first),
     `policy:FOLDER` (that a search learned: it decides in each run by what it sees there),
-    `rlmix:FOLDER` (the agent that `automix rlmix` learned), `rlmix:random` (its environment with
-    random percentiles),
+    `rlmix:FOLDER` (the agent that `automix rlmix` learned), `rlmix:random@FOLDER` (its environment
+    with random percentiles), `gate:OPERATOR[:STRENGTH]` (each image is mixed or not, as a gate
+    learns in each run from the validation gradient), `a2c:OPERATOR[:STRENGTH]` (how far it is
+    mixed, by an actor-critic),
     `constant:OPERATOR[:STRENGTH[:PROBABILITY]]`, `constants` (every operator at every strength),
     `random` (a new schedule per seed), `shuffled:FILE` (the segments of a file in random order),
     `shuffled_before_end:FILE` (but for its last stretch without mixing, or its last eighth),

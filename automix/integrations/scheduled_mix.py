@@ -16,6 +16,7 @@ from automix.first_batch import (
     check_ranks_agree,
     check_values,
     checked_batch,
+    refuse_learning,
     rehearse,
     whole_number,
 )
@@ -114,7 +115,8 @@ class ScheduledMix:
 
         Raises:
             ValueError: a number is out of range or no whole number, the schedule needs a model and
-                there is none or mixes within it (Manifold Mixup), or there are a source and a loss.
+                there is none, it mixes within it (Manifold Mixup) or learns, or there are a source
+                and a loss.
         """
         num_classes = whole_number("num_classes", num_classes, at_least=1)
         total_steps = whole_number("total_steps", total_steps, at_least=1)
@@ -136,6 +138,7 @@ class ScheduledMix:
                 "the network: train with automix replay, or pass each batch through it within "
                 "automix.operators.manifold_mixup.manifold_mixup"
             )
+        refuse_learning(schedule.operators)
         with_saliency = [name for name in schedule.operators if _reads_saliency([name])]
         if with_saliency and model is None:
             raise ValueError(

@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from torchvision.transforms import v2
 
-from automix.first_batch import check_pairs, check_values, checked_batch, whole_number
+from automix.first_batch import (
+    check_pairs,
+    check_values,
+    checked_batch,
+    refuse_learning,
+    whole_number,
+)
 from automix.integrations.progress import refuse_collator_of_trainer
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.registry import OPERATORS, checked_strength
@@ -57,6 +63,7 @@ class OperatorTransform(v2.Transform):  # type: ignore[misc]  # torchvision is n
         super().__init__()
         self._strength = checked_strength(operator, strength)
         self._operator = Operator(operator)
+        refuse_learning([self._operator])
         facts = OPERATOR_FACTS[self._operator]
         if facts.needs_saliency or facts.needs_previous or facts.mixes_features:
             needed = "the batch before" if facts.needs_previous else "a model"

@@ -22,6 +22,7 @@ from typing import Any, Concatenate
 from torch import Generator, Tensor
 
 from automix.operator_info import OPERATOR_FACTS, Operator
+from automix.operators.adautomix import apply_adautomix, draw_adautomix
 from automix.operators.comixup.operator import apply_comixup, draw_comixup
 from automix.operators.fmix import apply_fmix, draw_fmix
 from automix.operators.gridmix import apply_gridmix, draw_gridmix
@@ -77,6 +78,7 @@ OPERATORS: Mapping[Operator, OperatorSpec[Any]] = MappingProxyType(
             _entry(Operator.BERNOULLI_GRAFTING, draw_bernoulli_grafting, apply_bernoulli_grafting),
             _entry(Operator.RECURSIVEMIX, draw_recursivemix, apply_recursivemix),
             _entry(Operator.MANIFOLD_MIXUP, draw_mixup, apply_manifold_mixup),
+            _entry(Operator.ADAUTOMIX, draw_adautomix, apply_adautomix),
         )
     )
 )

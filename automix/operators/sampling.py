@@ -76,10 +76,16 @@ def draw_beta(batch: int, alpha: float, generator: Generator, *, per: Per = "ima
     # In float32 the two gamma variates underflow together for small alpha (17 % of the draws at
     # 0.01), and their ratio is then 1/2 instead of a number near 0 or 1.
     concentration = torch.full((count, 2), alpha, dtype=torch.float64, device=generator.device)
-    # torch.distributions.Beta takes no generator; this is the private function under it. Only this
-    # and `draw_gamma` call private functions, and tests pin what they return.
+    # torch.distributions.Beta takes no generator; this is the private function under it. Only this,
+    # `draw_beta_each` and `draw_gamma` call private functions, and tests pin what they return.
     lam_N = torch._sample_dirichlet(concentration, generator)[:, 0].to(torch.float32)
     return lam_N.expand(batch)
+
+
+def draw_beta_each(first_B: Tensor, second_B: Tensor, generator: Generator) -> Tensor:
+    """Draw from Beta(first, second) for each image: (B,) float32 in [0, 1]."""
+    concentration = torch.stack((first_B, second_B), dim=1).to(torch.float64)
+    return torch._sample_dirichlet(concentration, generator)[:, 0].to(torch.float32)
 
 
 def draw_gamma(batch: int, shape: float, generator: Generator) -> Tensor:

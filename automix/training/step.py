@@ -19,14 +19,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from automix.configuration.operators import OperatorOptions
 from automix.configuration.trainer import TrainerConfig
-from automix.data.batches import BatchKey, TrainingBatch, TrainingBatches
+from automix.data.batches import TrainingBatches
 from automix.mixing import (
     StepKey,
-    batch_from_tensors,
     draw_choice,
     draw_decision,
     mix_step,
-    tensors_of,
 )
 from automix.mixture import Mixing, Mixture
 from automix.models.layers import checkpoint_gradients_
@@ -36,7 +34,8 @@ from automix.operators.manifold_mixup import INPUT, FeatureBlend, features_blend
 from automix.operators.mixup_cutmix import MixupDraws
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, restored_generators
-from automix.saliency.sources import CachedSource, CacheState, SaliencySource
+from automix.saliency.sources import CachedSource, SaliencySource
+from automix.training.carried import Carried, CarriedState
 from automix.training.criterion import Criterion
 from automix.training.distributed import (
     copy_from_main_,
@@ -46,6 +45,7 @@ from automix.training.distributed import (
     sum_over_processes_,
 )
 from automix.training.metrics import RunningSums
+from automix.training.mixers.learned import LearnedMixer
 from automix.training.precision import (
     fast_products,
     passes_in,
@@ -80,13 +80,6 @@ class MicroBatch:
     clean: "MicroBatch | None" = None
 
 
-class CarriedState(TypedDict):
-    """A checkpoint's entry for one micro-batch: the last mixed batch and the saliency maps."""
-
-    previous: dict[str, Tensor | None] | None
-    saliency: CacheState | None
-
-
 class UpdatesState(TypedDict):
     """State of the weight updates; ``average`` and ``scaler`` are empty where unused."""
 
@@ -114,7 +107,11 @@ class TrainingStep:
         total_steps: optimizer steps of the whole training run.
         precision: that of the training passes on this device.
         options: of the operators.
+        mixer: reworks every mixed batch of two parents, if there is one; whoever sets it keeps its
+            state.
     """
+
+    mixer: LearnedMixer | None = None
 
     def __init__(
         self,
@@ -164,7 +161,7 @@ class TrainingStep:
         self.refresh_every = refresh_every
         self.options = options or OperatorOptions()
         self._carried = [
-            _Carried(CachedSource(saliency, refresh_every=refresh_every))
+            Carried(CachedSource(saliency, refresh_every=refresh_every))
             for _ in range(batches.layout.accumulation)
         ]
         self.optimizer = make_optimizer(model, config)
@@ -266,6 +263,16 @@ class TrainingStep:
         # is kept no longer than an operator needs it.
         carried.previous = mixed if mixture.keeps_batches else None
         facts = OPERATOR_FACTS[decision.operator]
+        if facts.learns:
+            # What it learns is of this training run: it is in the checkpoint, and begins anew.
+            mixer: LearnedMixer | None = carried.mixer_for(images_BCHW, key)
+        else:
+            mixer = self.mixer
+        if mixer is not None:
+            progress = key.step / self.total_steps
+            mixed = mixer.rework(
+                self.model, images_BCHW, labels_B, mixed, key=key, progress=progress
+            )
         targets: Targets = mixed.targets
         eta = 0.0
         if facts.mixes_pairs:
@@ -440,37 +447,6 @@ class TrainingStep:
         for number, carried in enumerate(self._carried):
             index = number * layout.world_size + layout.rank
             carried.load_state_dict(state["shares"][index], device=self._device)
-
-
-@dataclass(slots=True)
-class _Carried:
-    """The past of one micro-batch: of step t + 1, number m follows number m of step t.
-
-    So two micro-batches have two pasts that never touch, as two processes have.
-    """
-
-    saliency: CachedSource
-    previous: MixedBatch | None = None
-    batch_key: BatchKey | None = None
-    batch: TrainingBatch | None = None
-
-    def clear(self) -> None:
-        self.previous = self.batch_key = self.batch = None
-        self.saliency.clear()
-
-    def state_dict(self) -> CarriedState:
-        # The batch is not saved: its key names it.
-        return CarriedState(
-            previous=tensors_of(self.previous) if self.previous else None,
-            saliency=self.saliency.state_dict(),
-        )
-
-    def load_state_dict(self, state: CarriedState, *, device: torch.device) -> None:
-        self.clear()
-        self.saliency.load_state_dict(state["saliency"], device=device)
-        if state["previous"] is not None:
-            # Checkpoints are read into main memory.
-            self.previous = batch_from_tensors(state["previous"], device=device)
 
 
 def _batch_norm_statistics(model: nn.Module) -> list[Tensor]:

@@ -84,7 +84,7 @@ def test_it_learns_the_percentile_of_each_image_and_the_wrong_sign_does_not(seed
 def random_actor(*, observe_draws: bool = False) -> tuple[torch.nn.Module, RLMixFacts]:
     config = RLMixConfig(cells=CELLS, observe_draws=observe_draws)
     torch.manual_seed(0)
-    actor = perceptron(num_features(config, CLASSES), (5,), 10)
+    actor = perceptron(num_features(config, CLASSES), (5,), 10).requires_grad_(False)
     return actor, RLMixFacts(rlmix=config, num_classes=CLASSES, hidden_sizes=(5,))
 
 
@@ -117,6 +117,10 @@ def test_a_saved_agent_is_the_same_and_a_damaged_one_is_one_line(tmp_path: Path)
     assert read == facts
     features = torch.rand(3, INPUTS)
     assert torch.equal(loaded(features), actor(features))
+    actor[0].weight[0, 0] = torch.nan  # type: ignore[index]
+    save_actor(actor, facts, tmp_path)
+    with pytest.raises(CheckpointError, match="expected finite weights"):
+        load_actor(tmp_path)
     save_actor(actor, facts.model_copy(update={"num_classes": 4}), tmp_path)
     with pytest.raises(CheckpointError, match="expected weights that fit"):
         load_actor(tmp_path)

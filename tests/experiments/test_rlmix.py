@@ -25,7 +25,7 @@ CONFIG = RLMixRunConfig(
 def test_an_agent_is_learned_compared_and_resumed(tmp_path: Path) -> None:
     result = run_rlmix(CONFIG, tmp_path)
     names = [row["name"] for row in result["comparison"]["splits"]["test"]]
-    assert names == ["none", "rlmix:random", f"rlmix:{tmp_path}"]
+    assert names == ["none", f"rlmix:random@{tmp_path}", f"rlmix:{tmp_path}"]
     assert len(result["learning"]["potentials"]) == 2
     assert "learned from 2 training runs" in format_result(result)
     # Without its results, nothing is learned again, and everything is as it was.

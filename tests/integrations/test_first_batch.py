@@ -24,8 +24,10 @@ ROWS = F.one_hot(LABELS, NUM_CLASSES)
 IMAGES = torch.rand(BATCH, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 # Ten of eleven batches would pass without the check.
 LATE = even_schedule([Decision(operator=name) for name in ["mixup"] * 10 + ["saliencymix"]])
-# Not those that mix in a layer of the network.
-OPERATORS = [name for name, facts in OPERATOR_FACTS.items() if not facts.mixes_features]
+# Not those that mix in a layer of the network, or learn.
+OPERATORS = [
+    name for name, facts in OPERATOR_FACTS.items() if not (facts.mixes_features or facts.learns)
+]
 EVERY = even_schedule([Decision(operator=operator) for operator in OPERATORS])
 TWO_HEADS = namedtuple("TWO_HEADS", "logits aux_logits")  # as torchvision's Inception
 
@@ -395,3 +397,11 @@ def test_flat_shards_are_refused_by_name() -> None:
     )
     # Without saliency there is no pass, and nothing to refuse.
     new_mix(constant_schedule(Decision(operator=Operator.MIXUP)), model=model)(IMAGES, LABELS)
+
+
+def test_an_operator_that_learns_is_refused_before_the_first_batch() -> None:
+    schedule = constant_schedule(Decision(operator="adautomix"))
+    with pytest.raises(ValueError, match="learn nothing in a loop of your own, got adautomix"):
+        new_mix(schedule)
+    with pytest.raises(ValueError, match="learn nothing in a loop of your own, got adautomix"):
+        OperatorTransform("adautomix", num_classes=NUM_CLASSES)

@@ -17,7 +17,7 @@ NUM_CLASSES = 4
 BATCH_ALONE = [
     operator
     for operator, facts in OPERATOR_FACTS.items()
-    if not (facts.needs_saliency or facts.needs_previous or facts.mixes_features)
+    if not (facts.needs_saliency or facts.needs_previous or facts.mixes_features or facts.learns)
 ]
 
 

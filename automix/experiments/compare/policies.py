@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from agents.rlmix import image_features, load_actor, sampled
 from automix.data.splits import Dataset
@@ -15,6 +16,7 @@ from automix.errors import ConfigError
 from automix.experiments.common.run_folder import ProgressBar
 from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.training_pool import SplitName, TrainingOutcome
+from automix.experiments.compare.schedule_specs import per_image_decision
 from automix.experiments.config import CompareConfig
 from automix.experiments.replay.policy import PolicySource
 from automix.files import sha256_of
@@ -22,6 +24,9 @@ from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.schedule import Schedule
 from automix.training.metrics import EvalMetrics
+from automix.training.mixers.actor_critic import ActorCritic
+from automix.training.mixers.gate import Gate
+from automix.training.mixers.learned import LearnedMixer
 from automix.training.trainer import ClassifierTrainer, build_trainer
 from envs.rlmix.config import RLMixConfig
 from envs.rlmix.env import NUM_PERCENTILES, RLMixEnv, mix, observed, see, train_on
@@ -108,6 +113,22 @@ class ClosedLoops:
         return metrics
 
 
+def closed_loops(text: str, config: CompareConfig, data: Dataset) -> ClosedLoops:
+    """Return the closed loops that a description of a comparison names.
+
+    Raises:
+        AutoMixError: what it names is missing, or does not fit the data.
+    """
+    kind, _, argument = text.partition(":")
+    match kind:
+        case "policy":
+            return PolicyLoops(Path(argument), config, data)
+        case "rlmix":
+            return RLMixLoops(argument, config, data)
+        case _:
+            return PerImageLoops(text, config, data)
+
+
 class PolicyLoops(ClosedLoops):
     """The policy of a search, which decides before every segment."""
 
@@ -140,20 +161,24 @@ class RLMixLoops(ClosedLoops):
 
     operators = (Operator.RMIX,)
 
-    def __init__(self, folder: Path, config: CompareConfig, data: Dataset) -> None:
-        """Read the agent that `automix rlmix` learned in ``folder``; `random` is none.
+    def __init__(self, argument: str, config: CompareConfig, data: Dataset) -> None:
+        """Read the agent that `automix rlmix` learned in a folder.
+
+        ``random`` is none, in the default environment; ``random@FOLDER`` none in that of an agent.
 
         Raises:
             AutoMixError: there is none, or it does not fit the task.
         """
         super().__init__(config, data)
         self._actor, self._rlmix = None, RLMixConfig()
-        if str(folder) != "random":
-            self._actor, facts = load_actor(folder / "policy")
-            self._rlmix = facts.rlmix
+        before, _, after = argument.partition("@")
+        is_random = before == "random"
+        if folder := after if is_random else argument:
+            actor, facts = load_actor(Path(folder) / "policy")
+            self._actor, self._rlmix = None if is_random else actor, facts.rlmix
             if facts.num_classes != data.seen.num_classes:
                 raise ConfigError(
-                    f"rlmix:{folder}: expected an agent for {data.seen.num_classes} classes, got "
+                    f"rlmix:{argument}: expected an agent for {data.seen.num_classes} classes, got "
                     f"one for {facts.num_classes}"
                 )
         weights = [] if self._actor is None else list(self._actor.state_dict().values())
@@ -178,3 +203,45 @@ class RLMixLoops(ClosedLoops):
             mixed = mix(seen, sampled(logits, generator)[0])
             # Without a similarity, which nobody reads here.
             train_on(trainer, seen, mixed, _NO_SIMILARITY)
+
+
+class PerImageLoops(ClosedLoops):
+    """A gate or an actor-critic, which learns about the images of a decision in each run anew."""
+
+    def __init__(self, text: str, config: CompareConfig, data: Dataset) -> None:
+        """Read ``gate:OPERATOR[:STRENGTH]``, or the same with ``a2c``.
+
+        Raises:
+            ConfigError: the operator does not fit.
+        """
+        super().__init__(config, data)
+        self._decision = per_image_decision(text)
+        self._is_gate = text.startswith("gate:")
+        self.identity, self.operators = text, (self._decision.operator,)
+
+    def follow(self, trainer: ClassifierTrainer) -> None:
+        """Train with what the policy makes of each mixed batch."""
+        stages = trainer.training_step
+        stages.mixer = self._mixer(trainer)
+        try:
+            trainer.train(self._decision, num_steps=trainer.total_steps)
+        finally:
+            stages.mixer = None
+
+    def _mixer(self, trainer: ClassifierTrainer) -> LearnedMixer:
+        num_classes, device = self._data.seen.num_classes, trainer.device
+        if not self._is_gate:
+            return ActorCritic(num_classes, seed=trainer.seed, device=device)
+        reward = self._data.seen.reward
+        images = trainer.prepared(reward.read(0, len(reward)).to(device))
+        labels = reward.labels.to(device)
+        size = min(trainer.batch_size, len(reward))
+
+        def validation(number: int) -> tuple[Tensor, Tensor]:
+            generator = stream_generator(
+                trainer.seed, Stream.MIXER, epoch=1, step=number, device=device
+            )
+            chosen = torch.randperm(len(labels), generator=generator, device=device)[:size]
+            return images.index_select(0, chosen), labels.index_select(0, chosen)
+
+        return Gate(num_classes, validation, seed=trainer.seed, device=device)

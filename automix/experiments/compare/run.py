@@ -128,14 +128,9 @@ def _policies(
     if not texts:
         return {}
     # Imported here: Stable-Baselines3 takes seconds to load.
-    from automix.experiments.compare.policies import PolicyLoops, RLMixLoops  # noqa: PLC0415
+    from automix.experiments.compare.policies import closed_loops  # noqa: PLC0415
 
-    loops: dict[str, ClosedLoops] = {}
-    for name, text in texts.items():
-        kind, _, folder = text.partition(":")
-        made = RLMixLoops if kind == "rlmix" else PolicyLoops
-        loops[name] = made(Path(folder), config, data)
-    return loops
+    return {name: closed_loops(text, config, data) for name, text in texts.items()}
 
 
 def splits_of(config: CompareConfig) -> tuple[SplitName, ...]:

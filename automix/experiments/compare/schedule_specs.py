@@ -12,7 +12,7 @@ from automix.experiments.common.equal_schedules import training_hash
 from automix.experiments.common.kept_files import check_whole
 from automix.experiments.common.run_files import check_result
 from automix.experiments.common.run_folder import finished_result
-from automix.operator_info import Operator
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import (
     Decision,
@@ -37,6 +37,8 @@ _NAMES = (
     "finalists",
     "policy",
     "rlmix",
+    "gate",
+    "a2c",
     "constants",
     "random",
     "constant",
@@ -50,7 +52,8 @@ _NAMES = (
     "strong_to_weak",
 )
 _KINDS = "a schedule file, none, portfolio[:NAME], finalists:FOLDER, policy:FOLDER, "
-_KINDS += "rlmix:FOLDER, rlmix:random, constants, "
+_KINDS += "rlmix:FOLDER, rlmix:random[@FOLDER], gate:OPERATOR[:STRENGTH], a2c:OPERATOR[:STRENGTH], "
+_KINDS += "constants, "
 _KINDS += "random, "
 _KINDS += "constant:OPERATOR[:STRENGTH[:PROBABILITY]], "
 _KINDS += "mixture:OPERATOR[...]+..., mix_then_off:OPERATOR[...][+...][@OFF_FROM], "
@@ -66,7 +69,7 @@ class ScheduleEntry:
     # The schedule of training run number i; the same for every i but for random, shuffled and
     # marginal-matched entries.
     schedule_for: Callable[[int], Schedule]
-    # What decides instead, in closed loop: `policy:FOLDER` or `rlmix:FOLDER`.
+    # What decides instead, in closed loop: `policy:FOLDER`, or a description of another kind.
     policy: str | None = None
     # Other names of the same schedule.
     also: tuple[str, ...] = ()
@@ -184,8 +187,8 @@ def _parse(text: str, context: _Context) -> list[ScheduleEntry]:
             entries = _portfolio(argument)
         case "finalists", _:
             entries = _finalists(Path(argument))
-        case (("policy" | "rlmix"), _):
-            entries = [_policy(text, argument)]
+        case (("policy" | "rlmix" | "gate" | "a2c"), _):
+            entries = [_policy(text, kind, argument)]
         case "constants", "":
             entries = [_constant(choice) for choice in constant_decisions(environment.operators)]
         case "random", "":
@@ -254,9 +257,28 @@ def _finalists(folder: Path) -> list[ScheduleEntry]:
     ]
 
 
-def _policy(text: str, folder: str) -> ScheduleEntry:
-    if not folder:
-        kind = text.partition(":")[0]
+def per_image_decision(text: str) -> Decision:
+    """Return the decision behind ``gate:`` or ``a2c:``, about whose images a policy decides.
+
+    Raises:
+        ConfigError: it is none, or does not mix pairs of images of a batch.
+    """
+    kind, _, argument = text.partition(":")
+    decision = _decision(argument, kind)
+    facts = OPERATOR_FACTS[decision.operator]
+    mixes_images = facts.mixes_pairs and not (facts.learns or facts.mixes_features)
+    if not decision.mixes or not mixes_images:
+        raise ConfigError(
+            f"schedules: {text}: expected an operator that mixes pairs of images, got "
+            f"{decision.operator.value}"
+        )
+    return decision
+
+
+def _policy(text: str, kind: str, argument: str) -> ScheduleEntry:
+    if kind in {"gate", "a2c"}:
+        per_image_decision(text)
+    elif not argument:
         raise ConfigError(f"schedules: expected {kind}:FOLDER of a search, got no folder")
 
     def refuse(index: int) -> Schedule:

@@ -43,7 +43,7 @@ def run_rlmix(config: RLMixRunConfig, output: Path) -> dict[str, Any]:
         if (learning := journal.get(_COST_NAME)) is None:
             learning = _learn(config, run.path / POLICY_FOLDER)
             journal.add(_COST_NAME, learning)
-        rows = (*config.schedules, "rlmix:random", f"rlmix:{run.path}")
+        rows = (*config.schedules, f"rlmix:random@{run.path}", f"rlmix:{run.path}")
         comparison = CompareConfig(
             schedules=rows,
             num_seeds=config.num_seeds,

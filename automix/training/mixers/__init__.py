@@ -1,0 +1,1 @@
+"""Systems that learn how to mix while the classifier trains."""
