@@ -226,7 +226,7 @@ def _first_maps(
         maps_BHW = saliency(model, images_BCHW, targets)
     except (TypeError, ValueError) as error:
         # Ours name the place; those of a network or a loss of the user do not.
-        if str(error).partition(":")[0] in ("saliency", "targets", "images", "loss"):
+        if str(error).partition(":")[0] in ("saliency", "network", "targets", "images", "loss"):
             raise
         raise _failed(error, images_BCHW) from error
     except torch.OutOfMemoryError as error:

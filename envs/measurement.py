@@ -14,6 +14,7 @@ from automix.configuration.task import TaskConfig
 from automix.data.batches import BatchPreparer
 from automix.data.splits import SearchData, Split, TrainingImages
 from automix.mixing import StepKey, mix_step
+from automix.network_outputs import logits_of
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
@@ -121,7 +122,7 @@ class MixedProbe:
             for decision in self._decisions
         ]
         # One pass through the network for all operators.
-        logits = model(torch.cat([batch.images for batch in mixed])).float()
+        logits = logits_of(model(torch.cat([batch.images for batch in mixed]))).float()
         targets = torch.cat([batch.targets for batch in mixed])
         losses_N = F.cross_entropy(logits, targets, reduction="none")
         # The host waits for the device here, once.

@@ -44,7 +44,8 @@ class ReplayFlags(FolderFlags):
 
     resume: Path | None = None
     """Instead of everything else: folder of an interrupted replay, which is resumed bit for bit,
-    with as many processes as it was started with."""
+    with as many processes as it was started with. A network of your own is named beside it
+    (--task.model.factory)."""
 
 
 class CardFlags(Config):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from automix.configuration.base import Config, shown
 from automix.configuration.data import DataConfig
@@ -21,6 +21,7 @@ PREACT_RESNET = re.compile(r"preact_resnet(18|34|50|101)")
 WIDE_RESNET = re.compile(r"wide_resnet(\d{2,3})_(\d{1,2})")
 RESNEXT = re.compile(r"resnext(\d{2,3})_(\d{1,3})x(\d{1,3})")
 LIBRARY = re.compile(r"(torchvision|timm)/([A-Za-z0-9_.]+)")
+_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 EXAMPLE_NAMES = (
     SMALL_CNN,
@@ -42,6 +43,16 @@ _EXPECTED = f"expected one of {', '.join(EXAMPLE_NAMES)}, torchvision/<name> or 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _factory_name(name: str) -> str:
+    if not _FACTORY.fullmatch(name):
+        raise ValueError(f"expected package.module:function, got {shown(name)}")
+    return name
+
+
+FactoryName = Annotated[str, AfterValidator(_factory_name)]
+"""Names a function that returns a network, ``package.module:function``."""
+
+
 class ModelConfig(Config):
     """The classifier."""
 
@@ -49,6 +60,11 @@ class ModelConfig(Config):
     """Architecture: small_cnn; resnet20, 32, 44, 56 or 110; preact_resnet18, 34, 50 or 101;
     wide_resnet<depth>_<widening>, as in wide_resnet16_8; resnext29_4x24 (depth, groups, channels);
     torchvision/<name>; timm/<name> (needs the extra timm)."""
+
+    factory: FactoryName | None = None
+    """Function that returns a network of your own, package.module:function, in the place of name.
+    Called with num_classes and, where its signature has them, in_channels and image_size. Its code
+    is run: name your own."""
 
     width: int | None = Field(default=None, ge=1, le=1024)
     """Channels of the first stage; later stages are multiples of it. Only for small_cnn and resnet
@@ -90,8 +106,25 @@ class ModelConfig(Config):
             raise ValueError(f"expected groups and channels of at least 1, got {name!r}")
         return name
 
+    @property
+    def title(self) -> str:
+        """Name of the network in reports: its factory, or its architecture."""
+        return self.factory or self.name
+
+    @model_validator(mode="after")
+    def _factory_stands_alone(self) -> Self:
+        if self.factory is not None and (self.name != SMALL_CNN or self.width is not None):
+            got = self.name if self.name != SMALL_CNN else f"width {self.width}"
+            raise ValueError(f"expected neither name nor width with a factory, got {got}")
+        return self
+
     @model_validator(mode="after")
     def _pretrained_exists(self) -> Self:
+        if self.weights == "pretrained" and self.factory is not None:
+            raise ValueError(
+                "expected a file of weights or none with a factory, which may load its own, got "
+                "'pretrained'"
+            )
         if self.weights == "pretrained" and not LIBRARY.fullmatch(self.name):
             raise ValueError(
                 f"expected a file of weights for {self.name!r}, got 'pretrained', which only "

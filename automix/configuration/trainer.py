@@ -120,6 +120,10 @@ class TrainerConfig(Config):
     by a second pass through the network. Co-Mixup is published with 2 over the number of
     classes."""
 
+    auxiliary_weight: Annotated[float, Field(ge=0)] | None = None
+    """Weight of the loss of each auxiliary head, added to that of the logits; for networks that
+    return auxiliary logits in training, as Inception does. 0: the logits alone. Default: 0.4."""
+
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Maximum norm of the gradient, which is clipped to it; null: no clipping."""
 
@@ -151,6 +155,12 @@ class TrainerConfig(Config):
     def total_steps(self, num_images: int) -> int:
         """Return the optimizer steps of a whole training run on ``num_images`` training images."""
         return self.epochs * self.steps_per_epoch(num_images)
+
+    @property
+    def auxiliary_weight_or_default(self) -> float:
+        """Weight of the loss of each auxiliary head."""
+        # As Inception is fine-tuned in torchvision's examples.
+        return 0.4 if self.auxiliary_weight is None else self.auxiliary_weight
 
     @property
     def warmup_fraction(self) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from automix.errors import MissingExtraError
 from automix.evaluation.counter_random import SampleRandom
 from automix.evaluation.inference import EvaluationImages
+from automix.network_outputs import logits_of
 from automix.operator_info import Statistics
 from automix.random_streams import Stream, derived_seed
 from automix.saliency.gradient import without_trace
@@ -37,8 +38,7 @@ class PixelModel(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return the (B, K) logits of float images in [0, 1]."""
-        logits_BK: Tensor = self.model((images_BCHW - self.mean) / self.std)
-        return logits_BK
+        return logits_of(self.model((images_BCHW - self.mean) / self.std))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +150,7 @@ def count_survivors(
 
 @torch.no_grad()
 def _count_correct(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
-    logits_BK = model(images_BCHW).float()
+    logits_BK = logits_of(model(images_BCHW)).float()
     hits_B: Tensor = (logits_BK.argmax(dim=1) == labels_B) & logits_BK.isfinite().all(dim=1)
     return hits_B.sum()
 
@@ -164,7 +164,7 @@ def _ascent(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
 @torch.no_grad()
 def _margin(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
     """Return by how much the best wrong logit exceeds that of the label; above 0 is an error."""
-    logits_BK = model(images_BCHW).float()
+    logits_BK = logits_of(model(images_BCHW)).float()
     label_logit_B1 = logits_BK.gather(1, labels_B[:, None])
     others_BK = logits_BK.scatter(1, labels_B[:, None], -torch.inf)
     margin_B: Tensor = others_BK.amax(dim=1) - label_logit_B1[:, 0]

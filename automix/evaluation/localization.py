@@ -6,6 +6,7 @@ Boxes are (left, top, right, lower edge) in pixels, the last two exclusive.
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
+from automix.network_outputs import logits_of
 from automix.operator_info import Statistics
 from automix.saliency.gradient import without_trace
 
@@ -43,7 +45,11 @@ def class_activation_maps(
     """
     outputs: list[Tensor] = []
 
-    def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"layer: expected a module that returns (B, C, h, w), got {type(output).__name__}"
+            )
         # The layer's output becomes a leaf, so the gradient ends here. The layers after it may
         # work in place, which a leaf does not allow.
         outputs.append(output.detach().requires_grad_())
@@ -52,7 +58,7 @@ def class_activation_maps(
     handle = layer.register_forward_hook(cut)
     try:
         with without_trace(model, device=images_BCHW.device, statistics=Statistics.RUNNING):
-            logits_BK = model(images_BCHW)
+            logits_BK = logits_of(model(images_BCHW))
             if len(outputs) != 1 or outputs[0].ndim != 4:
                 raise ValueError(
                     "layer: expected a module that runs once and returns (B, C, h, w), "

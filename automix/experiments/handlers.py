@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from automix.experiments.sweep.run import Sweep
 
 _LOG = logging.getLogger(__name__)
+_FACTORY_FLAG = "--task.model.factory"
+# A factory is code, which the files of a run cannot ask for.
+_RESUME_FLAGS = ("--resume", _FACTORY_FLAG)
 
 
 def _checked(output: Path) -> Path:
@@ -65,8 +68,8 @@ def run_experiment(command: Command, arguments: "Arguments") -> Iterator[str]:
 
 def run_replay(command: Command, arguments: "Arguments") -> Iterator[str]:
     flags = arguments.flags
-    if flags.resume is not None and len(arguments.flag_names) > 1:
-        others = " ".join(name for name in arguments.flag_names if name != "--resume")
+    others = " ".join(name for name in arguments.flag_names if name not in _RESUME_FLAGS)
+    if flags.resume is not None and others:
         raise ConfigError(f"--resume: expected nothing else beside it, got {others}")
     from automix.training.distributed import joined_world
 
@@ -82,7 +85,9 @@ def run_replay(command: Command, arguments: "Arguments") -> Iterator[str]:
         if flags.dry_run:
             text = predict_cost(config, source).describe()
         else:
-            with resumable(output, command.name, "--resume", str(output), launcher=_launcher()):
+            named = config.task.model.factory
+            resuming = ("--resume", str(output), *((_FACTORY_FLAG, named) if named else ()))
+            with resumable(output, command.name, *resuming, launcher=_launcher()):
                 result = replay(config, source, output)
             text = f"{summarize(result)}\nresult: {one_line(output / command.artifact)}"
         if world.is_main:
@@ -92,6 +97,7 @@ def run_replay(command: Command, arguments: "Arguments") -> Iterator[str]:
 def _replay_of(arguments: "Arguments") -> tuple["ReplayConfig", "ReplaySource", Path]:
     """Return the configuration, the schedule or policy to follow, and the folder of the run."""
     from automix.configuration.task import ReplayConfig
+    from automix.experiments.common.saved_classifier import check_factory
     from automix.experiments.replay.run import ScheduleSource, follows_policy
     from automix.schedule import Schedule
 
@@ -108,7 +114,10 @@ def _replay_of(arguments: "Arguments") -> tuple["ReplayConfig", "ReplaySource", 
     else:
         source = ScheduleSource(Schedule.load(Path(arguments.positionals[0])))
     if resumed is not None:
-        return ReplayConfig.from_yaml(resumed / "config.yaml"), source, resumed
+        path = resumed / "config.yaml"
+        resumed_config, named = ReplayConfig.from_yaml(path), config.task.model.factory
+        check_factory(resumed_config.task.model, named, source=str(path), flag=_FACTORY_FLAG)
+        return resumed_config, source, resumed
     # Two schedules under one configuration are two runs.
     (followed,) = source.identity.values()
     name = f"replay-{followed}-{config.content_hash()}"

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -28,6 +28,7 @@ from automix.configuration.task import (
 )
 from automix.errors import CheckpointError, ConfigError, MissingExtraError
 from automix.models.dropout import refused_drop_rate, set_drop_rates_, timm_drop_rates
+from automix.models.factory import network_of_factory
 from automix.models.networks import preact_resnet, resnet, resnext, small_cnn, wide_resnet
 from automix.random_streams import restored_generators
 from automix.tensor_files import read_any_weights
@@ -43,7 +44,12 @@ _WITHOUT_DRAWS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def build_model(
-    config: ModelConfig, *, num_classes: int, channels: int, generator: Generator
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    channels: int,
+    generator: Generator,
+    image_size: tuple[int, int] | None = None,
 ) -> nn.Module:
     """Return a newly initialized classifier on the CPU: (B, channels, H, W) to (B, num_classes).
 
@@ -51,7 +57,8 @@ def build_model(
     two, a head of another number of classes is random still.
 
     The networks of this package take any H and W; those of torchvision and timm take what
-    their libraries allow (vision transformers: one size only) and are initialized by them.
+    their libraries allow (vision transformers: one size only) and are initialized by them, as the
+    networks of a factory are by it.
 
     Args:
         config: the name, and the width where the family has one.
@@ -59,9 +66,10 @@ def build_model(
         channels: of the images, at least 1.
         generator: gives the initial values and is advanced; the global generators are neither
             read nor advanced.
+        image_size: rows and columns, for networks that are built for one size.
 
     Raises:
-        ConfigError: the library has no classifier of this name.
+        ConfigError: the library has no classifier of this name, or the factory gives no network.
         CheckpointError: the weights cannot be read or downloaded, or belong to another network.
         MissingExtraError: a timm name, and timm is not installed.
         ValueError: ``num_classes`` or ``channels`` is below 1.
@@ -70,12 +78,11 @@ def build_model(
         raise ValueError(
             f"expected at least 1 class and 1 channel, got {num_classes} and {channels}"
         )
-    if library := LIBRARY.fullmatch(config.name):
-        build = _torchvision_model if library[1] == "torchvision" else _timm_model
-        is_pretrained = config.weights == "pretrained"
-        # Libraries draw from the global generator.
+    shape = _Shape(num_classes, channels, image_size)
+    if _is_foreign(config):
+        # Libraries, and networks of the user, draw from the global generator.
         with global_generator_seeded(drawn_seed(generator)), torch.device("cpu"):
-            model = build(library[2], num_classes, channels, is_pretrained, config)
+            model = _foreign_model(config, shape, config.weights == "pretrained")
     else:
         # Modules draw while they are built; those values are replaced by `initialize_`.
         with global_generator_seeded(0), torch.device("cpu"):
@@ -86,8 +93,37 @@ def build_model(
     return model
 
 
+class _Shape(NamedTuple):
+    num_classes: int
+    channels: int
+    image_size: tuple[int, int] | None
+
+
+def _is_foreign(config: ModelConfig) -> bool:
+    """Whether a network is built and initialized by other code than that of this package."""
+    return config.factory is not None or LIBRARY.fullmatch(config.name) is not None
+
+
+def _foreign_model(config: ModelConfig, shape: _Shape, is_pretrained: bool) -> nn.Module:
+    if config.factory is not None:
+        return network_of_factory(
+            config.factory,
+            num_classes=shape.num_classes,
+            channels=shape.channels,
+            image_size=shape.image_size,
+        )
+    library = LIBRARY.fullmatch(config.name)
+    assert library is not None
+    build = _torchvision_model if library[1] == "torchvision" else _timm_model
+    return build(library[2], shape, is_pretrained, config)
+
+
 def shapes_of_model(
-    config: ModelConfig, *, num_classes: int, channels: int
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    channels: int,
+    image_size: tuple[int, int] | None = None,
 ) -> Mapping[str, Tensor]:
     """Return the state of the network that `build_model` would build, without its memory.
 
@@ -95,22 +131,22 @@ def shapes_of_model(
     a network is built, whose size somebody else may have chosen.
 
     Raises:
-        ConfigError: the library has no classifier of this name.
+        ConfigError: the library has no classifier of this name, or the factory gives no network.
         MissingExtraError: a timm name, and timm is not installed.
     """
-    shape = {"channels": channels, "num_classes": num_classes}
-    if library := LIBRARY.fullmatch(config.name):
-        build = _torchvision_model if library[1] == "torchvision" else _timm_model
+    if _is_foreign(config):
         # Libraries compute with small tensors while they build, which the meta device cannot.
         # What a parameter is created as has no values yet, and so takes no memory either.
         hook = register_module_parameter_registration_hook(_to_meta)  # type: ignore[arg-type]
         try:
             with global_generator_seeded(0), torch.device("cpu"):
-                return build(library[2], num_classes, channels, False, config).state_dict()
+                shape = _Shape(num_classes, channels, image_size)
+                return _foreign_model(config, shape, False).state_dict()
         finally:
             hook.remove()
     with torch.device("meta"):
-        return _own_model(config, shape).state_dict()
+        own_shape = {"channels": channels, "num_classes": num_classes}
+        return _own_model(config, own_shape).state_dict()
 
 
 def _to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
@@ -118,16 +154,28 @@ def _to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parame
 
 
 def reinitialize_(
-    model: nn.Module, config: ModelConfig, *, num_classes: int, channels: int, generator: Generator
+    model: nn.Module,
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    channels: int,
+    generator: Generator,
+    image_size: tuple[int, int] | None = None,
 ) -> None:
     """Give ``model`` the values that `build_model` would give it, in place, on its device.
 
     The arguments are those that ``model`` was built with; it may have been moved since. The same
     state of the generator gives the same values, bit for bit.
     """
-    # Networks of libraries initialize themselves while they are built: build another and copy.
-    if LIBRARY.fullmatch(config.name):
-        fresh = build_model(config, num_classes=num_classes, channels=channels, generator=generator)
+    # Foreign networks initialize themselves while they are built: build another and copy.
+    if _is_foreign(config):
+        fresh = build_model(
+            config,
+            num_classes=num_classes,
+            channels=channels,
+            generator=generator,
+            image_size=image_size,
+        )
         copy_values_(model, fresh)
         return
     initialize_(model, generator)
@@ -150,7 +198,7 @@ def _own_model(config: ModelConfig, shape: dict[str, int]) -> nn.Module:
 
 
 def _torchvision_model(
-    name: str, num_classes: int, channels: int, is_pretrained: bool, config: ModelConfig
+    name: str, shape: _Shape, is_pretrained: bool, config: ModelConfig
 ) -> nn.Module:
     # Importing it loads torch's compiler: 2 of the 5 seconds that every command would take.
     import torchvision  # noqa: PLC0415
@@ -158,12 +206,12 @@ def _torchvision_model(
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise _unknown("torchvision", name, names)
-    options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+    options: dict[str, Any] = {"weights": None, "num_classes": shape.num_classes}
     if name in _WITH_AUXILIARY_HEADS:
         options |= {"aux_logits": False, "init_weights": True}
     model: nn.Module = torchvision.models.get_model(name, **options)
-    if channels != 3:
-        _replace_first_convolution(model, channels)
+    if shape.channels != 3:
+        _replace_first_convolution(model, shape.channels)
     if is_pretrained:
         # Not by `get_model`, which insists on the 1000 classes of the weights.
         best = torchvision.models.get_model_weights(name).DEFAULT
@@ -196,9 +244,7 @@ def _replace_first_convolution(model: nn.Module, channels: int) -> None:
             return
 
 
-def _timm_model(
-    name: str, num_classes: int, channels: int, is_pretrained: bool, config: ModelConfig
-) -> nn.Module:
+def _timm_model(name: str, shape: _Shape, is_pretrained: bool, config: ModelConfig) -> nn.Module:
     try:
         import timm  # noqa: PLC0415  # an extra
     except ImportError:
@@ -215,11 +261,15 @@ def _timm_model(
     if tag and name not in tagged:
         listed = ", ".join(f"timm/{full}" for full in tagged) or f"timm/{architecture}"
         raise ConfigError(f"model.name: expected one of {listed}, got {shown(f'timm/{name}')}")
-    options: dict[str, Any] = {"in_chans": channels, **timm_drop_rates(config)}
+    options: dict[str, Any] = {"in_chans": shape.channels, **timm_drop_rates(config)}
+    facts = timm.models.get_pretrained_cfg(name)
+    if shape.image_size and facts is not None and facts.fixed_input_size:
+        # Positions are embedded for one size; those of pretrained weights are interpolated.
+        options["img_size"] = shape.image_size
     try:
         with _download_errors(f"timm/{name}"):
             model: nn.Module = timm.create_model(
-                name, pretrained=is_pretrained, num_classes=num_classes, **options
+                name, pretrained=is_pretrained, num_classes=shape.num_classes, **options
             )
     except TypeError as error:
         raise refused_drop_rate(config, error) from None

@@ -40,7 +40,7 @@ def input_gradient(
 
     Args:
         model: a classifier, (B, C, H, W) to logits (B, K) or one logit, or to something that holds
-            them (`automix.saliency.losses.logits_of`). Its raw module is used, and nothing about
+            them (`automix.network_outputs.logits_of`). Its raw module is used, and nothing about
             it has changed afterwards, also when the pass raises: parameters, ``.grad``, buffers,
             flags, and the global random generators.
         images_BCHW: floating point; not modified.

@@ -3,48 +3,19 @@
 Shape suffixes: B batch, K classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from automix.network_outputs import logits_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Takes (logits, targets) and returns a tensor of any shape; what it holds is summed."""
 
 # Rounded rows, also in bfloat16, are nearer to 1; rows of several labels sum to 2 or more.
 _ROUNDING = 0.05
-
-
-def logits_of(output: object) -> Tensor:
-    """Return the logits in what a network returns.
-
-    They are the tensor itself, what is named ``logits`` in an object or mapping (as in
-    Transformers, or torchvision's Inception), or the first element of a tuple or list.
-
-    Raises:
-        TypeError: there are none.
-
-    Examples:
-        >>> logits_of({"logits": torch.zeros(2, 3), "hidden": None}).shape
-        torch.Size([2, 3])
-    """
-    logits = output
-    if isinstance(output, Mapping):
-        logits = output.get("logits")
-    elif not isinstance(output, Tensor):
-        logits = getattr(output, "logits", None)
-        if logits is None and isinstance(output, tuple | list) and output:
-            logits = output[0]
-    if isinstance(logits, Tensor) and logits.is_floating_point():
-        return logits
-    keys = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
-    dtype = f" of {output.dtype}" if isinstance(output, Tensor) else ""
-    raise TypeError(
-        "saliency: expected a network that returns floating-point logits, alone, named logits, or "
-        f"first in a tuple, got {type(output).__name__}{dtype}{keys}; wrap the network in one that "
-        "returns them"
-    )
 
 
 def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -125,7 +96,7 @@ def loss_gradient(
     """Return the gradient of the summed loss with respect to ``at``.
 
     Args:
-        output: what the network returned, see `logits_of`.
+        output: what the network returned, see `automix.network_outputs.logits_of`.
         targets: what the loss takes second.
         at: a tensor that the output depends on.
         loss: the user's own; `classification_loss` by default.

@@ -29,6 +29,7 @@ from automix.mixing import (
 from automix.mixture import Mixing, Mixture
 from automix.models.layers import checkpoint_gradients_
 from automix.models.networks import draws_nothing
+from automix.network_outputs import ClassifierOutput, read_output
 from automix.operator_info import OPERATOR_FACTS
 from automix.operators.manifold_mixup import INPUT, FeatureBlend, features_blended, mixing_layers
 from automix.operators.mixup_cutmix import MixupDraws
@@ -126,7 +127,8 @@ class TrainingStep:
         """Wrap ``model``, which is on its device, as ``config`` and the processes require.
 
         Args:
-            model: maps (B, C, H, W) float32 images to (B, K) logits.
+            model: maps (B, C, H, W) float32 images to (B, K) logits, or to what holds them
+                (`automix.network_outputs`).
             batches: on the device of the model.
             saliency: source of saliency maps.
             config: optimizer, precision and averaging.
@@ -150,7 +152,7 @@ class TrainingStep:
         forward = self._plain_forward = self._distributed or model
         # Launched as one graph, the kernels of a pass wait for the host once instead of each.
         mode: dict[str, Any] = {"mode": "reduce-overhead"} if config.cuda_graphs else {}
-        self._forward: Callable[..., Tensor] = (
+        self._forward: Callable[..., object] = (
             torch.compile(forward, **mode) if config.compile else forward
         )
         self._draws_nothing = draws_nothing(model)
@@ -190,12 +192,12 @@ class TrainingStep:
             # micro-batch only; before it the gradients would be sent to be added to.
             with self.keeps_gradients(is_last=number == len(self._carried) - 1):
                 # 3. Forward: in lower precision if configured; the weights stay float32.
-                logits = self.forward(batch)
+                output = self.forward(batch)
                 # 4. Loss: cross-entropy with the mixed targets, in float32.
-                loss = self.loss(logits, batch)
+                loss = self.loss(output, batch)
                 # 5. Backward: gradients of the micro-batches add up in the weights' `.grad`.
                 self.backward(loss)
-            sums.add(loss, logits, batch.labels, is_mixed=batch.is_mixed)
+            sums.add(loss, output.logits, batch.labels, is_mixed=batch.is_mixed)
         # 6. Update: unscale, clip, set the learning rate, step, forget the gradients.
         self.update(step)
         # 7. Average: batch-norm statistics over processes, then the weights over steps.
@@ -309,8 +311,8 @@ class TrainingStep:
             return contextlib.nullcontext()
         return self._distributed.no_sync()
 
-    def forward(self, batch: MicroBatch) -> Tensor:
-        """Return (B, K) logits in the precision of the training passes."""
+    def forward(self, batch: MicroBatch) -> ClassifierOutput:
+        """Return (B, K) logits, and those of auxiliary heads, in the precision of the passes."""
         # Dropout and stochastic depth draw from the global generators: seeded for this pass and
         # restored after it (5 microseconds on a CPU), a pass is a function of key and weights.
         key = batch.key
@@ -323,13 +325,13 @@ class TrainingStep:
         blended = features_blended(self.model, batch.blend)
         if self._draws_nothing:
             with self.autocast(), frozen, blended:
-                return run(batch.images)
+                return read_output(run(batch.images))
         seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
         with restored_generators(self._device), self.autocast(), frozen, blended:
             torch.default_generator.manual_seed(seed)
             if self._device.type != "cpu":
                 torch.get_device_module(self._device).manual_seed(seed)
-            return run(batch.images)
+            return read_output(run(batch.images))
 
     def train_mode(self) -> None:
         """Put the network in training mode, except batch norms whose statistics are frozen."""
@@ -346,9 +348,14 @@ class TrainingStep:
         """Run a block in the precision of the training passes."""
         return passes_in(self.precision, self._device)
 
-    def loss(self, logits_BK: Tensor, batch: MicroBatch) -> Tensor:
+    def loss(self, output: ClassifierOutput, batch: MicroBatch) -> Tensor:
         """Return the training loss of a micro-batch, a float32 scalar in nats."""
-        loss = self.criterion(logits_BK, batch.targets, decoupled_eta=batch.decoupled_eta)
+        loss = self.criterion(output.logits, batch.targets, decoupled_eta=batch.decoupled_eta)
+        # Of the same mixed targets. A weight of 0 keeps the heads in the graph: several processes
+        # wait for the gradient of every parameter.
+        for logits_BK in output.auxiliary:
+            auxiliary_loss = self.criterion(logits_BK, batch.targets)
+            loss = torch.add(loss, auxiliary_loss, alpha=self.config.auxiliary_weight_or_default)
         if batch.clean is not None:
             clean_loss = self.loss(self.forward(batch.clean), batch.clean)
             loss = torch.add(loss, clean_loss, alpha=self.config.clean_loss)

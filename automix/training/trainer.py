@@ -2,9 +2,8 @@
 
 import math
 import time
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,21 +13,16 @@ from automix.configuration.task import TaskConfig
 from automix.data.batches import BatchLayout, BatchPreparer
 from automix.data.load import holding_device, load_data, training_batches
 from automix.data.splits import SearchData, Split
-from automix.errors import CheckpointError, ConfigError
+from automix.errors import CheckpointError
 from automix.evaluation.calibration import accuracy, fit_temperature, nll, worst_class_accuracy
 from automix.files import check_fields
-from automix.first_batch import rehearse, unpaired
-from automix.mixing import StepKey
 from automix.mixture import Mixing, Mixture
 from automix.models.build import build_model, reinitialize_
-from automix.models.layers import checkpoint_gradients_
-from automix.operator_info import Operator
-from automix.operators.manifold_mixup import INPUT, check_layers, mixing_layers
-from automix.random_streams import Stream, restored_generators, stream_generator
+from automix.network_outputs import logits_of
+from automix.random_streams import Stream, stream_generator
 from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
 from automix.schedule import Schedule, exact_fraction
-from automix.training.criterion import Criterion
 from automix.training.distributed import current_world, join_parts, part_of
 from automix.training.metrics import CleanMetrics, EvalMetrics, RunningSums, TrainMetrics
 from automix.training.step import StepState, TrainingStep
@@ -195,7 +189,7 @@ class ClassifierTrainer:
         with evaluation_mode(model):
             for start in range(here.start, here.stop, EVALUATION_BATCH):
                 stored = _read(splits, start, min(start + EVALUATION_BATCH, here.stop))
-                parts.append(model(self.prepared(stored)).float())
+                parts.append(logits_of(model(self.prepared(stored))).float())
         return join_parts(torch.cat(parts), count)
 
     def prepared(self, images_BCHW: Tensor) -> Tensor:
@@ -329,102 +323,6 @@ def load_search_data(config: DataConfig) -> SearchData:
     return load_data(config).for_search()
 
 
-def check_model(
-    task: TaskConfig, data: SearchData, *, operators: Collection[Operator] = ()
-) -> None:
-    """Build the classifier and pass two images through it, before anything is written.
-
-    A network of a library may be unknown to the version that is installed, or refuse images of
-    this size or batches of one. Then the images are mixed by each of the operators that the
-    training runs may use, with a saliency pass if one needs it.
-
-    Raises:
-        ConfigError: there is no such classifier, it does not take such batches or the format, an
-            operator cannot mix them, or there is not one weight for each class.
-    """
-    batch = min(2, task.trainer.batch_size, len(data.train))
-    model = build_model(
-        task.model,
-        num_classes=data.num_classes,
-        channels=data.image_shape[0],
-        generator=stream_generator(0, Stream.INITIALIZATION),
-    )
-    counts = data.train.labels.cpu().bincount(minlength=data.num_classes)
-    Criterion(task.trainer, counts, device=torch.device("cpu"))
-    if task.trainer.gradient_checkpointing:
-        checkpoint_gradients_(model)
-    # PyTorch 2.15 writes past the end of a buffer in the gradient of such weights.
-    is_fragile = task.trainer.channels_last and training_device().type == "cpu"
-    for name, layer in model.named_modules() if is_fragile else ():
-        is_narrow = isinstance(layer, nn.Conv2d) and layer.in_channels < 8
-        if is_narrow and layer.kernel_size == (1, 1) and layer.stride != (1, 1):
-            raise ConfigError(
-                "task.trainer.channels_last: expected false on a CPU with fewer than 8 channels "
-                f"in a strided 1x1 convolution, got {layer.in_channels} in {name}"
-            )
-    try:
-        # Dropout draws from the global generator.
-        with torch.no_grad(), restored_generators(torch.device("cpu")):
-            logits = model(torch.zeros(batch, *data.image_shape))
-        if getattr(logits, "shape", None) != (batch, data.num_classes):
-            got = getattr(logits, "shape", type(logits).__name__)
-            raise ValueError(f"its output is no logits of {data.num_classes} classes, but {got}")
-    except (AssertionError, RuntimeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        shape = " x ".join(map(str, data.image_shape))
-        raise ConfigError(
-            f"task.model.name: expected a classifier that trains on batches of {batch} images of "
-            f"{shape}, got {task.model.name!r}: {reason}"
-        ) from None
-    _check_operators(task, data, model, operators=sorted(operators))
-
-
-def _check_operators(
-    task: TaskConfig, data: SearchData, model: nn.Module, *, operators: Sequence[Operator]
-) -> None:
-    layout = BatchLayout.fitting(
-        len(data.train),
-        task.trainer.batch_size,
-        accumulation=task.trainer.accumulation,
-        world_size=(world := current_world()).size,
-        rank=world.rank,
-    )
-    if (operator := unpaired(operators, layout.micro_batch_size)) is not None:
-        raise ConfigError(
-            "task.trainer.batch_size: expected micro-batches of at least 2 images for "
-            f"{operator.value}, got 1"
-        )
-    batch = min(2, layout.micro_batch_size)
-    generator = stream_generator(0, Stream.PROBE)
-    if Operator.MANIFOLD_MIXUP in operators:
-        try:
-            layers = mixing_layers(model, task.operators.manifold_mixup.layers)
-            check_layers(model, layers, torch.rand(batch, *data.image_shape, generator=generator))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"task.operators.manifold_mixup.layers: {error}") from None
-        # What is computed again in the backward pass would not be blended again.
-        if task.trainer.gradient_checkpointing and set(layers) != {INPUT}:
-            raise ConfigError(
-                "task.trainer.gradient_checkpointing: expected false with manifold_mixup in a "
-                f"hidden layer, got true with {', '.join(layers)}"
-            )
-    # A network at its first weights may have uniform maps, of which a rehearsal warns.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            rehearse(
-                operators,
-                torch.rand(batch, *data.image_shape, generator=generator),
-                torch.arange(batch),
-                key=StepKey(seed=0, step=0),
-                num_classes=data.num_classes,
-                model=model,
-                saliency=build_source(task.saliency),
-            )
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"task: {error}") from None
-
-
 def build_trainer(
     task: TaskConfig, data: SearchData, *, seed: int, device: torch.device | None = None
 ) -> ClassifierTrainer:
@@ -438,7 +336,12 @@ def build_trainer(
     device = device or training_device()
     placement = task.data.placement
     data = data.to(holding_device(data.num_bytes, device=device, placement=placement))
-    shape = {"num_classes": data.num_classes, "channels": data.image_shape[0]}
+    channels, *size = data.image_shape
+    shape: dict[str, Any] = {
+        "num_classes": data.num_classes,
+        "channels": channels,
+        "image_size": tuple(size),
+    }
     model = build_model(
         task.model, generator=stream_generator(seed, Stream.INITIALIZATION), **shape
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from automix.network_outputs import logits_of
 from automix.operator_info import Operator, Statistics
 from automix.operators.types import MixedBatch
 from automix.saliency.gradient import outputs_of, raw_module, without_trace
@@ -50,10 +51,10 @@ def gradient_cells(
         images = images_BCHW.detach().float()
         if layer is None:
             at = images.requires_grad_()
-            logits = raw(images).float()
+            logits = logits_of(raw(images)).float()
         else:
             with outputs_of(raw, layer, cut=True) as outputs:
-                logits = raw(images).float()
+                logits = logits_of(raw(images)).float()
             at = outputs[-1]
         gradient_BCHW = loss_gradient(logits, targets, at)
     return pooled_magnitude(gradient_BCHW, cells=cells), logits.detach()

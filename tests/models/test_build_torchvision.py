@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from automix.configuration.task import ModelConfig
-from automix.models.build import _torchvision_model, build_model
+from automix.models.build import _Shape, _torchvision_model, build_model
 
 NAMES = torchvision.models.list_models(module=torchvision.models)
 # One of each family, quick to build; the others are tested with -m slow.
@@ -37,7 +37,7 @@ def test_all_names_are_accepted_and_none_is_missing() -> None:
 )
 def test_each_has_its_published_size_and_takes_other_channels(name: str) -> None:
     with torch.device("meta"):
-        model = _torchvision_model(name, 1000, 4, False, ModelConfig())
+        model = _torchvision_model(name, _Shape(1000, 4, None), False, ModelConfig())
         side = 299 if name == "inception_v3" else 224
         logits = model(torch.empty(2, 4, side, side))
     check(name, model, logits)
@@ -69,7 +69,7 @@ def check(name: str, model: nn.Module, logits: torch.Tensor) -> None:
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_networks_with_auxiliary_heads_have_one_output_in_train_mode(name: str) -> None:
     with torch.device("meta"):
-        model = _torchvision_model(name, 3, 1, False, ModelConfig()).train()
+        model = _torchvision_model(name, _Shape(3, 1, None), False, ModelConfig()).train()
         logits = model(torch.empty(2, 1, 96, 96))
     assert isinstance(logits, torch.Tensor)
     assert logits.shape == (2, 3)

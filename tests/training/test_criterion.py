@@ -12,9 +12,9 @@ from torch import Tensor
 from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import SearchData
 from automix.errors import ConfigError
+from automix.training.check import check_model
 from automix.training.criterion import Criterion, balancing_weights
 from automix.training.targets import target_rows
-from automix.training.trainer import check_model
 from tests.training.conftest import TASK
 from tests.training.test_targets import CLASSES, every_form, logits_of
 

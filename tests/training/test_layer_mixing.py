@@ -13,10 +13,11 @@ from automix.errors import ConfigError
 from automix.mixture import Mixture
 from automix.operator_info import Operator
 from automix.schedule import Decision
+from automix.training.check import check_model
 from automix.training.population import Population
 from automix.training.step import MicroBatch
 from automix.training.targets import LabelPairs
-from automix.training.trainer import ClassifierTrainer, build_trainer, check_model
+from automix.training.trainer import ClassifierTrainer, build_trainer
 from tests.training.conftest import TASK
 
 DECISION = Decision(operator=Operator.MANIFOLD_MIXUP)

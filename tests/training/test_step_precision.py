@@ -285,7 +285,7 @@ def test_what_the_network_draws_is_named_by_the_step() -> None:
             batch = MicroBatch(
                 images=images, targets=images, labels=images, key=key, is_mixed=False
             )
-            return trainer.training_step.forward(batch).detach()
+            return trainer.training_step.forward(batch).logits.detach()
 
     keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
     by_global_seed = []

@@ -10,14 +10,15 @@ from automix.configuration.task import ModelConfig, SaliencyConfig
 from automix.data.splits import Split
 from automix.errors import ConfigError
 from automix.operator_info import Operator, SaliencyKind
-from automix.training import trainer as build
-from automix.training.trainer import check_model, load_search_data
+from automix.training import check as build
+from automix.training.check import check_model
+from automix.training.trainer import load_search_data
 from tests.training.conftest import TASK
 
 
-class WithAuxiliaryOutput(nn.Module):
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return images.flatten(1)[:, :10], images.flatten(1)[:, :10]
+class WithoutLogits(nn.Module):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"features": images}
 
 
 class Features(nn.Module):
@@ -33,8 +34,8 @@ class TooSmall(nn.Module):
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (WithAuxiliaryOutput(), "its output is no logits of 10 classes, but tuple"),
-        (Features(), r"its output is no logits of 10 classes, but torch\.Size\(\[2, 1, 8, 8\]\)"),
+        (WithoutLogits(), "network: expected .*, got dict with features; wrap .*"),
+        (Features(), r"its output is no logits of 10 classes, but \(2, 1, 8, 8\)"),
         (TooSmall(), "Kernel size can't be greater than actual input size"),
     ],
     ids=lambda value: type(value).__name__,

@@ -23,6 +23,7 @@ from automix.experiments.common.run_files import check_result
 from automix.experiments.common.run_folder import CONFIG_NAME, RESULT_NAME
 from automix.files import sha256_of_file, write_bytes, write_json
 from automix.models.build import build_model, shapes_of_model
+from automix.network_outputs import logits_of
 from automix.random_streams import Stream, stream_generator
 from automix.readers import read_json
 from automix.saliency.gradient import evaluation_mode
@@ -104,17 +105,40 @@ def save_classifier(folder: Path, facts: ClassifierFacts, model: nn.Module) -> N
     write_json(folder / FACTS_NAME, facts.model_dump(mode="json"))
 
 
-def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierFacts]:
-    """Rebuild the classifier that `save_classifier` wrote, on the CPU, in evaluation mode.
-
-    Nothing in the files is executed.
+def check_factory(model: ModelConfig, named: str | None, *, source: str, flag: str) -> None:
+    """Refuse a network of a file whose factory was not named by the user, too.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the weights are another network's.
+        CheckpointError: the factory of the file is another one, or none was named.
+    """
+    if model.factory != named:
+        raise CheckpointError(
+            f"{source}: expected {flag} with the factory that built its network "
+            f"({model.factory or 'none'}), because its code is run, got {named or 'none'}"
+        )
+
+
+def load_classifier(
+    folder: Path, *, factory: str | None = None
+) -> tuple[nn.Module, ClassifierFacts]:
+    """Rebuild the classifier that `save_classifier` wrote, on the CPU, in evaluation mode.
+
+    Nothing in the files is executed, and nothing imported that they name: the network of a factory
+    is built only where ``factory`` names the same one.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights are another network's, or the
+            factory is another one.
         AutoMixError: the library that the network comes from is not installed.
     """
     facts = ClassifierFacts.from_json_file(folder / FACTS_NAME)
-    shape = {"num_classes": len(facts.class_names), "channels": facts.image_shape[0]}
+    check_factory(facts.model, factory, source=str(folder / FACTS_NAME), flag="--factory")
+    channels, *size = facts.image_shape
+    shape: dict[str, Any] = {
+        "num_classes": len(facts.class_names),
+        "channels": channels,
+        "image_size": tuple(size),
+    }
     # Read before the network is built: its size is what somebody wrote into the file of facts.
     weights = read_weights(folder / WEIGHTS_NAME, shapes_of_model(facts.model, **shape))
     generator = stream_generator(0, Stream.INITIALIZATION)
@@ -148,8 +172,7 @@ class SavedClassifier:
     def predict(self, images_BCHW: Tensor) -> Tensor:
         """Return (B, K) float32 logits of stored images."""
         with evaluation_mode(self.model):
-            logits_BK: Tensor = self.model(self.prepare(images_BCHW)).float()
-        return logits_BK
+            return logits_of(self.model(self.prepare(images_BCHW))).float()
 
     def in_pixels(self) -> PixelModel:
         """Return the network with its normalization inside: it takes images in [0, 1]."""
@@ -163,8 +186,12 @@ class _Moved(Config):
     data: DataConfig
 
 
-def load_saved_classifier(run: Path, *, data_path: Path | None = None) -> SavedClassifier:
+def load_saved_classifier(
+    run: Path, *, data_path: Path | None = None, factory: str | None = None
+) -> SavedClassifier:
     """Read the classifier of a finished replay, and load its data, perhaps moved to ``data_path``.
+
+    ``factory`` is that of its network, see `load_classifier`.
 
     Raises:
         AutoMixError: no finished replay, a damaged file, missing data or a wrong configuration.
@@ -183,7 +210,7 @@ def load_saved_classifier(run: Path, *, data_path: Path | None = None) -> SavedC
     if data_path is not None:
         values = {"data": data_config.model_dump(mode="json") | {"path": str(data_path)}}
         data_config = _Moved.from_mapping(values, source="--data-path").data
-    model, facts = load_classifier(run)
+    model, facts = load_classifier(run, factory=factory)
     data = load_data(data_config)
     if data.fingerprint != result.get("data"):
         raise CheckpointError(

@@ -28,7 +28,7 @@ from automix.experiments.compare.verdict import in_prose, judge_comparison
 from automix.experiments.config import CompareConfig
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
-from automix.training.trainer import check_model
+from automix.training.check import check_model
 
 if TYPE_CHECKING:
     from automix.experiments.compare.policies import ClosedLoops

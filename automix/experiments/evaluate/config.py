@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from automix.configuration.base import Config
+from automix.configuration.task import FactoryName
 
 
 class EvaluationTask(StrEnum):
@@ -102,6 +103,11 @@ class EvaluateConfig(Config):
     data_path: Path | None = None
     """Folder of the dataset, if it has moved since the training run. Null: the one in the
     configuration of the run."""
+
+    factory: FactoryName | None = None
+    """Function that the network of the run was built by (task.model.factory), package.module:
+    function. Its code is run, so that it has to be named here: the file of a run cannot ask for
+    it."""
 
     corruptions: CorruptionsConfig = Field(default_factory=CorruptionsConfig)
     """Corrupted images."""

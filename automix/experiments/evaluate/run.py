@@ -95,7 +95,7 @@ def evaluate(config: EvaluateConfig, run: Path, output: Path) -> dict[str, Any]:
 
 def prepare(config: EvaluateConfig, run: Path) -> tuple[EvaluationInput, list[TaskPlan]]:
     """Read the classifier, its data and the files that the configuration names."""
-    classifier = load_saved_classifier(run, data_path=config.data_path)
+    classifier = load_saved_classifier(run, data_path=config.data_path, factory=config.factory)
     test = classifier.data.test
     test_images = dataclasses.replace(
         EvaluationImages.whole(test.images, test.labels),
@@ -208,7 +208,7 @@ def _facts(run: Path, source: EvaluationInput) -> Json:
     classifier = source.classifier
     return {
         "run": run.resolve().name,
-        "model": classifier.config.task.model.name,
+        "model": classifier.config.task.model.title,
         "num_parameters": sum(weights.numel() for weights in classifier.model.parameters()),
         "weights_hash": classifier.weights_hash,
         "schedule_hash": classifier.result["schedule_hash"],

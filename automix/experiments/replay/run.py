@@ -39,15 +39,15 @@ from automix.mixture import Mixture
 from automix.operator_info import Operator
 from automix.readers import parsing
 from automix.schedule import Schedule
+from automix.training.check import check_model
 from automix.training.distributed import current_world, highest_of_processes, on_main
 from automix.training.metrics import RunningSums, TrainMetrics
-from automix.training.trainer import ClassifierTrainer, build_trainer, check_model
+from automix.training.trainer import ClassifierTrainer, build_trainer
 
 SCHEDULE_NAME = "schedule.json"
 DECISIONS_NAME = "decisions.json"
 CHECKPOINTS_NAME = "checkpoints"
-POLICY_NAME = "policy"
-ENVIRONMENT_NAME = "environment.yaml"
+POLICY_NAME, ENVIRONMENT_NAME = "policy", "environment.yaml"
 _BEST_NAME = "best.ckpt"
 
 # Lines in metrics.jsonl of one training run, changes of decision and validations apart.

@@ -215,11 +215,13 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
     evaluated = ["Nothing else was evaluated yet: `automix evaluate` does."]
     if lines:
         evaluated = ["From `automix evaluate`:", "\n".join(f"- {line}" for line in lines)]
+    factory = config.task.model.factory
+    named = f', factory="{factory}"' if factory else ""
     # Scores with few labels per class do not compare with those on the whole dataset.
     labels = "all" if data.labels_per_class is None else data.labels_per_class
     parts = [
         f"# {markdown(name)}",
-        f"A `{config.task.model.name}` that classifies images of {data.source.value}, trained by "
+        f"A `{config.task.model.title}` that classifies images of {data.source.value}, trained by "
         "[AutoMix](#how-to-get-it-again) with the mixing schedule below.",
         "## Results",
         _table(
@@ -245,7 +247,7 @@ def classifier_text(run: FinishedRun, name: str, evaluations: Sequence[FinishedR
         "```python\nfrom pathlib import Path\n\n"
         "import torch\n\n"
         "from automix.experiments.common.saved_classifier import load_classifier\n\n"
-        'model, facts = load_classifier(Path("RUN"))\n'
+        f'model, facts = load_classifier(Path("RUN"){named})\n'
         "mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (facts.mean, facts.std))\n"
         "logits = model((images - mean) / std)  # images: (B, C, H, W) in [0, 1]\n"
         "facts.class_names[logits[0].argmax()]\n```",
@@ -287,7 +289,7 @@ def policy_text(run: FinishedRun, name: str) -> str:
         "First places of the selection, on the images that it chose by:",
         _table(("schedule", "seeds", "calibrated NLL, nats"), rows),
         "## Data and task",
-        f"Source `{config.task.data.source.value}`, classifier `{config.task.model.name}`, "
+        f"Source `{config.task.data.source.value}`, classifier `{config.task.model.title}`, "
         f"{config.task.trainer.epochs} epochs of batches of {config.task.trainer.batch_size}, "
         f"{config.environment.num_segments} segments; rewarded with "
         f"`{config.environment.potential}` on the reward split.",

@@ -96,7 +96,7 @@ class FinishedRun:
     def task_text(self) -> str:
         """Return what was trained, and the seed, in words."""
         config = self.config(_CONFIGS[self.kind])
-        return f"{config.task.data.source.value}, {config.task.model.name}, seed {config.seed}"
+        return f"{config.task.data.source.value}, {config.task.model.title}, seed {config.seed}"
 
 
 def name_apart(runs: Sequence[FinishedRun]) -> None:

@@ -134,6 +134,10 @@ def _saliency(
 ) -> tuple[Tensor | None, str]:
     """Return maps of the classifier of a replay of the same task, if there is one, in words too."""
     kind = task.saliency.source.value.replace("_", " ")
+    if task.model.factory is not None:
+        # A folder of runs may be somebody else's, and a factory is code.
+        text = f"Saliency: {SPECTRAL}; training reads the {kind}, and a report builds no network"
+        return None, f"{text} of a factory."
     for run in replays:
         config: ReplayConfig = run.config(ReplayConfig)
         if (config.task.data, config.task.model) == (task.data, task.model):

@@ -247,7 +247,7 @@ def _limits(searches: Runs, compares: Splits, sweeps: Sweeps) -> list[str]:
         config: SearchConfig = run.config(SearchConfig)
         limits.append(
             f"One search with one seed ({config.seed}) on one dataset "
-            f"({config.task.data.source.value}) and one network ({config.task.model.name}); "
+            f"({config.task.data.source.value}) and one network ({config.task.model.title}); "
             "another regime may want another schedule."
         )
         # A finding against the product, so it is among the limits and not left out.

@@ -16,7 +16,8 @@ from automix.experiments.compare.run import compare, format_table
 from automix.experiments.config import CompareConfig, RLMixRunConfig
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
-from automix.training.trainer import check_model, load_search_data
+from automix.training.check import check_model
+from automix.training.trainer import load_search_data
 from envs.rlmix.env import RLMixEnv
 
 POLICY_FOLDER = "policy"

@@ -64,7 +64,8 @@ from automix.experiments.search.worth import TrainedRun, explanation
 from automix.random_streams import Stream, derived_seed
 from automix.readers import parsing, read_json
 from automix.schedule import Schedule
-from automix.training.trainer import check_model, load_search_data
+from automix.training.check import check_model
+from automix.training.trainer import load_search_data
 from automix.worker_processes import num_cores
 
 SCHEDULE_NAME = "schedule.json"

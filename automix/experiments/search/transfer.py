@@ -28,7 +28,8 @@ from automix.experiments.config import TransferConfig
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Decision, constant_decisions, constant_schedule
-from automix.training.trainer import check_model, load_search_data
+from automix.training.check import check_model
+from automix.training.trainer import load_search_data
 
 # Fewer items have no rank correlation worth the name (`automix.evaluation.statistics.spearman`).
 _FEWEST_CONSTANTS = 4
