@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.load import holding_device
 from automix.data.splits import SearchData
-from automix.executors.choose import make_executor
+from automix.executors.choose import Kind, make_executor, room
 from automix.executors.units import Executor, Loss, Unit
 from automix.random_streams import Stream, derived_seed
 from automix.training.distributed import start_method
@@ -25,7 +25,7 @@ from automix.worker_processes import num_cores
 from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
 
-ChosenKind = Literal["in_process", "subprocess"]
+ChosenKind = Literal["in_process", "subprocess", "ray"]
 VecEnvKind = Literal["auto"] | ChosenKind
 _LOG = logging.getLogger(__name__)
 
@@ -61,25 +61,36 @@ def make_vec_env(  # noqa: PLR0913 - one more keyword is clearer than a bundle f
         _LOG.info("environments: %d, %s (%s)", num_envs, kind, reason)
     seeds = [derived_seed(seed, Stream.EPISODE, rank=index) for index in range(num_envs)]
     groups = _cut(seeds, sizes)
-    if kind == "subprocess":
+    if kind != "in_process":
         if data is not None:
-            raise ValueError("expected data=None with subprocess environments, got splits")
+            raise ValueError(f"expected data=None with {kind} environments, got splits")
         # Each process maps the data into memory by itself, and computes with as many threads as
         # this one: sums that are split among another number have other bits.
         make = functools.partial(_make_in_worker, task, config, torch.get_num_threads())
-        parts = _cut(groups, group_sizes(len(groups), -(-len(groups) // num_cores())))
-        executor = make_executor(
-            [functools.partial(make, part) for part in parts],
-            compute or ComputeConfig(),
-            kind="processes",
-            method=start_method(__name__),
-        )
-        return JoinedVecEnv([_Remote(executor, seat) for seat in range(len(parts))])
+        return _workers_env(make, groups, kind, compute or ComputeConfig())
     # One copy of the images, where the training runs want them.
     data = data or load_search_data(task.data)
     device = holding_device(data.num_bytes, device=training_device(), placement=task.data.placement)
     shared = data if data.train.device == device else data.to(device)
     return _joined_groups(task, config, shared, groups)
+
+
+def _workers_env(
+    make: Callable[[Sequence[Sequence[int]]], VecEnv],
+    groups: Sequence[Sequence[int]],
+    kind: ChosenKind,
+    compute: ComputeConfig,
+) -> VecEnv:
+    """Return the environments of groups of seeds, each group in a worker if there is room."""
+    executor_kind: Kind = "ray" if kind == "ray" else "processes"
+    parts = _cut(groups, group_sizes(len(groups), -(-len(groups) // room(compute, executor_kind))))
+    executor = make_executor(
+        [functools.partial(make, part) for part in parts],
+        compute,
+        kind=executor_kind,
+        method=start_method(__name__),
+    )
+    return JoinedVecEnv([_Remote(executor, seat) for seat in range(len(parts))])
 
 
 def choose_kind(num_groups: int) -> tuple[ChosenKind, str]:

@@ -36,7 +36,7 @@ _ESCAPES = {
         "automix/cli/main.py",
         "automix/executors/processes.py",
         "automix/experiments/common/run_folder.py",
-    ),  # fmt: skip
+    ),
 }
 # Each opens a connection or starts a program. By the beginning of the name: of whole modules, and
 # of the collectives that unpickle what comes through the open port of a process group.

@@ -12,7 +12,7 @@ import types
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -58,6 +58,8 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+    without_influence: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change where and how fast something is computed, and not what."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -72,8 +74,9 @@ class Config(BaseModel):
         return to_yaml(self.model_dump(mode="json"))
 
     def content_hash(self) -> str:
-        """Return a hash of every value: equal configurations have equal hashes."""
-        return sha256_of(self.model_dump_json().encode())[:16]
+        """Return a hash of every value that results depend on."""
+        values = self.model_dump_json(exclude=_without_influence(type(self)))
+        return sha256_of(values.encode())[:16]
 
     @classmethod
     def from_plain(cls, values: dict[Any, Any]) -> Self:
@@ -118,6 +121,15 @@ def sections_of(model: type[BaseModel]) -> Iterator[tuple[str, type[Config]]]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
             yield name, field.annotation
+
+
+def _without_influence(model: type[Config]) -> dict[str, Any]:
+    """Return fields without influence, of sections as well, as pydantic excludes them."""
+    fields: dict[str, Any] = dict.fromkeys(model.without_influence, True)
+    for name, section in sections_of(model):
+        if inner := _without_influence(section):
+            fields[name] = inner
+    return fields
 
 
 def read_values(path: Path, model: type[BaseModel]) -> object:

@@ -219,6 +219,11 @@ class TaskConfig(Config):
 class ComputeConfig(Config):
     """Processes and threads of training runs. On a CPU, sums are split among the threads."""
 
+    # A run that was begun on one machine may be resumed on a cluster.
+    without_influence = frozenset(
+        {"executor", "address", "gpus", "timeout", "max_failures", "max_failures_in_all"}
+    )
+
     workers: Annotated[int, Field(ge=1, le=1024)] = 2
     """Processes that train, outside the search. The results do not depend on it."""
 
@@ -229,6 +234,19 @@ class ComputeConfig(Config):
 
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads per training run. The last bits of the results depend on it."""
+
+    executor: Literal["auto", "in_process", "processes", "ray"] = "auto"
+    """Execution of the training runs side by side, with the same results: in this process, in
+    processes of this machine, or on Ray (extra `ray`). auto: processes, or this process where
+    workers is 1."""
+
+    address: str | None = None
+    """Address of a running Ray cluster, host:port or `auto`. Null: that in RAY_ADDRESS, else a
+    private cluster on this machine, which ends with the command."""
+
+    gpus: Annotated[float, Field(ge=0, le=1024)] | None = None
+    """GPUs that a worker on Ray reserves; 0.5: two workers share one. Null: one where the cluster
+    has any. The CPUs are its threads."""
 
     timeout: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which a worker that has not finished its training runs, or a segment of them,
@@ -241,6 +259,12 @@ class ComputeConfig(Config):
 
     max_failures_in_all: Annotated[int, Field(ge=0)] = 100
     """Workers that may be lost in a stage of a command, whatever they did."""
+
+    @model_validator(mode="after")
+    def _an_address_is_of_ray(self) -> Self:
+        if self.address is not None and self.executor != "ray":
+            raise ValueError(f"expected executor ray with an address, got {self.executor}")
+        return self
 
 
 class CheckpointConfig(Config):

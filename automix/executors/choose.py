@@ -1,15 +1,41 @@
 """The executor that a configuration names."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from automix.configuration.task import ComputeConfig
 from automix.executors.processes import ProcessWorker
 from automix.executors.supervisor import Events, Limits, Supervised, Worker
 from automix.executors.units import Executor, InProcess, Maker
+from automix.worker_processes import num_cores
+
+Kind = Literal["in_process", "processes", "ray"]
+
+
+def kind_of(compute: ComputeConfig) -> Kind:
+    """Return where the training runs of ``compute`` are done."""
+    if compute.executor != "auto":
+        return compute.executor
+    # Another process takes twelve seconds to start: longer than many a small command.
+    return "in_process" if compute.workers == 1 else "processes"
+
+
+def room(compute: ComputeConfig, kind: Kind) -> int:
+    """Return how many workers of a kind there is room for.
+
+    Raises:
+        AutoMixError: there is no Ray, or no room for one.
+    """
+    if kind != "ray":
+        return num_cores() if kind == "processes" else 1
+    # Imported here: most commands do without.
+    from automix.executors.ray_actors import capacity  # noqa: PLC0415
+
+    return capacity(compute)
 
 
 def limits_of(compute: ComputeConfig) -> Limits:
-    """Return how long workers may take, and how many may be lost."""
+    """Return limits on the time of workers, and on their losses."""
     silence = Limits().silence
     return Limits(
         timeout=compute.timeout,
@@ -20,14 +46,14 @@ def limits_of(compute: ComputeConfig) -> Limits:
 
 
 def make_executor(
-    makers: Sequence[Maker], compute: ComputeConfig, *, kind: str, method: str
+    makers: Sequence[Maker], compute: ComputeConfig, *, kind: Kind, method: str
 ) -> Executor:
     """Return an executor with a worker for each of ``makers``; nothing starts before it is needed.
 
     Args:
         makers: functions that make what each worker holds, there.
-        compute: limits, and where Ray is.
-        kind: ``in_process`` or ``processes``.
+        compute: limits and, on Ray, what a worker reserves.
+        kind: see `kind_of`.
         method: how multiprocessing starts a process.
     """
     if kind == "in_process":
@@ -35,8 +61,18 @@ def make_executor(
     limits = limits_of(compute)
 
     def spawn(seat: int, number: int, events: Events) -> Worker:
-        return ProcessWorker(
-            number, makers[seat], events, method=method, heartbeat=limits.heartbeat
+        maker, heartbeat = makers[seat], limits.heartbeat
+        if kind == "processes":
+            return ProcessWorker(number, maker, events, method=method, heartbeat=heartbeat)
+        from automix.executors.ray_actors import RayWorker  # noqa: PLC0415
+
+        return RayWorker(
+            number,
+            maker,
+            events,
+            compute=compute,
+            heartbeat=heartbeat,
+            is_replacement=number >= len(makers),
         )
 
     return Supervised(spawn, num_seats=len(makers), limits=limits)

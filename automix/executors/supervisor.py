@@ -54,12 +54,15 @@ class Limits:
         return min(1.0, self.silence / 10)
 
 
+EventKind = Literal["beat", "ready", "result", "error", "lost"]
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A message of a worker, by its number: alive, ready, done with its unit, or lost."""
 
     worker: int
-    kind: Literal["beat", "ready", "result", "error", "lost"]
+    kind: EventKind
     value: Any = None
 
 
@@ -69,7 +72,9 @@ Events = queue.SimpleQueue[Event]
 class Worker(Protocol):
     """A process that does one unit at a time, and puts what happens to it into `Events`."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name for the log: its process, and where that is."""
 
     def start(self, call: Call) -> None:
         """Begin a call, which must be possible to pickle."""

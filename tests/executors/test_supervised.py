@@ -16,7 +16,7 @@ import pytest
 
 from automix.configuration.task import ComputeConfig
 from automix.errors import WorkerError
-from automix.executors.choose import make_executor
+from automix.executors.choose import Kind, make_executor
 from automix.executors.supervisor import Limits, Supervised
 from automix.executors.units import Executor, InProcess, Unit, unit_name
 from automix.training.distributed import start_method
@@ -32,7 +32,7 @@ def unit(function: Any, *arguments: Any, name: str = "", **others: Any) -> Unit:
     return Unit(name=name, kind=function.__name__, call=(function, arguments), **others)
 
 
-def executor_of(num_workers: int = 2, kind: str = "processes", **compute: Any) -> Executor:
+def executor_of(num_workers: int = 2, kind: Kind = "processes", **compute: Any) -> Executor:
     return make_executor(
         [functools.partial(toy.Held, 10 * seat) for seat in range(num_workers)],
         ComputeConfig(**compute),
@@ -62,7 +62,7 @@ def executor() -> Iterator[Executor]:
 
 
 @pytest.mark.parametrize("kind", ["in_process", "processes"])
-def test_outcomes_are_those_of_the_units_whatever_the_kind(kind: str) -> None:
+def test_outcomes_are_those_of_the_units_whatever_the_kind(kind: Kind) -> None:
     executor = executor_of(kind=kind)
     units = [unit(toy.square, value) for value in range(5)]
     assert outcomes(executor, units) == [0, 1, 4, 9, 16]
@@ -80,7 +80,7 @@ def test_outcomes_are_those_of_the_units_whatever_the_kind(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["in_process", "processes"])
-def test_a_seat_keeps_what_it_holds(kind: str) -> None:
+def test_a_seat_keeps_what_it_holds(kind: Kind) -> None:
     executor = executor_of(kind=kind)
     for seat, call in [(0, "a"), (1, "b"), (0, "c"), (1, "d")]:
         executor.submit(unit(toy.count, name=call), seat=seat)

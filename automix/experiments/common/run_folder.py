@@ -34,7 +34,7 @@ from torch.utils.tensorboard.summary import hparams
 
 import automix
 from automix.configuration.base import MAX_CONFIG_BYTES, Config
-from automix.errors import CheckpointError
+from automix.errors import AutoMixError, CheckpointError
 from automix.escapes import one_line
 from automix.experiments.common.kept_files import (
     check_kept,
@@ -194,16 +194,23 @@ class RunFolder:
 
     def _check_configuration(self) -> None:
         path = self.path / CONFIG_NAME
-        # Bytes: a damaged file may be no text.
-        if (
-            path.exists()
-            and read_bytes(path, limit=MAX_CONFIG_BYTES) != self._config.to_yaml().encode()
-        ):
+        if path.exists() and not self._agrees_with(path):
             check_kept(self.path)
             raise CheckpointError(
                 f"{self.path}: expected an empty folder or a run of the same configuration, got "
                 f"one of another (compare with {path})"
             )
+
+    def _agrees_with(self, path: Path) -> bool:
+        """Return whether results of the configuration in a file are those of this one."""
+        # Bytes: a damaged file may be no text.
+        if read_bytes(path, limit=MAX_CONFIG_BYTES) == self._config.to_yaml().encode():
+            return True
+        try:
+            before = type(self._config).from_yaml(path)
+        except AutoMixError:
+            return False
+        return before.content_hash() == self._config.content_hash()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:

@@ -14,7 +14,7 @@ import torch
 from automix.configuration.task import ComputeConfig, TaskConfig
 from automix.data.load import load_data
 from automix.data.splits import Dataset, SearchData, Split
-from automix.executors.choose import make_executor
+from automix.executors.choose import kind_of, make_executor, room
 from automix.executors.units import Loss, Unit, unit_name
 from automix.experiments.common.run_folder import ProgressBar
 from automix.experiments.common.run_logs import Journal
@@ -78,23 +78,22 @@ def grouped(jobs: Sequence[TrainingJob], population: int | None) -> list[JobGrou
 class TrainingPool:
     """Runs jobs on workers that load the data and build the classifier once.
 
-    A single worker is this process itself: another one takes twelve seconds to start, which in a
-    sweep of small cells is longer than they take. Unless ``with_test`` is set, workers hold no test
-    split: a job that asks for it fails.
+    Where they run is up to ``compute``, see `kind_of`. Unless ``with_test`` is set, workers hold no
+    test split: a job that asks for it fails.
     """
 
     def __init__(self, task: TaskConfig, compute: ComputeConfig, *, with_test: bool) -> None:
         self._task, self._is_started = task, False
+        self._kind = kind_of(compute)
         self._num_workers = compute.workers
+        if self._kind == "ray":
+            self._num_workers = min(compute.workers, room(compute, self._kind))
         # Threads are set in each worker, because they decide the last bits of a sum: the outcome of
         # a job must not depend on which process runs it.
-        num_threads = None if compute.workers == 1 else compute.threads
+        num_threads = None if self._kind == "in_process" else compute.threads
         maker = functools.partial(_make_worker, task, num_threads, with_test)
         self._executor = make_executor(
-            [maker] * compute.workers,
-            compute,
-            kind="in_process" if compute.workers == 1 else "processes",
-            method=start_method(__name__),
+            [maker] * self._num_workers, compute, kind=self._kind, method=start_method(__name__)
         )
 
     def __enter__(self) -> Self:
@@ -116,9 +115,10 @@ class TrainingPool:
         Raises:
             WorkerError: more workers were lost than ``compute`` allows.
         """
-        if self._num_workers > 1 and not self._is_started:
+        if self._kind != "in_process" and not self._is_started:
             # Importing torch and reading the data: on a busy machine, half a minute.
-            _LOG.info("starting %d worker processes", self._num_workers)
+            on_ray = " on Ray" if self._kind == "ray" else ""
+            _LOG.info("starting %d worker processes%s", self._num_workers, on_ray)
             self._is_started = True
         units = [self._unit(group) for group in groups]
         for unit in units:

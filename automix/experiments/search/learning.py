@@ -47,7 +47,7 @@ from automix.training.population import group_sizes
 from envs.actions import ActionCodec
 from envs.mixing_env import MixingEnv
 from envs.rewards import Potential
-from envs.vector import choose_kind, make_vec_env, stop_vec_env
+from envs.vector import VecEnvKind, choose_kind, make_vec_env, stop_vec_env
 
 CHECKPOINTS_NAME = "checkpoints"
 POLICY_NAME = "policy"
@@ -433,10 +433,16 @@ def _additive_fit(
 @contextlib.contextmanager
 def environments(config: SearchConfig, data: SearchData) -> Iterator[VecEnv]:
     """Yield the environments of a search; their processes end with the body."""
-    count, kind = config.agent.num_environments, config.agent.workers
+    count = config.agent.num_environments
+    kind: VecEnvKind = config.agent.workers
     population = config.compute.population or 1
     if kind == "auto":
+        # A configuration that names an executor means the environments as well.
+        executor = config.compute.executor
         kind, reason = choose_kind(len(group_sizes(count, population)))
+        if executor != "auto":
+            kind = "subprocess" if executor == "processes" else executor
+            reason = f"compute.executor {executor}"
         _LOG.info("environments: %d, %s (%s)", count, kind, reason)
     env = make_vec_env(
         config.task,
@@ -446,7 +452,7 @@ def environments(config: SearchConfig, data: SearchData) -> Iterator[VecEnv]:
         seed=config.seed,
         population=population,
         # Worker processes load the data themselves.
-        data=None if kind == "subprocess" else data,
+        data=data if kind == "in_process" else None,
         compute=config.compute,
     )
     try:
