@@ -190,7 +190,7 @@ class RayWorker:
 
 
 class _State:
-    """Where an actor runs, and what is known of its end."""
+    """Place of an actor, and its end."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -216,7 +216,7 @@ class _State:
 
 
 def _last_words(process: int, path: str) -> list[str]:
-    """Return what a process of this node wrote last; end it if it is stopped, deaf to all else."""
+    """Return what a process of this node wrote last; end it if it is stopped."""
     with contextlib.suppress(OSError, IndexError):
         if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t"):
             os.kill(process, signal.SIGKILL)
@@ -233,7 +233,7 @@ def _actor_class() -> Any:
     ray = importlib.import_module("ray")
 
     class Actor:
-        """What a worker holds, and the thread that uses it.
+        """The object that a worker holds, and the thread that uses it.
 
         Ray gives the methods of the default group one thread, and `beat` another.
         """

@@ -30,10 +30,10 @@ def rays() -> set[int]:
     result = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = path.read_bytes()
+            command = path.read_bytes()
         except OSError:
             continue
-        if b"raylet" in words or b"gcs_server" in words or words.startswith(b"ray::"):
+        if b"raylet" in command or b"gcs_server" in command or command.startswith(b"ray::"):
             result.add(int(path.parent.name))
     return {process for process in result if is_running(process)}
 
