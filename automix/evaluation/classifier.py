@@ -135,11 +135,7 @@ def group_accuracy(
     Raises:
         ValueError: the shapes do not fit, or there is no image.
     """
-    if not len(labels_N) or groups.shape != labels_N.shape or len(logits_NK) != len(labels_N):
-        raise ValueError(
-            f"expected one label and one group for each of {len(logits_NK)} images, "
-            f"got {tuple(labels_N.shape)} and {tuple(groups.shape)}"
-        )
+    _check_groups(logits_NK, labels_N, groups)
     is_correct_N = (logits_NK.argmax(dim=1) == labels_N).to(torch.int64)
     # Counts of integers are exact on every device: right and wrong predictions of group g are
     # counted at 2 g + 1 and 2 g.
@@ -159,3 +155,43 @@ def group_accuracy(
         worst=worst,
         worst_group=values.index(worst),
     )
+
+
+def macro_std(logits_NK: Tensor, labels_N: Tensor, *, groups: Tensor, num_groups: int) -> float:
+    """Return MacroStd: how unequal the accuracy is within a class, between its subgroups.
+
+    With a_cg the accuracy on the images of class c in group g, w_cg their fraction of the class,
+    and a_c = sum_g w_cg a_cg, it is the mean over classes of sqrt(sum_g w_cg (a_cg - a_c)^2). 0 if
+    the groups of each class are equally easy, and at most 1/2.
+
+    Args:
+        logits_NK: (N, K) floating point.
+        labels_N: (N,) integer classes.
+        groups: (N,) integers in [0, ``num_groups``), such as backgrounds or colors.
+        num_groups: G.
+
+    Raises:
+        ValueError: the shapes do not fit, or there is no image.
+    """
+    _check_groups(logits_NK, labels_N, groups)
+    is_correct_N = (logits_NK.argmax(dim=1) == labels_N).to(torch.int64)
+    num_classes = logits_NK.shape[1]
+    # Whole numbers: images and hits of class c and group g are counted at c G + g.
+    cell_N = labels_N * num_groups + groups
+    counts = torch.bincount(cell_N, minlength=num_classes * num_groups).double()
+    hits = torch.bincount(cell_N[is_correct_N.bool()], minlength=num_classes * num_groups).double()
+    count_KG, hits_KG = counts.view(num_classes, -1), hits.view(num_classes, -1)
+    of_class_K1 = count_KG.sum(dim=1, keepdim=True)
+    weight_KG = count_KG / of_class_K1.clamp(min=1)
+    accuracy_KG = hits_KG / count_KG.clamp(min=1)
+    mean_K1 = (weight_KG * accuracy_KG).sum(dim=1, keepdim=True)
+    std_K = (weight_KG * (accuracy_KG - mean_K1).square()).sum(dim=1).sqrt()
+    return std_K[of_class_K1.squeeze(1) > 0].mean().item()
+
+
+def _check_groups(logits_NK: Tensor, labels_N: Tensor, groups: Tensor) -> None:
+    if not len(labels_N) or groups.shape != labels_N.shape or len(logits_NK) != len(labels_N):
+        raise ValueError(
+            f"expected one label and one group for each of {len(logits_NK)} images, "
+            f"got {tuple(labels_N.shape)} and {tuple(groups.shape)}"
+        )

@@ -50,6 +50,10 @@ def evaluation_section(result: Json, source: Source, number: int, *, link: str =
         blocks += _attacks(attacks, prefix)
     if localization := result.get("localization"):
         blocks.append(_localization(localization, prefix))
+    if removal := result.get("saliency_removal"):
+        blocks.append(_removal(removal, prefix))
+    if consistency := result.get("attribution_consistency"):
+        blocks.append(_consistency(consistency, prefix))
     facts = (
         f"{result['model']} ({result['num_parameters']:,} weights), training seed "
         f"{result['training_seed']}, on {result['num_images']} images of the "
@@ -243,6 +247,57 @@ def _localization(part: Json, prefix: str) -> Table:
         caption=f"Class activation maps at {part['layer']}, {part['num_images']} images with "
         "boxes. MaxBoxAccV2 chooses thresholds on the images themselves, which flatters; "
         "cross-fitted chooses them on the other half.",
+    )
+
+
+def _removal(part: Json, prefix: str) -> Table:
+    half = {name: row["fractions"].index(0.5) for name, row in part["sources"].items()}
+    return Table(
+        name=f"{prefix}-saliency-removal",
+        title="Accuracy while cells are removed",
+        columns=(
+            Column(name="saliency source"),
+            Column(name="salient half removed", digits=4),
+            Column(name="random half removed", digits=4),
+            Column(name="other half removed", digits=4),
+            Column(name="margin", digits=4),
+        ),
+        rows=tuple(
+            (
+                name,
+                *(row[kind][half[name]] for kind in ("salient", "random", "least")),
+                _interval(row["margin"], *row["margin_interval"]),
+            )
+            for name, row in part["sources"].items()
+        ),
+        caption=f"{part['num_images']} images, cells of {part['patch_size']} pixels square. The "
+        "margin is the accuracy with random cells removed less that with the most salient ones, "
+        "mean over 10 to 90% of the cells: above 0 the map means something.",
+    )
+
+
+def _consistency(part: Json, prefix: str) -> Table:
+    return Table(
+        name=f"{prefix}-attribution-consistency",
+        title="Agreement of saliency maps with other training runs",
+        columns=(
+            Column(name="run"),
+            Column(name="saliency source"),
+            Column(name="rank correlation", digits=4),
+            Column(name="common top quarter", digits=4),
+        ),
+        rows=tuple(
+            (
+                f"{number}: {other['run']}",
+                name,
+                _interval(row["rank_correlation"], *row["rank_correlation_interval"]),
+                _interval(row["top_quarter"], *row["top_quarter_interval"]),
+            )
+            for number, other in enumerate(part["runs"], start=1)
+            for name, row in other["sources"].items()
+        ),
+        caption=f"{part['num_images']} images, {part['grid']} x {part['grid']} cells; intervals "
+        "over the images. By chance the quarters have a quarter in common.",
     )
 
 

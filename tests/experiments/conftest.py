@@ -11,7 +11,7 @@ from automix.experiments.search.run import search
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule
 from envs.smoke import SMOKE_TASK
-from tests.experiments.quick_evaluation import QUICK
+from tests.experiments.quick_evaluation import every_task
 from tests.experiments.tiny_search import TINY
 
 
@@ -45,5 +45,5 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(trained: Path, boxes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished evaluation with every task; read only."""
     folder = tmp_path_factory.mktemp("evaluated") / "evaluation"
-    evaluate(QUICK.model_copy(update={"boxes": boxes}), trained, folder)
+    evaluate(every_task(boxes, trained), trained, folder)
     return folder

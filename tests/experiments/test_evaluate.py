@@ -17,10 +17,10 @@ from automix.experiments.evaluate import run as experiment
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalizationConfig
 from automix.experiments.evaluate.run import evaluate, predict_cost, summarize_evaluation
 from automix.experiments.replay.run import ScheduleSource, replay
-from automix.operator_info import Operator
+from automix.operator_info import Operator, SaliencyKind
 from automix.schedule import Decision, constant_schedule
 from envs.smoke import SMOKE_TASK
-from tests.experiments.quick_evaluation import QUICK
+from tests.experiments.quick_evaluation import QUICK, every_task
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -63,6 +63,18 @@ def test_every_task_is_in_the_result_and_agrees_with_the_replay(
     assert located["layer"] == "stage3"
     assert 0 <= located["top1_max_box_acc_v2"] <= located["max_box_acc_v2"] <= 1
     assert located["max_box_acc_v2_cross_fitted"] <= located["max_box_acc_v2"]
+    removal = result["saliency_removal"]
+    assert list(removal["sources"]) == [kind.value for kind in SaliencyKind]
+    assert removal["patch_size"] == 2
+    for curves in removal["sources"].values():
+        for order in ("salient", "random", "least"):
+            assert curves[order][0] == pytest.approx(scores["top1"])
+        low, high = curves["margin_interval"]
+        assert low <= curves["margin"] <= high
+    # Compared with itself here.
+    (other,) = result["attribution_consistency"]["runs"]
+    assert "spectral_residual" not in other["sources"]
+    assert all(row["top_quarter"] == 1 for row in other["sources"].values())
 
 
 def test_a_finished_unit_is_not_run_again(
@@ -136,6 +148,7 @@ def test_groups_of_a_file(trained: Path, tmp_path: Path) -> None:
     scores = evaluate(config, trained, tmp_path / "evaluation")["classification"]
     assert scores["groups"]["names"] == ["grass", "snow"]
     assert scores["groups"]["counts"] == [15, 5]
+    assert 0 <= scores["groups"]["macro_std"] <= 0.5
     weighted = np.average(scores["groups"]["values"], weights=[15, 5])
     assert weighted == pytest.approx(scores["top1"])
 
@@ -220,7 +233,7 @@ def test_another_classifier_is_refused_in_the_same_folder(
     path = folder / "classifier.safetensors"
     weights = safetensors.torch.load(path.read_bytes())
     path.write_bytes(safetensors.torch.save({n: -t for n, t in weights.items()}))
-    config = QUICK.model_copy(update={"boxes": boxes})
+    config = every_task(boxes, trained)
     with pytest.raises(CheckpointError, match="expected the evaluation of this classifier"):
         evaluate(config, folder, evaluated)
 
@@ -265,6 +278,23 @@ def test_without_a_selection_split_there_is_no_temperature(tmp_path: Path) -> No
     assert "patch_occlusion" in evaluate(config, tmp_path / "run", tmp_path / "evaluation")
 
 
+def test_sources_of_maps_are_those_that_the_network_has(trained: Path, tmp_path: Path) -> None:
+    values = {"tasks": ["saliency_removal"], "attribution": {"sources": ["spectral_residual"]}}
+    config = EvaluateConfig.from_mapping(values, source="evaluate.yaml")
+    result = evaluate(config, trained, tmp_path / "removal")
+    assert list(result["saliency_removal"]["sources"]) == ["spectral_residual"]
+    alone = config.model_copy(update={"images": 1})
+    with pytest.raises(ConfigError, match=r"attribution\.images: expected at least 2"):
+        evaluate(alone, trained, tmp_path / "one")
+    values = {
+        "tasks": ["attribution_consistency"],
+        "attribution": {"sources": ["spectral_residual"], "runs": [str(trained)]},
+    }
+    config = EvaluateConfig.from_mapping(values, source="evaluate.yaml")
+    with pytest.raises(ConfigError, match="expected one that reads the network"):
+        evaluate(config, trained, tmp_path / "consistency")
+
+
 def test_unknown_layers_and_unsuitable_ones_are_refused(
     trained: Path, boxes: Path, tmp_path: Path
 ) -> None:
@@ -290,6 +320,8 @@ def test_unknown_layers_and_unsuitable_ones_are_refused(
         ),
         ({"tasks": ["classification"], "attacks": {"autoattack": True}}, "the task 'attacks'"),
         ({"tasks": ["attack"]}, "did you mean 'attacks'"),
+        ({"tasks": ["attribution_consistency"]}, "expected attribution.runs with the task"),
+        ({"tasks": ["attacks"], "attribution": {"runs": ["r"]}}, "the task 'attribution_consist"),
         ({"attacks": {"epsilon_levels": -1}}, "greater than or equal to 0"),
     ],
 )

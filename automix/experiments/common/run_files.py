@@ -11,32 +11,28 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from automix.configuration.base import Config, shown
+from automix.configuration.base import shown
 from automix.errors import CheckpointError, ConfigError
+from automix.experiments.common.evaluation_files import EvaluationResult
 from automix.experiments.common.summaries import METRICS
+from automix.experiments.common.written import (
+    Count,
+    Fraction,
+    Names,
+    NotNegative,
+    Number,
+    Positive,
+    Text,
+    Written,
+)
 from automix.readers import read_json
 from automix.reporting.tables import Direction
 
-# What lies beyond was measured by nobody, and pictures of it overflow.
-Number = Annotated[float, Field(ge=-1e9, le=1e9)]
-Positive = Annotated[float, Field(gt=1e-9, le=1e12)]
-NotNegative = Annotated[float, Field(ge=0, le=1e12)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, le=10**12)]
-Text = Annotated[str, Field(max_length=2000)]
-Names = Annotated[tuple[Text, ...], Field(max_length=1000)]
-Fractions = Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=100_000)]
 # What is validated is in memory several times over.
 MAX_SMALL_BYTES = 1_000_000
 MAX_TABLE_BYTES = 8_000_000
 # Joined to the path of the sweep: the name of a folder in it, and no way out of it.
 CellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}$")]
-
-
-class Written(Config):
-    """A part of a file that a run wrote; other keys may be there."""
-
-    model_config = ConfigDict(extra="ignore")
 
 
 class IntervalValues(Written):
@@ -221,179 +217,6 @@ class CompareResult(Written):
         return self
 
 
-class Diagram(Written):
-    """Bins of a reliability diagram."""
-
-    count: Annotated[tuple[NotNegative, ...], Field(min_length=1, max_length=1000)]
-    accuracy: Fractions
-    confidence: Fractions
-
-    @model_validator(mode="after")
-    def _all_of_each_bin(self) -> Self:
-        _check_lengths(self.count, self.accuracy, self.confidence)
-        return self
-
-
-class Calibration(Written):
-    """Scores before or after temperature scaling."""
-
-    nll: Number
-    brier: Number
-    ece: Fraction
-    adaptive_ece: Fraction
-    diagram: Diagram
-
-
-class Groups(Written):
-    """Accuracy of each class or group."""
-
-    values: Annotated[tuple[Fraction | None, ...], Field(min_length=1, max_length=100_000)]
-    counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=100_000)]
-    macro: Fraction
-    standard_deviation: Number
-    worst: Fraction
-    worst_group: Count
-    names: tuple[Text, ...] | None = None
-
-    @model_validator(mode="after")
-    def _all_of_each_group(self) -> Self:
-        _check_lengths(self.values, self.counts, *([] if self.names is None else [self.names]))
-        if self.worst_group >= len(self.values):
-            raise ValueError(f"expected the worst of {len(self.values)}, got {self.worst_group}")
-        return self
-
-
-class Classification(Written):
-    """The task `classification` of an evaluation."""
-
-    as_trained: Calibration
-    rescaled: Calibration
-    top1: Fraction
-    top1_interval: tuple[Number, Number]
-    top5: Fraction | None
-    temperature: Number
-    num_validation_images: Count
-    classes: Groups
-    class_names: tuple[Text, ...]
-    groups: Groups | None = None
-
-    @model_validator(mode="after")
-    def _names_of_all(self) -> Self:
-        _check_lengths(self.class_names, self.classes.values)
-        if self.groups is not None and self.groups.names is None:
-            raise ValueError("expected the names of the groups, got none")
-        return self
-
-
-class Corruptions(Written):
-    """The task `corruptions` of an evaluation."""
-
-    source: Text
-    archive: Text | None
-    num_images: Count
-    unnormalized_mean_corruption_error: Fraction
-    errors: Annotated[dict[Text, Fractions], Field(min_length=1, max_length=1000)]
-
-    @model_validator(mode="after")
-    def _each_severity(self) -> Self:
-        _check_lengths(*self.errors.values())
-        return self
-
-
-class Occlusion(Written):
-    """A task of occlusion of an evaluation."""
-
-    num_images: Count
-    fractions: Fractions
-    accuracies: Fractions
-    patch_size: Count = 0
-    object_from: Text = ""
-
-    @model_validator(mode="after")
-    def _one_of_each(self) -> Self:
-        _check_lengths(self.fractions, self.accuracies)
-        if 0.5 not in self.fractions:
-            raise ValueError("expected the accuracy with half hidden, got none")
-        return self
-
-
-class AttackSettings(Written):
-    """Settings of the attacks."""
-
-    epsilon: Fraction
-    step_size: Fraction
-    num_steps: Count
-    num_restarts: Count
-
-
-class Attacks(Written):
-    """The task `attacks` of an evaluation."""
-
-    num_images: Count
-    settings: AttackSettings
-    clean: Fraction
-    clean_interval: tuple[Number, Number]
-    fgsm: Fraction = 0.0
-    fgsm_interval: tuple[Number, Number] = (0.0, 0.0)
-    pgd: Fraction = 0.0
-    pgd_interval: tuple[Number, Number] = (0.0, 0.0)
-    autoattack: Fraction = 0.0
-    autoattack_interval: tuple[Number, Number] = (0.0, 0.0)
-
-    @model_validator(mode="after")
-    def _intervals_of_all(self) -> Self:
-        for name in ("fgsm", "pgd", "autoattack"):
-            if name in self.model_fields_set and f"{name}_interval" not in self.model_fields_set:
-                raise ValueError(f"expected the interval of {name}, got none")
-        return self
-
-
-class Localization(Written):
-    """The task `localization` of an evaluation."""
-
-    num_images: Count
-    layer: Text
-    iou_levels: Fractions
-    max_box_acc_v2: Fraction
-    max_box_acc_v2_cross_fitted: Fraction | None = None
-    max_box_acc_v2_per_level: Fractions
-    top1_max_box_acc_v2: Fraction
-    top1_max_box_acc_v2_cross_fitted: Fraction | None = None
-    top1_max_box_acc_v2_per_level: Fractions
-
-    @model_validator(mode="after")
-    def _one_of_each_level(self) -> Self:
-        per_level = (self.max_box_acc_v2_per_level, self.top1_max_box_acc_v2_per_level)
-        _check_lengths(self.iou_levels, *per_level)
-        return self
-
-
-class EvaluationResult(Written):
-    """Result of `automix evaluate`; a task that was not chosen is not there."""
-
-    run: Text
-    model: Text
-    num_parameters: Count
-    weights_hash: Text
-    training_seed: Count
-    num_images: Count
-    split: Text
-    data_source: Text
-    num_classes: Annotated[int, Field(ge=1, le=10**9)]
-    classification: Classification | None = None
-    corruptions: Corruptions | None = None
-    patch_occlusion: Occlusion | None = None
-    object_occlusion: Occlusion | None = None
-    attacks: Attacks | None = None
-    localization: Localization | None = None
-
-    @model_validator(mode="after")
-    def _curves_side_by_side(self) -> Self:
-        curves = [it for it in (self.patch_occlusion, self.object_occlusion) if it is not None]
-        _check_lengths(*(curve.fractions for curve in curves))
-        return self
-
-
 class MeasureValues(Written):
     """A measure of a sweep."""
 
@@ -483,9 +306,3 @@ def check_written(content: dict[str, Any], model: type[Written], *, source: str)
 def read_written(path: Path, model: type[Written]) -> dict[str, Any]:
     """Return what a JSON file of a run says; see `check_written`."""
     return check_written(read_json(path, limit=MAX_SMALL_BYTES), model, source=str(path))
-
-
-def _check_lengths(*parts: tuple[object, ...]) -> None:
-    lengths = [len(part) for part in parts]
-    if len(set(lengths)) > 1:
-        raise ValueError(f"expected lists of equal length, got {lengths}"[:200])

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from automix.configuration.base import Config
 from automix.configuration.task import FactoryName
+from automix.operator_info import SaliencyKind
 
 
 class EvaluationTask(StrEnum):
@@ -21,6 +22,8 @@ class EvaluationTask(StrEnum):
     OBJECT_OCCLUSION = "object_occlusion"
     ATTACKS = "attacks"
     LOCALIZATION = "localization"
+    SALIENCY_REMOVAL = "saliency_removal"
+    ATTRIBUTION_CONSISTENCY = "attribution_consistency"
 
 
 class CorruptionsConfig(Config):
@@ -78,13 +81,30 @@ class LocalizationConfig(Config):
     is a feature map."""
 
 
+class AttributionConfig(Config):
+    """Checks of the saliency maps that operators read."""
+
+    grid: Annotated[int, Field(ge=2, le=64)] = 4
+    """Cells along the shorter side of an image, which are removed or compared."""
+
+    images: Annotated[int, Field(ge=2)] | None = 1_000
+    """Size of the random subset of the test images whose maps are checked; null: all."""
+
+    sources: tuple[SaliencyKind, ...] = ()
+    """Saliency methods that are checked: input_gradient, layer_gradient (at the last feature map),
+    reduced_gradient, spectral_residual. If empty, all that the network has."""
+
+    runs: tuple[Path, ...] = ()
+    """Folders of other replays on the same data, such as other seeds, whose maps are compared."""
+
+
 class EvaluateConfig(Config):
     """Evaluate the trained classifier of a replay run on the test split."""
 
     tasks: tuple[EvaluationTask, ...] = ()
     """Evaluations to run: classification, corruptions, patch_occlusion, object_occlusion, attacks,
-    localization. If empty, all but localization, and that as well where a file of boxes is
-    given."""
+    localization, saliency_removal, attribution_consistency. If empty, all; localization only where
+    a file of boxes is given, attribution_consistency only with attribution.runs."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of corruptions, occlusions, attacks and subsets of the images."""
@@ -121,6 +141,9 @@ class EvaluateConfig(Config):
     localization: LocalizationConfig = Field(default_factory=LocalizationConfig)
     """Class activation maps."""
 
+    attribution: AttributionConfig = Field(default_factory=AttributionConfig)
+    """Saliency maps."""
+
     batch_size: Annotated[int, Field(ge=1)] = 500
     """Images per batch; memory and speed depend on it, results do not."""
 
@@ -133,6 +156,8 @@ class EvaluateConfig(Config):
         if self.tasks:
             return tuple(task for task in EvaluationTask if task in self.tasks)
         hidden = set() if self.boxes else {EvaluationTask.LOCALIZATION}
+        if not self.attribution.runs:
+            hidden.add(EvaluationTask.ATTRIBUTION_CONSISTENCY)
         return tuple(task for task in EvaluationTask if task not in hidden)
 
     @property
@@ -159,6 +184,14 @@ class EvaluateConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _other_runs_are_there(self) -> "EvaluateConfig":
+        if EvaluationTask.ATTRIBUTION_CONSISTENCY in self.tasks and not self.attribution.runs:
+            raise ValueError(
+                "expected attribution.runs with the task 'attribution_consistency', got none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _options_have_an_effect(self) -> "EvaluateConfig":
         options: dict[EvaluationTask, object] = {
             EvaluationTask.CORRUPTIONS: self.corruptions.published,
@@ -166,6 +199,7 @@ class EvaluateConfig(Config):
             EvaluationTask.LOCALIZATION: self.localization.layer,
             EvaluationTask.ATTACKS: self.attacks.autoattack or None,
             EvaluationTask.OBJECT_OCCLUSION: self.occlusion.object_from,
+            EvaluationTask.ATTRIBUTION_CONSISTENCY: self.attribution.runs or None,
         }
         for task, option in options.items():
             if option is not None and task not in self.chosen_tasks:

@@ -20,7 +20,15 @@ from automix.experiments.common.run_folder import (
     format_seconds,
 )
 from automix.experiments.common.run_logs import Journal
-from automix.experiments.common.saved_classifier import SavedClassifier, load_saved_classifier
+from automix.experiments.common.saved_classifier import (
+    SavedClassifier,
+    load_saved_classifier,
+    weights_hash,
+)
+from automix.experiments.evaluate.attribution import (
+    plan_attribution_consistency,
+    plan_saliency_removal,
+)
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.plan import EvaluationInput, Json, TaskPlan, random_subset
 from automix.experiments.evaluate.tasks import (
@@ -48,6 +56,8 @@ _PLANS: Mapping[EvaluationTask, Callable[[EvaluationInput, EvaluateConfig], Task
             EvaluationTask.OBJECT_OCCLUSION: plan_object_occlusion,
             EvaluationTask.ATTACKS: plan_attacks,
             EvaluationTask.LOCALIZATION: plan_localization,
+            EvaluationTask.SALIENCY_REMOVAL: plan_saliency_removal,
+            EvaluationTask.ATTRIBUTION_CONSISTENCY: plan_attribution_consistency,
         }
     )
 )
@@ -161,7 +171,29 @@ def summarize_evaluation(result: Mapping[str, Any]) -> str:
             f"localization: MaxBoxAccV2 {part['max_box_acc_v2']:.4f} on {part['num_images']} "
             "images with boxes"
         )
+    lines += _attribution_lines(result)
     return "\n".join(lines)
+
+
+def _attribution_lines(result: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if part := result.get("saliency_removal"):
+        margins = [
+            f"{name} {row['margin']:+.4f} [{row['margin_interval'][0]:+.4f}, "
+            f"{row['margin_interval'][1]:+.4f}]"
+            for name, row in part["sources"].items()
+        ]
+        lines.append(
+            "saliency removal: accuracy lost beyond that of random cells: " + ", ".join(margins)
+        )
+    if part := result.get("attribution_consistency"):
+        correlations: dict[str, list[float]] = {}
+        for other in part["runs"]:
+            for name, row in other["sources"].items():
+                correlations.setdefault(name, []).append(row["rank_correlation"])
+        shown = ", ".join(f"{name} {sum(row) / len(row):.3f}" for name, row in correlations.items())
+        lines.append(f"consistency with {len(part['runs'])} other runs, rank correlation: {shown}")
+    return lines
 
 
 def _worse_ece(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -230,6 +262,8 @@ def _claim(output: Path, run: Path, source: EvaluationInput, config: EvaluateCon
         for name, path in files.items()
         if path
     }
+    if config.attribution.runs:
+        content["attribution_runs"] = [weights_hash(other) for other in config.attribution.runs]
     path = output / SUBJECT_NAME
     if path.exists() and (previous := read_json(path)) != content:
         different = next(

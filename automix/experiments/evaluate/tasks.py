@@ -18,7 +18,7 @@ from automix.evaluation.attacks import (
     count_survivors,
     survivors_of_autoattack,
 )
-from automix.evaluation.classifier import group_accuracy, report_classifier
+from automix.evaluation.classifier import group_accuracy, macro_std, report_classifier
 from automix.evaluation.corruptions.registry import SEVERITIES, Corruption, verify_published
 from automix.evaluation.corruptions.report import (
     CorruptionErrors,
@@ -107,7 +107,8 @@ def plan_classification(source: EvaluationInput, config: EvaluateConfig) -> Task
             accuracies = group_accuracy(
                 logits_NK, images.labels, groups=groups_N, num_groups=len(names)
             )
-            content["groups"] = as_json(accuracies) | {"names": list(names)}
+            spread = macro_std(logits_NK, images.labels, groups=groups_N, num_groups=len(names))
+            content["groups"] = as_json(accuracies) | {"names": list(names), "macro_std": spread}
         return content
 
     return one_unit(EvaluationTask.CLASSIFICATION, len(images) + len(validation), run)

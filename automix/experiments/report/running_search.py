@@ -13,11 +13,10 @@ from automix.experiments.common.mixed_picture import PICTURE_NAME
 from automix.experiments.common.run_files import (
     Picture,
     Standing,
-    Text,
-    Written,
     check_written,
 )
 from automix.experiments.common.run_folder import CONFIG_NAME, METRICS_NAME, RESULT_NAME
+from automix.experiments.common.written import Text, Written
 from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import link_to, source_in
 from automix.experiments.report.replay_sections import read_picture
