@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def connect(compute: ComputeConfig) -> Any:
     if address is None:
         folder = tempfile.mkdtemp(prefix=_PREFIX)
         options |= {"address": "local", "include_dashboard": False, "_temp_dir": folder}
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        atexit.register(_remove, folder)
     else:
         options["address"] = address
     _LOG.info("Ray: %s", "a private cluster on this machine" if address is None else address)
@@ -72,6 +73,15 @@ def connect(compute: ComputeConfig) -> Any:
                     f"{address or 'none'}: {_first_line(error)}"
                 ) from error
     return ray
+
+
+def _remove(folder: str) -> None:
+    """Remove the folder of a private cluster, to which processes that end may still write."""
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not Path(folder).exists():
+            return
+        time.sleep(1.0)
 
 
 def _set_environment(*, is_private: bool) -> None:

@@ -23,7 +23,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-import filelock
 import numpy as np
 import rich.console
 import rich.progress
@@ -36,6 +35,7 @@ import automix
 from automix.configuration.base import MAX_CONFIG_BYTES, Config
 from automix.errors import AutoMixError, CheckpointError
 from automix.escapes import one_line
+from automix.experiments.common.folder_claim import ClaimedError, FolderClaim
 from automix.experiments.common.kept_files import (
     check_kept,
     damaged_output,
@@ -73,7 +73,7 @@ class RunFolder:
         """Claim ``path`` for ``config``; nothing is written before the context is entered."""
         self.path = path
         self._config = config
-        self._lock = filelock.FileLock(path / _LOCK_NAME)
+        self._claimed = FolderClaim(path, lock_name=_LOCK_NAME)
         self._board: SummaryWriter | None = None
         self._purge_from: int | None = None
         self._metrics = MetricsLog(path / METRICS_NAME)
@@ -89,10 +89,10 @@ class RunFolder:
             # Compared before the folder is touched: a refused folder stays as it was.
             self._check_configuration()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
+            self._claimed.acquire(wait=True)
+        except ClaimedError as owner:
             raise CheckpointError(
-                f"{self.path}: expected a folder of our own, got one in use by another process"
+                f"{self.path}: expected a folder of our own, got one in use by {owner}"
             ) from None
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -102,7 +102,7 @@ class RunFolder:
         try:
             self._claim()
         except BaseException:
-            self._lock.release()
+            self._claimed.release()
             raise
         return self
 
@@ -111,7 +111,7 @@ class RunFolder:
         if self._board is not None:
             self._board.close()
             self._board = None
-        self._lock.release()
+        self._claimed.release()
 
     def result(self) -> Json | None:
         """Return the result if the run is finished.

@@ -4,7 +4,7 @@ A cell's folder holds `cell.json` (its settings and result, written by rename: t
 finished cell), `run/` (the experiment's own folder), `starts.jsonl` (when and where it was begun),
 `error.txt` (why the last try failed), `log.txt` (its output, unless it ran in the foreground) and
 `lock`. The lock is the operating system's and ends with the process that holds it, so a killed
-process leaves nothing to clean up.
+process leaves nothing to clean up; between hosts, a claim that is not renewed ends (`FolderClaim`).
 
 Cells have no `Journal`: several processes, on several hosts, finish cells at once, and appending to
 one file is atomic on no network file system, while a rename is.
@@ -25,12 +25,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
-import filelock
 from pydantic import Field
 
 from automix.configuration.base import Config, read_values
 from automix.errors import AutoMixError, CheckpointError, ConfigError
 from automix.escapes import one_line
+from automix.experiments.common.folder_claim import ClaimedError, FolderClaim, is_claimed
 from automix.experiments.common.kept_files import (
     SUMS_NAME,
     damaged_output,
@@ -240,15 +240,7 @@ def reopen_damaged(cell: Cell[ConfigType], folder: Path) -> None:
 
 def is_busy(cell: Cell[ConfigType], folder: Path) -> bool:
     """Return whether a process is running the cell at this moment."""
-    path = folder / cell.identifier / _LOCK_NAME
-    if not path.exists():
-        return False
-    # Asking is holding it for a moment; a process that starts the cell then takes it for busy.
-    try:
-        with filelock.FileLock(path, timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
+    return is_claimed(folder / cell.identifier, lock_name=_LOCK_NAME)
 
 
 def run_cell(cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType]) -> CellState:
@@ -259,10 +251,10 @@ def run_cell(cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType
     """
     home = folder / cell.identifier
     home.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(home / _LOCK_NAME)
+    claim = FolderClaim(home, lock_name=_LOCK_NAME)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
+        claim.acquire()
+    except ClaimedError:
         return CellState.BUSY
     try:
         # Only now is it certain: another process may have finished it before the lock was ours.
@@ -283,7 +275,7 @@ def run_cell(cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType
         write_text(home / ERROR_NAME, traceback.format_exc())
         raise
     finally:
-        lock.release()
+        claim.release()
     return CellState.FINISHED
 
 
