@@ -20,6 +20,7 @@ from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, stream_generator
 from automix.saliency.sources import SaliencySource, build_source
 from automix.schedule import Decision, Mixing, Mixture
+from automix.training.criterion import saliency_loss
 from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.population import Population
 from automix.training.trainer import ClassifierTrainer, training_device
@@ -124,7 +125,7 @@ class MixedProbe:
         # One pass through the network for all operators.
         logits = logits_of(model(torch.cat([batch.images for batch in mixed]))).float()
         targets = torch.cat([batch.targets for batch in mixed])
-        losses_N = F.cross_entropy(logits, targets, reduction="none")
+        losses_N = self._losses(logits, targets)
         # The host waits for the device here, once.
         means: list[float] = losses_N.view(len(mixed), -1).mean(dim=1).tolist()
         return tuple(means)
@@ -146,9 +147,14 @@ class MixedProbe:
             ]
             logits = network(torch.cat([batch.images for batch in mixed])).float()
         targets = torch.cat([batch.targets for batch in mixed])
-        losses = F.cross_entropy(logits, targets, reduction="none")
+        losses = self._losses(logits, targets)
         means = losses.view(count, len(self._decisions), -1).mean(dim=2)
         return [tuple(row) for row in means.tolist()]
+
+    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self._labels.ndim == 2:
+            return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+        return F.cross_entropy(logits, targets, reduction="none")
 
     def segment_reward(
         self, function: SegmentReward, model: nn.Module, decision: Decision
@@ -282,6 +288,6 @@ def _make_probe(task: TaskConfig, config: EnvironmentConfig, data: SearchData) -
         batch.labels.to(preparer.device),
         num_classes=data.num_classes,
         operators=config.operators if is_observed else (),
-        saliency=build_source(task.saliency),
+        saliency=build_source(task.saliency, loss=saliency_loss(task.trainer)),
         options=task.operators,
     )

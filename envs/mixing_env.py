@@ -26,7 +26,7 @@ from envs.config import EnvironmentConfig
 from envs.measurement import Measurement, Reading
 from envs.observations import Observation, ObservationBuilder
 from envs.resumable import ResumableEnv, with_gradients
-from envs.rewards import Potential
+from envs.rewards import Potential, check_rewards
 
 Transition = tuple[Observation, float, bool, bool, dict[str, Any]]
 SegmentOutcome = tuple[TrainMetrics, Reading]
@@ -148,7 +148,8 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         self._total_steps = self.task.trainer.total_steps(len(self.data.train))
         self.config.check_length(self._total_steps)
 
-        num_classes = self.data.num_classes
+        num_classes = self.data.num_alternatives
+        check_rewards(self.config.reward_weights, has_label_rows=self.data.has_label_rows)
         self._actions = ActionCodec(self.config)
         self._observations = ObservationBuilder(self.config, num_classes=num_classes)
         self.measurement = Measurement(self.task, self.config, self.data)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from automix.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -87,6 +89,12 @@ REWARDS: Mapping[str, Reward] = MappingProxyType(
             at_chance=lambda num_classes: 0.0,
             of_metrics=lambda metrics: metrics.worst_class_accuracy,
         ),
+        "mean_average_precision": Reward(
+            help="the mean average precision over the classes (0 to 1), of images with several "
+            "labels",
+            at_chance=lambda num_classes: 0.0,
+            of_metrics=lambda metrics: metrics.mean_average_precision or 0.0,
+        ),
         "gradient_similarity": Reward(
             help="for comparison only, how much the input gradients of a mixed batch are like "
             "those of the clean one (0 to 1), on training images, which RL-Mix rewards and which "
@@ -96,6 +104,22 @@ REWARDS: Mapping[str, Reward] = MappingProxyType(
         ),
     }
 )
+
+
+_OF_LABEL_ROWS = "mean_average_precision"
+
+
+def check_rewards(weights: Mapping[str, float], *, has_label_rows: bool) -> None:
+    """Refuse a reward that images with one class each do not have.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if weights.get(_OF_LABEL_ROWS) and not has_label_rows:
+        raise ConfigError(
+            "environment.potential: expected another reward for images with one class each, got "
+            f"'{_OF_LABEL_ROWS}', which is for those of a file of labels (data.labels)"
+        )
 
 
 class Potential:

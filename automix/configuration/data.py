@@ -2,10 +2,10 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import platformdirs
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from automix.configuration.base import Config
 
@@ -190,6 +190,12 @@ class DataConfig(Config):
     datasets: their root folder in torchvision's layout (default: inside the cache folder). digits:
     none."""
 
+    labels: Path | None = None
+    """folder: a CSV with the labels of each image, of which it may have several: a column image,
+    paths below the folder, and a column of 0 and 1 for each class, or one column labels of names.
+    All splits are cut from its images, as fractions. Needs task.trainer.loss binary_cross_entropy.
+    Default: the folder of an image is its class."""
+
     download: bool = Field(default=False, validate_default=True)
     """Download a torchvision dataset if its files are missing."""
 
@@ -336,6 +342,26 @@ class DataConfig(Config):
                 raise ValueError(f"expected a fraction below 1 or a whole number, got {size}")
             return int(size)
         return size
+
+    @model_validator(mode="after")
+    def _fits_several_labels(self) -> Self:
+        if self.labels is None:
+            return self
+        if self.source is not DataSource.FOLDER:
+            raise ValueError(
+                f"expected no labels for the source '{self.source}', got {self.labels}"
+            )
+        if self.loading is Loading.STREAMING:
+            raise ValueError("expected loading resident with labels, got streaming")
+        if self.sampling is Sampling.BALANCED or self.labels_per_class is not None:
+            raise ValueError("expected no sampling balanced and no labels_per_class with labels")
+        sizes = (self.reward_size, self.selection_size, self.test_size)
+        if counts := [size for size in sizes if isinstance(size, int) and size > 0]:
+            raise ValueError(f"expected sizes of splits below 1 with labels, got {counts[0]}")
+        total = sum(self.part_sizes(has_val=False)) + self.test_part_size
+        if total >= 1:
+            raise ValueError(f"expected sizes of splits that sum to less than 1, got {total:g}")
+        return self
 
     @field_validator("test_size")
     @classmethod

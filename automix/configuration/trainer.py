@@ -103,9 +103,10 @@ class TrainerConfig(Config):
     """Logit adjustment: this many times the log of each class's fraction of the training images is
     added to the logits in the training loss, so that rare classes are not held back; 1 is usual."""
 
-    loss: Literal["cross_entropy", "decoupled"] = "cross_entropy"
-    """cross_entropy: with the mixed labels. decoupled: plus the term of Decoupled Mixup, with which
-    both classes of a mixed image may be confident; for batches of two parents."""
+    loss: Literal["cross_entropy", "decoupled", "binary_cross_entropy"] = "cross_entropy"
+    """cross_entropy: with the mixed labels. binary_cross_entropy: of each label, the mean over
+    them, for images with several labels (data.labels). decoupled: plus the term of Decoupled Mixup,
+    with which both classes of a mixed image may be confident; for batches of two parents."""
 
     decoupled_eta: Annotated[float, Field(gt=0)] | None = None
     """Weight of the term; for decoupled only. Default: the published one, 0.01 for Mixup, FMix and
@@ -268,6 +269,14 @@ class TrainerConfig(Config):
         if value is not None and loss not in {None, "decoupled"}:
             raise ValueError(f"expected nothing for the loss '{loss}', got {value}")
         return value
+
+    @model_validator(mode="after")
+    def _has_no_softmax(self) -> Self:
+        if self.loss == "binary_cross_entropy":
+            for name in ("label_smoothing", "class_weights", "logit_adjustment"):
+                if value := getattr(self, name):
+                    raise ValueError(f"expected no {name} with loss {self.loss}, got {value}")
+        return self
 
     @field_validator("momentum", "betas")
     @classmethod

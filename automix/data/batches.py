@@ -21,7 +21,7 @@ from automix.data.augment import (
     erase_,
 )
 from automix.data.policies import apply_operations, draw_operations
-from automix.data.splits import ChannelStatistics, Split
+from automix.data.splits import ChannelStatistics, Split, TrainingImages
 from automix.errors import ConfigError
 from automix.random_streams import Stream, stream_generator
 
@@ -119,7 +119,7 @@ class TrainingBatch(NamedTuple):
     """One micro-batch, ready for the network, on its device."""
 
     images: Tensor  # (B, C, H, W) float32, augmented and normalized
-    labels: Tensor  # (B,) int64 class indices
+    labels: Tensor  # (B,) int64 class indices, or (B, K) float32 labels of 0 and 1
     indices: Tensor  # (B,) int64 indices of the images in the training split, on any device
 
 
@@ -159,7 +159,7 @@ class ResidentBatches:
         self.layout = layout
         self.num_classes = split.num_classes
         labels = split.labels.cpu()
-        self.class_counts = labels.bincount(minlength=split.num_classes)
+        self.class_counts = class_counts(split)
         self._split = split
         self._preparer = preparer
         self._orders = EpochOrders(labels, sampling)
@@ -179,6 +179,14 @@ class ResidentBatches:
         images, labels = self._split.take(indices)
         # 3. Augment and normalize on the device of the network.
         return self._preparer.batch(key, images, labels, indices)
+
+
+def class_counts(split: TrainingImages) -> Tensor:
+    """Return the number of images of each class, or with each label, (K,) int64 on the CPU."""
+    labels = split.labels.cpu()
+    if labels.ndim == 2:
+        return labels.sum(dim=0).long()
+    return labels.bincount(minlength=split.num_classes)
 
 
 def epoch_order(num_images: int, *, seed: int, epoch: int) -> Tensor:

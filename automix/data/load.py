@@ -15,6 +15,7 @@ from automix.data.folder import FolderListing, is_first_process, list_folder
 from automix.data.pools import ImagePool, SourceImages, assign, images_checksum
 from automix.data.sources.decode import ImageFormat, read_header, refusing_bombs, to_format
 from automix.data.sources.folder import folder_images, streamed_data
+from automix.data.sources.label_file import labeled_data
 from automix.data.sources.packed import Progress
 from automix.data.splits import (
     Dataset,
@@ -79,6 +80,8 @@ def _loaded(config: DataConfig, progress: Progress | None) -> Dataset:
         return _resident(digits(config.target_size), config)
     if config.source is DataSource.FOLDER:
         assert config.path is not None
+        if config.labels is not None:
+            return labeled_data(config, progress=progress)
         listing = list_folder(config.path.expanduser())
         if listing.has_test and config.test_size is not None:
             raise DataError(

@@ -36,7 +36,7 @@ class Split:
     """
 
     images: Tensor  # (N, C, H, W) uint8, 0 to 255
-    labels: Tensor  # (N,) int64, 0 to num_classes - 1
+    labels: Tensor  # (N,) int64, 0 to num_classes - 1; or (N, K) float32, labels of 0 and 1
     num_classes: int  # of the dataset, at least 1; a split may lack some of them
 
     def __post_init__(self) -> None:
@@ -45,6 +45,9 @@ class Split:
                 f"expected images of shape (N, C, H, W) and dtype uint8, "
                 f"got {tuple(self.images.shape)} and {self.images.dtype}"
             )
+        if self.labels.ndim == 2:
+            self._check_rows()
+            return
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
             raise ValueError(
                 f"expected labels of shape ({len(self.images)},) and dtype int64, "
@@ -57,6 +60,14 @@ class Split:
                 raise ValueError(
                     f"expected labels from 0 to {self.num_classes - 1}, got {lowest} to {highest}"
                 )
+
+    def _check_rows(self) -> None:
+        expected = (len(self.images), self.num_classes)
+        if self.labels.shape != expected or self.labels.dtype != torch.float32:
+            raise ValueError(
+                f"expected labels of shape {expected} and dtype float32, "
+                f"got {tuple(self.labels.shape)} and {self.labels.dtype}"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -226,6 +237,16 @@ class SearchData:
     def num_classes(self) -> int:
         """Number of classes, K."""
         return len(self.class_names)
+
+    @property
+    def has_label_rows(self) -> bool:
+        """Whether each image has a row of labels, several of which may be 1, and no class."""
+        return self.train.labels.ndim == 2
+
+    @property
+    def num_alternatives(self) -> int:
+        """Number of answers that a decision is between: the classes, or yes and no for a label."""
+        return 2 if self.has_label_rows else self.num_classes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

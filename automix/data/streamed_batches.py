@@ -24,6 +24,7 @@ from automix.data.batches import (
     BatchPreparer,
     EpochOrders,
     TrainingBatch,
+    class_counts,
 )
 from automix.data.sources.decode import in_order, num_threads, refusing_bombs
 from automix.data.splits import StreamedSplit
@@ -66,7 +67,7 @@ class StreamedBatches:
         """
         self.layout = layout
         self.num_classes = split.num_classes
-        self.class_counts = split.labels.bincount(minlength=split.num_classes)
+        self.class_counts = class_counts(split)
         self._labels = split.labels
         self._preparer = preparer
         self._reader = MicroBatchReader(split, layout, augment, EpochOrders(split.labels, sampling))

@@ -56,6 +56,11 @@ def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets.long(), reduction="sum")
 
 
+def label_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the binary cross-entropy of (B, K) labels, summed over images and labels, in nats."""
+    return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum")
+
+
 def _chances_of_one(targets: Tensor, batch: int) -> Tensor:
     """Return the probability of class 1, (B,) float32."""
     if targets.ndim == 2 and targets.shape[1] == 2:

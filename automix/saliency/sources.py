@@ -18,6 +18,7 @@ from automix.saliency.gradient import (
     reduced_gradient,
     resized,
 )
+from automix.saliency.losses import Loss
 
 if TYPE_CHECKING:
     # Not at run time: whoever mixes in a loop of their own needs no configuration of ours.
@@ -47,22 +48,26 @@ class SaliencySource(Protocol):
         ...
 
 
-def build_source(config: "SaliencyConfig") -> SaliencySource:
+def build_source(config: "SaliencyConfig", *, loss: Loss | None = None) -> SaliencySource:
     """Return the source that ``config`` names; it computes maps in every call.
 
-    `CachedSource` keeps them for ``refresh_every`` steps.
+    `CachedSource` keeps them for ``refresh_every`` steps. ``loss`` is that of the gradients, the
+    cross-entropy by default.
     """
     match config.source:
         case SaliencyKind.INPUT_GRADIENT:
-            return functools.partial(input_gradient, statistics=config.statistics)
+            return functools.partial(input_gradient, statistics=config.statistics, loss=loss)
         case SaliencyKind.LAYER_GRADIENT:
             assert config.layer is not None
             return functools.partial(
-                layer_gradient, layer=config.layer, statistics=config.statistics
+                layer_gradient, layer=config.layer, statistics=config.statistics, loss=loss
             )
         case SaliencyKind.REDUCED_GRADIENT:
             return functools.partial(
-                reduced_gradient, scale=config.scale or 0.5, statistics=config.statistics
+                reduced_gradient,
+                scale=config.scale or 0.5,
+                statistics=config.statistics,
+                loss=loss,
             )
         case SaliencyKind.SPECTRAL_RESIDUAL:
             # Of the image alone: neither the model nor the targets are looked at.

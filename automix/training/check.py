@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from automix.configuration.task import TaskConfig
-from automix.data.batches import BatchLayout
+from automix.data.batches import BatchLayout, class_counts
 from automix.data.splits import SearchData
 from automix.errors import ConfigError
 from automix.first_batch import rehearse, unpaired
@@ -20,7 +20,7 @@ from automix.operators.manifold_mixup import INPUT, check_layers, mixing_layers
 from automix.random_streams import Stream, restored_generators, stream_generator
 from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
-from automix.training.criterion import Criterion
+from automix.training.criterion import Criterion, saliency_loss
 from automix.training.distributed import current_world
 from automix.training.trainer import training_device
 
@@ -46,8 +46,7 @@ def check_model(
         image_size=data.image_shape[1:],
         generator=stream_generator(0, Stream.INITIALIZATION),
     )
-    counts = data.train.labels.cpu().bincount(minlength=data.num_classes)
-    Criterion(task.trainer, counts, device=torch.device("cpu"))
+    _check_loss(task, data)
     if task.trainer.gradient_checkpointing:
         checkpoint_gradients_(model)
     # PyTorch 2.15 writes past the end of a buffer in the gradient of such weights.
@@ -96,6 +95,21 @@ def _checked_output(output: object, expected: tuple[int, int]) -> ClassifierOutp
     return result
 
 
+def _check_loss(task: TaskConfig, data: SearchData) -> None:
+    loss = task.trainer.loss
+    if data.has_label_rows and loss != "binary_cross_entropy":
+        raise ConfigError(
+            "task.trainer.loss: expected binary_cross_entropy for images with several labels "
+            f"(data.labels), got '{loss}'"
+        )
+    if not data.has_label_rows and loss == "binary_cross_entropy":
+        raise ConfigError(
+            "task.trainer.loss: expected another loss for images with one class each, got "
+            f"'{loss}', which is for those of a file of labels (data.labels)"
+        )
+    Criterion(task.trainer, class_counts(data.train), device=torch.device("cpu"))
+
+
 def _check_operators(
     task: TaskConfig, data: SearchData, model: nn.Module, *, operators: Sequence[Operator]
 ) -> None:
@@ -123,11 +137,11 @@ def _check_operators(
             rehearse(
                 operators,
                 torch.rand(batch, *data.image_shape, generator=generator),
-                torch.arange(batch),
+                torch.eye(data.num_classes)[:batch] if data.has_label_rows else torch.arange(batch),
                 key=StepKey(seed=0, step=0),
                 num_classes=data.num_classes,
                 model=model,
-                saliency=build_source(task.saliency),
+                saliency=build_source(task.saliency, loss=saliency_loss(task.trainer)),
             )
         except (TypeError, ValueError) as error:
             raise ConfigError(f"task: {error}") from None

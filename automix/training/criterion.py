@@ -4,12 +4,14 @@ Shape suffixes: B batch, K classes.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from automix.configuration.trainer import TrainerConfig
 from automix.errors import ConfigError
+from automix.saliency.losses import Loss, label_loss
 from automix.training.metrics import decoupled_terms
-from automix.training.targets import LabelPairs, Targets, cross_entropy
+from automix.training.targets import LabelPairs, Targets, cross_entropy, target_rows
 
 
 class Criterion:
@@ -43,6 +45,9 @@ class Criterion:
 
         Above 0, ``decoupled_eta`` is the weight of Decoupled Mixup's term, for pairs of labels.
         """
+        if self._config.loss == "binary_cross_entropy":
+            rows_BK = target_rows(targets, logits_BK.shape[1])
+            return F.binary_cross_entropy_with_logits(logits_BK.float(), rows_BK)
         if self.adjustment is not None:
             logits_BK = logits_BK.float() + self.adjustment
         loss = cross_entropy(
@@ -60,6 +65,11 @@ class Criterion:
         assert isinstance(targets, LabelPairs)
         mode = self._config.decoupled_mode or "both"
         return eta * decoupled_terms(logits_BK, *targets, mode=mode).mean()
+
+
+def saliency_loss(config: TrainerConfig) -> Loss | None:
+    """Return the loss whose gradient a saliency map is; None for that of a softmax."""
+    return label_loss if config.loss == "binary_cross_entropy" else None
 
 
 def balancing_weights(counts_K: Tensor) -> Tensor:

@@ -257,12 +257,16 @@ class TrainMetrics:
 class EvalMetrics:
     """Likelihood and accuracy of a classifier on a split.
 
+    Where images have several labels, NLL and accuracy are means over the decisions on every label
+    of every image, and the accuracy on a class is its recall.
+
     Attributes:
         nll: mean negative log-likelihood of the labels, in nats.
         calibrated_nll: the same after division of the logits by one temperature. Mixing makes a
             network underconfident, which plain NLL punishes and a temperature repairs.
         accuracy: fraction of images classified correctly, in [0, 1].
         worst_class_accuracy: accuracy on the class that is classified worst, in [0, 1].
+        mean_average_precision: over the classes, of images with several labels; else None.
         temperature: the temperature, fitted on the split itself unless it was given.
         num_images: size of the split.
     """
@@ -273,6 +277,7 @@ class EvalMetrics:
     temperature: float
     num_images: int
     worst_class_accuracy: float = math.nan
+    mean_average_precision: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,17 +311,21 @@ class RunningSums:
         # images are known on the host and need no device.
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         # Of clean and of mixed images.
-        self._correct = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(2)]
+        self._correct = [torch.zeros((), dtype=torch.float64, device=device) for _ in range(2)]
         self._num_clean = 0
         self._num_mixed = 0
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor, *, is_mixed: bool) -> None:
-        """Take in a batch: its mean loss, logits and the images' own classes."""
+        """Take in a batch: its mean loss, logits and the images' own classes or rows of labels."""
         batch = len(labels_B)
         # Four kernels: the loss is widened where it is added.
         self._loss.add_(loss, alpha=batch)
-        self._correct[is_mixed].add_((logits_BK.argmax(dim=1) == labels_B).sum())
+        if labels_B.ndim == 2:
+            right = ((logits_BK > 0) == (labels_B > 0)).double().mean(dim=1)
+        else:
+            right = logits_BK.argmax(dim=1) == labels_B
+        self._correct[is_mixed].add_(right.sum())
         if is_mixed:
             self._num_mixed += batch
         else:

@@ -32,15 +32,11 @@ from automix.training.distributed import current_world
 from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from automix.training.population_sums import PopulationSums
 from automix.training.precision import fast_products
+from automix.training.scores import both_metrics, eval_metrics, evaluation_scores
 from automix.training.stacked_blend import stacked_features_blended
 from automix.training.step import MicroBatch
 from automix.training.targets import cross_entropy, joined_targets
-from automix.training.trainer import (
-    ClassifierTrainer,
-    both_metrics,
-    eval_metrics,
-    evaluation_scores,
-)
+from automix.training.trainer import ClassifierTrainer
 from automix.training.updates import make_optimizer, set_learning_rates_
 
 _LOG = logging.getLogger(__name__)
@@ -458,6 +454,8 @@ def _obstacle(trainer: ClassifierTrainer) -> str | None:
     config = trainer.config
     if current_world().size > 1:
         return "several processes"
+    if config.loss == "binary_cross_entropy":
+        return f"the loss {config.loss}"
     for name in _TRAINED_ALONE:
         value = getattr(config, name)
         if value != TrainerConfig.model_fields[name].default:

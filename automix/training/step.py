@@ -258,7 +258,8 @@ class TrainingStep:
                 model=self.model,
                 saliency=carried.saliency if maps_BHW is None else lambda *_: maps_BHW,
                 previous=carried.previous,
-                with_targets=mixture.keeps_batches,
+                # Rows of several labels are mixed as rows: a row is no pair of classes.
+                with_targets=mixture.keeps_batches or labels_B.ndim == 2,
                 options=self.options,
             )
         # RecursiveMix pastes the last mixed batch, whichever operator of its mixture mixed it. It
@@ -277,7 +278,7 @@ class TrainingStep:
             )
         targets: Targets = mixed.targets
         eta = 0.0
-        if facts.mixes_pairs:
+        if facts.mixes_pairs and labels_B.ndim == 1:
             targets = LabelPairs(labels_B, labels_B.index_select(0, mixed.partner), mixed.lam)
             if self.config.loss == "decoupled":
                 eta = self.config.decoupled_eta or facts.decoupled_eta

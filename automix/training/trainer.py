@@ -14,7 +14,6 @@ from automix.data.batches import BatchLayout, BatchPreparer
 from automix.data.load import holding_device, load_data, training_batches
 from automix.data.splits import SearchData, Split
 from automix.errors import CheckpointError
-from automix.evaluation.calibration import accuracy, fit_temperature, nll, worst_class_accuracy
 from automix.files import check_fields
 from automix.mixture import Mixing, Mixture
 from automix.models.build import build_model, reinitialize_
@@ -23,13 +22,13 @@ from automix.random_streams import Stream, stream_generator
 from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
 from automix.schedule import Schedule, exact_fraction
+from automix.training.criterion import saliency_loss
 from automix.training.distributed import current_world, join_parts, part_of
 from automix.training.metrics import CleanMetrics, EvalMetrics, RunningSums, TrainMetrics
+from automix.training.scores import both_metrics, eval_metrics, evaluation_scores
 from automix.training.step import StepState, TrainingStep
 
 EVALUATION_BATCH = 1024
-SCORE_NAMES = ("nll", "calibrated_nll", "accuracy", "temperature", "worst_class_accuracy")
-"""Scores of an evaluation, by their names in `EvalMetrics`."""
 
 
 class TrainerState(StepState):
@@ -254,53 +253,6 @@ def _read(splits: Sequence[Split], start: int, stop: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def evaluation_scores(
-    logits_MK: Tensor, labels_M: Tensor, *, temperature: Tensor | None = None
-) -> Tensor:
-    """Return the scores that `SCORE_NAMES` names, (S,) on the device.
-
-    Of (N, M, K) logits, those of N classifiers on the same images, (N, S). The temperature, a
-    scalar or (N,), is fitted on these images unless it is given.
-    """
-    # Mixing makes a network underconfident, which plain NLL punishes and one number repairs.
-    # Fitted to these M images themselves, it makes their NLL too small by about 1 / (2 M) nats.
-    if temperature is None:
-        temperature = fit_temperature(logits_MK, labels_M)
-    calibrated_nll = nll(logits_MK / temperature[..., None, None], labels_M)
-    correct = accuracy(logits_MK, labels_M)
-    worst = worst_class_accuracy(logits_MK, labels_M)
-    scores = (nll(logits_MK, labels_M), calibrated_nll, correct, temperature, worst)
-    return torch.stack(scores, dim=-1)
-
-
-def eval_metrics(scores: Sequence[float], *, num_images: int) -> EvalMetrics:
-    """Return `evaluation_scores` that were read from the device, by name."""
-    return EvalMetrics(**dict(zip(SCORE_NAMES, scores, strict=True)), num_images=num_images)
-
-
-def both_metrics(
-    logits_NMK: Tensor, splits: Sequence[Split]
-) -> list[tuple[EvalMetrics, CleanMetrics | None]]:
-    """Return the metrics of N classifiers on a split, and on training images if there are any.
-
-    ``logits_NMK`` are those on the images of all ``splits``, one after the other.
-    """
-    counts = [len(split) for split in splits]
-    first, *others = torch.split(logits_NMK, counts, dim=1)
-    labels = [split.labels.to(logits_NMK.device) for split in splits]
-    scores = [evaluation_scores(first, labels[0])]
-    # Nothing reads a temperature of training images, whose fit is a quarter of an evaluation.
-    for logits, labels_M in zip(others, labels[1:], strict=True):
-        scores.append(torch.stack((nll(logits, labels_M), accuracy(logits, labels_M)), dim=-1))
-    return [
-        (
-            eval_metrics(row[: len(SCORE_NAMES)], num_images=counts[0]),
-            CleanMetrics(nll=row[-2], accuracy=row[-1]) if others else None,
-        )
-        for row in torch.cat(scores, dim=-1).tolist()
-    ]
-
-
 def segment_steps(total_steps: int, starts: Sequence[float], index: int) -> tuple[int, int]:
     """Return the first step of segment ``index`` and the first step after it.
 
@@ -360,7 +312,7 @@ def build_trainer(
     training_step = TrainingStep(
         model.to(device),
         batches,
-        saliency=build_source(task.saliency),
+        saliency=build_source(task.saliency, loss=saliency_loss(task.trainer)),
         refresh_every=task.saliency.refresh_every,
         options=task.operators,
         config=task.trainer,

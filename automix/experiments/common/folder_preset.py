@@ -46,8 +46,11 @@ def task_of_folder(
     Raises:
         DataError: the folder has another layout, or a class too few images.
     """
-    listing = list_folder(folder.expanduser())
     task = _settings(preset)["task"]
+    labels = values.get("task", {}).get("data", {}).get("labels")
+    listing = None if labels else list_folder(folder.expanduser())
+    if labels:
+        task["trainer"]["loss"] = "binary_cross_entropy"
     images = {"data": {"source": DataSource.FOLDER, "path": str(folder)}}
     try:
         chosen = TaskConfig.from_plain(merged(merged(task, dict(values.get("task", {}))), images))
@@ -89,7 +92,16 @@ def _settings(preset: str | None) -> dict[str, Any]:
     return dict(settings)
 
 
-def _num_training_images(task: TaskConfig, listing: "FolderListing") -> int:
+def _num_training_images(task: TaskConfig, listing: "FolderListing | None") -> int:
+    if listing is None:
+        from automix.data.sources.label_file import (  # noqa: PLC0415
+            parts_of_labels,
+            read_label_file,
+        )
+
+        assert task.data.labels is not None
+        rows = read_label_file(task.data.labels.expanduser()).rows
+        return len(parts_of_labels(rows, task.data)["train"])
     # Takes seconds: it imports torch. On a busy machine nobody knows what is happening until then.
     _LOG.info("%s: %d images", listing.root, sum(map(len, listing.parts.values())))
     from automix.data.pools import assign  # noqa: PLC0415

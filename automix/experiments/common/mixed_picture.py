@@ -168,7 +168,12 @@ def mixed_once(
 
 
 def spread_over_classes(labels_N: Tensor, count: int, *, seed: int) -> Tensor:
-    """Return indices of ``count`` images, classes in turn, drawn from ``seed``."""
+    """Return indices of ``count`` images, classes in turn, drawn from ``seed``.
+
+    Of (N, K) rows of labels, the first label of an image is its class.
+    """
+    if labels_N.ndim == 2:
+        labels_N = labels_N.argmax(dim=1)
     # Shuffle, then sort by each image's turn within its class: a stable round robin.
     generator = stream_generator(seed, Stream.PROBE, step=1)
     shuffled = torch.randperm(len(labels_N), generator=generator)

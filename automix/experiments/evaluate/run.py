@@ -107,6 +107,10 @@ def prepare(config: EvaluateConfig, run: Path) -> tuple[EvaluationInput, list[Ta
     """Read the classifier, its data and the files that the configuration names."""
     classifier = load_saved_classifier(run, data_path=config.data_path, factory=config.factory)
     test = classifier.data.test
+    if test.labels.ndim == 2:
+        raise ConfigError(
+            f"{run}: expected a run on images with one class each, got several labels"
+        )
     test_images = dataclasses.replace(
         EvaluationImages.whole(test.images, test.labels),
         batch_size=config.batch_size,

@@ -18,7 +18,8 @@ from automix.experiments.common.verdicts import verdict_values
 from automix.saliency.gradient import evaluation_mode
 from automix.schedule import Schedule
 from automix.training.metrics import EvalMetrics
-from automix.training.trainer import ClassifierTrainer, eval_metrics, evaluation_scores
+from automix.training.scores import eval_metrics, evaluation_scores
+from automix.training.trainer import ClassifierTrainer
 
 _CONFIDENCE = 0.95
 _NORMAL_QUANTILE = 1.96
@@ -107,6 +108,9 @@ def _intervals(test: EvalMetrics, logits: Tensor, labels: Tensor) -> dict[str, A
 
 
 def _losses(logits_MK: Tensor, labels_M: Tensor) -> Tensor:
+    if labels_M.ndim == 2:
+        bce = torch.nn.functional.binary_cross_entropy_with_logits
+        return bce(logits_MK.double(), labels_M.double(), reduction="none").mean(dim=1)
     return torch.nn.functional.cross_entropy(logits_MK.double(), labels_M, reduction="none")
 
 

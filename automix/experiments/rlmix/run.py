@@ -9,6 +9,7 @@ import torch
 
 from agents.rlmix import RLMixFacts, num_features, save_actor, train_rlmix
 from automix.data.load import load_data
+from automix.errors import ConfigError
 from automix.experiments.common.cost import CostEstimate, estimate_cost
 from automix.experiments.common.run_folder import ProgressBar, RunFolder
 from automix.experiments.common.run_logs import Journal
@@ -36,6 +37,8 @@ def run_rlmix(config: RLMixRunConfig, output: Path) -> dict[str, Any]:
     """
     data = load_data(config.task.data).for_search()
     check_model(config.task, data, operators=[Operator.RMIX])
+    if data.has_label_rows:
+        raise ConfigError("task.data.labels: expected images with one class each, got a file")
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
         if (finished := run.result()) is not None:

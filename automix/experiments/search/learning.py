@@ -349,7 +349,7 @@ def _potential(config: SearchConfig, data: SearchData) -> Potential:
     """Return the potential; gains count from that at chance, about that of a fresh classifier."""
     return Potential(
         config.environment.reward_weights,
-        num_classes=data.num_classes,
+        num_classes=data.num_alternatives,
         num_segments=config.environment.num_segments,
     )
 

@@ -67,6 +67,7 @@ from automix.schedule import Schedule
 from automix.training.check import check_model
 from automix.training.trainer import load_search_data
 from automix.worker_processes import num_cores
+from envs.rewards import check_rewards
 
 SCHEDULE_NAME = "schedule.json"
 PROPOSAL_NAME = "proposal.json"
@@ -454,7 +455,9 @@ def _load(config: SearchConfig) -> SearchData:
     candidates = zero_search_candidates(config)
     plan_search(config, num_candidates=len(candidates), runs=config.runs)
     data = load_search_data(config.task.data)
-    config.environment.check_length(config.task.trainer.total_steps(len(data.train)))
+    environment = config.environment
+    environment.check_length(config.task.trainer.total_steps(len(data.train)))
+    check_rewards(environment.reward_weights, has_label_rows=data.has_label_rows)
     of_candidates = {name for candidate in candidates for name in candidate.schedule.operators}
-    check_model(config.task, data, operators=of_candidates | {*config.environment.operators})
+    check_model(config.task, data, operators=of_candidates | {*environment.operators})
     return data
