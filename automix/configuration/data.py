@@ -126,7 +126,7 @@ class AugmentConfig(Config):
     color_jitter: tuple[Strength, Strength, Strength, HueShift] | None = None
     """Largest change of brightness, contrast, saturation and hue, each drawn uniformly, in a random
     order, as torchvision's ColorJitter; [0.4, 0.4, 0.4, 0.1] is usual. The first three are
-    fractions, the last is of the colour circle."""
+    fractions, the last is of the color circle."""
 
     random_erasing: float = Field(default=0.0, ge=0, le=1)
     """Probability of setting a rectangle of an image, 2% to 33% of its area, to the mean color, as

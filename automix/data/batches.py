@@ -203,13 +203,13 @@ def balanced_order(labels_N: Tensor, *, seed: int, epoch: int) -> Tensor:
     """
     generator = stream_generator(seed, Stream.ORDER, epoch=epoch)
     present = sorted(set(labels_N.tolist()))
-    share, rest = divmod(len(labels_N), len(present))
+    count_each, rest = divmod(len(labels_N), len(present))
     # Another few classes of each epoch have one image more.
     has_more = (torch.randperm(len(present), generator=generator) < rest).tolist()
     parts = []
     for label, extra in zip(present, has_more, strict=True):
         members = (labels_N == label).nonzero().squeeze(1)
-        count = share + extra
+        count = count_each + extra
         rounds = [
             members[torch.randperm(len(members), generator=generator)]
             for _ in range(-(-count // len(members)))

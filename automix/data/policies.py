@@ -1,4 +1,4 @@
-"""AutoAugment, RandAugment, TrivialAugment and colour jitter of a whole batch, drawn by key.
+"""AutoAugment, RandAugment, TrivialAugment and color jitter of a whole batch, drawn by key.
 
 The policies and strengths are torchvision's; its own classes draw from the global generator and
 take one image at a time. Draws and their application are separate, as for crops and flips.

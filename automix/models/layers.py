@@ -48,8 +48,8 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
 
 def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[list[str], bool]]:
     """Yield names of parameters, in order, and whether they begin a layer."""
-    if own := [prefix + name for name, _ in module.named_parameters(recurse=False)]:
-        yield own, not isinstance(module, _NORMS) and not any(module.children())
+    if names := [prefix + name for name, _ in module.named_parameters(recurse=False)]:
+        yield names, not isinstance(module, _NORMS) and not any(module.children())
     for name, child in module.named_children():
         path = f"{prefix}{name}."
         if type(child) in _CONTAINERS or any(map(_repeats_blocks, child.modules())):

@@ -34,7 +34,7 @@ _MIN_CLASSES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelFile:
-    """What a CSV of labels says."""
+    """Images, classes and labels of a CSV."""
 
     files: tuple[str, ...]  # below the folder of the images, each once
     class_names: tuple[str, ...]
@@ -84,14 +84,14 @@ def _check_header(where: str, header: Sequence[str]) -> None:
         )
 
 
-def _check_name(where: str, name: str, known: Mapping[str, object]) -> None:
+def _check_name(where: str, name: str, files: Mapping[str, object]) -> None:
     path = Path(name)
     if not name or path.is_absolute() or ".." in path.parts:
         raise DataError(f"{where}: expected a path below the folder of the images, got {name!r}")
     if path.suffix.lower() not in SUFFIXES:
         listed = ", ".join(sorted(SUFFIXES))
         raise DataError(f"{where}: expected an image ({listed}), got {name!r}")
-    if name in known:
+    if name in files:
         raise DataError(f"{where}: expected each image once, got {name!r} again")
 
 
