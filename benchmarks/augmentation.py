@@ -17,7 +17,7 @@ _REPEATS = 15
 _BATCHES = ((50, 1, 8), (128, 3, 32), (64, 3, 96))
 
 
-def _ours(images: Tensor, policy: AutoAugment) -> Callable[[], object]:
+def _batched(images: Tensor, policy: AutoAugment) -> Callable[[], object]:
     config, (height, width) = AugmentConfig(auto_augment=policy), images.shape[2:]
     generator = torch.Generator().manual_seed(0)
 
@@ -30,7 +30,7 @@ def _ours(images: Tensor, policy: AutoAugment) -> Callable[[], object]:
     return run
 
 
-def _theirs(images: Tensor, transform: v2.Transform) -> Callable[[], object]:
+def _image_by_image(images: Tensor, transform: v2.Transform) -> Callable[[], object]:
     return lambda: torch.stack([transform(image) for image in images])
 
 
@@ -46,16 +46,18 @@ def main() -> None:
     for batch, channels, side in _BATCHES:
         images = torch.randint(256, (batch, channels, side, side)).byte()
         for policy, transform in policies.items():
-            sides = _ours(images, policy), _theirs(images, transform)
+            sides = _batched(images, policy), _image_by_image(images, transform)
             times: list[list[float]] = [[], []]
             for _ in range(_REPEATS):
                 for run, seconds in zip(sides, times, strict=True):
                     started = time.perf_counter()
                     run()
                     seconds.append(time.perf_counter() - started)
-            ours, theirs = (1000 * min(seconds) for seconds in times)
+            batched, reference = (1000 * min(seconds) for seconds in times)
             shape = f"{batch} x {channels} x {side} x {side}"
-            print(f"| {policy} | {shape} | {ours:.1f} | {theirs:.1f} | {theirs / ours:.1f} |")
+            print(
+                f"| {policy} | {shape} | {batched:.1f} | {reference:.1f} | {reference / batched:.1f} |"
+            )
 
 
 if __name__ == "__main__":

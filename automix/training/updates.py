@@ -30,7 +30,7 @@ def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.SGD |
 def parameter_groups(model: nn.Module, config: TrainerConfig) -> list[dict[str, Any]]:
     """Return the groups of trained parameters: with and without weight decay, by layer if need be.
 
-    Norms and biases have no weight decay. Where layers are told apart, a group belongs to one of
+    Norms and biases have no weight decay. Where layers differ, a group belongs to one of
     them: ``lr_scale`` is the factor of its learning rate, layer_decay ** (layers after it) or that
     of the head, and ``is_head`` says whether it stays trained while the body is frozen.
     """
