@@ -26,9 +26,10 @@ from torch import Tensor
 from automix.operators.puzzlemix.energy import PuzzleProblem
 
 _MOST_STATES = 256
-# For each number of labels. On 128 problems of 16 x 16 cells with these the mean gap to the
-# minimum is 0.002 %, the largest 0.3 %, and 98 % are solved exactly.
-_NUM_ITERATIONS = {2: 24, 3: 16}
+# For each number of labels. Of 128 problems of 16 x 16 cells with 2 labels all reach the minimum,
+# that of a minimum cut; after 24 iterations 5 % did not, one by 6 %. With 3 labels 98 % reach it,
+# and the largest gap is 0.3 %.
+_NUM_ITERATIONS = {2: 48, 3: 16}
 
 
 def is_exact(grid: int, num_labels: int) -> bool:
