@@ -3,8 +3,9 @@
     python -m benchmarks.seed_metrics colored --num-seeds 20
     python -m benchmarks.seed_metrics saliency --num-seeds 10
 
-Colored: a training digit has the color of its class, but with probability ``--conflicts`` that of
-another, as in Colored MNIST (https://arxiv.org/abs/1907.02893). Test digits are shown twice: in
+Colored: a digit of the training split has the color of its class, but with probability
+``--conflicts`` that of another, as in Colored MNIST (https://arxiv.org/abs/1907.02893). Test digits
+are shown twice: in
 the color of their class (aligned), and in that of another (conflicting). What a network reads off
 the color it loses on the latter.
 

@@ -40,14 +40,14 @@ def puzzlemix_cost(
     Cells of 2 x 2 pixels in a 4 x 4 image, one position along each border.
     """
     smooth, gamma, eta, grid = 1.2 / (16 * 2), 0.5, 0.2, 2
-    own, partner = (ref.pooled(saliency, grid) / saliency.mean() / grid**2 for saliency in maps)
+    first, partner = (ref.pooled(saliency, grid) / saliency.mean() / grid**2 for saliency in maps)
     # By image and cell: the pixels next to the lower and right border, and to the others.
     cost = 0.0
     for y in range(grid):
         for x in range(grid):
             z = mask[y, x]
             # What is not shown is lost, and the prior is that of two coin flips.
-            cost += z * partner[y, x] + (1 - z) * own[y, x]
+            cost += z * partner[y, x] + (1 - z) * first[y, x]
             flips = round(2 * z)
             chance = math.comb(2, flips) * lam**flips * (1 - lam) ** (2 - flips)
             cost -= eta / grid**2 * math.log(chance + 1e-8)

@@ -93,11 +93,14 @@ def plan_attribution_consistency(source: EvaluationInput, config: EvaluateConfig
 
     def run_unit(other: SavedClassifier) -> Json:
         agreements: Json = {}
-        theirs = _sources(other, images, config)
+        others_sources = _sources(other, images, config)
         for name in sources:
             pairs = [
                 _cells(classifier, maps, images, grid)
-                for classifier, maps in ((source.classifier, sources[name]), (other, theirs[name]))
+                for classifier, maps in (
+                    (source.classifier, sources[name]),
+                    (other, others_sources[name]),
+                )
             ]
             agreements[name] = as_json(map_agreement(*pairs))
         return agreements
