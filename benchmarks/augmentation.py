@@ -55,9 +55,8 @@ def main() -> None:
                     seconds.append(time.perf_counter() - started)
             batched, reference = (1000 * min(seconds) for seconds in times)
             shape = f"{batch} x {channels} x {side} x {side}"
-            print(
-                f"| {policy} | {shape} | {batched:.1f} | {reference:.1f} | {reference / batched:.1f} |"
-            )
+            ratio = reference / batched
+            print(f"| {policy} | {shape} | {batched:.1f} | {reference:.1f} | {ratio:.1f} |")
 
 
 if __name__ == "__main__":
