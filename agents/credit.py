@@ -78,7 +78,9 @@ class EpisodesModel:
             every |= dict.fromkeys(episode.schedule.averaged(starts))
         self._model = AdditiveModel(list(every), num_segments=num_segments, starts=starts)
         self._model.add(
-            [episode.schedule for episode in race], [episode.potential for episode in race]
+            [episode.schedule for episode in race],
+            [episode.potential for episode in race],
+            _states(race, num_segments=num_segments),
         )
 
     @property
@@ -260,9 +262,7 @@ class Imitation(RolloutCallback):
             starts=self._environment.starts,
             race=self._race,
         )
-        states = np.array([row for episode in self._episodes for row in episode.observations])
-        segments = np.concatenate([episode.observed_segments for episode in self._episodes])
-        effects = fit.effects_in(segments, states)
+        states, effects = _observed_effects(self._episodes, fit)
         deviation = _deviation(self._episodes)
         _imitate_effects(self.model.policy, codec, states, effects, deviation=deviation)
 
@@ -276,7 +276,7 @@ _UNIFORM = 0.5
 class RaceStart(RolloutCallback):
     """Teaches the policy, before its first rollout, what an additive model of the race prefers.
 
-    Nothing was observed in the race, so each segment is shown with random states, of which only
+    Where nothing was observed in the race, each segment is shown with random states, of which only
     what depends on its start alone is right: the policy learns to read that, and nothing else yet.
     The target is that of `Imitation`, (1 - u) q(d) + u / D, with a part u that stays uniform.
 
@@ -295,22 +295,36 @@ class RaceStart(RolloutCallback):
         fit = fit_episodes(
             (), codec.choices(), num_segments=len(starts), starts=starts, race=self._race
         )
+        states, effects = self._shown(fit)
+        _imitate_effects(
+            self.model.policy,
+            codec,
+            states,
+            effects,
+            deviation=_deviation(self._race),
+            uniform=_UNIFORM,
+        )
+
+    def _shown(self, fit: AdditiveFit) -> tuple[Floats, Floats]:
+        """Return (N, F) states and the (N, D) effects there."""
+        if any(episode.observations for episode in self._race):
+            return _observed_effects(self._race, fit)
         # Of their own: the generators of the search stay as they were.
         generator = np.random.default_rng(0)
         states = [
             random_observations(
                 self._environment, start, count=_STATES_PER_SEGMENT, generator=generator
             )
-            for start in starts
+            for start in self._environment.starts
         ]
-        _imitate_effects(
-            self.model.policy,
-            codec,
-            np.concatenate(states),
-            np.repeat(fit.effects, _STATES_PER_SEGMENT, axis=0),
-            deviation=_deviation(self._race),
-            uniform=_UNIFORM,
-        )
+        return np.concatenate(states), np.repeat(fit.effects, _STATES_PER_SEGMENT, axis=0)
+
+
+def _observed_effects(episodes: Sequence[Episode], fit: AdditiveFit) -> tuple[Floats, Floats]:
+    """Return the (N, F) states that were observed, and the (N, D) effects there."""
+    states = np.array([row for episode in episodes for row in episode.observations])
+    segments = np.concatenate([episode.observed_segments for episode in episodes])
+    return states, fit.effects_in(segments, states)
 
 
 def _deviation(episodes: Sequence[Episode]) -> float:

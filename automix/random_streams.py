@@ -43,6 +43,7 @@ class Stream(StrEnum):
     CORRUPTION = "corruption"
     EVALUATION = "evaluation"
     MIXER = "mixer"
+    TASK = "task"
 
 
 def derived_seed(seed: int, stream: Stream, *, rank: int = 0, epoch: int = 0, step: int = 0) -> int:

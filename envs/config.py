@@ -45,7 +45,13 @@ class ObservationGroup(StrEnum):
     LAST_DECISION = "last_decision"
     """Operator, strength and probability of the last segment."""
 
+    TASK = "task"
+    """Description of the task: classes, training images per class, image size, channels, epochs and
+    optimizer steps; for policies that learn from several tasks."""
 
+
+# Of one task; its description would be the same in every observation.
+OF_ONE_TASK = tuple(group for group in ObservationGroup if group is not ObservationGroup.TASK)
 # Groups that read metrics on unmixed training images.
 CLEAN_GROUPS = frozenset({ObservationGroup.LOSSES, ObservationGroup.GAP, ObservationGroup.SLOPES})
 
@@ -107,11 +113,9 @@ class EnvironmentConfig(Config):
     potential_weights: PotentialWeights = Field(default_factory=PotentialWeights)
     """Weights of the sum; with potential weighted only."""
 
-    observation: Annotated[tuple[ObservationGroup, ...], Field(min_length=1)] = tuple(
-        ObservationGroup
-    )
+    observation: Annotated[tuple[ObservationGroup, ...], Field(min_length=1)] = OF_ONE_TASK
     """Groups of features that the policy observes: progress, losses, gap, slopes, probe,
-    last_decision."""
+    last_decision, and task, the description of the task, where there are several."""
 
     probe_images: Annotated[int, Field(ge=1)] = 500
     """Largest number of unmixed training images on which the generalization gap is measured."""

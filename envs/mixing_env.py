@@ -24,7 +24,7 @@ from automix.training.trainer import (
 from envs.actions import Action, ActionCodec
 from envs.config import EnvironmentConfig
 from envs.measurement import Measurement, Reading
-from envs.observations import Observation, ObservationBuilder
+from envs.observations import Observation, ObservationBuilder, TaskFacts
 from envs.resumable import ResumableEnv, with_gradients
 from envs.rewards import Potential, check_rewards
 
@@ -122,6 +122,10 @@ class MixingEnv(ResumableEnv[Observation, Action]):
     * v0: initial version
     """
 
+    # False: a run that diverged goes on, worth as much as chance, so that runs side by side end
+    # together.
+    _ends_at_divergence = True
+
     @with_gradients
     def __init__(
         self,
@@ -151,7 +155,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         num_classes = self.data.num_alternatives
         check_rewards(self.config.reward_weights, has_label_rows=self.data.has_label_rows)
         self._actions = ActionCodec(self.config)
-        self._observations = ObservationBuilder(self.config, num_classes=num_classes)
+        self._observations = ObservationBuilder(self.config, TaskFacts.of(self.task, self.data))
         self.measurement = Measurement(self.task, self.config, self.data)
         self._potential = Potential(
             self.config.reward_weights,
@@ -240,7 +244,8 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         reward = potential - before
 
         # End, or keep this boundary as a start for later episodes.
-        self._is_over = diverged or len(self._decisions) == self.config.num_segments
+        is_last = len(self._decisions) == self.config.num_segments
+        self._is_over = is_last or (diverged and self._ends_at_divergence)
         if not self._is_over:
             self._keep_if_due()
         info: dict[str, Any] = {

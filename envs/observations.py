@@ -8,6 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from automix.configuration.task import TaskConfig
+from automix.data.splits import SearchData
 from automix.mixture import Decision, Mixture
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.training.metrics import CleanMetrics
@@ -17,11 +19,37 @@ from envs.measurement import Reading
 Observation = NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFacts:
+    """What is known of a task before its first training run."""
+
+    num_classes: int
+    images_per_class: float
+    # Rows or columns, the longer side, in pixels.
+    image_side: int
+    channels: int
+    epochs: int
+    steps: int
+
+    @classmethod
+    def of(cls, task: TaskConfig, data: SearchData) -> "TaskFacts":
+        """Return the facts of a task and its data."""
+        channels, height, width = data.image_shape
+        return cls(
+            num_classes=data.num_classes,
+            images_per_class=len(data.train) / data.num_classes,
+            image_side=max(height, width),
+            channels=channels,
+            epochs=task.trainer.epochs,
+            steps=task.trainer.total_steps(len(data.train)),
+        )
+
+
 class ObservationBuilder:
     """Builds observations, and names, bounds and meanings of their features."""
 
-    def __init__(self, config: EnvironmentConfig, *, num_classes: int) -> None:
-        self._scale = math.log(num_classes)
+    def __init__(self, config: EnvironmentConfig, task: TaskFacts) -> None:
+        self._task = task
         self.features = features_of(config.operators, config.observation)
         self._low = np.array([feature.low for feature in self.features], dtype=np.float32)
         self._high = np.array([feature.high for feature in self.features], dtype=np.float32)
@@ -29,7 +57,7 @@ class ObservationBuilder:
 
     def build(self, now: Reading, before: Reading | None) -> Observation:
         """Return a fresh (F,) float32 vector within `space`; NaN becomes the upper bound."""
-        view = View(now=now, before=before or now, scale=self._scale)
+        view = View(now=now, before=before or now, task=self._task)
         vector = np.array([feature.read(view) for feature in self.features], dtype=np.float64)
         # The loss of a run that diverged is NaN: as bad as can be.
         vector = np.where(np.isnan(vector), self._high, vector)
@@ -38,14 +66,19 @@ class ObservationBuilder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Source of the features: two readings of a run, and log K, the loss of chance.
+    """Source of the features: two readings of a run, and its task.
 
     ``before`` is one segment earlier than ``now``, or the same before the first segment.
     """
 
     now: Reading
     before: Reading
-    scale: float
+    task: TaskFacts
+
+    @property
+    def scale(self) -> float:
+        """The loss of chance, log K."""
+        return math.log(self.task.num_classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +162,7 @@ def _mean(pairs: list[tuple[float, float]]) -> float:
 
 _PROGRESS, _LOSSES = ObservationGroup.PROGRESS, ObservationGroup.LOSSES
 _GAP, _SLOPES = ObservationGroup.GAP, ObservationGroup.SLOPES
-_LAST = ObservationGroup.LAST_DECISION
+_LAST, _TASK = ObservationGroup.LAST_DECISION, ObservationGroup.TASK
 
 # Losses are divided by log K, the loss of chance: a policy learned on ten classes reads them on a
 # thousand. The bounds leave room for a run that goes wrong, and no more.
@@ -171,6 +204,19 @@ _SHARED_FEATURES = (
     Feature("last_strength", _LAST, 0, 1,
             "last strength within the operator's levels, weak 0 to strong 1", _last_strength),
     Feature("last_probability", _LAST, 0, 1, "last mixing probability", _last_probability),
+    # Logarithms, because twice as many is as much of a difference at 10 as at 1,000.
+    Feature("task_classes", _TASK, 0, 5, "log10 of the number of classes",
+            lambda v: math.log10(v.task.num_classes)),
+    Feature("task_images_per_class", _TASK, 0, 6, "log10 of the training images per class",
+            lambda v: math.log10(v.task.images_per_class)),
+    Feature("task_image_side", _TASK, 0, 4, "log10 of the longer image side in pixels",
+            lambda v: math.log10(v.task.image_side)),
+    Feature("task_color", _TASK, 0, 1, "1 if images have several channels",
+            lambda v: float(v.task.channels > 1)),
+    Feature("task_epochs", _TASK, 0, 5, "log10 of the epochs of the training run",
+            lambda v: math.log10(v.task.epochs)),
+    Feature("task_steps", _TASK, 0, 8, "log10 of the optimizer steps of the training run",
+            lambda v: math.log10(v.task.steps)),
 )
 # fmt: on
 

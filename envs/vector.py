@@ -3,7 +3,7 @@
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from automix.training.population import Population, group_sizes
 from automix.training.trainer import load_search_data, training_device
 from automix.worker_processes import num_cores
 from envs.config import EnvironmentConfig
-from envs.mixing_env import MixingEnv
+from envs.mixing_env import MixingEnv, Transition
 
 ChosenKind = Literal["in_process", "subprocess", "ray"]
 VecEnvKind = Literal["auto"] | ChosenKind
@@ -67,7 +67,7 @@ def make_vec_env(  # noqa: PLR0913 - one more keyword is clearer than a bundle f
         # Each process maps the data into memory by itself, and computes with as many threads as
         # this one: sums that are split among another number have other bits.
         make = functools.partial(_make_in_worker, task, config, torch.get_num_threads())
-        return _workers_env(make, groups, kind, compute or ComputeConfig())
+        return workers_env(make, groups, kind, compute or ComputeConfig())
     # One copy of the images, where the training runs want them.
     data = data or load_search_data(task.data)
     device = holding_device(data.num_bytes, device=training_device(), placement=task.data.placement)
@@ -75,22 +75,22 @@ def make_vec_env(  # noqa: PLR0913 - one more keyword is clearer than a bundle f
     return _joined_groups(task, config, shared, groups)
 
 
-def _workers_env(
-    make: Callable[[Sequence[Sequence[int]]], VecEnv],
-    groups: Sequence[Sequence[int]],
+def workers_env(
+    make: Callable[[Sequence[Any]], VecEnv],
+    groups: Sequence[Any],
     kind: ChosenKind,
     compute: ComputeConfig,
 ) -> VecEnv:
-    """Return the environments of groups of seeds, each group in a worker if there is room."""
+    """Return the environments of groups that ``make`` makes, each in a worker if there is room."""
     executor_kind: Kind = "ray" if kind == "ray" else "processes"
-    parts = _cut(groups, group_sizes(len(groups), -(-len(groups) // room(compute, executor_kind))))
+    parts = cut_evenly(groups, -(-len(groups) // room(compute, executor_kind)))
     executor = make_executor(
         [functools.partial(make, part) for part in parts],
         compute,
         kind=executor_kind,
         method=start_method(__name__),
     )
-    return JoinedVecEnv([_Remote(executor, seat) for seat in range(len(parts))])
+    return JoinedVecEnv([RemotePart(executor, seat) for seat in range(len(parts))])
 
 
 def choose_kind(num_groups: int) -> tuple[ChosenKind, str]:
@@ -125,7 +125,7 @@ def _joined_groups(
             functools.partial(MixingEnv, task, config, data=data, seed=seed) for seed in seeds
         ]
         joined.append(PopulationVecEnv(makers) if len(seeds) > 1 else DummyVecEnv(makers))  # type: ignore[arg-type]
-    return joined[0] if len(joined) == 1 else JoinedVecEnv([_Here(env) for env in joined])
+    return joined[0] if len(joined) == 1 else JoinedVecEnv([LocalPart(env) for env in joined])
 
 
 def _make_in_worker(
@@ -135,10 +135,40 @@ def _make_in_worker(
     return _joined_groups(task, config, load_search_data(task.data), groups)
 
 
+def cut_evenly(values: Any, largest: int) -> list[Any]:
+    """Return consecutive parts of ``values``, of at most this many and as even as they can be."""
+    return _cut(values, group_sizes(len(values), largest))
+
+
 def _cut(values: Any, sizes: Sequence[int]) -> list[Any]:
     """Return consecutive parts of ``values`` of these sizes."""
     ends = itertools.accumulate(sizes)
     return [values[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+def train_segment(
+    environments: Sequence[MixingEnv], population: Population, actions: Iterable[Any]
+) -> Iterator[Transition]:
+    """Train and measure the next segment of all environments at once; yield what `step` returns.
+
+    Args:
+        environments: in the order of the trainers of ``population``, none of them at its end.
+        population: of their trainers.
+        actions: one for each environment.
+    """
+    actions = list(actions)
+    plans = [env.plan_segment(action) for env, action in zip(environments, actions, strict=True)]
+    trained = population.train(plans)
+    readings = environments[0].measurement.readings(
+        population,
+        train=trained,
+        decisions=[decision for decision, _ in plans],
+        before=[env.last_reading for env in environments],
+    )
+    for env, action, outcome in zip(
+        environments, actions, zip(trained, readings, strict=True), strict=True
+    ):
+        yield env.step(action, outcome=outcome)
 
 
 class PopulationVecEnv(DummyVecEnv):
@@ -153,26 +183,15 @@ class PopulationVecEnv(DummyVecEnv):
         environments: list[MixingEnv] = [env.unwrapped for env in self.envs]  # type: ignore[misc]
         if self._population is None:
             self._population = Population([env.trainer for env in environments])
-        plans = [
-            env.plan_segment(action) for env, action in zip(environments, self.actions, strict=True)
-        ]
-        trained = self._population.train(plans)
-        readings = environments[0].measurement.readings(
-            self._population,
-            train=trained,
-            decisions=[decision for decision, _ in plans],
-            before=[env.last_reading for env in environments],
-        )
-        for index, env in enumerate(environments):
-            observation, reward, terminated, _, info = env.step(
-                self.actions[index], outcome=(trained[index], readings[index])
-            )
+        transitions = train_segment(environments, self._population, self.actions)
+        for index, (last, reward, terminated, _, info) in enumerate(transitions):
+            observation = last
             # As `DummyVecEnv` does: the last observation goes into the info.
             info["TimeLimit.truncated"] = False
             self.buf_rews[index], self.buf_dones[index] = reward, terminated
             if terminated:
-                info["terminal_observation"] = observation
-                observation, self.reset_infos[index] = env.reset()
+                info["terminal_observation"] = last
+                observation, self.reset_infos[index] = environments[index].reset()
             self.buf_infos[index] = info
             self._save_obs(index, observation)
         return (
@@ -187,7 +206,7 @@ class PopulationVecEnv(DummyVecEnv):
 class JoinedVecEnv(VecEnv):
     """Several vectorized environments as one; those in other processes work side by side."""
 
-    def __init__(self, parts: Sequence["_Here | _Remote"]) -> None:
+    def __init__(self, parts: Sequence["LocalPart | RemotePart"]) -> None:
         """Number the environments of the parts one after the other."""
         self._parts = list(parts)
         spaces = self._call(_describe)
@@ -236,7 +255,7 @@ class JoinedVecEnv(VecEnv):
     @property
     def lost(self) -> list[Loss]:
         """Workers that were lost so far, and replaced."""
-        parts = [part for part in self._parts if isinstance(part, _Remote)]
+        parts = [part for part in self._parts if isinstance(part, RemotePart)]
         # They are of one executor.
         return parts[0].executor.lost if parts else []
 
@@ -301,7 +320,7 @@ class JoinedVecEnv(VecEnv):
         return _cut(values, self._sizes)
 
 
-class _Here:
+class LocalPart:
     """A part in this process: what is started runs when it is asked for."""
 
     def __init__(self, env: VecEnv) -> None:
@@ -309,18 +328,21 @@ class _Here:
         self._started: Callable[[], Any] = lambda: None
 
     def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Start ``function(environments, *arguments)``."""
         self._started = functools.partial(function, self._env, *arguments)
 
     def finish(self) -> Any:
+        """Return what the function that was started last returns."""
         return self._started()
 
     def close(self) -> None:
+        """Close the environments."""
         self._env.close()
 
     stop = close
 
 
-class _Remote:
+class RemotePart:
     """A part on a seat of an executor, whose worker may be lost: another resumes from its states.
 
     States are those between two segments. They come with every answer that changes them, because a

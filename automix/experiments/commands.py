@@ -169,6 +169,28 @@ _ENTRIES = (
         },
     ),
     Command(
+        name="pretrain",
+        summary="learn one policy over many tasks, for tasks that it has not seen",
+        handler=f"{_HANDLERS}:run_experiment",
+        config=f"{_CONFIG}:PretrainConfig",
+        flags=f"{_FLAGS}:RunFlags",
+        first_flags=(
+            "output",
+            "dry_run",
+            "seed",
+            "family.sources",
+            "family.num_tasks",
+            "random_runs",
+            "agent.episodes",
+            "validation_tasks",
+        ),
+        takes_file=True,
+        configs=("pretrain",),
+        run="automix.experiments.pretrain.run:pretrain",
+        predict_cost="automix.experiments.pretrain.run:predict_cost",
+        summarize="automix.experiments.pretrain.validation:summarize",
+    ),
+    Command(
         name="ablate",
         summary="run or resume a sweep of experiments",
         description="Run every cell of a sweep that has no result yet, and print its table. Parts "

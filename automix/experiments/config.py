@@ -9,7 +9,8 @@ from agents.config import AgentConfig, RLMixAgentConfig
 from automix.configuration.base import Config
 from automix.configuration.task import ComputeConfig, ReplayConfig, TaskConfig
 from automix.operator_info import Operator
-from envs.config import EnvironmentConfig
+from envs.config import EnvironmentConfig, ObservationGroup
+from envs.family_config import FamilyConfig
 from envs.rlmix.config import RLMixConfig
 
 SearcherName = Literal["ppo", "random_search", "additive", "pbt", "tpe", "race"]
@@ -187,6 +188,94 @@ class RLMixRunConfig(Config):
 
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     """Processes and threads of the rivals' training runs; the agent learns in one process."""
+
+
+def _mixtures_of_several_tasks() -> EnvironmentConfig:
+    return EnvironmentConfig(
+        actions="mixtures",
+        operators=(
+            Operator.NONE,
+            Operator.MIXUP,
+            Operator.CUTMIX,
+            Operator.RESIZEMIX,
+            Operator.SALIENCY_GRAFTING,
+        ),
+        probabilities=(1.0,),
+        observation=tuple(ObservationGroup),
+        probe_images=200,
+    )
+
+
+def _agent_of_several_tasks() -> AgentConfig:
+    return AgentConfig(
+        episodes=4096,
+        episodes_per_rollout=64,
+        num_environments=64,
+        learning_rate=0.003,
+        minibatch_size=128,
+        hidden_sizes=(64, 64),
+        warm_start=None,
+    )
+
+
+class PretrainConfig(Config):
+    """Learn one policy over a family of tasks, for tasks that it has not seen.
+
+    Random schedules are trained in every task first: they say what is much in a task, and an
+    additive model of them is what the policy starts from. PPO goes on from there. At the end the
+    policy decides in tasks of the family that nothing was learned from.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Random seed of tasks, training runs and policy."""
+
+    family: FamilyConfig = Field(default_factory=FamilyConfig)
+    """Ranges that the tasks are drawn from."""
+
+    group_size: Annotated[int, Field(ge=1, le=256)] = 8
+    """Training runs of one task that are trained at once; divides agent.num_environments, and the
+    quotient is the number of tasks side by side."""
+
+    random_runs: Annotated[int, Field(ge=2)] = 16
+    """Training runs with random schedules in every task, a multiple of group_size. Returns are
+    counted in their standard deviations."""
+
+    environment: EnvironmentConfig = Field(default_factory=_mixtures_of_several_tasks)
+    """Actions, observations and reward of the agent."""
+
+    agent: AgentConfig = Field(default_factory=_agent_of_several_tasks)
+    """Hyperparameters of the agent."""
+
+    validation_tasks: Annotated[int, Field(ge=0)] = 16
+    """Further tasks, in which the policy is compared at the end with no mixing, the recommended
+    schedule and random ones, a group of training runs each."""
+
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    """Processes and threads; group_size, not population, says how many runs are trained at once."""
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Self:
+        size, num_envs = self.group_size, self.agent.num_environments
+        if num_envs % size or self.agent.episodes_per_rollout != num_envs:
+            raise ValueError(
+                "expected agent.num_environments and agent.episodes_per_rollout to be one multiple "
+                f"of group_size {size}, got {num_envs} and {self.agent.episodes_per_rollout}"
+            )
+        if self.compute.population is not None:
+            raise ValueError(
+                f"expected no compute.population beside group_size, got {self.compute.population}"
+            )
+        if self.random_runs % size:
+            raise ValueError(
+                f"expected random_runs to be a multiple of group_size {size}, "
+                f"got {self.random_runs}"
+            )
+        if self.environment.snapshot_fraction:
+            raise ValueError(
+                "expected environment.snapshot_fraction 0, because the runs of a task end "
+                f"together, got {self.environment.snapshot_fraction:g}"
+            )
+        return self
 
 
 class ShowConfig(Config):

@@ -26,7 +26,7 @@ from automix.training.trainer import ClassifierTrainer, segment_steps
 from envs.actions import ActionCodec
 from envs.config import EnvironmentConfig
 from envs.measurement import Measurement, Reading
-from envs.observations import ObservationBuilder
+from envs.observations import ObservationBuilder, TaskFacts
 
 
 class PolicyDecider(Decider):
@@ -50,7 +50,7 @@ class PolicyDecider(Decider):
         self._starts = environment.starts
         self._num_steps = num_steps
         self._actions = ActionCodec(environment)
-        self._observations = ObservationBuilder(environment, num_classes=data.num_classes)
+        self._observations = ObservationBuilder(environment, TaskFacts.of(task, data))
         self._measurement = Measurement(task, environment, data)
         self._decisions: list[Mixing] = []
         # Measured at the last two decisions, as observations hold differences too.
@@ -234,7 +234,7 @@ class PolicySource:
                 f"got {num_steps}"
             )
         # A policy of other observations would still give actions, just meaningless ones.
-        observations = ObservationBuilder(self.environment, num_classes=data.num_classes).space
+        observations = ObservationBuilder(self.environment, TaskFacts.of(task, data)).space
         actions = ActionCodec(self.environment).space
         network = self.policy.network
         assert isinstance(network.observation_space, spaces.Box)

@@ -1,0 +1,1 @@
+"""Pretraining of a policy over a family of tasks."""
