@@ -196,7 +196,7 @@ class ToyEnv(MixingEnv):
     """The real environment around a toy trainer."""
 
     def __init__(self, toy: Toy, *, noise: float, seed: int = 0) -> None:
-        super().__init__(TASK, ENVIRONMENT, data=_data(), seed=seed)
+        super().__init__(TASK, ENVIRONMENT, data=toy_data(), seed=seed)
         self._toy, self._noise = toy, noise
 
     def _restart_training(self, training_seed: int) -> None:
@@ -228,7 +228,7 @@ def race_of_constants(toy: Toy, *, noise: float, seed: int, num_seeds: int = 2) 
                     number=len(episodes),
                     schedule=constant_schedule(decision),
                     total_reward=0.0,
-                    potential=-trainer.evaluate(_data().reward).calibrated_nll,
+                    potential=-trainer.evaluate(toy_data().reward).calibrated_nll,
                     training_seed=training_seed,
                     seconds=0.0,
                 )
@@ -253,7 +253,7 @@ def best_return(toy: Toy) -> float:
     return total
 
 
-def _data() -> SearchData:
+def toy_data() -> SearchData:
     split = Split(
         images=torch.zeros(10, 1, 1, 1, dtype=torch.uint8),
         labels=torch.arange(10),
