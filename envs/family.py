@@ -17,7 +17,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from automix.configuration.data import AugmentConfig
-from automix.configuration.task import ComputeConfig, SaliencyConfig, TaskConfig, TrainerConfig
+from automix.configuration.task import ComputeConfig, SaliencyConfig, TaskConfig
+from automix.configuration.trainer import TrainerConfig
 from automix.data.splits import SearchData
 from automix.data.subsets import subset_of_classes
 from automix.errors import DataError

@@ -355,6 +355,7 @@ class RemotePart:
         self._last = _Last()
 
     def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Submit ``function(environments, *arguments)``."""
         self._num_calls += 1
         if function is _method and arguments[0] == "set_attr":
             self._last.attributes.append(arguments)
@@ -369,12 +370,14 @@ class RemotePart:
         )
 
     def finish(self) -> Any:
+        """Return what the function that was started last returns, and keep the states."""
         value, states, infos = self.executor.outcome(self._name)
         self._last.states |= states
         self._last.reset_infos = infos
         return value
 
     def close(self) -> None:
+        """End the workers of the executor."""
         self.executor.stop()
 
     stop = close

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from agents.ppo import Episode
-from automix.operator_info import Operator
 from automix.data.splits import Split
+from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Decision
 from automix.training.metrics import EvalMetrics
