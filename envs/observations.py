@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from gymnasium import spaces
@@ -106,6 +107,16 @@ def features_of(
         *(_last_is(operator) for operator in operators),
     ]
     return tuple(feature for group in groups for feature in features if feature.group is group)
+
+
+def describe_task(facts: TaskFacts) -> NDArray[np.float64]:
+    """Return (F,) features of the group `task`."""
+    features = features_of((), (ObservationGroup.TASK,))
+    # They read nothing else.
+    view = View(now=cast("Reading", None), before=cast("Reading", None), task=facts)
+    values = [feature.read(view) for feature in features]
+    low, high = np.array([(feature.low, feature.high) for feature in features]).T
+    return np.clip(values, low, high)
 
 
 def random_observations(

@@ -67,6 +67,11 @@ class SearchConfig(Config):
     """Race the schedules that ship, whatever operators they use. false: only the operators of the
     environment are tried."""
 
+    pretrained: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """What was learned in other tasks: `default`, which ships, or a folder of `automix pretrain`.
+    The race then tries the schedule that their outcomes recommend for a task like this one, and the
+    one that the policy decides on in one more training run. Null: neither."""
+
     task: TaskConfig = Field(default_factory=TaskConfig)
     """Dataset, model and training recipe."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+import automix
 from agents.learned import FACTS_NAME, MAX_WEIGHTS_BYTES, WEIGHTS_NAME, LearnedPolicy, Policy
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
@@ -162,6 +163,7 @@ class PolicySource:
             CheckpointError: there is none, or it is damaged.
             ConfigError: the configuration of the environment is missing or wrong.
         """
+        folder = policy_folder(folder)
         where = folder if (folder / FACTS_NAME).exists() else folder / POLICY_NAME
         if not (where / FACTS_NAME).exists():
             raise CheckpointError(
@@ -233,11 +235,21 @@ class PolicySource:
                 f"{self.environment.num_segments} steps, one for each decision of the policy, "
                 f"got {num_steps}"
             )
-        # A policy of other observations would still give actions, just meaningless ones.
         observations = ObservationBuilder(self.environment, TaskFacts.of(task, data)).space
-        actions = ActionCodec(self.environment).space
+        self.check_spaces(observations, ActionCodec(self.environment).space)
+        return PolicyDecider(self.policy, task, self.environment, data, num_steps=num_steps)
+
+    def check_spaces(self, observations: spaces.Space[Any], actions: spaces.Space[Any]) -> None:
+        """Refuse a policy that takes other observations or actions than its environment.
+
+        Raises:
+            CheckpointError: it does.
+        """
+        # It would still give actions, just meaningless ones.
         network = self.policy.network
+        assert isinstance(observations, spaces.Box)
         assert isinstance(network.observation_space, spaces.Box)
+        assert isinstance(actions, spaces.MultiDiscrete)
         assert isinstance(network.action_space, spaces.MultiDiscrete)
         if (network.observation_space, network.action_space) != (observations, actions):
             raise CheckpointError(
@@ -245,7 +257,19 @@ class PolicySource:
                 f"the bounds of its environment, got one of "
                 f"{_described(network.observation_space, network.action_space)}"
             )
-        return PolicyDecider(self.policy, task, self.environment, data, num_steps=num_steps)
+
+
+def policy_folder(folder: Path) -> Path:
+    """Return the folder of a policy: one on the disk, or else one that ships, by its name.
+
+    Examples:
+        >>> policy_folder(Path("runs/mine")).as_posix()
+        'runs/mine'
+    """
+    # A file of the package: policies that ship lie beside its modules.
+    shipped = Path(automix.__file__).parent / "policies" / folder
+    is_name = len(folder.parts) == 1 and folder.name not in ("", "..")
+    return shipped if is_name and not folder.exists() and shipped.is_dir() else folder
 
 
 def _described(observations: spaces.Box, actions: spaces.MultiDiscrete) -> str:

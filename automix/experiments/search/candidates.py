@@ -28,7 +28,7 @@ def zero_search_candidates(config: SearchConfig) -> list[Candidate]:
         for one in sorted(decisions, key=_distance_from_the_middle)
         if one.operator is not Operator.NONE
     ]
-    return _distinct(candidates)
+    return distinct(candidates)
 
 
 def learned_candidates(
@@ -43,11 +43,11 @@ def learned_candidates(
         for number, (name, schedule) in enumerate(proposals)
     ]
     # The others first: where a proposal equals one, the name of that comes first.
-    candidates = _distinct([*others, *learned])
+    candidates = distinct([*others, *learned])
     return candidates[: len(others) + config.selection.learned_candidates]
 
 
-def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return one candidate per schedule, the first; names of the others are in its ``also``."""
     same: dict[str, list[Candidate]] = {}
     for candidate in candidates:

@@ -37,7 +37,12 @@ from automix.experiments.common.training_pool import (
 )
 from automix.experiments.config import FEWEST, SearchConfig
 from automix.experiments.search.board import show_outcome
-from automix.experiments.search.candidates import NONE, learned_candidates, zero_search_candidates
+from automix.experiments.search.candidates import (
+    NONE,
+    distinct,
+    learned_candidates,
+    zero_search_candidates,
+)
 from automix.experiments.search.estimate import count_runs, say_estimate, smaller_setting
 from automix.experiments.search.halving import (
     Candidate,
@@ -59,6 +64,7 @@ from automix.experiments.search.learning import (
     race_episodes,
 )
 from automix.experiments.search.plan import plan_search, with_episodes
+from automix.experiments.search.pretrained import pretrained_candidates
 from automix.experiments.search.verdict import Finalists, Losses, Verdict, final_row, judge
 from automix.experiments.search.worth import TrainedRun, explanation
 from automix.random_streams import Stream, derived_seed
@@ -116,6 +122,8 @@ class _Search:
         self.seconds: dict[str, float] = {}
         self.candidates = zero_search_candidates(config)
         self._recommend_first()
+        # After the recommendation, which is there within seconds.
+        self._add_pretrained()
         if not (run.path / _RACE_NAME).exists():
             say_estimate(config, data)
         compute = settled(
@@ -155,6 +163,12 @@ class _Search:
         _LOG.info(
             "recommended without a search: %s, in %s", best.name, self.run.path / SCHEDULE_NAME
         )
+
+    def _add_pretrained(self) -> None:
+        """Let what was learned in other tasks take part in the race, before what ships."""
+        none, *others = self.candidates
+        learned = pretrained_candidates(self.config, self.data, self.run.path)
+        self.candidates = distinct([none, *learned, *others])
 
     def _settled_runs(self) -> int | None:
         """Return the training runs of the budget; those of its minutes are kept in the folder."""
