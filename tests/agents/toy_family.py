@@ -103,7 +103,8 @@ class TaskEnv(FamilyEnv):
     ) -> None:
         seed = derived_seed(first, Stream.EPISODE)
         super().__init__(TASK, environment, data=toy_data(), seed=seed, standing=Standing())
-        self._order = itertools.cycle(tasks[first % len(tasks) :] + tasks[: first % len(tasks)])
+        turn = first % len(tasks)
+        self._order = itertools.cycle([*tasks[turn:], *tasks[:turn]])
         self._noise, self._sign = noise, sign
 
     def _restart_training(self, training_seed: int) -> None:
@@ -143,10 +144,10 @@ def random_episodes(env: VecEnv, *, count: int, seed: int) -> list[Episode]:
         rows: list[NDArray[np.float32]] = []
         infos: list[dict[str, object]] = []
         for _ in range(NUM_SEGMENTS):
-            rows.append(observations)
+            rows.append(np.asarray(observations))
             sizes = env.action_space.nvec  # type: ignore[attr-defined]  # MultiDiscrete
             actions = generator.integers(sizes, size=(env.num_envs, len(sizes)))
-            observations, _, _, infos = env.step(actions)  # type: ignore[assignment]
+            observations, _, _, infos = env.step(actions)
         for index, info in enumerate(infos):
             seen = [row[index] for row in rows]
             number = len(episodes)

@@ -14,7 +14,7 @@ from automix.schedule import Decision
 from automix.training.metrics import CleanMetrics, EvalMetrics, TrainMetrics
 from envs.config import EnvironmentConfig, ObservationGroup
 from envs.measurement import Reading
-from envs.observations import ObservationBuilder
+from envs.observations import ObservationBuilder, TaskFacts, describe_task
 from tests.envs.conftest import ACTIONS, MakeEnv
 
 OPERATORS = (Operator.NONE, Operator.MIXUP, Operator.GUIDEDMIXUP)
@@ -87,10 +87,16 @@ AFTER = dataclasses.replace(
 def test_whatever_happens_the_observation_is_in_its_space(
     now: Reading, before: Reading | None, num_classes: int
 ) -> None:
-    builder = ObservationBuilder(CONFIG, num_classes=num_classes)
+    builder = ObservationBuilder(CONFIG, facts(num_classes))
     observation = builder.build(now, before)
     assert builder.space.contains(observation)
     assert np.isfinite(observation).all()
+
+
+def facts(num_classes: int) -> TaskFacts:
+    return TaskFacts(
+        num_classes=num_classes, images_per_class=20, image_side=8, channels=1, epochs=60, steps=240
+    )
 
 
 def named(builder: ObservationBuilder, now: Reading, before: Reading | None) -> dict[str, float]:
@@ -100,7 +106,7 @@ def named(builder: ObservationBuilder, now: Reading, before: Reading | None) -> 
 
 def test_features_are_what_they_are_called() -> None:
     scale = math.log(10)
-    values = named(ObservationBuilder(CONFIG, num_classes=10), AFTER, START)
+    values = named(ObservationBuilder(CONFIG, facts(10)), AFTER, START)
     assert values == pytest.approx(
         {
             "progress": 0.25,
@@ -137,7 +143,7 @@ def test_features_are_what_they_are_called() -> None:
 
 @given(SHARES)
 def test_stages_are_nearness_to_points_of_the_training(progress: float) -> None:
-    builder = ObservationBuilder(CONFIG, num_classes=10)
+    builder = ObservationBuilder(CONFIG, facts(10))
     values = named(builder, dataclasses.replace(START, progress=progress), None)
     stages = np.array([values[f"stage_{index}"] for index in range(5)])
     assert stages.sum() == pytest.approx(1, abs=1e-6)
@@ -146,7 +152,7 @@ def test_stages_are_nearness_to_points_of_the_training(progress: float) -> None:
 
 
 def test_before_the_first_decision_there_is_no_last_one() -> None:
-    values = named(ObservationBuilder(CONFIG, num_classes=10), START, None)
+    values = named(ObservationBuilder(CONFIG, facts(10)), START, None)
     zero = ["last_strength", "last_probability", "reward_slope", "clean_slope"]
     zero += [f"last_is_{operator.value}" for operator in OPERATORS]
     assert {values[name] for name in zero} == {0.0}
@@ -159,14 +165,14 @@ def test_losses_mean_the_same_for_any_number_of_classes() -> None:
         metrics = dataclasses.replace(EVALUATION, nll=loss, calibrated_nll=loss)
         clean = CleanMetrics(nll=loss, accuracy=0.6)
         reading = dataclasses.replace(START, reward=metrics, clean=clean, probe=(loss,) * 3)
-        builder = ObservationBuilder(CONFIG, num_classes=num_classes)
+        builder = ObservationBuilder(CONFIG, facts(num_classes))
         return list(named(builder, reading, None).values())
 
     assert chance(10) == pytest.approx(chance(1000), abs=1e-6)
 
 
 def test_features_are_documented_and_bound_the_space() -> None:
-    builder = ObservationBuilder(CONFIG, num_classes=10)
+    builder = ObservationBuilder(CONFIG, facts(10))
     names = [feature.name for feature in builder.features]
     assert len(set(names)) == len(names) == builder.space.shape[0]
     assert builder.space.dtype == np.float32
@@ -183,13 +189,38 @@ def test_groups_are_switched_without_changing_the_features_that_stay(
     groups: list[ObservationGroup], now: Reading, before: Reading
 ) -> None:
     config = EnvironmentConfig(operators=OPERATORS, observation=tuple(groups))
-    some = ObservationBuilder(config, num_classes=10)
-    every = ObservationBuilder(CONFIG, num_classes=10)
+    some = ObservationBuilder(config, facts(10))
+    whole = EnvironmentConfig(operators=OPERATORS, observation=tuple(ObservationGroup))
+    every = ObservationBuilder(whole, facts(10))
     assert named(some, now, before).items() <= named(every, now, before).items()
     assert {feature.group for feature in some.features} == set(groups)
     assert [f.name for f in some.features] == [
         feature.name for feature in every.features if feature.group in groups
     ]
+
+
+def test_a_task_is_described_in_logarithms() -> None:
+    config = EnvironmentConfig(operators=OPERATORS, observation=(ObservationGroup.TASK,))
+    task = TaskFacts(
+        num_classes=100, images_per_class=10, image_side=32, channels=3, epochs=10, steps=1000
+    )
+    values = named(ObservationBuilder(config, task), START, None)
+    assert values == pytest.approx(
+        {
+            "task_classes": 2,
+            "task_images_per_class": 1,
+            "task_image_side": math.log10(32),
+            "task_color": 1,
+            "task_epochs": 1,
+            "task_steps": 3,
+        }
+    )
+    assert list(describe_task(task)) == pytest.approx(list(values.values()))
+
+
+def test_one_task_is_not_described_unless_asked_for() -> None:
+    features = ObservationBuilder(CONFIG, facts(10)).features
+    assert not any(feature.group is ObservationGroup.TASK for feature in features)
 
 
 def test_what_is_not_observed_is_not_measured(make_env: MakeEnv) -> None:
