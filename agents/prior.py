@@ -1,4 +1,4 @@
-"""What is known of a new task before its first training run: effects learned in other tasks.
+"""Prior of a new task, before its first training run: effects learned in other tasks.
 
 The additive model of all training runs of a table of outcomes, with the description x of each task
 as its state, has effects f_s(d, x) = f_s(d) + x . slope: the first part is shared by all tasks, the
@@ -61,8 +61,8 @@ class Prior:
         Raises:
             ValueError: the table has fewer than 8 training runs.
         """
-        asked = tuple(dict.fromkeys(map(Mixture.of, choices or table.choices)))
-        every = tuple(dict.fromkeys((*asked, *table.choices)))
+        requested = tuple(dict.fromkeys(map(Mixture.of, choices or table.choices)))
+        every = tuple(dict.fromkeys((*requested, *table.choices)))
         model = AdditiveModel(every, num_segments=len(table.starts), starts=table.starts)
         described = np.array([describe_task(task.facts) for task in table.tasks])
         # The same before each segment.
@@ -72,9 +72,11 @@ class Prior:
         fit = model.fit()
         segments = np.arange(len(table.starts))
         here = np.repeat(describe_task(facts)[None], len(segments), axis=0)
-        effects = fit.effects_in(segments, here)[:, : len(asked)]
+        effects = fit.effects_in(segments, here)[:, : len(requested)]
         starts = tuple(starts or table.starts)
-        return cls(choices=asked, starts=starts, effects=_overlaps(starts, table.starts) @ effects)
+        return cls(
+            choices=requested, starts=starts, effects=_overlaps(starts, table.starts) @ effects
+        )
 
     def worth(self, schedule: Schedule) -> float:
         """Return the estimated outcome of a schedule, whose segments are among the choices."""
@@ -108,9 +110,9 @@ class Prior:
         kappa = (expected @ outcomes / noise + precision) / (
             expected @ expected / noise + precision
         )
-        own = AdditiveModel(self.choices, num_segments=len(self.starts), starts=self.starts)
-        own.add(schedules, (outcomes - kappa * expected).tolist())
-        rest = own.fit()
+        residual = AdditiveModel(self.choices, num_segments=len(self.starts), starts=self.starts)
+        residual.add(schedules, (outcomes - kappa * expected).tolist())
+        rest = residual.fit()
         return AdditiveFit(
             choices=self.choices,
             effects=deviation * (kappa * self.effects + rest.effects),

@@ -1,7 +1,7 @@
 """Environments that go from task to task of a family, several tasks side by side.
 
 The vector consists of groups. A group trains the runs of one task at once, as one population, and
-goes on to its next task when they end. Which task comes when is a table that the caller gives.
+then those of its next task. Which task comes when is a table that the caller gives.
 """
 
 import functools
@@ -32,7 +32,7 @@ from envs.config import EnvironmentConfig
 from envs.family_config import FamilyConfig, model_of
 from envs.mixing_env import MixingEnv, Transition
 from envs.observations import Observation
-from envs.vector import JoinedVecEnv, LocalPart, cut_evenly, remote_vec_env, train_segment
+from envs.vector import ChosenKind, JoinedVecEnv, LocalPart, train_segment, workers_env
 
 Visits = NDArray[np.int64]
 """(positions, groups) numbers of tasks: which task each group trains at each position."""
@@ -179,7 +179,7 @@ class FamilyEnv(MixingEnv):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyPlan:
-    """What the environments of a family train, in which order.
+    """Order and settings of what the environments of a family train.
 
     Attributes:
         family: ranges of the tasks.
@@ -319,17 +319,16 @@ class TaskGroup(VecEnv):
 
 
 def make_family_env(plan: FamilyPlan, compute: ComputeConfig) -> VecEnv:
-    """Return the environments of a family, in at most ``compute.workers`` processes.
+    """Return the environments of a family, in workers unless ``compute.workers`` is 1.
 
-    The result does not depend on the number of processes.
+    The result does not depend on the number of workers.
     """
     groups = list(range(plan.visits.shape[1]))
-    num_workers = min(compute.workers, len(groups))
-    if num_workers == 1:
+    if compute.workers == 1 or len(groups) == 1:
         return _joined(plan, groups)
     make = functools.partial(_make_in_worker, plan, torch.get_num_threads())
-    parts = cut_evenly(groups, -(-len(groups) // num_workers))
-    return remote_vec_env([functools.partial(make, part) for part in parts], compute)
+    kind: ChosenKind = "ray" if compute.executor == "ray" else "subprocess"
+    return workers_env(make, groups, kind, compute)
 
 
 def _joined(plan: FamilyPlan, groups: Sequence[int]) -> VecEnv:

@@ -122,7 +122,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
     * v0: initial version
     """
 
-    # False: a run that diverged goes on, worth as much as chance, so that runs side by side end
+    # False: a run that diverged continues, worth as much as chance, so that runs side by side end
     # together.
     _ends_at_divergence = True
 

@@ -22,7 +22,7 @@ Observation = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFacts:
-    """What is known of a task before its first training run."""
+    """Facts of a task that are known before its first training run."""
 
     num_classes: int
     images_per_class: float

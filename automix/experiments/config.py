@@ -227,7 +227,7 @@ class PretrainConfig(Config):
     """Learn one policy over a family of tasks, for tasks that it has not seen.
 
     Random schedules are trained in every task first: they say what is much in a task, and an
-    additive model of them is what the policy starts from. PPO goes on from there. At the end the
+    additive model of them is what the policy starts from. PPO continues from there. At the end the
     policy decides in tasks of the family that nothing was learned from.
     """
 

@@ -50,7 +50,7 @@ class ToyTask:
 
     @property
     def level(self) -> float:
-        """What the loss is higher by, whatever the schedule."""
+        """Amount that the loss is higher by, whatever the schedule."""
         return 1.5 * self.number
 
 

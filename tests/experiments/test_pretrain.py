@@ -88,10 +88,10 @@ def test_every_training_run_is_in_the_table(finished: Path) -> None:
     assert len(table.tasks) == 2
     # Random schedules have mean 0 and deviation 1 in their task, by what a deviation is.
     for task in range(2):
-        own = [
+        of_task = [
             one for one, number in zip(table.outcomes, table.task_of, strict=True) if number == task
         ]
-        assert sum(own[:4]) == pytest.approx(0, abs=1e-4)
+        assert sum(of_task[:4]) == pytest.approx(0, abs=1e-4)
 
 
 def test_the_same_seed_gives_the_same_bytes_however_often_it_is_stopped(

@@ -1,4 +1,4 @@
-"""What a policy gains in tasks that it has not seen."""
+"""Gain of a policy in tasks that it has not seen."""
 
 import dataclasses
 from collections.abc import Mapping
