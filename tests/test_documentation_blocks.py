@@ -26,7 +26,7 @@ DOCUMENTS = [*PAGES, "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.m
 # Blocks that begin so need what a block cannot hold; other tests run what they say.
 NOT_EXECUTED = {
     "from automix.integrations.transformers import mix_in_trainer": "a Trainer: tests/integrations",
-    "from pathlib import Path\n\nfrom agents.outcomes": "a pretraining: tests/agents/test_outcomes.py",
+    "from pathlib import Path\n\nfrom agents.outcomes": "a table: tests/agents/test_outcomes.py",
     "import gymnasium\nfrom stable_baselines3 import PPO": "a minute: tests/envs/test_rlmix.py",
 }
 KINDS = {"python", "json", "yaml", "bash", ""}

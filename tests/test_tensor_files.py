@@ -177,9 +177,10 @@ def test_damaged_headers_are_one_line(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["small_cnn", "torchvision/regnet_x_400mf"])
 def test_shapes_are_those_of_the_network(name: str) -> None:
-    config, shape = ModelConfig(name=name), {"num_classes": 7, "channels": 1}
-    shapes = shapes_of_model(config, **shape)
-    state = build_model(config, generator=torch.Generator(), **shape).state_dict()
+    config = ModelConfig(name=name)
+    shapes = shapes_of_model(config, num_classes=7, channels=1)
+    network = build_model(config, generator=torch.Generator(), num_classes=7, channels=1)
+    state = network.state_dict()
     assert list(shapes) == list(state)
     for key, tensor in state.items():
         assert (shapes[key].shape, shapes[key].dtype) == (tensor.shape, tensor.dtype)

@@ -132,7 +132,7 @@ class CompareConfig(Config):
     `rlmix:FOLDER` (the agent that `automix rlmix` learned), `rlmix:random@FOLDER` (its environment
     with random percentiles), `gate:OPERATOR[:STRENGTH]` (each image is mixed or not, as a gate
     learns in each run from the validation gradient), `a2c:OPERATOR[:STRENGTH]` (how far it is
-    mixed, by an actor-critic),
+    mixed, as an agent learns),
     `constant:OPERATOR[:STRENGTH[:PROBABILITY]]`, `constants` (every operator at every strength),
     `random` (a new schedule per seed), `shuffled:FILE` (the segments of a file in random order),
     `shuffled_before_end:FILE` (but for its last stretch without mixing, or its last eighth),

@@ -178,9 +178,9 @@ def test_erased_areas_are_distributed_as_torchvisions() -> None:
         torch.manual_seed(0)
         rows = [v2.RandomErasing(p=1).make_params([torch.ones(1, 40, 40)]) for _ in range(1000)]
     for ours, name in ((boxes.height, "h"), (boxes.width, "w")):
-        theirs = torch.tensor([float(row[name]) for row in rows])
+        of_torchvision = torch.tensor([float(row[name]) for row in rows])
         assert ours[is_erased].float().mean().item() == pytest.approx(
-            theirs.mean().item(), abs=4 * theirs.std().item() / math.sqrt(900)
+            of_torchvision.mean().item(), abs=4 * of_torchvision.std().item() / math.sqrt(900)
         )
 
 

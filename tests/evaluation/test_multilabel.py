@@ -36,8 +36,8 @@ def test_mean_average_precision_agrees(seed: int, num_images: int, *, has_ties: 
     value = mean_average_precision(logits, labels).item()
     expected = average_precision_score(labels.numpy(), logits.numpy(), average="macro")
     assert value == pytest.approx(expected, abs=1e-5)
-    theirs = multilabel_average_precision(logits.sigmoid(), labels.long(), num_labels=3)
-    assert value == pytest.approx(theirs.item(), abs=1e-5)
+    of_torchmetrics = multilabel_average_precision(logits.sigmoid(), labels.long(), num_labels=3)
+    assert value == pytest.approx(of_torchmetrics.item(), abs=1e-5)
 
 
 def test_a_class_without_an_image_does_not_count() -> None:
@@ -60,8 +60,8 @@ def test_an_evaluation_agrees_with_scikit_learn_and_torchmetrics() -> None:
     assert metrics.accuracy == pytest.approx(per_label.item())
     recalls = recall_score(labels, right, average=None)
     assert metrics.worst_class_accuracy == pytest.approx(recalls.min())
-    theirs = multilabel_recall(logits, labels.long(), num_labels=5, average="none")
-    assert metrics.worst_class_accuracy == pytest.approx(theirs.min().item())
+    of_torchmetrics = multilabel_recall(logits, labels.long(), num_labels=5, average="none")
+    assert metrics.worst_class_accuracy == pytest.approx(of_torchmetrics.min().item())
     losses = [
         log_loss(labels[:, k].numpy(), logits[:, k].sigmoid().numpy().astype(np.float64))
         for k in range(5)

@@ -23,8 +23,8 @@ def trained_network(channels: int) -> MaskNetwork:
 def slow_mask(network: MaskNetwork, first: Array, partner: Array, lam: float) -> Array:
     """Return the mask of one pair: cells, two convolutions and a score, and its odds, in NumPy."""
     layers = [ref.array(parameter) for parameter in network.parameters()]
-    cells = [pooled(image) for image in (first, partner)]
-    score = scored(layers, *cells, lam) - scored(layers, *cells[::-1], 1 - lam)
+    here, there = pooled(first), pooled(partner)
+    score = scored(layers, here, there, lam) - scored(layers, there, here, 1 - lam)
     raised = (1 - lam) * np.exp(score)
     return enlarged(raised / (raised + lam), first.shape[1:])
 

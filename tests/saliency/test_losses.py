@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automix.integrations import ScheduledMix
+from automix.network_outputs import logits_of
 from automix.saliency.gradient import input_gradient, layer_gradient, reduced_gradient
-from automix.saliency.losses import Loss, classification_loss, logits_of
+from automix.saliency.losses import Loss, classification_loss
 from automix.schedule import Decision, constant_schedule
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))

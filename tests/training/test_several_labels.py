@@ -85,7 +85,7 @@ def test_operators_mix_rows_of_labels_column_by_column(operator: Operator, seed:
         assert previous is not None
         return previous.targets
 
-    # With a class of its own for each image, targets are the weights of the images: W of rows.
+    # With a class of its expected_maps for each image, targets are the weights of the images: W of rows.
     weights = targets_of(torch.arange(6), 6)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
     mixed = targets_of(rows, 4)
@@ -124,8 +124,10 @@ def test_the_loss_and_the_saliency_are_those_of_each_label(labels: Path, data: D
     expected = F.binary_cross_entropy_with_logits(output.logits, mixed.targets)
     torch.testing.assert_close(stages.loss(output, mixed), expected)
     maps = stages.saliency(trainer.model, images, rows)
-    own = build_source(task_of(labels).saliency, loss=label_loss)(trainer.model, images, rows)
-    assert maps.equal(own)
+    expected_maps = build_source(task_of(labels).saliency, loss=label_loss)(
+        trainer.model, images, rows
+    )
+    assert maps.equal(expected_maps)
 
 
 def test_several_labels_are_learned(labels: Path, data: Dataset) -> None:
