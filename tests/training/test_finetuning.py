@@ -108,13 +108,13 @@ def test_steps_are_those_of_an_optimizer_of_the_table(make_trainer: MakeTrainer)
                 assert not state[value]
             else:
                 assert not torch.equal(value, before[name])
-        rates = {
+        rate_of = {
             name: group["lr"]
             for group in trainer.training_step.optimizer.param_groups
             for name, value in model.named_parameters()
             if any(value is parameter for parameter in group["params"])
         }
-        for name, rate in rates.items():
+        for name, rate in rate_of.items():
             layer = next(i for i, starts in enumerate(layers) if name.startswith(starts))
             assert rate == pytest.approx(rates[layer])
 

@@ -85,7 +85,7 @@ def test_operators_mix_rows_of_labels_column_by_column(operator: Operator, seed:
         assert previous is not None
         return previous.targets
 
-    # With a class of its expected_maps for each image, targets are the weights of the images: W of rows.
+    # With one class for each image, targets are the weights of the images: W of rows.
     weights = targets_of(torch.arange(6), 6)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(6))
     mixed = targets_of(rows, 4)
