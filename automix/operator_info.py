@@ -47,6 +47,7 @@ class SaliencyKind(StrEnum):
     LAYER_GRADIENT = "layer_gradient"
     REDUCED_GRADIENT = "reduced_gradient"
     SPECTRAL_RESIDUAL = "spectral_residual"
+    ATTENTION_ROLLOUT = "attention_rollout"
 
 
 class Statistics(StrEnum):

@@ -160,7 +160,8 @@ class SaliencyConfig(Config):
     """Saliency method. input_gradient: the reference, about two thirds of the time of a training
     step. layer_gradient: gradient at a named layer, cheaper for later layers. reduced_gradient:
     input gradient of the downscaled image, whose cost falls with the square of scale.
-    spectral_residual: from the image alone, almost free."""
+    spectral_residual: from the image alone, almost free. attention_rollout: of a vision
+    transformer, the attention of its class token to the patches through all layers."""
 
     layer: str | None = Field(default=None, min_length=1)
     """Module at whose output the gradient is taken, such as stage2; for layer_gradient only."""

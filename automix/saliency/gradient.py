@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from automix.operator_info import Statistics
 from automix.random_streams import restored_generators
 from automix.saliency.losses import Loss, loss_gradient
+from automix.saliency.tokens import patch_map
 
 
 def input_gradient(
@@ -80,7 +81,8 @@ def layer_gradient(
     map is as coarse as the layer and is enlarged bilinearly.
 
     Maps and the other arguments are those of `input_gradient`. ``layer`` names a module of the raw
-    model whose output is (B, channels, rows, columns); of several calls, the last one counts.
+    model whose output is (B, channels, rows, columns), or (B, tokens, features) with the patches of
+    the image as its last tokens; of several calls, the last one counts.
 
     Raises:
         ValueError: there is no such module, it is not called, or its output is not of that shape.
@@ -88,22 +90,28 @@ def layer_gradient(
     raw = raw_module(model)
     with (
         without_trace(raw, device=images_BCHW.device, statistics=statistics),
-        outputs_of(raw, layer, cut=True) as outputs,
+        outputs_of(raw, layer, cut=True, takes_tokens=True) as outputs,
     ):
         output = raw(_constant(images_BCHW).to(pass_dtype(raw)))
         if not outputs:
             raise ValueError(f"expected a layer that the model calls, got {layer!r}")
         gradient = loss_gradient(output, _constant(targets), outputs[-1], loss=loss)
     height, width = images_BCHW.shape[2:]
+    if gradient.ndim == 3:
+        # The gradient of the other tokens is of no place in the image.
+        magnitude_BN = gradient_magnitude(gradient.transpose(1, 2)[..., None])[..., 0]
+        return normalized(resized(patch_map(magnitude_BN, height, width), height, width))
     return normalized(resized(gradient_magnitude(gradient), height, width))
 
 
 @contextmanager
-def outputs_of(model: nn.Module, layer: str, *, cut: bool) -> Iterator[list[Tensor]]:
+def outputs_of(
+    model: nn.Module, layer: str, *, cut: bool, takes_tokens: bool = False
+) -> Iterator[list[Tensor]]:
     """Collect what a layer gives while the block runs, ready for gradients with respect to it.
 
     With ``cut`` the outputs are leaves, at which a backward pass ends; otherwise they keep their
-    gradient in ``.grad`` as a leaf does.
+    gradient in ``.grad`` as a leaf does. With ``takes_tokens``, (B, tokens, features) will do, too.
 
     Raises:
         ValueError: there is no such module, or its output is not (B, channels, rows, columns).
@@ -116,10 +124,11 @@ def outputs_of(model: nn.Module, layer: str, *, cut: bool) -> Iterator[list[Tens
     outputs: list[Tensor] = []
 
     def collect(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 4:
+        if not isinstance(output, Tensor) or output.ndim not in ((3, 4) if takes_tokens else (4,)):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            other = " or (B, tokens, features)" if takes_tokens else ""
             raise ValueError(
-                f"expected layer {layer!r} to give (B, channels, rows, columns), got {got}"
+                f"expected layer {layer!r} to give (B, channels, rows, columns){other}, got {got}"
             )
         collected: Tensor = output.detach().requires_grad_() if cut else output
         # Nothing changes for a leaf, which keeps its gradient anyway.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automix.operator_info import SaliencyKind
+from automix.saliency.attention import attention_rollout
 from automix.saliency.gradient import (
     input_gradient,
     layer_gradient,
@@ -69,6 +70,8 @@ def build_source(config: "SaliencyConfig", *, loss: Loss | None = None) -> Salie
                 statistics=config.statistics,
                 loss=loss,
             )
+        case SaliencyKind.ATTENTION_ROLLOUT:
+            return functools.partial(attention_rollout, statistics=config.statistics)
         case SaliencyKind.SPECTRAL_RESIDUAL:
             # Of the image alone: neither the model nor the targets are looked at.
             return lambda model, images_BCHW, targets: spectral_residual(images_BCHW)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from automix.cli.main import main
-from automix.configuration.task import ModelConfig, TaskConfig
+from automix.configuration.task import ModelConfig, SaliencyConfig, TaskConfig
 from automix.errors import CheckpointError
 from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.config import SelectionConfig
@@ -16,7 +16,7 @@ from automix.experiments.evaluate.run import evaluate
 from automix.experiments.replay.run import replay
 from automix.experiments.report.run import write_report
 from automix.experiments.search.run import search
-from automix.operator_info import Operator
+from automix.operator_info import Operator, SaliencyKind
 from automix.schedule import Schedule
 from tests.equality import assert_same
 from tests.experiments.quick_evaluation import QUICK
@@ -28,6 +28,10 @@ HERE = "tests.models.users_networks"
 FACTORY = f"{HERE}:inception"
 NETWORKS: dict[str, dict[str, Any]] = {
     "tagged timm name": {"model": ModelConfig(name="timm/automix_tiny_vit.of_tests")},
+    "attention of a timm transformer": {
+        "model": ModelConfig(name="timm/automix_tiny_vit.of_tests"),
+        "saliency": SaliencyConfig(source=SaliencyKind.ATTENTION_ROLLOUT),
+    },
     "factory": {"model": ModelConfig(factory=f"{HERE}:tiny")},
     "auxiliary output": {"model": ModelConfig(factory=FACTORY)},
     "dataclass": {"model": ModelConfig(factory=f"{HERE}:dataclasses")},
@@ -36,7 +40,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def task_of(name: str, task: TaskConfig) -> TaskConfig:
-    if name == "tagged timm name":
+    if "timm" in name:
         pytest.importorskip("timm", reason="needs the extra timm")
         importlib.import_module("tests.models.timm_networks")
     if name == "transformers":
