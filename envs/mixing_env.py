@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
+from automix.models.pretrained import images_of
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Decision, Mixing, Mixture, Schedule, Segment
@@ -147,7 +148,7 @@ class MixingEnv(ResumableEnv[Observation, Action]):
         self._check_render_mode(render_mode)
         self.task = task or TaskConfig()
         self.config = config or EnvironmentConfig()
-        self.data = data or load_search_data(self.task.data)
+        self.data = data or load_search_data(images_of(self.task))
         self.render_mode = render_mode
         self._total_steps = self.task.trainer.total_steps(len(self.data.train))
         self.config.check_length(self._total_steps)

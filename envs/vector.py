@@ -17,6 +17,7 @@ from automix.data.load import holding_device
 from automix.data.splits import SearchData
 from automix.executors.choose import Kind, make_executor, room
 from automix.executors.units import Executor, Loss, Unit
+from automix.models.pretrained import images_of
 from automix.random_streams import Stream, derived_seed
 from automix.training.distributed import start_method
 from automix.training.population import Population, group_sizes
@@ -69,7 +70,7 @@ def make_vec_env(  # noqa: PLR0913 - one more keyword is clearer than a bundle f
         make = functools.partial(_make_in_worker, task, config, torch.get_num_threads())
         return workers_env(make, groups, kind, compute or ComputeConfig())
     # One copy of the images, where the training runs want them.
-    data = data or load_search_data(task.data)
+    data = data or load_search_data(images_of(task))
     device = holding_device(data.num_bytes, device=training_device(), placement=task.data.placement)
     shared = data if data.train.device == device else data.to(device)
     return _joined_groups(task, config, shared, groups)
@@ -132,7 +133,7 @@ def _make_in_worker(
     task: TaskConfig, config: EnvironmentConfig, num_threads: int, groups: Sequence[Sequence[int]]
 ) -> VecEnv:
     torch.set_num_threads(num_threads)
-    return _joined_groups(task, config, load_search_data(task.data), groups)
+    return _joined_groups(task, config, load_search_data(images_of(task)), groups)
 
 
 def cut_evenly(values: Any, largest: int) -> list[Any]:

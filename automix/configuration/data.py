@@ -22,6 +22,7 @@ Strength = Annotated[float, Field(ge=0, le=10)]
 HueShift = Annotated[float, Field(ge=0, le=0.5)]
 AspectRatio = Annotated[float, Field(gt=0)]
 Pair = tuple[float, float]
+Values = tuple[float, ...]
 Size = int | float
 # A fraction of each class, or a number of images per class.
 PartSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]
@@ -51,9 +52,19 @@ class PaddingMode(StrEnum):
 class Normalization(StrEnum):
     """Mean and standard deviation that images are normalized with."""
 
+    AUTO = "auto"
     TRAIN = "train"
     IMAGENET = "imagenet"
     NONE = "none"
+
+
+class Interpolation(StrEnum):
+    """Filter that scales images."""
+
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    LANCZOS = "lanczos"
+    NEAREST = "nearest"
 
 
 class Placement(StrEnum):
@@ -229,10 +240,23 @@ class DataConfig(Config):
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training images."""
 
-    normalization: Normalization = Normalization.TRAIN
-    """Statistics for normalization. train: mean and standard deviation per channel of the training
-    split. imagenet: the constants that pretrained ImageNet models expect. none: values stay in
-    [0, 1]."""
+    normalization: Normalization = Normalization.AUTO
+    """Statistics for normalization. auto: train or, with task.model.weights of a network of
+    torchvision or timm, all that the weights expect: mean and deviation, interpolation, and where
+    it is not set image_size and, for streamed images, evaluation_crop. train: mean and standard
+    deviation per channel of the training split. imagenet: the constants that most pretrained
+    ImageNet models expect. none: values stay in [0, 1]."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    """Mean per channel, of values in [0, 1]; with std, instead of normalization."""
+
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = Field(
+        default=None, validate_default=True
+    )
+    """Standard deviation per channel; with mean."""
+
+    interpolation: Interpolation | None = None
+    """Filter that scales images. Default: bilinear, or that of the pretrained weights."""
 
     placement: Placement = Placement.AUTO
     """Memory that holds the images during training: device (that of the model), host (main memory),
@@ -293,6 +317,16 @@ class DataConfig(Config):
         if source is DataSource.DIGITS and path is not None:
             raise ValueError(f"expected no path for the source 'digits', got '{path}'")
         return path
+
+    @field_validator("std")
+    @classmethod
+    def _both_or_none(cls, std: Values | None, info: ValidationInfo) -> Values | None:
+        mean = info.data.get("mean", std)
+        if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
+            raise ValueError(f"expected as many values as mean ({len(mean or ())}), got {std}")
+        if std is not None and info.data.get("normalization") is not Normalization.AUTO:
+            raise ValueError("expected nothing where normalization is given, got values")
+        return std
 
     @field_validator("download")
     @classmethod

@@ -21,7 +21,7 @@ from automix.data.splits import (
     Dataset,
     SearchData,
     Split,
-    channel_statistics,
+    configured_statistics,
     format_bytes,
     main_memory,
 )
@@ -183,7 +183,7 @@ def _resident(source: SourceImages, config: DataConfig) -> Dataset:
         reward=splits["reward"],
         selection=splits["selection"],
         class_names=names,
-        statistics=channel_statistics(splits["train"], config.normalization),
+        statistics=configured_statistics(splits["train"], config),
         fingerprint=sha256_of(source.checksum().encode(), assignment.hash().encode())[:16],
     )
     return Dataset(name=config.source.value, seen=seen, test=splits["test"])

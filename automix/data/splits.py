@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from automix.configuration.data import AugmentConfig, Normalization
+from automix.configuration.data import AugmentConfig, DataConfig, Normalization
 from automix.data.augment import draw_crop_boxes
 from automix.data.sources.decode import (
     ImageFormat,
@@ -316,6 +316,27 @@ class Dataset:
 # The constants of torchvision's pretrained networks (references/classification/presets.py).
 _IMAGENET = ChannelStatistics(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _IMAGES_AT_ONCE = 1024
+
+
+def configured_statistics(train: Split, config: DataConfig) -> ChannelStatistics:
+    """Return the mean and standard deviation that ``config`` gives, or names.
+
+    Raises:
+        DataError: constants are given for images with another number of channels.
+    """
+    if config.mean is None or config.std is None:
+        return channel_statistics(train, config.normalization)
+    channels = train.images.shape[1]
+    if channels == 1:
+        # Gray pixels are those of every color.
+        mean, std = (sum(values) / len(values) for values in (config.mean, config.std))
+        return ChannelStatistics(mean=(mean,), std=(std,))
+    if channels != len(config.mean):
+        raise DataError(
+            f"data.mean: expected {channels} values for images of {channels} channels, got "
+            f"{len(config.mean)}"
+        )
+    return ChannelStatistics(mean=config.mean, std=config.std)
 
 
 def channel_statistics(train: Split, normalization: Normalization) -> ChannelStatistics:

@@ -49,11 +49,11 @@ class AttentionRecorder(TorchFunctionMode):
         """Call ``func``, and keep the attention in it, if there is any."""
         options = dict(kwargs or {})
         if func is F.multi_head_attention_forward:
-            wanted = options.pop("need_weights", True)
+            gives_weights = options.pop("need_weights", True)
             options.pop("average_attn_weights", None)
             output, weights = func(*args, **options, need_weights=True, average_attn_weights=True)
             self._keep(weights)
-            return output, weights if wanted else None
+            return output, weights if gives_weights else None
         result = func(*args, **options)
         if func is F.scaled_dot_product_attention:
             self._keep(_weights_of(args, options))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from automix.configuration.task import TaskConfig
 from automix.data.splits import SearchData
 from automix.errors import ConfigError
+from automix.models.pretrained import images_of
 from automix.operator_info import Operator
 from automix.operators.rmix import RMixDraws, apply_rmix, draw_rmix
 from automix.operators.sampling import enlarge_cells
@@ -132,7 +133,7 @@ class RLMixEnv(ResumableEnv[Maps, Percentiles]):
         self.render_mode = render_mode
         self.task = task or TaskConfig()
         self.config = config or RLMixConfig()
-        self.data = data or load_search_data(self.task.data)
+        self.data = data or load_search_data(images_of(self.task))
         self.trainer = build_trainer(self.task, self.data, seed=0)
         batch, size = self.trainer.batch_size, min(self.data.image_shape[1:])
         _check(self.config, self.task, self.trainer.model, image_size=size)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from automix.configuration.data import Interpolation
 from automix.data.sources.image_files import (
     GRAY_MODES,
     JPEG_FORMATS,
@@ -50,6 +51,21 @@ class ImageFormat:
     width: int  # columns, in pixels
     resize: bool  # whether images are scaled and cut to this size, or must have it
     crop: float = 1.0  # fraction of the shorter side that is kept when they are scaled, in (0, 1]
+    interpolation: Interpolation = Interpolation.BILINEAR  # filter that scales them
+
+    def __repr__(self) -> str:
+        """Return what the cache is named after: without the filter where it is the usual one."""
+        filtered = self.interpolation is not Interpolation.BILINEAR
+        return (
+            f"ImageFormat(channels={self.channels!r}, height={self.height!r}, "
+            f"width={self.width!r}, resize={self.resize!r}, crop={self.crop!r}"
+            f"{f', interpolation={self.interpolation.value!r}' if filtered else ''})"
+        )
+
+    @property
+    def filter(self) -> Image.Resampling:
+        """Pillow's name of the interpolation."""
+        return Image.Resampling[self.interpolation.name]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,7 +82,11 @@ class PixelBox(NamedTuple):
     width: int
 
 
-def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageFormat:
+def common_format(
+    files: Sequence[Path],
+    size: tuple[int, int] | None,
+    interpolation: Interpolation | None = None,
+) -> ImageFormat:
     """Read all headers (of at least one file) and choose a format: gray if all images are gray.
 
     Raises:
@@ -86,7 +106,11 @@ def common_format(files: Sequence[Path], size: tuple[int, int] | None) -> ImageF
     assert first is not None
     height, width = size or (first.height, first.width)
     return ImageFormat(
-        channels=1 if is_gray else 3, height=height, width=width, resize=size is not None
+        channels=1 if is_gray else 3,
+        height=height,
+        width=width,
+        resize=size is not None,
+        interpolation=interpolation or Interpolation.BILINEAR,
     )
 
 
@@ -145,7 +169,7 @@ def read_crop(
         bottom = max(top + 1, round((box.top + box.height) * down))
         # 3. Cut, then scale: the filter of `resize(box=...)` takes in pixels from beyond the box.
         cut = pixels.crop((left, top, right, bottom)).resize(
-            (image_format.width, image_format.height), Image.Resampling.BILINEAR
+            (image_format.width, image_format.height), image_format.filter
         )
         return _channels_first(cut)
 
@@ -163,7 +187,7 @@ def to_format(image: Image.Image, image_format: ImageFormat) -> NDArray[np.uint8
     if image_format.resize and (image.size != (width, height) or image_format.crop != 1):
         # The border that is left out on each side, as a fraction of it.
         bleed = (1 - image_format.crop) / 2
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR, bleed=bleed)
+        image = ImageOps.fit(image, (width, height), image_format.filter, bleed=bleed)
     if image.size != (width, height):
         raise ValueError(f"expected {height} x {width} pixels, got {image.height} x {image.width}")
     return _channels_first(image)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automix.configuration.data import DataConfig, Normalization
+from automix.configuration.data import DataConfig, Interpolation, Normalization
 from automix.data.folder import PARTS, FolderListing, LabeledFile
 from automix.data.pools import ImagePool, SourceImages, assign, images_checksum
 from automix.data.sources.decode import ImageFormat, common_format, read_image
@@ -22,7 +22,7 @@ from automix.data.splits import (
     SearchData,
     Split,
     StreamedSplit,
-    channel_statistics,
+    configured_statistics,
 )
 from automix.files import sha256_of
 from automix.random_streams import Stream, stream_generator
@@ -50,11 +50,15 @@ def folder_images(
     """
     # One key and one format for all parts, because one color image in test/ makes all color.
     files = [file for part in PARTS for file in listing.parts.get(part, ())]
-    key = files_key(files, config.target_size)
+    key = files_key(files, _target(config))
 
     @functools.cache
     def image_format() -> ImageFormat:
-        return common_format([listing.root / file.name for file in files], config.target_size)
+        return common_format(
+            [listing.root / file.name for file in files],
+            config.target_size,
+            config.interpolation,
+        )
 
     def pool_of(part: str) -> ImagePool:
         request = PackRequest(
@@ -90,7 +94,12 @@ def streamed_data(
     height, width = config.target_size
     # Always color: whether all images are gray is known only after reading every header.
     evaluated = ImageFormat(
-        channels=3, height=height, width=width, resize=True, crop=config.evaluation_crop
+        channels=3,
+        height=height,
+        width=width,
+        resize=True,
+        crop=config.evaluation_crop,
+        interpolation=config.interpolation or Interpolation.BILINEAR,
     )
     # 1. Assign files to splits, as `load_data` assigns decoded images.
     source = "val" if "val" in listing.parts else "train"
@@ -136,7 +145,7 @@ def streamed_data(
         reward=reward.split,
         selection=selection.split,
         class_names=listing.class_names,
-        statistics=channel_statistics(_measured_images(train, config), config.normalization),
+        statistics=configured_statistics(_measured_images(train, config), config),
         fingerprint=_fingerprint(listing, assignment.hash(), (reward, selection, test)),
     )
     return Dataset(name=config.source.value, seen=seen, test=test.split)
@@ -155,6 +164,13 @@ def _decoding(
     return Decoding(num_images=len(files), shape=shape, class_names=names, read=read)
 
 
+def _target(config: DataConfig) -> object:
+    """Return what decoded images depend on; as it was where nothing but a size is set."""
+    if config.interpolation in (None, Interpolation.BILINEAR):
+        return config.target_size
+    return config.target_size, config.interpolation
+
+
 def files_key(files: Iterable[LabeledFile], target: object) -> str:
     """Return a hash of the files and of the format they are decoded to, its ``repr``."""
     # Length and time of change stand for the content, as in make: hashing the files themselves
@@ -166,7 +182,8 @@ def files_key(files: Iterable[LabeledFile], target: object) -> str:
 
 def _measured_images(train: StreamedSplit, config: DataConfig) -> Split:
     """Return the images that mean and deviation are measured on."""
-    if config.normalization is not Normalization.TRAIN:
+    measured = (Normalization.TRAIN, Normalization.AUTO)
+    if config.normalization not in measured or config.mean is not None:
         return train.subset(torch.empty(0, dtype=torch.int64))
     generator = stream_generator(config.split_seed, Stream.STATISTICS)
     chosen = torch.randperm(len(train), generator=generator)[:_IMAGES_MEASURED]

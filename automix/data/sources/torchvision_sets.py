@@ -12,7 +12,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torchvision import datasets
 
-from automix.configuration.data import DataConfig, DataSource
+from automix.configuration.data import DataConfig, DataSource, Interpolation
 from automix.data.pools import ImagePool, SourceImages
 from automix.data.sources.decode import ImageFormat, to_format
 from automix.data.sources.packed import Decoding, PackRequest, Progress, packed_images
@@ -72,7 +72,7 @@ def torchvision_images(config: DataConfig, *, progress: Progress | None = None) 
             f"{root}: expected the files of {config.source} ({', '.join(facts.files)}), got none; "
             "--data.download fetches them"
         )
-    key = _key(root, facts, config.target_size)
+    key = _key(root, facts, config)
 
     def pool_of(part: str) -> tuple[ImagePool, tuple[str, ...]]:
         request = PackRequest(
@@ -92,11 +92,13 @@ def _files(root: Path, facts: SetFacts) -> list[Path]:
     return sorted(path for pattern in facts.files for path in root.glob(pattern) if path.is_file())
 
 
-def _key(root: Path, facts: SetFacts, size: tuple[int, int] | None) -> str:
+def _key(root: Path, facts: SetFacts, config: DataConfig) -> str:
     """Return a hash of every file's name, length and time of change, and of the target size."""
     stats = [(path.relative_to(root), path.stat()) for path in _files(root, facts)]
     lines = [f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}" for path, stat in stats]
-    return sha256_of("\n".join(lines).encode(), repr(size).encode())[:16]
+    filtered = config.interpolation not in (None, Interpolation.BILINEAR)
+    target = (config.target_size, config.interpolation) if filtered else config.target_size
+    return sha256_of("\n".join(lines).encode(), repr(target).encode())[:16]
 
 
 def _download(config: DataConfig, facts: SetFacts, root: Path) -> None:
@@ -128,6 +130,7 @@ def _decoding(config: DataConfig, facts: SetFacts, root: Path, part: str) -> Dec
         height=height,
         width=width,
         resize=config.target_size is not None,
+        interpolation=config.interpolation or Interpolation.BILINEAR,
     )
 
     def read(index: int) -> tuple[NDArray[np.uint8], int]:

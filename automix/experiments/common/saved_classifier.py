@@ -23,6 +23,7 @@ from automix.experiments.common.run_files import check_result
 from automix.experiments.common.run_folder import CONFIG_NAME, RESULT_NAME
 from automix.files import sha256_of_file, write_bytes, write_json
 from automix.models.build import build_model, shapes_of_model
+from automix.models.pretrained import images_of
 from automix.network_outputs import logits_of
 from automix.random_streams import Stream, stream_generator
 from automix.readers import read_json
@@ -211,7 +212,8 @@ def load_saved_classifier(
         values = {"data": data_config.model_dump(mode="json") | {"path": str(data_path)}}
         data_config = _Moved.from_mapping(values, source="--data-path").data
     model, facts = load_classifier(run, factory=factory)
-    data = load_data(data_config)
+    moved = config.task.model_copy(update={"data": data_config})
+    data = load_data(images_of(moved))
     if data.fingerprint != result.get("data"):
         raise CheckpointError(
             f"{run}: expected the data of the training run (fingerprint {result.get('data')}), "

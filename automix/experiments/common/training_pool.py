@@ -18,6 +18,7 @@ from automix.executors.choose import kind_of, make_executor, room
 from automix.executors.units import Loss, Unit, unit_name
 from automix.experiments.common.run_folder import ProgressBar
 from automix.experiments.common.run_logs import Journal
+from automix.models.pretrained import images_of
 from automix.readers import parsing
 from automix.schedule import Schedule
 from automix.training.distributed import start_method
@@ -141,7 +142,7 @@ class _Worker:
         self._task = task
         # Without the test split where no job asks for it: what is not in memory cannot leak.
         data: Dataset | SearchData = (
-            load_data(task.data) if with_test else load_search_data(task.data)
+            load_data(images_of(task)) if with_test else load_search_data(images_of(task))
         )
         self._search = data.for_search() if isinstance(data, Dataset) else data
         self._test = data.test if isinstance(data, Dataset) else None

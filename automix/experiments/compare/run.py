@@ -26,6 +26,7 @@ from automix.experiments.common.training_pool import (
 from automix.experiments.compare.schedule_specs import ScheduleEntry, merge_equal, parse_entries
 from automix.experiments.compare.verdict import in_prose, judge_comparison
 from automix.experiments.config import CompareConfig
+from automix.models.pretrained import images_of
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Schedule
 from automix.training.check import check_model
@@ -66,7 +67,7 @@ def compare(
         num_runs=config.num_seeds,
     )
     # Everything that can be refused is refused before the folder is written.
-    data = load_data(config.task.data)
+    data = load_data(images_of(config.task))
     policies = _policies(config, entries, data)
     scheduled = [entry for entry in entries if entry.name not in policies]
     jobs = _jobs(config, scheduled)
@@ -149,7 +150,7 @@ def predict_cost(config: CompareConfig, *, num_entries: int | None = None) -> Co
         num_entries = len(parse_entries(config.schedules, config.environment, seed=config.seed))
     return estimate_cost(
         config.task,
-        load_data(config.task.data).for_search(),
+        load_data(images_of(config.task)).for_search(),
         operators=config.environment.operators,
         num_runs=num_entries * config.num_seeds,
         evaluations_per_run=len(splits_of(config)),

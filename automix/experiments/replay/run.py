@@ -36,6 +36,7 @@ from automix.experiments.replay.saved_state import STATE_FIELDS, check_best, rea
 from automix.files import CheckpointFolder, write_checkpoint, write_json
 from automix.mixing import StepKey, draw_decision
 from automix.mixture import Mixture
+from automix.models.pretrained import images_of
 from automix.operator_info import Operator
 from automix.readers import parsing
 from automix.schedule import Schedule
@@ -163,7 +164,7 @@ def replay(config: ReplayConfig, source: ReplaySource, output: Path) -> dict[str
         KeyboardInterrupt: it was asked to stop; what was trained is saved.
     """
     # All that can be wrong with data, model and source is noticed before anything is written.
-    data = load_data(config.task.data)
+    data = load_data(images_of(config.task))
     check_model(config.task, data.seen, operators=source.operators)
     selection = _selection_split(config, data)
     torch.set_num_threads(config.compute.threads)
@@ -242,7 +243,7 @@ def predict_cost(config: ReplayConfig, source: ReplaySource) -> CostEstimate:
     """Return what `replay` will cost, measured on a few steps; nothing is written."""
     return estimate_cost(
         config.task,
-        load_data(config.task.data).seen,
+        load_data(images_of(config.task)).seen,
         operators=source.operators,
         num_runs=1,
         evaluations_per_run=2 + config.validations,

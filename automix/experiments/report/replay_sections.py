@@ -16,6 +16,7 @@ from automix.experiments.config import SearchConfig
 from automix.experiments.report.finished_runs import FinishedRun, titled
 from automix.experiments.search.run import SCHEDULE_NAME
 from automix.experiments.show import make_sheet
+from automix.models.pretrained import images_of
 from automix.operator_info import Operator, SaliencyKind
 from automix.readers import read_bytes
 from automix.reporting.mixed_rows import MixedRows
@@ -99,7 +100,7 @@ def sheet_section(run: FinishedRun, replays: Sequence[FinishedRun]) -> Section:
     """Return a contact sheet per operator, on training images of the search."""
     config: SearchConfig = run.config(SearchConfig)
     try:
-        data = load_search_data(config.task.data)
+        data = load_search_data(images_of(config.task))
     except DataError as error:
         # The runs may have come from another machine, without the images.
         return Section(title="What the operators do", text=(f"Not shown: {error}.",))
@@ -147,7 +148,7 @@ def _saliency(
             if facts.model != network:
                 raise CheckpointError(f"{run.path}: expected the classifier of its configuration")
             plain = task.model_copy(update={"model": network})
-            trainer = build_trainer(plain, load_search_data(task.data), seed=config.seed)
+            trainer = build_trainer(plain, load_search_data(images_of(task)), seed=config.seed)
             trainer.model.load_state_dict(model.state_dict())
             # With the running statistics: six images are too few for those of a batch.
             trainer.model.eval()

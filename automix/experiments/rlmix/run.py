@@ -15,6 +15,7 @@ from automix.experiments.common.run_folder import ProgressBar, RunFolder
 from automix.experiments.common.run_logs import Journal
 from automix.experiments.compare.run import compare, format_table
 from automix.experiments.config import CompareConfig, RLMixRunConfig
+from automix.models.pretrained import images_of
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
 from automix.training.check import check_model
@@ -35,7 +36,7 @@ def run_rlmix(config: RLMixRunConfig, output: Path) -> dict[str, Any]:
     Raises:
         AutoMixError: configuration, data or folder do not fit.
     """
-    data = load_data(config.task.data).for_search()
+    data = load_data(images_of(config.task)).for_search()
     check_model(config.task, data, operators=[Operator.RMIX])
     if data.has_label_rows:
         raise ConfigError("task.data.labels: expected images with one class each, got a file")
@@ -61,7 +62,7 @@ def run_rlmix(config: RLMixRunConfig, output: Path) -> dict[str, Any]:
 
 
 def _learn(config: RLMixRunConfig, folder: Path) -> dict[str, Any]:
-    data, started = load_search_data(config.task.data), time.perf_counter()
+    data, started = load_search_data(images_of(config.task)), time.perf_counter()
     env = RLMixEnv(config.task, config.rlmix, data=data, seed=config.seed)
     potentials: list[float] = []
     with ProgressBar("rlmix", config.agent.episodes) as bar:
@@ -84,7 +85,7 @@ def predict_cost(config: RLMixRunConfig) -> CostEstimate:
     num_rows = len(config.schedules) + 2
     return estimate_cost(
         config.task,
-        load_data(config.task.data).for_search(),
+        load_data(images_of(config.task)).for_search(),
         operators=[Operator.RMIX],
         num_runs=config.agent.episodes + num_rows * config.num_seeds,
         evaluations_per_run=1,

@@ -67,6 +67,7 @@ from automix.experiments.search.plan import plan_search, with_episodes
 from automix.experiments.search.pretrained import pretrained_candidates
 from automix.experiments.search.verdict import Finalists, Losses, Verdict, final_row, judge
 from automix.experiments.search.worth import TrainedRun, explanation
+from automix.models.pretrained import images_of
 from automix.random_streams import Stream, derived_seed
 from automix.readers import parsing, read_json
 from automix.schedule import Schedule
@@ -468,7 +469,7 @@ def _load(config: SearchConfig) -> SearchData:
     # From cheap to dear, and all before anything is written.
     candidates = zero_search_candidates(config)
     plan_search(config, num_candidates=len(candidates), runs=config.runs)
-    data = load_search_data(config.task.data)
+    data = load_search_data(images_of(config.task))
     environment = config.environment
     environment.check_length(config.task.trainer.total_steps(len(data.train)))
     check_rewards(environment.reward_weights, has_label_rows=data.has_label_rows)

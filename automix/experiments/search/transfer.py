@@ -25,6 +25,7 @@ from automix.experiments.common.run_logs import Journal
 from automix.experiments.common.summaries import align, interval_text, plain
 from automix.experiments.common.training_pool import TrainingJob, TrainingOutcome, train_all
 from automix.experiments.config import TransferConfig
+from automix.models.pretrained import images_of
 from automix.operator_info import Operator
 from automix.random_streams import Stream, derived_seed
 from automix.schedule import Decision, constant_decisions, constant_schedule
@@ -98,7 +99,7 @@ def _load(config: TransferConfig, task: TaskConfig) -> SearchData:
             f"environment.operators: expected operators with at least {_FEWEST_CONSTANTS} "
             f"strengths together, got {count}"
         )
-    data = load_search_data(task.data)
+    data = load_search_data(images_of(task))
     check_model(task, data, operators=config.environment.operators)
     return data
 

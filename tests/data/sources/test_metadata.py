@@ -57,7 +57,7 @@ def reads(file: Path, content: bytes) -> tuple[Header, Pixels, Pixels]:
     file.write_bytes(content)
     with refusing_bombs():
         header = read_header(file)
-        size = {"channels": 3, "height": header.height, "width": header.width}
+        size: dict[str, Any] = {"channels": 3, "height": header.height, "width": header.width}
         whole = read_image(file, ImageFormat(**size, resize=False))
         crop = read_crop(
             file, ImageFormat(**size, resize=True), lambda rows, cols: PixelBox(0, 0, rows, cols)
