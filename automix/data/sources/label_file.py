@@ -21,7 +21,7 @@ from automix.data.folder import FolderListing, LabeledFile
 from automix.data.sources.decode import SUFFIXES
 from automix.data.sources.folder import folder_images
 from automix.data.sources.packed import Progress
-from automix.data.splits import Dataset, SearchData, Split, channel_statistics
+from automix.data.splits import Dataset, SearchData, Split, configured_statistics
 from automix.errors import DataError
 from automix.files import sha256_of
 from automix.random_streams import Stream, stream_generator
@@ -154,7 +154,7 @@ def labeled_data(config: DataConfig, *, progress: Progress | None = None) -> Dat
         reward=splits["reward"],
         selection=splits["selection"],
         class_names=table.class_names,
-        statistics=channel_statistics(splits["train"], config.normalization),
+        statistics=configured_statistics(splits["train"], config),
         fingerprint=fingerprint[:16],
     )
     return Dataset(name=config.source.value, seen=seen, test=splits["test"])
