@@ -180,6 +180,8 @@ _ENTRIES = (
             "seed",
             "family.sources",
             "family.num_tasks",
+            "family.num_classes",
+            "family.labels_per_class",
             "random_runs",
             "agent.episodes",
             "validation_tasks",
