@@ -15,6 +15,7 @@ from automix.errors import AutoMixError
 from automix.experiments.commands import COMMANDS
 from automix.experiments.config import (
     CompareConfig,
+    PretrainConfig,
     RLMixRunConfig,
     SearchConfig,
     TransferConfig,
@@ -34,6 +35,7 @@ MODELS: dict[str, type[Config]] = {
     "tasks": CompareConfig,
     "evaluate": EvaluateConfig,
     "rlmix": RLMixRunConfig,
+    "pretrain": PretrainConfig,
 }
 
 
