@@ -27,8 +27,8 @@ CONFIGS = [
     bad_config(
         "misspelt section",
         "tasks: {}",
-        ": tasks: expected one of seed, runs, minutes, portfolio, task, environment, searcher, "
-        "agent, selection, compute, got the unknown key 'tasks' (did you mean 'task'?)",
+        ": tasks: expected one of seed, runs, minutes, portfolio, pretrained, task, environment, "
+        "searcher, agent, selection, compute, got the unknown key 'tasks' (did you mean 'task'?)",
     ),
     bad_config(
         "an old name",

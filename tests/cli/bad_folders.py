@@ -126,7 +126,8 @@ FOLDERS = [
         "a word that is nothing",
         {},
         "fotos: expected a folder of images, a YAML file or one that ships (cifar10-cpu, "
-        "cifar10-small, cifar10, cifar100, digits, tiny_imagenet), got nothing there",
+        "cifar10-small, cifar10, cifar100, digits, every-operator, tiny_imagenet), "
+        "got nothing there",
         "search fotos",
     ),
     bad_plain(

@@ -24,8 +24,9 @@ def test_a_mistake_is_one_line_and_code_2(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "bad.yaml: sed: expected one of seed, runs, minutes, portfolio, task, environment, "
-        "searcher, agent, selection, compute, got the unknown key 'sed' (did you mean 'seed'?)\n"
+        "bad.yaml: sed: expected one of seed, runs, minutes, portfolio, pretrained, task, "
+        "environment, searcher, agent, selection, compute, "
+        "got the unknown key 'sed' (did you mean 'seed'?)\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from automix.mixing import StepKey
 from automix.operator_info import Statistics
@@ -69,11 +70,25 @@ def divergences(logits_BK: Tensor, pairs: LabelPairs) -> Tensor:
     It is the cross-entropy less the entropy of the target, so that images are not hard merely
     because their labels are even.
     """
+    if pairs.own_classes.is_floating_point():
+        return _divergences_of_labels(logits_BK, pairs)
     lam_B = pairs.lam.clamp(1e-6, 1 - 1e-6)
     entropy_B = -(lam_B * lam_B.log() + (1 - lam_B) * (1 - lam_B).log())
     # Of one class there is no entropy, however it is divided.
     entropy_B = torch.where(pairs.own_classes == pairs.partner_classes, 0.0, entropy_B)
     return cross_entropy(logits_BK, pairs, reduction="none") - entropy_B
+
+
+def _divergences_of_labels(logits_BK: Tensor, pairs: LabelPairs) -> Tensor:
+    """Return the mean over labels of the divergence of each, (B,), where images have several."""
+    lam_B1 = pairs.lam[:, None]
+    targets_BK = lam_B1 * pairs.own_classes + (1 - lam_B1) * pairs.partner_classes
+    losses_BK = F.binary_cross_entropy_with_logits(logits_BK.float(), targets_BK, reduction="none")
+    # The slope of an entropy is infinite at 0 and 1.
+    inner_BK = targets_BK.clamp(1e-6, 1 - 1e-6)
+    entropies_BK = torch.special.entr(inner_BK) + torch.special.entr(1 - inner_BK)
+    result: Tensor = (losses_BK - entropies_BK).mean(dim=1)
+    return result
 
 
 def image_states(logits_BK: Tensor, labels_B: Tensor, *, progress: float) -> Tensor:
