@@ -21,7 +21,8 @@ from automix.experiments.compare.schedule_specs import build_schedule
 from automix.experiments.config import CompareConfig
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.run import evaluate
-from automix.experiments.replay.run import ScheduleSource, replay
+from automix.experiments.replay.deciders import ScheduleSource
+from automix.experiments.replay.run import replay
 from envs.config import EnvironmentConfig
 
 _TASK = Path(__file__).parents[1] / "configs" / "tasks" / "cifar10-16px-50.yaml"

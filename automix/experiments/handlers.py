@@ -21,7 +21,7 @@ from automix.shipped_configs import config_file, first_sentence, shipped_configs
 if TYPE_CHECKING:
     from automix.configuration.arguments import Arguments
     from automix.configuration.task import ReplayConfig
-    from automix.experiments.replay.run import ReplaySource
+    from automix.experiments.replay.deciders import ReplaySource
     from automix.experiments.sweep.run import Sweep
 
 _LOG = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _replay_of(arguments: "Arguments") -> tuple["ReplayConfig", "ReplaySource", 
     """Return the configuration, the schedule or policy to follow, and the folder of the run."""
     from automix.configuration.task import ReplayConfig
     from automix.experiments.common.saved_classifier import check_factory
-    from automix.experiments.replay.run import ScheduleSource, follows_policy
+    from automix.experiments.replay.deciders import ScheduleSource, follows_policy
     from automix.schedule import Schedule
 
     flags, config, resumed = arguments.flags, arguments.config, arguments.flags.resume

@@ -6,7 +6,8 @@ import pytest
 
 from automix.configuration.task import ReplayConfig
 from automix.experiments.evaluate.run import evaluate
-from automix.experiments.replay.run import ScheduleSource, replay
+from automix.experiments.replay.deciders import ScheduleSource
+from automix.experiments.replay.run import replay
 from automix.experiments.search.run import search
 from automix.operator_info import Operator
 from automix.schedule import Decision, constant_schedule

@@ -13,8 +13,9 @@ from automix.errors import CheckpointError, ConfigError
 from automix.experiments.config import CardConfig
 from automix.experiments.evaluate.config import AttacksConfig, EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.run import evaluate
+from automix.experiments.replay.deciders import ScheduleSource
 from automix.experiments.replay.final_test import summarize
-from automix.experiments.replay.run import ScheduleSource, replay
+from automix.experiments.replay.run import replay
 from automix.experiments.report.card import make_card, write_card
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.experiments.report.search_sections import cost_of

@@ -16,7 +16,8 @@ from automix.experiments.common.saved_classifier import load_saved_classifier
 from automix.experiments.evaluate import run as experiment
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask, LocalizationConfig
 from automix.experiments.evaluate.run import evaluate, predict_cost, summarize_evaluation
-from automix.experiments.replay.run import ScheduleSource, replay
+from automix.experiments.replay.deciders import ScheduleSource
+from automix.experiments.replay.run import replay
 from automix.operator_info import Operator, SaliencyKind
 from automix.schedule import Decision, constant_schedule
 from envs.smoke import SMOKE_TASK

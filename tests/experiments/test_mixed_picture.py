@@ -10,7 +10,8 @@ import pytest
 from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError
 from automix.experiments.common.mixed_picture import PICTURE_NAME, keep_picture
-from automix.experiments.replay.run import ScheduleSource, replay
+from automix.experiments.replay.deciders import ScheduleSource
+from automix.experiments.replay.run import replay
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.experiments.report.replay_sections import mixed_rows
 from automix.experiments.report.run import write_report

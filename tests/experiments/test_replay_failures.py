@@ -19,10 +19,7 @@ from automix.experiments.common.run_folder import StopRequest
 from automix.experiments.common.saved_classifier import load_classifier
 from automix.experiments.replay import run as replay_loop
 from automix.experiments.replay.applied import check_decisions, note_applied
-from automix.experiments.replay.run import (
-    next_mark,
-    replay,
-)
+from automix.experiments.replay.run import next_mark, replay
 from automix.files import CheckpointFolder, atomic_writer, read_checkpoint
 from automix.operator_info import Operator
 from tests.equality import assert_same

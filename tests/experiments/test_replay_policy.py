@@ -11,8 +11,9 @@ from automix.configuration.task import CheckpointConfig, ReplayConfig, TaskConfi
 from automix.data.load import load_data
 from automix.errors import CheckpointError, ConfigError, DataError
 from automix.experiments.config import SearchConfig
+from automix.experiments.replay.deciders import ScheduleSource, follows_policy
 from automix.experiments.replay.policy import PolicySource
-from automix.experiments.replay.run import ScheduleSource, follows_policy, replay
+from automix.experiments.replay.run import replay
 from automix.files import write_text
 from automix.schedule import Schedule, decisions_hash
 from envs.actions import ActionCodec

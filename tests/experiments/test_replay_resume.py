@@ -12,7 +12,8 @@ import torch
 from automix.configuration.task import ReplayConfig
 from automix.errors import CheckpointError
 from automix.experiments.replay import run as replay_loop
-from automix.experiments.replay.run import ScheduleSource, replay
+from automix.experiments.replay.deciders import ScheduleSource
+from automix.experiments.replay.run import replay
 from automix.files import read_checkpoint, write_checkpoint
 from automix.mixing import StepKey, draw_decision
 from automix.mixture import Decision, Mixture, equal_mixture

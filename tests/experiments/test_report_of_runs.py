@@ -15,7 +15,8 @@ from automix.evaluation.statistics import Interval
 from automix.experiments.commands import COMMANDS
 from automix.experiments.common.summaries import METRICS
 from automix.experiments.compare.run import compare
-from automix.experiments.replay.run import ScheduleSource, replay
+from automix.experiments.replay.deciders import ScheduleSource
+from automix.experiments.replay.run import replay
 from automix.experiments.report.comparison_sections import comparison_section, search_cost
 from automix.experiments.report.finished_runs import FinishedRun, compared_splits
 from automix.experiments.report.run import write_report

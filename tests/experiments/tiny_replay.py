@@ -20,7 +20,8 @@ from automix.configuration.task import (
 )
 from automix.configuration.trainer import TrainerConfig
 from automix.experiments.replay import run as replay_loop
-from automix.experiments.replay.run import ReplaySource, ScheduleSource, replay
+from automix.experiments.replay.deciders import ReplaySource, ScheduleSource
+from automix.experiments.replay.run import replay
 from automix.files import read_checkpoint
 from automix.operator_info import Operator
 from automix.schedule import Decision, Schedule, Segment

@@ -1,6 +1,7 @@
 """Pretraining: random schedules in every task, PPO over all of them, tasks that it has not seen."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,7 +31,7 @@ from automix.experiments.common.run_logs import Journal
 from automix.experiments.config import PretrainConfig
 from automix.experiments.pretrain.rounds import Actor, random_actor, schedule_actor, train_round
 from automix.experiments.pretrain.validation import Validation, validate
-from automix.experiments.replay.run import ENVIRONMENT_NAME, POLICY_NAME
+from automix.experiments.replay.deciders import ENVIRONMENT_NAME, POLICY_NAME
 from automix.experiments.search.learning import POLICY_PATHS, LearningLog
 from automix.schedule import Decision, Schedule, constant_schedule
 from envs.actions import ActionCodec
@@ -219,6 +220,7 @@ class _Pretraining:
         finally:
             stop_vec_env(env)
 
+    @functools.cached_property
     def _visits(self) -> Visits:
         """Return which tasks PPO learns from in which rollout."""
         plan = plan_learning(self.config.agent, num_segments=self.config.environment.num_segments)
@@ -249,7 +251,7 @@ class _Pretraining:
             *teachers(agent, log.episodes, config.environment, race=race),
         ]
         total = plan_learning(agent, num_segments=num_segments).total_episodes
-        with log.shown(total=total), self._environments(self._visits(), standings) as env:
+        with log.shown(total=total), self._environments(self._visits, standings) as env:
             model = train_ppo(
                 env,
                 agent,
@@ -270,7 +272,7 @@ class _Pretraining:
         """Return the number of the task that an episode of PPO was trained in."""
         # All runs of a rollout end together, in the order of the environments.
         position, index = divmod(episode.number, self.config.agent.num_environments)
-        return int(self._visits()[position, index // self.config.group_size])
+        return int(self._visits[position, index // self.config.group_size])
 
     def _keep_environment(self) -> None:
         environment = self.config.environment.to_yaml().encode()

@@ -15,7 +15,12 @@ from automix.errors import CheckpointError, ConfigError, DataError
 from automix.experiments.common.kept_files import check_whole, keep
 from automix.experiments.common.run_folder import CONFIG_NAME
 from automix.experiments.config import SearchConfig
-from automix.experiments.replay.run import ENVIRONMENT_NAME, POLICY_NAME, SCHEDULE_NAME, Decider
+from automix.experiments.replay.deciders import (
+    ENVIRONMENT_NAME,
+    POLICY_NAME,
+    SCHEDULE_NAME,
+    Decider,
+)
 from automix.files import sha256_of
 from automix.mixture import Mixing, Mixture
 from automix.operator_info import Operator

@@ -30,6 +30,7 @@ from automix.experiments.config import (
     SearchConfig,
 )
 from automix.experiments.replay import run as replays
+from automix.experiments.replay.deciders import ScheduleSource
 from automix.experiments.search.run import SCHEDULE_NAME, search
 from automix.experiments.search.run import predict_cost as predict_search_cost
 from automix.files import sha256_of
@@ -51,10 +52,10 @@ def predict_replay_cost(config: ReplayOfConfig) -> CostEstimate:
     return replays.predict_cost(*_replay_arguments(config))
 
 
-def _replay_arguments(config: ReplayOfConfig) -> tuple[ReplayConfig, replays.ScheduleSource]:
+def _replay_arguments(config: ReplayOfConfig) -> tuple[ReplayConfig, ScheduleSource]:
     schedule = build_schedule(config.schedule, EnvironmentConfig(), seed=config.seed)
     replay_config = ReplayConfig(seed=config.seed, task=config.task, compute=config.compute)
-    return replay_config, replays.ScheduleSource(schedule)
+    return replay_config, ScheduleSource(schedule)
 
 
 def identify_replay(config: ReplayOfConfig) -> str:
