@@ -101,7 +101,8 @@ def test_parts_of_the_state_of_a_search_agree(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="expected the agent of 1 episodes, got none"):
             LearningLog(run).agent_to_resume()
         for count in (0, 2):
-            write_checkpoint(path, state | {"episodes": state["episodes"] * count})
+            line = torch.cat([state["episodes"], torch.tensor([10], dtype=torch.uint8)])
+            write_checkpoint(path, state | {"episodes": line.repeat(count)})
             with pytest.raises(CheckpointError, match="expected the 1 episodes of its log, got"):
                 LearningLog(run)
 
@@ -158,3 +159,25 @@ def test_a_long_log_is_compared_without_being_read_whole(tmp_path: Path) -> None
         stream.truncate(400_000_000)
     log.restore(text)
     assert (tmp_path / "metrics.jsonl").read_text() == text
+
+
+def test_episodes_are_few_operations_of_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As plain values, 3,000 of pretraining were more than a reader of checkpoints allows."""
+    monkeypatch.setattr("automix.tensor_files._MAX_OPERATIONS", 1000)
+    episode = Episode(
+        number=0,
+        schedule=even_schedule([Decision(operator="none")] * 8),
+        total_reward=0.5,
+        potential=-0.5,
+        training_seed=1,
+        seconds=1.0,
+        observations=((0.1,) * 60,) * 8,
+    )
+    with RunFolder(tmp_path, TINY) as run:
+        log = LearningLog(run)
+        for _ in range(20):
+            log.add(episode)
+        log.save()
+        assert LearningLog(run).episodes == [episode] * 20

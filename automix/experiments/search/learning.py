@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +57,9 @@ _POLICY_FILES = (FACTS_NAME, WEIGHTS_NAME)
 _STATE_FIELDS: Fields = MappingProxyType(
     {
         "configuration": (str,),
-        "episodes": (list,),
+        # Text as a tensor, a line per episode: as plain values, thousands of episodes are more
+        # operations of pickle than a reader of checkpoints allows.
+        "episodes": (Tensor,),
         "seconds": (float,),
         "agent": (dict, type(None)),
         "is_learned": (bool,),
@@ -97,7 +100,8 @@ class LearningLog:
         run.restore_metrics(state["metrics"] if state else "", next_step=None)
         with parsing(str(self._checkpoints.path), "the episodes of a search"):
             self.episodes: list[Episode] = [
-                Episode.from_dict(values) for values in (state["episodes"] if state else ())
+                Episode.from_dict(json.loads(line))
+                for line in (_lines_in(state["episodes"]) if state else ())
             ]
         self.agent: AgentState | None = state["agent"] if state else None
         self.is_learned: bool = state["is_learned"] if state else False
@@ -177,7 +181,9 @@ class LearningLog:
             len(self.episodes),
             {
                 "configuration": self._run.config_hash,
-                "episodes": [episode.to_dict() for episode in self.episodes],
+                "episodes": _bytes_of(
+                    "\n".join(json.dumps(episode.to_dict()) for episode in self.episodes).encode()
+                ),
                 "seconds": self.seconds,
                 "agent": agent,
                 "is_learned": self.is_learned,
@@ -194,10 +200,12 @@ class LearningLog:
             )
         # Both grow by an episode at a time, and its log is a line of the other.
         num_logged = state["metrics"].count('"episode/total_reward"')
-        if num_logged != len(state["episodes"]):
+        with parsing(str(self._checkpoints.path), "the episodes of a search"):
+            num_episodes = len(_lines_in(state["episodes"]))
+        if num_logged != num_episodes:
             raise CheckpointError(
                 f"{self._checkpoints.path}: expected the {num_logged} episodes of its log, "
-                f"got {len(state['episodes'])}"
+                f"got {num_episodes}"
             )
         # They name files that are written.
         fields = dict.fromkeys(_POLICY_FILES if state["policy"] else (), (Tensor,))
@@ -227,8 +235,15 @@ class LearningLog:
 
 
 def _bytes_in(path: Path) -> Tensor:
-    content = read_bytes(path, limit=MAX_WEIGHTS_BYTES)
+    return _bytes_of(read_bytes(path, limit=MAX_WEIGHTS_BYTES))
+
+
+def _bytes_of(content: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())
+
+
+def _lines_in(content: Tensor) -> list[str]:
+    return content.numpy().tobytes().decode().splitlines()
 
 
 def plan_of(config: SearchConfig) -> LearningPlan:
