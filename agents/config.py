@@ -64,6 +64,11 @@ class AgentConfig(Config):
     hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (32, 32)
     """Widths of the hidden layers of policy and critic."""
 
+    start_from: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """Policy that PPO continues to train: `default`, which ships, or the folder of a search or of
+    `automix pretrain`. Its environment and hidden_sizes are taken over, and nothing is imitated.
+    Null: PPO starts from nothing."""
+
     credit: bool = True
     """Reward each decision with what an additive model of all episodes attributes to it. false: the
     whole return is paid at the end of an episode."""

@@ -130,6 +130,9 @@ def teachers(
     callbacks: list[BaseCallback] = []
     if config.credit:
         callbacks.append(RedistributedReturns(episodes, environment, race=race))
+    # What was learned elsewhere would be forgotten.
+    if config.start_from is not None:
+        return callbacks
     if config.race_start and len(race) >= FEWEST_EPISODES:
         callbacks.append(RaceStart(race, environment))
     if config.warm_start is not None:

@@ -91,6 +91,11 @@ class LearnedPolicy:
         action, _ = self.network.predict(observation, deterministic=True)
         return np.asarray(action, dtype=np.int64)
 
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Widths of the hidden layers of policy and critic."""
+        return tuple(self.network.net_arch["pi"])  # type: ignore[call-overload]
+
     def save(self, folder: Path) -> None:
         """Write `policy.safetensors` and `policy.json` into ``folder``."""
         box, choices = self.network.observation_space, self.network.action_space
@@ -99,7 +104,7 @@ class LearnedPolicy:
         weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
         write_bytes(folder / WEIGHTS_NAME, safetensors.torch.save(weights))
         facts = PolicyFacts(
-            hidden_sizes=tuple(self.network.net_arch["pi"]),  # type: ignore[call-overload]
+            hidden_sizes=self.hidden_sizes,
             observation_low=tuple(box.low.tolist()),
             observation_high=tuple(box.high.tolist()),
             action_sizes=tuple(choices.nvec.tolist()),

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -22,6 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from agents.config import AgentConfig
 from agents.learned import network_arguments
@@ -90,10 +91,12 @@ def train_ppo(
     seed: int,
     callbacks: Sequence[BaseCallback] = (),
     state: "AgentState | None" = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> SchedulePPO:
     """Learn a schedule policy, or resume from ``state``, to which the environments are set.
 
-    Episodes have ``num_segments`` decisions. The caller's global generators stay as they were.
+    Episodes have ``num_segments`` decisions. Without a state, policy and critic begin with the
+    weights ``start``, if there are any. The caller's global generators stay as they were.
 
     Raises:
         ConfigError: episodes, environments and minibatches do not divide.
@@ -104,6 +107,8 @@ def train_ppo(
         remaining = plan.total_steps
         # First, so that all others see the rewards that the policy is paid.
         first: list[BaseCallback] = [model.returns]
+        if state is None and start is not None:
+            model.policy.load_state_dict(dict(start))
         if state is not None:
             with parsing("checkpoint", "the state of an agent like this one"):
                 _restore(model, state)

@@ -113,6 +113,15 @@ class SearchConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _start_of_ppo(self) -> Self:
+        if self.agent.start_from is not None and self.searcher != "ppo":
+            raise ValueError(
+                f"expected searcher ppo with agent.start_from, got {self.searcher}, which trains "
+                "no policy"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _potential_of_a_classifier(self) -> Self:
         if self.environment.segment_reward and self.searcher in _ONLY_THE_END:
             raise ValueError(

@@ -5,16 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from pydantic import ValidationError
 
 from agents.outcomes import OutcomeTable
+from automix.errors import ConfigError
 from automix.experiments.config import PretrainConfig, SearchConfig
 from automix.experiments.pretrain import run as pretraining
 from automix.experiments.pretrain.rounds import train_round
 from automix.experiments.pretrain.run import pretrain
 from automix.experiments.pretrain.validation import summarize
 from automix.experiments.replay.policy import PolicySource
-from automix.experiments.search.pretrained import POLICY, PRIOR
+from automix.experiments.search.pretrained import POLICY, PRIOR, started_from
 from automix.experiments.search.run import search
+from envs.config import EnvironmentConfig
 
 CONFIG = PretrainConfig.from_plain(
     {
@@ -32,6 +36,7 @@ CONFIG = PretrainConfig.from_plain(
             "num_segments": 2,
             "actions": "mixtures",
             "operators": ["none", "mixup", "resizemix"],
+            "num_strengths": 1,
             "probabilities": [1.0],
             "observation": ["progress", "losses", "last_decision", "task"],
             "probe_images": 20,
@@ -133,22 +138,70 @@ def test_its_folder_is_one_of_a_policy(finished: Path) -> None:
     assert source.environment == CONFIG.environment
 
 
+SEARCH: dict[str, Any] = {
+    "task": {
+        "data": {"labels_per_class": 4, "reward_size": 4, "selection_size": 4},
+        "model": {"name": "small_cnn", "width": 2},
+        "trainer": {"epochs": 2, "batch_size": 20},
+    },
+    "compute": {"workers": 1, "population": 1},
+}
+
+
 def test_a_race_tries_what_was_learned_in_other_tasks(finished: Path, tmp_path: Path) -> None:
     config = SearchConfig.from_plain(
-        {
-            "runs": 16,
-            "pretrained": str(finished),
-            "task": {
-                "data": {"labels_per_class": 4, "reward_size": 4, "selection_size": 4},
-                "model": {"name": "small_cnn", "width": 2},
-                "trainer": {"epochs": 2, "batch_size": 20},
-            },
-            "environment": {"num_segments": 2},
-            "compute": {"workers": 1, "population": 1},
-        }
+        SEARCH | {"runs": 16, "pretrained": str(finished), "environment": {"num_segments": 2}}
     )
     result = search(config, tmp_path / "search")
     raced = {name for one in result["race"] for name in (one["name"], *one["also"])}
     assert {PRIOR, POLICY} <= raced
     kept = json.loads((tmp_path / "search" / "pretrained.json").read_text())
     assert set(kept) == {PRIOR, POLICY}
+
+
+def started(folder: Path, learning_rate: float) -> SearchConfig:
+    return SearchConfig.from_plain(
+        SEARCH
+        | {
+            "portfolio": False,
+            "agent": {
+                "start_from": str(folder),
+                "learning_rate": learning_rate,
+                "episodes": 4,
+                "episodes_per_rollout": 2,
+                "num_environments": 2,
+            },
+            "selection": {
+                "learned_candidates": 2,
+                "first_seeds": 1,
+                "rounds": 1,
+                "final_seeds": 2,
+            },
+        }
+    )
+
+
+def test_ppo_continues_a_policy_in_its_environment(finished: Path, tmp_path: Path) -> None:
+    config = started(finished, 1e-12)
+    result = search(config, tmp_path / "search")
+    # With the command, and with the configuration that it wrote.
+    assert search(config, tmp_path / "search") == result
+    written = SearchConfig.from_yaml(tmp_path / "search" / "config.yaml")
+    assert search(written, tmp_path / "search") == result
+    assert written.environment == CONFIG.environment
+    before = PolicySource.load(finished).policy.network.state_dict()
+    after = PolicySource.load(tmp_path / "search").policy.network.state_dict()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
+
+
+def test_a_policy_of_another_environment_is_no_start(finished: Path) -> None:
+    config = started(finished, 0.01)
+    for name, other in (
+        ("environment", {"environment": EnvironmentConfig(num_segments=3)}),
+        ("agent.hidden_sizes", {"agent": config.agent.model_copy(update={"hidden_sizes": (5,)})}),
+    ):
+        with pytest.raises(ConfigError, match=f"^{name}: expected that of the policy in"):
+            started_from(config.model_copy(update=other))
+    with pytest.raises(ValidationError, match=r"expected searcher ppo with agent\.start_from"):
+        SearchConfig.from_plain({"searcher": "tpe", "agent": {"start_from": "default"}})

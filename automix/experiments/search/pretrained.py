@@ -1,12 +1,16 @@
-"""Candidates from what was learned in other tasks: of a prior, and of a policy."""
+"""What was learned in other tasks: candidates of a prior and of a policy, and where PPO starts."""
 
 import logging
 from pathlib import Path
 
+from torch import Tensor
+
+from agents.config import AgentConfig
 from agents.learned import roll_out
 from agents.outcomes import OutcomeTable
 from agents.prior import Prior
 from automix.data.splits import SearchData
+from automix.errors import ConfigError
 from automix.experiments.common.kept_files import keep_json
 from automix.experiments.config import SearchConfig
 from automix.experiments.replay.policy import PolicySource, policy_folder
@@ -14,12 +18,14 @@ from automix.experiments.search.halving import Candidate
 from automix.random_streams import Stream, derived_seed
 from automix.readers import parsing, read_json
 from automix.schedule import Schedule
+from envs.config import EnvironmentConfig
 from envs.mixing_env import MixingEnv
 from envs.observations import TaskFacts
 
 PRIOR = "pretrained prior"
 POLICY = "pretrained policy"
 FILE_NAME = "pretrained.json"
+_REWARD = ("potential", "potential_weights")
 _LOG = logging.getLogger(__name__)
 
 
@@ -60,3 +66,41 @@ def _schedules(config: SearchConfig, data: SearchData) -> dict[str, Schedule]:
     seed = derived_seed(config.seed, Stream.GREEDY)
     schedule, _ = roll_out(source.policy, env, training_seed=seed)
     return {PRIOR: prior.best_schedule(), POLICY: schedule}
+
+
+def started_from(config: SearchConfig) -> SearchConfig:
+    """Return the configuration with environment and networks of the policy that PPO starts from.
+
+    The reward stays the one of the configuration.
+
+    Raises:
+        CheckpointError: there is no such policy, or it is damaged.
+        ConfigError: the configuration asks for another environment, or for other networks.
+    """
+    if config.agent.start_from is None:
+        return config
+    folder = policy_folder(Path(config.agent.start_from))
+    source = PolicySource.load(folder)
+    reward = {name: getattr(config.environment, name) for name in _REWARD}
+    environment = source.environment.model_copy(update=reward)
+    hidden_sizes = source.policy.hidden_sizes
+    given = (
+        ("environment", config.environment, EnvironmentConfig(**reward), environment),
+        ("agent.hidden_sizes", config.agent.hidden_sizes, AgentConfig().hidden_sizes, hidden_sizes),
+    )
+    for name, value, default, needed in given:
+        if value not in (default, needed):
+            raise ConfigError(
+                f"{name}: expected that of the policy in {folder}, which agent.start_from names, "
+                "or nothing, got another"
+            )
+    agent = config.agent.model_copy(update={"hidden_sizes": hidden_sizes})
+    return config.model_copy(update={"environment": environment, "agent": agent})
+
+
+def first_weights(config: SearchConfig) -> dict[str, Tensor] | None:
+    """Return the weights of the policy that PPO starts from; None: it starts from nothing."""
+    if config.agent.start_from is None:
+        return None
+    source = PolicySource.load(policy_folder(Path(config.agent.start_from)))
+    return source.policy.network.state_dict()

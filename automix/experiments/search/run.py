@@ -64,7 +64,11 @@ from automix.experiments.search.learning import (
     race_episodes,
 )
 from automix.experiments.search.plan import plan_search, with_episodes
-from automix.experiments.search.pretrained import pretrained_candidates
+from automix.experiments.search.pretrained import (
+    first_weights,
+    pretrained_candidates,
+    started_from,
+)
 from automix.experiments.search.verdict import Finalists, Losses, Verdict, final_row, judge
 from automix.experiments.search.worth import TrainedRun, explanation
 from automix.models.pretrained import images_of
@@ -102,6 +106,7 @@ def search(config: SearchConfig, output: Path) -> dict[str, Any]:
     Raises:
         AutoMixError: the configuration, the data or the folder do not fit.
     """
+    config = started_from(config)
     data = _load(config)
     torch.set_num_threads(config.compute.threads)
     with RunFolder(output, config) as run:
@@ -249,6 +254,7 @@ class _Search:
                         num_segments=config.environment.num_segments,
                         seed=config.seed,
                         state=log.agent_to_resume(),
+                        start=first_weights(config),
                         callbacks=ppo_callbacks(config, log, run, self.race_episodes),
                     )
                 policy = LearnedPolicy(model.policy)
@@ -443,6 +449,7 @@ class _Search:
 
 def predict_cost(config: SearchConfig) -> CostEstimate:
     """Return what `search` will cost, measured on a few steps; nothing is written."""
+    config = started_from(config)
     data = _load(config)
     estimate = functools.partial(
         estimate_cost,
