@@ -84,11 +84,11 @@ def started_from(config: SearchConfig) -> SearchConfig:
     reward = {name: getattr(config.environment, name) for name in _REWARD}
     environment = source.environment.model_copy(update=reward)
     hidden_sizes = source.policy.hidden_sizes
-    given = (
+    replaced = (
         ("environment", config.environment, EnvironmentConfig(**reward), environment),
         ("agent.hidden_sizes", config.agent.hidden_sizes, AgentConfig().hidden_sizes, hidden_sizes),
     )
-    for name, value, default, needed in given:
+    for name, value, default, needed in replaced:
         if value not in (default, needed):
             raise ConfigError(
                 f"{name}: expected that of the policy in {folder}, which agent.start_from names, "
