@@ -60,7 +60,7 @@ def naming_stopped_workers(seconds: float = _SECONDS_BETWEEN_LOOKS) -> Iterator[
     """Say once of each worker that it was stopped, by SIGSTOP or a debugger: work waits for it.
 
     A killed worker breaks its pipe; a stopped one looks like one that works. Those of executors are
-    replaced, `automix.executors`; those of a data loader, or a cell of a sweep, are not.
+    replaced, `automix.executors`; those of a data loader are not.
     """
     ended = threading.Event()
     thread = threading.Thread(target=_name_stopped, args=(ended, seconds), daemon=True)

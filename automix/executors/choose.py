@@ -46,7 +46,12 @@ def limits_of(compute: ComputeConfig) -> Limits:
 
 
 def make_executor(
-    makers: Sequence[Maker], compute: ComputeConfig, *, kind: Kind, method: str
+    makers: Sequence[Maker],
+    compute: ComputeConfig,
+    *,
+    kind: Kind,
+    method: str,
+    is_fresh: bool = False,
 ) -> Executor:
     """Return an executor with a worker for each of ``makers``; nothing starts before it is needed.
 
@@ -55,12 +60,13 @@ def make_executor(
         compute: limits and, on Ray, what a worker reserves.
         kind: see `kind_of`.
         method: how multiprocessing starts a process.
+        is_fresh: whether each unit has a worker of its own.
     """
     if kind == "in_process":
         return InProcess(makers)
     limits = limits_of(compute)
 
-    def spawn(seat: int, number: int, events: Events) -> Worker:
+    def spawn(seat: int, number: int, is_replacement: bool, events: Events) -> Worker:
         maker, heartbeat = makers[seat], limits.heartbeat
         if kind == "processes":
             return ProcessWorker(number, maker, events, method=method, heartbeat=heartbeat)
@@ -72,7 +78,7 @@ def make_executor(
             events,
             compute=compute,
             heartbeat=heartbeat,
-            is_replacement=number >= len(makers),
+            is_replacement=is_replacement,
         )
 
-    return Supervised(spawn, num_seats=len(makers), limits=limits)
+    return Supervised(spawn, num_seats=len(makers), limits=limits, is_fresh=is_fresh)

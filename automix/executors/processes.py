@@ -56,8 +56,13 @@ class ProcessWorker:
         """Begin a call."""
         self._calls.put(bytes(ForkingPickler.dumps(call)))
 
-    def kill(self) -> None:
-        """End the process at once."""
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._process.terminate()
+
+    def kill(self, *, patience: float = 0.0) -> None:
+        """End the process, once it had time to do so itself."""
+        self._process.join(patience)
         self._process.kill()
         self._process.join()
         self._calls.put(None)

@@ -178,7 +178,10 @@ class RayWorker:
         """Begin a call."""
         self._calls.put(call)
 
-    def kill(self) -> None:
+    def terminate(self) -> None:
+        """Do nothing: an actor cannot be asked in the middle of a call."""
+
+    def kill(self, *, patience: float = 0.0) -> None:
         """End the actor at once."""
         ray = importlib.import_module("ray")
         self._calls.put(None)
@@ -251,9 +254,12 @@ def _actor_class() -> Any:
         def __init__(self) -> None:
             self._held: Any = None
 
-        def make(self, maker: Maker) -> None:
+        def make(self, maker: Maker, folder: str) -> None:
             # Standard output is for results of the command: workers have none.
             os.dup2(2, 1)
+            # Relative paths are those of the command, where its folders are shared.
+            with contextlib.suppress(OSError):
+                os.chdir(folder)
             self._held = maker()
 
         def do(self, function: Any, arguments: tuple[Any, ...]) -> tuple[str, Any]:
@@ -285,7 +291,7 @@ class _Conversation:
         while (call := calls.get()) is not None:
             try:
                 if not is_made:
-                    self._awaited(self._actor.make.remote(maker), heartbeat)
+                    self._awaited(self._actor.make.remote(maker, str(Path.cwd())), heartbeat)
                     is_made = True
                 self._say("ready")
                 self._say(*self._awaited(self._actor.do.remote(*call), heartbeat))

@@ -6,7 +6,7 @@ import statistics
 import time
 import weakref
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -79,8 +79,11 @@ class Worker(Protocol):
     def start(self, call: Call) -> None:
         """Begin a call, which must be possible to pickle."""
 
-    def kill(self) -> None:
-        """End it at once, whatever it does; its threads here end, too."""
+    def terminate(self) -> None:
+        """Ask it to end, where it can be asked."""
+
+    def kill(self, *, patience: float = 0.0) -> None:
+        """End it after ``patience`` in seconds, whatever it does; its threads here end, too."""
 
     def obituary(self) -> str:
         """Return how it ended, after `kill` or by itself."""
@@ -89,8 +92,9 @@ class Worker(Protocol):
         """Return the last lines that it wrote."""
 
 
-Spawn = Callable[[int, int, Events], Worker]
-"""Starts a worker for a seat, with a number of its own; returns without waiting for it."""
+Spawn = Callable[[int, int, bool, Events], Worker]
+"""Starts a worker for a seat, with a number of its own, without waiting for it; True: one was lost
+at that seat before."""
 
 
 @dataclass(slots=True)
@@ -102,6 +106,7 @@ class _Seat:
     number: int = -1
     unit: Unit | None = None
     is_replaced: bool = False  # a worker was lost here, and none has finished a unit since
+    has_lost: bool = False  # whether one was ever lost here
     is_pinned: bool = False  # whether the unit may be done here only
     heard: float = 0.0  # when the worker last said anything
     began: float | None = None  # when it began the unit, with its object in memory
@@ -126,10 +131,12 @@ class Supervised:
     outcome; threads of the workers only put events into a queue.
     """
 
-    def __init__(self, spawn: Spawn, *, num_seats: int, limits: Limits) -> None:
-        """Have ``num_seats`` workers at most."""
+    def __init__(
+        self, spawn: Spawn, *, num_seats: int, limits: Limits, is_fresh: bool = False
+    ) -> None:
+        """Have ``num_seats`` workers at most; ``is_fresh``: each does one unit, and ends."""
         self.lost: list[Loss] = []
-        self._spawn, self._limits = spawn, limits
+        self._spawn, self._limits, self._is_fresh = spawn, limits, is_fresh
         self._seats = [_Seat(index) for index in range(num_seats)]
         self._record = _Record()
         self._events: Events = queue.SimpleQueue()
@@ -155,6 +162,15 @@ class Supervised:
             raise value
         return value
 
+    def first(self, names: Collection[str], *, seconds: float) -> str | None:
+        """Wait for one of the units, at most so long."""
+        end = time.monotonic() + seconds
+        while (name := next((one for one in names if one in self._record.done), None)) is None:
+            if time.monotonic() >= end:
+                return None
+            self._advance()
+        return name
+
     def cancel(self, name: str) -> None:
         """Forget a unit, and end the worker that does it."""
         self._record.done.pop(name, None)
@@ -164,8 +180,16 @@ class Supervised:
             if seat.unit is not None and seat.unit.name == name:
                 self._vacate(seat)
 
-    def stop(self) -> None:
-        """End all workers at once."""
+    def stop(self, *, patience: float = 0.0) -> None:
+        """End all workers."""
+        workers = [seat.worker for seat in self._seats if seat.worker is not None]
+        if patience:
+            # All are asked first, so that the time is that of the slowest, not of each.
+            end = time.monotonic() + patience
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                worker.kill(patience=max(0.0, end - time.monotonic()))
         _kill_all(self._seats)
 
     def _knows(self, name: str) -> bool:
@@ -205,7 +229,7 @@ class Supervised:
     def _begin(self, seat: _Seat, unit: Unit, place: int | None) -> None:
         if seat.worker is None:
             seat.number, self._num_spawned = self._num_spawned, self._num_spawned + 1
-            seat.worker = self._spawn(seat.index, seat.number, self._events)
+            seat.worker = self._spawn(seat.index, seat.number, seat.has_lost, self._events)
             seat.has_spoken = False
         seat.unit, seat.is_pinned = unit, place is not None
         seat.heard, seat.began, seat.is_reported = self._clock.now, None, False
@@ -230,6 +254,8 @@ class Supervised:
             if seat.began is not None:
                 self._record.seconds[seat.unit.kind].append(self._clock.now - seat.began)
             self._record.done[seat.unit.name] = (event.kind == "error", event.value)
+            if self._is_fresh:
+                self._vacate(seat)
             seat.unit, seat.is_replaced = None, False
         elif event.kind == "lost":
             self._lose(seat, seat.unit, "")
@@ -271,24 +297,24 @@ class Supervised:
         # After it is dead: how it ended, and all that it wrote.
         reason = reason or worker.obituary()
         self.lost.append(Loss(unit=unit.name, worker=worker.name, reason=reason))
+        seat.has_lost = True
         self._record.failures[unit.name] += 1
-        self._check_limits(unit, f"{worker.name}, {reason}", worker.last_lines())
+        lost, lines = f"{worker.name}, {reason}", worker.last_lines()
+        of_unit, in_all = self._record.failures[unit.name], len(self.lost)
+        if in_all > self._limits.in_all:
+            self.stop()
+            raise _too_many(unit, self._limits.in_all, "in all", in_all, lost, lines)
+        if of_unit > self._limits.per_unit:
+            # Its outcome, for whoever asks for it: other units may go on.
+            error = _too_many(unit, self._limits.per_unit, "in a unit", of_unit, lost, lines)
+            self._record.done[unit.name] = (True, error)
+            return
+        self._log_loss(unit, lost, lines)
         self._record.waiting.appendleft((unit, seat.index if is_pinned else None))
 
-    def _check_limits(self, unit: Unit, lost: str, lines: Sequence[str]) -> None:
-        """Log that a unit is done again; raise where too many workers were lost."""
+    def _log_loss(self, unit: Unit, lost: str, lines: Sequence[str]) -> None:
         limits, num_lost = self._limits, len(self.lost)
         of_unit = self._record.failures[unit.name]
-        for count, most, what in (
-            (of_unit, limits.per_unit, "in a unit"),
-            (num_lost, limits.in_all, "in all"),
-        ):
-            if count > most:
-                self.stop()
-                raise WorkerError(
-                    f"unit {unit.name} ({unit.kind}): expected at most {most} lost workers {what}, "
-                    f"got {count}: {lost}{_quoted('its last line', lines[-1:])}"
-                )
         _LOG.warning(
             "unit %s (%s): lost %s; done again (%d of at most %d in a unit, %d of %d in all)%s",
             *(unit.name, unit.kind, lost, of_unit, limits.per_unit, num_lost, limits.in_all),
@@ -299,6 +325,15 @@ class Supervised:
         if seat.worker is not None:
             seat.worker.kill()
         seat.worker, seat.unit, seat.number, seat.is_replaced = None, None, -1, True
+
+
+def _too_many(
+    unit: Unit, most: int, what: str, count: int, lost: str, lines: Sequence[str]
+) -> WorkerError:
+    return WorkerError(
+        f"unit {unit.name} ({unit.kind}): expected at most {most} lost workers {what}, got "
+        f"{count}: {lost}{_quoted('its last line', lines[-1:])}"
+    )
 
 
 def _quoted(title: str, lines: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Units of work, and the one interface through which they are done, wherever that is."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,14 +60,24 @@ class Executor(Protocol):
 
         Raises:
             Exception: what the function raised.
-            WorkerError: more workers were lost than is allowed.
+            WorkerError: more workers were lost than is allowed, in this unit or in all.
+        """
+
+    def first(self, names: Collection[str], *, seconds: float) -> str | None:
+        """Return one of the units that has an outcome; None if ``seconds`` pass without one.
+
+        Raises:
+            WorkerError: more workers were lost in all than is allowed.
         """
 
     def cancel(self, name: str) -> None:
         """Forget a unit; a worker that does it is ended, and another takes its place."""
 
-    def stop(self) -> None:
-        """End all workers at once. Once more does no harm."""
+    def stop(self, *, patience: float = 0.0) -> None:
+        """End all workers; processes are asked to, and made to after ``patience`` in seconds.
+
+        Once more does no harm.
+        """
 
 
 def unit_name(*parts: str) -> str:
@@ -99,10 +110,16 @@ class InProcess:
         function, arguments = unit.call
         return function(self._held[seat], *arguments)
 
+    def first(self, names: Collection[str], *, seconds: float) -> str | None:
+        """Return the first of the units; it is done when its outcome is asked for."""
+        if not names:
+            time.sleep(seconds)
+        return next(iter(names), None)
+
     def cancel(self, name: str) -> None:
         """Forget a unit."""
         self._waiting.pop(name, None)
 
-    def stop(self) -> None:
+    def stop(self, *, patience: float = 0.0) -> None:
         """Let go of what is held."""
         self._held.clear()

@@ -228,8 +228,13 @@ def run_sweep(command: Command, arguments: "Arguments") -> Iterator[str]:
         return
     again = [str(sweep.path), f"--workers={flags.workers}"]
     again += ["--devices", *flags.devices] if flags.devices else []
+    again += [
+        f"--compute.{name.replace('_', '-')}={value}"
+        for name, value in flags.compute.model_dump(exclude_unset=True).items()
+    ]
     with resumable(sweep.folder, command.name, *again, mark=experiment.SWEEP_NAME):
-        outcome = experiment.run_all(sweep, num_workers=flags.workers, devices=flags.devices)
+        compute = flags.compute.model_copy(update={"workers": flags.workers})
+        outcome = experiment.run_all(sweep, compute=compute, devices=flags.devices)
     # A failed cell does not stop the others: the table of the rest comes before the error.
     for identifier, reason in outcome.failed.items():
         yield f"failed: {identifier}: {one_line(reason)}"

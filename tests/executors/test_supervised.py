@@ -131,6 +131,9 @@ def test_over_the_limit_one_line_names_the_unit_and_the_last_error(tmp_path: Pat
     )
     assert message.endswith("ended by SIGKILL; its last line: no memory for 5")
     assert len(executor.lost) == 2
+    # Others are done.
+    assert outcomes(executor, [unit(toy.square, 3)]) == [9]
+    executor.stop()
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
 
 
@@ -190,7 +193,10 @@ class Silent:
     def start(self, call: Any) -> None:
         pass
 
-    def kill(self) -> None:
+    def terminate(self) -> None:
+        pass
+
+    def kill(self, *, patience: float = 0.0) -> None:
         self.is_killed = True
 
     def obituary(self) -> str:
@@ -207,7 +213,9 @@ def test_time_in_which_the_driver_was_stopped_itself_does_not_count(
     monkeypatch.setattr("automix.executors.supervisor.time.monotonic", lambda: next(moments))
     worker = Silent()
     executor = Supervised(
-        lambda seat, number, events: worker, num_seats=1, limits=Limits(silence=5.0)
+        lambda seat, number, is_replacement, events: worker,
+        num_seats=1,
+        limits=Limits(silence=5.0),
     )
     executor.submit(unit(toy.square, 1))
     for _ in range(3):

@@ -7,9 +7,11 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from automix.configuration.task import ComputeConfig
 from automix.experiments.sweep.cell import (
     RESULT_NAME,
     Cell,
@@ -126,18 +128,21 @@ def test_failures_of_any_kind_do_not_stop_the_others(tmp_path: Path) -> None:
         cells,
         tmp_path,
         run_toy,
-        num_workers=2,
+        compute=ComputeConfig(max_failures=0),
         devices=("5", "6"),
         on_done=lambda cell, state: seen.update({cell.config.fate: state}),
     )
     by_fate = {cell.config.fate: cell for cell in cells}
+    died = outcome.failed.pop(by_fate["dies"].identifier)
+    assert died.startswith(
+        f"unit {by_fate['dies'].identifier} (cell fate=dies): expected at most 0 lost workers in a "
+        "unit, got 1: worker process "
+    )
+    assert died.endswith(", ended by SIGKILL")
     assert outcome.finished == (by_fate["finishes"].identifier,)
-    assert {
-        fate: outcome.failed[by_fate[fate].identifier] for fate in by_fate if fate != "finishes"
-    } == {
-        "refuses": "rate: expected less, got more",
-        "breaks": "RuntimeError: a fault of the program",
-        "dies": "its process was ended by SIGKILL",
+    assert outcome.failed == {
+        by_fate["refuses"].identifier: "rate: expected less, got more",
+        by_fate["breaks"].identifier: "RuntimeError: a fault of the program",
     }
     assert seen == {
         fate: CellState.FINISHED if fate == "finishes" else CellState.FAILED for fate in by_fate
@@ -145,9 +150,23 @@ def test_failures_of_any_kind_do_not_stop_the_others(tmp_path: Path) -> None:
     assert read_result(by_fate["finishes"], tmp_path)["gpu"] in {"5", "6"}
     # A second call goes over the failed ones only.
     starts = len(read_starts(tmp_path))
-    assert run_sweep(cells[:1], tmp_path, run_toy, num_workers=1).failed
-    assert run_sweep(cells[3:], tmp_path, run_toy, num_workers=1).finished
+    assert run_sweep(cells[:1], tmp_path, run_toy, compute=ComputeConfig(workers=1)).failed
+    assert run_sweep(cells[3:], tmp_path, run_toy, compute=ComputeConfig(workers=1)).finished
     assert len(read_starts(tmp_path)) == starts + 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_cell_whose_process_dies_or_stops_is_begun_again(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "experiment: toy\ngrid: {fate: [dies once, stops once, finishes]}\n", encoding="utf-8"
+    )
+    _, cells = load_cells(path)
+    outcome = run_sweep(cells, tmp_path, run_toy, compute=ComputeConfig(timeout=3.0))
+    assert outcome.finished == tuple(cell.identifier for cell in cells)
+    assert outcome.failed == {}
+    counts = Counter(name for name, _ in read_starts(tmp_path))
+    assert [counts[cell.identifier] for cell in cells] == [2, 2, 1]
 
 
 def test_an_interrupt_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
@@ -165,13 +184,19 @@ def test_an_interrupt_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
     threading.Thread(target=interrupt_when_both_run).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_sweep(cells, tmp_path, run_toy, num_workers=2)
+            run_sweep(cells, tmp_path, run_toy, compute=ComputeConfig())
     finally:
         signal.signal(signal.SIGINT, handler)
     assert not any(is_busy(cell, tmp_path) or is_finished(cell, tmp_path) for cell in cells)
 
 
-def test_at_least_one_worker(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_workers: expected at least 1, got 0"):
-        run_sweep((), tmp_path, run_toy, num_workers=0)
-    assert run_sweep((), tmp_path, run_toy, num_workers=3).finished == ()
+@pytest.mark.parametrize("executor", ["auto", "in_process"])
+def test_a_sweep_without_cells_and_one_in_this_process(
+    tmp_path: Path, executor: Literal["auto", "in_process"]
+) -> None:
+    compute = ComputeConfig(executor=executor)
+    assert run_sweep((), tmp_path, run_toy, compute=compute).finished == ()
+    if executor == "in_process":
+        _, cells = load_cells(write_sweep(tmp_path, 1, seconds=0.0))
+        outcome = run_sweep(cells, tmp_path, run_toy, compute=compute)
+        assert outcome.finished == tuple(cell.identifier for cell in cells)

@@ -1,6 +1,7 @@
 """An experiment that takes a moment and notes when it starts; run as a module, a whole sweep."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from automix.configuration.base import Config
+from automix.configuration.task import ComputeConfig
 from automix.errors import ConfigError
 from automix.experiments.sweep.cell import Cell, SweepConfig, expand_sweep
 from automix.experiments.sweep.scheduler import run_sweep
 from automix.experiments.sweep.table import build_table, write_table
+from tests.experiments import toy_experiment
 
 LOG_NAME = "starts.txt"
+SIGNALS = {"dies once": signal.SIGKILL, "stops once": signal.SIGSTOP}
 
 
 class InnerConfig(Config):
@@ -45,8 +49,10 @@ def run_toy(config: ToyConfig, folder: Path) -> dict[str, Any]:
         raise ConfigError("rate: expected less, got more")
     if config.fate == "breaks":
         raise RuntimeError("a fault of the program")
-    if config.fate == "dies":
-        os.kill(os.getpid(), 9)
+    mark = folder / "begun before"
+    if config.fate == "dies" or (config.fate in SIGNALS and not mark.exists()):
+        mark.touch()
+        os.kill(os.getpid(), SIGNALS.get(config.fate, signal.SIGKILL))
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return {"score": config.seed * config.inner.rate, "scores": [{"x": config.seed}], "gpu": device}
 
@@ -65,9 +71,10 @@ def load_cells(path: Path) -> tuple[SweepConfig, tuple[Cell[ToyConfig], ...]]:
 
 def main(path: Path, folder: Path, num_workers: int) -> None:
     sweep, cells = load_cells(path)
-    run_sweep(cells, folder, run_toy, num_workers=num_workers)
+    run_sweep(cells, folder, run_toy, compute=ComputeConfig(workers=num_workers))
     write_table(build_table(sweep, cells, folder, sweep.measures), folder, name=path.stem)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    # Cells are sent to processes that know modules, and not what is run as a script.
+    toy_experiment.main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

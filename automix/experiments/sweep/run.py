@@ -8,6 +8,7 @@ from typing import Any
 
 from automix.configuration.base import did_you_mean
 from automix.configuration.command import Command
+from automix.configuration.task import ComputeConfig
 from automix.errors import AutoMixError, ConfigError
 from automix.experiments.common.cost import CostEstimate
 from automix.experiments.common.run_folder import (
@@ -73,8 +74,8 @@ def load_sweep(path: Path, folder: Path, commands: Mapping[str, Command]) -> Swe
     return Sweep(path=path, config=config, experiment=experiment, cells=cells, folder=folder)
 
 
-def run_all(sweep: Sweep, *, num_workers: int, devices: Sequence[str]) -> SweepOutcome:
-    """Run every cell that has no result."""
+def run_all(sweep: Sweep, *, compute: ComputeConfig, devices: Sequence[str]) -> SweepOutcome:
+    """Run every cell that has no result, ``compute.workers`` at once."""
     write_text(sweep.folder / SWEEP_NAME, sweep.config.to_yaml())
     for cell in sweep.cells:
         reopen_damaged(cell, sweep.folder)
@@ -88,7 +89,7 @@ def run_all(sweep: Sweep, *, num_workers: int, devices: Sequence[str]) -> SweepO
             sweep.cells,
             sweep.folder,
             resolve_name(sweep.experiment.run),
-            num_workers=num_workers,
+            compute=compute,
             devices=devices,
             preload=_PRELOAD,
             on_done=advance,

@@ -3,38 +3,37 @@
 # Not in `sweep.run`, because every process of a cell imports this module: 2.1 s of CPU time
 # instead of 5.8 s.
 
+import functools
 import multiprocessing
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Generic
 
+from automix.configuration.task import ComputeConfig
+from automix.errors import WorkerError
+from automix.executors.choose import Kind, make_executor, room
+from automix.executors.units import Executor, Unit
 from automix.experiments.sweep.cell import (
     LOG_NAME,
     Cell,
     CellRunner,
     CellState,
     ConfigType,
+    describe_settings,
     is_busy,
     is_finished,
     read_error,
     run_cell,
 )
-from automix.worker_processes import end_with_parent
 
 _POLL_SECONDS = 0.5
 # A runner that gets SIGTERM has ten seconds to save its state.
 _PATIENCE_SECONDS = 10.0
-_EXIT_CODES = {CellState.FINISHED: 0, CellState.FAILED: 2, CellState.BUSY: 3}
 _DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -52,7 +51,7 @@ def run_sweep(
     folder: Path,
     runner: CellRunner[ConfigType],
     *,
-    num_workers: int,
+    compute: ComputeConfig,
     devices: Sequence[str] = (),
     preload: Sequence[str] = (),
     on_done: Callable[[Cell[ConfigType], CellState], None] = lambda cell, state: None,
@@ -60,42 +59,41 @@ def run_sweep(
     """Run every cell that has no result yet, each in a fresh process, and wait for all.
 
     Several calls may work on the same folder, from any number of processes: a cell is run by one
-    of them, and a cell whose process dies is taken up by another. A cell that fails is tried once
-    per call, and does not stop the others.
+    of them, and a cell whose process dies or hangs is begun again, as often as ``compute`` allows.
+    ``compute.workers`` cells run at once. One that fails is tried once per call, and does not stop
+    the others.
 
-    The runner is at the top level of a module, and modules to ``preload`` are imported once for
-    all cells and their workers. Each process has one of the ``devices``, values of
-    ``CUDA_VISIBLE_DEVICES``; with fewer of them than workers, that many processes run. ``on_done``
-    is called once for each cell that had no result, also for those that others finish.
+    The runner is at the top level of a module, not of a script, and modules to ``preload`` are
+    imported once for all cells and their workers. Each process has one of the ``devices``, values
+    of ``CUDA_VISIBLE_DEVICES``; with fewer of them than workers, that many processes run.
+    ``on_done`` is called once for each cell that had no result, also for those that others finish.
 
     Raises:
-        ValueError: ``num_workers`` is below 1.
+        WorkerError: more workers were lost in all than is allowed.
         KeyboardInterrupt: as it came; the processes are asked to stop, and made to after 10 s.
     """
-    if num_workers < 1:
-        raise ValueError(f"num_workers: expected at least 1, got {num_workers}")
-    # One process for each slot; without devices, slots only count.
-    slots = list(devices)[:num_workers] or [""] * num_workers
-    team = _Team(folder=folder, runner=runner, slots=slots, context=_context(preload, devices))
     waiting = [cell for cell in cells if not is_finished(cell, folder)]
     failed: dict[str, str] = {}
-    with team.stopped_at_exit():
-        while waiting or team.members:
-            # Start what nobody runs; wait for a process to end; drop what others finished.
-            waiting = team.start(waiting)
-            # The result on disk decides, not the exit code: a process may die after writing it.
-            for cell, code in team.ended():
-                if is_finished(cell, folder):
-                    on_done(cell, CellState.FINISHED)
-                # Another call was quicker to lock it: look again later, in case it dies.
-                elif code == _EXIT_CODES[CellState.BUSY]:
-                    waiting.append(cell)
-                else:
-                    failed[cell.identifier] = _reason(cell, folder, code)
-                    on_done(cell, CellState.FAILED)
-            for cell in [cell for cell in waiting if is_finished(cell, folder)]:
-                waiting.remove(cell)
-                on_done(cell, CellState.FINISHED)
+    if waiting:
+        kind: Kind = "processes" if compute.executor == "auto" else compute.executor
+        slots = list(devices)[: compute.workers] or [""] * compute.workers
+        if kind == "ray":
+            slots = slots[: room(compute, kind)]
+        executor = make_executor(
+            [functools.partial(_prepare, device, kind, _num_threads(kind)) for device in slots],
+            compute,
+            kind=kind,
+            method=_start_method(preload, devices),
+            is_fresh=True,
+        )
+        # Other processes may start elsewhere, in another folder.
+        team = _Team(
+            folder=folder.absolute(), runner=runner, executor=executor, num_slots=len(slots)
+        )
+        try:
+            team.run(waiting, failed, on_done)
+        finally:
+            executor.stop(patience=_PATIENCE_SECONDS)
     finished = tuple(cell.identifier for cell in cells if is_finished(cell, folder))
     return SweepOutcome(
         finished=finished,
@@ -103,7 +101,7 @@ def run_sweep(
     )
 
 
-def _context(preload: Sequence[str], devices: Sequence[str]) -> BaseContext:
+def _start_method(preload: Sequence[str], devices: Sequence[str]) -> str:
     """Return how processes are started.
 
     The fork server imports torch once for all cells and their workers, which takes six seconds
@@ -111,90 +109,125 @@ def _context(preload: Sequence[str], devices: Sequence[str]) -> BaseContext:
     of that cell a device of their own.
     """
     if devices or "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
+        return "spawn"
     # Not fork: a child of a process with threads, such as those of torch, may hang.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
-    return context
-
-
-@dataclass(frozen=True, slots=True)
-class _Member(Generic[ConfigType]):
-    process: BaseProcess
-    cell: Cell[ConfigType]
-    slot: str
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
+    return "forkserver"
 
 
 @dataclass(slots=True, kw_only=True)
 class _Team(Generic[ConfigType]):
-    """The processes of one call: one for each cell being run, at most one for each slot."""
+    """The cells that one call runs, at most one for each slot."""
 
     folder: Path
     runner: CellRunner[ConfigType]
-    slots: list[str]
-    context: BaseContext
-    members: list[_Member[ConfigType]] = field(default_factory=list)
+    executor: Executor
+    num_slots: int
+    running: dict[str, Cell[ConfigType]] = field(default_factory=dict)
 
-    def start(self, waiting: Sequence[Cell[ConfigType]]) -> list[Cell[ConfigType]]:
+    def run(
+        self,
+        waiting: Sequence[Cell[ConfigType]],
+        failed: dict[str, str],
+        on_done: Callable[[Cell[ConfigType], CellState], None],
+    ) -> None:
+        """Run cells until each has its result, or a reason in ``failed``."""
+        while waiting or self.running:
+            # Start what nobody runs; wait for a cell to end; drop what others finished.
+            waiting = self._start(waiting)
+            name = self.executor.first(list(self.running), seconds=_POLL_SECONDS)
+            if name is not None:
+                cell = self.running.pop(name)
+                state, reason = self._ended(cell)
+                # Another call was quicker to lock it: look again later, in case it dies.
+                if state is CellState.BUSY:
+                    waiting.append(cell)
+                else:
+                    if state is CellState.FAILED:
+                        failed[name] = reason
+                    on_done(cell, state)
+            for cell in [cell for cell in waiting if is_finished(cell, self.folder)]:
+                waiting.remove(cell)
+                on_done(cell, CellState.FINISHED)
+
+    def _start(self, waiting: Sequence[Cell[ConfigType]]) -> list[Cell[ConfigType]]:
         """Start cells that nobody runs while there are free slots; return the others."""
         not_started = []
         for cell in waiting:
-            if not self.slots or is_busy(cell, self.folder):
+            if len(self.running) >= self.num_slots or is_busy(cell, self.folder):
                 not_started.append(cell)
                 continue
-            # A slot is back only when its process has ended, so a device has one cell at a time.
-            slot = self.slots.pop()
-            process = self.context.Process(  # type: ignore[attr-defined]  # typeshed
-                target=_run_in_process, args=(cell, self.folder, self.runner, slot)
+            unit = Unit(
+                name=cell.identifier,
+                # A kind of its own: how long one cell takes says nothing about another.
+                kind=f"cell {describe_settings(cell.settings)}".rstrip(),
+                call=(_run_in_slot, (cell, self.folder, self.runner)),
             )
-            process.start()
-            self.members.append(_Member(process, cell, slot))
+            self.executor.submit(unit)
+            self.running[cell.identifier] = cell
         return not_started
 
-    def ended(self) -> list[tuple[Cell[ConfigType], int]]:
-        """Wait a moment, and return the cells whose process ended, with its exit code."""
-        if not self.members:
-            time.sleep(_POLL_SECONDS)
-        wait([member.process.sentinel for member in self.members], timeout=_POLL_SECONDS)
-        ended = [member for member in self.members if member.process.exitcode is not None]
-        self.members = [member for member in self.members if member not in ended]
-        self.slots += [member.slot for member in ended]
-        return [(member.cell, member.process.exitcode or 0) for member in ended]
-
-    @contextmanager
-    def stopped_at_exit(self) -> Iterator[None]:
-        """Leave no process behind when the block ends, however it ends."""
+    def _ended(self, cell: Cell[ConfigType]) -> tuple[CellState, str]:
+        """Return how a cell ended, and why it failed."""
+        state, reason = CellState.FAILED, ""
         try:
-            yield
-        finally:
-            # All are asked first, so that the ten seconds are those of the slowest, not of each.
-            for member in self.members:
-                member.process.terminate()
-            deadline = time.monotonic() + _PATIENCE_SECONDS
-            for member in self.members:
-                member.process.join(max(0.0, deadline - time.monotonic()))
-                member.process.kill()
-                member.process.join()
+            state = self.executor.outcome(cell.identifier)
+        except WorkerError as error:
+            reason = str(error)
+        except Exception as error:
+            # A fault of the program, which is in the folder of the cell if it came from there.
+            reason = read_error(cell, self.folder) or repr(error)
+        # The result on disk decides: a process may die after writing it.
+        if is_finished(cell, self.folder):
+            return CellState.FINISHED, ""
+        return state, reason or read_error(cell, self.folder)
 
 
-def _run_in_process(
-    cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType], device: str
-) -> None:
-    """Run one cell; the exit code is its outcome."""
-    # A killed parent cannot stop its cells: they end by themselves.
-    end_with_parent()
-    # Ctrl-C reaches the whole group of processes; the parent decides and sends SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt)
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Where a cell runs: whether it is a process of its own, whose output goes to a file."""
+
+    is_apart: bool
+
+
+def _num_threads(kind: Kind) -> int | None:
+    """Return the threads of this process for those of Ray, which has a number of its own.
+
+    Sums that are split among another number have other bits.
+    """
+    if kind != "ray":
+        return None
+    import torch  # noqa: PLC0415
+
+    return torch.get_num_threads()
+
+
+def _prepare(device: str, kind: Kind, num_threads: int | None) -> _Slot:
+    """Make a process one for a cell."""
+    if num_threads is not None:
+        import torch  # noqa: PLC0415
+
+        torch.set_num_threads(num_threads)
+    if kind == "processes":
+        signal.signal(signal.SIGTERM, _interrupt)
     # Before torch looks at the devices, and inherited by the workers of the cell.
     if device:
         os.environ[_DEVICES_VARIABLE] = device
-    _redirect_output(folder / cell.identifier / LOG_NAME)
+    return _Slot(is_apart=kind != "in_process")
+
+
+def _run_in_slot(
+    slot: _Slot, cell: Cell[ConfigType], folder: Path, runner: CellRunner[ConfigType]
+) -> CellState:
+    """Run one cell."""
+    if slot.is_apart:
+        _redirect_output(folder / cell.identifier / LOG_NAME)
     try:
-        state = run_cell(cell, folder, runner)
+        return run_cell(cell, folder, runner)
     except KeyboardInterrupt:
+        if not slot.is_apart:
+            raise
         sys.exit(128 + signal.SIGTERM)
-    sys.exit(_EXIT_CODES[state])
 
 
 def _redirect_output(path: Path) -> None:
@@ -207,9 +240,3 @@ def _redirect_output(path: Path) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _reason(cell: Cell[ConfigType], folder: Path, code: int) -> str:
-    if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}"
-    return read_error(cell, folder) or f"its process ended with code {code}"
