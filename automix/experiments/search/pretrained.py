@@ -1,4 +1,4 @@
-"""What was learned in other tasks: candidates of a prior and of a policy, and where PPO starts."""
+"""Use of other tasks: candidates of a prior and of a policy, and where PPO starts."""
 
 import logging
 from pathlib import Path
