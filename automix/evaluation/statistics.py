@@ -6,6 +6,7 @@ Pure functions over finite arrays of (num_runs,) or (num_runs, num_tasks), as in
 raise ValueError for shapes that do not fit, too few values and values that are not finite.
 """
 
+import bisect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ Statistic = Literal["mean", "iqm"]
 
 NUM_BOOTSTRAP = 10_000
 """Resamples of an interval by default."""
+
+MOST_RUNS = 10_000
+"""Paired runs beyond which `runs_to_decide` gives up."""
 
 _FEWEST_RESAMPLES = 100
 _FEWEST_ITEMS = 4
@@ -268,6 +272,36 @@ def student_interval(columns: Floats, *, confidence: float) -> Interval:
     return Interval(
         estimate=estimate, low=estimate - half, high=estimate + half, confidence=confidence
     )
+
+
+def runs_to_decide(
+    differences: ArrayLike, *, confidence: float = 0.95, power: float = 0.8
+) -> int | None:
+    """Return how many paired runs show a mean difference like that of ``differences``.
+
+    The fewest with which Student's interval at ``confidence`` leaves out 0 with probability
+    ``power``, if mean and standard deviation are those observed: of at least 2 runs, themselves
+    uncertain, so this is a magnitude. None: more than `MOST_RUNS`.
+
+    Examples:
+        >>> runs_to_decide([0.1, -0.05, 0.1, 0.05])
+        18
+    """
+    check_confidence(confidence)
+    values = _finite(differences, "differences")
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"differences: expected at least 2 values, got shape {values.shape}")
+    mean, deviation = abs(float(values.mean())), float(values.std(ddof=1))
+
+    def is_enough(runs: int) -> bool:
+        # n such that |mean| >= (t_(1 - alpha / 2) + t_power) s / sqrt(n), as in a t test (with the
+        # central t distribution for the power, which differs by less than a run from 6 runs on).
+        quantiles = scipy.stats.t.ppf([(1 + confidence) / 2, power], runs - 1)
+        return bool(mean * np.sqrt(runs) >= np.sum(quantiles) * deviation)
+
+    if mean == 0 or not is_enough(MOST_RUNS):
+        return None
+    return 2 + bisect.bisect_left(range(2, MOST_RUNS), True, key=is_enough)
 
 
 def widened_level(confidence: float, num_runs: int, num_tasks: int = 1) -> float:

@@ -34,7 +34,7 @@ def rows_of(
             "none",
             ('mixing pays: "search", the best of 2', 'the best constant, "mixup 1", -0.0'),
         ),
-        ({"none": 1.0, "search": 1.0}, "unclear", "none", ("not shown to pay",)),
+        ({"none": 1.0, "search": 1.0}, "unclear", "none", ("not shown to pay", "not enough runs")),
         ({"none": 1.0, "search": 1.2}, "no", "none", ("mixing does not pay, it hurts",)),
         (
             {"search": 0.8, "mixup 1": 0.9, "none": 1.0},

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from numpy.typing import NDArray
 
 from automix.experiments.search.verdict import Finalists, judge
@@ -111,3 +112,35 @@ def test_a_schedule_of_two_names_has_both_in_the_sentence() -> None:
         also={"cutmix 1": ("greedy",)},
     )
     assert "cutmix 1 = greedy against no mixing" in judge(table, finalists, seed=0).sentence
+
+
+@pytest.mark.parametrize("effect", [0.02, 0.05])
+def test_an_interval_that_holds_0_says_how_many_more_seeds_would_decide(effect: float) -> None:
+    noise = np.random.default_rng(3).normal(size=(2, 6))
+    differences = effect + 0.1 * (noise[0] - noise[0].mean()) / noise[0].std(ddof=1)
+    table = {"none": 1 + noise[1], SHIPPED: 1 + noise[1] - differences}
+    finalists = Finalists(winner=SHIPPED, is_learned=False, zero_search=SHIPPED, none="none")
+    values = judge(table, finalists, seed=0).to_plain()
+    more = values["more_seeds"]
+    assert values["pays"] == "unclear"
+    assert f"not enough runs to say: about {more} more seeds" in values["sentence"]
+    assert f"({2 * more} training runs)" in values["sentence"]
+    # With so many seeds in all, of this mean and deviation, 4 of 5 experiments decide.
+    drawn = np.random.default_rng(4).normal(effect, 0.1, size=(2000, 6 + more))
+    decided = scipy.stats.ttest_1samp(drawn, 0, axis=1).pvalue < 0.05
+    assert np.mean(decided) == pytest.approx(0.8, abs=0.05)
+
+
+def test_no_number_of_seeds_decides_between_equal_losses() -> None:
+    table = {"none": losses(1.0), SHIPPED: losses(1.0)}
+    finalists = Finalists(winner=SHIPPED, is_learned=False, zero_search=SHIPPED, none="none")
+    values = judge(table, finalists, seed=0).to_plain()
+    assert (values["pays"], values["more_seeds"]) == ("unclear", None)
+    assert "nor would 10000 seeds be" in values["sentence"]
+
+
+def test_a_verdict_that_decides_asks_for_no_more_seeds() -> None:
+    table = {"none": losses(1.0, salt=1), SHIPPED: losses(0.8, salt=2)}
+    finalists = Finalists(winner=SHIPPED, is_learned=False, zero_search=SHIPPED, none="none")
+    values = judge(table, finalists, seed=0).to_plain()
+    assert (values["more_seeds"], "not enough runs" in values["sentence"]) == (None, False)

@@ -114,6 +114,7 @@ class Judgement(Written):
     against: Text | None = None
     difference: IntervalValues | None = None
     num_seeds: Count = 0
+    more_seeds: Count | None = None
     split: Text = ""
 
 

@@ -8,7 +8,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from automix.evaluation.statistics import Interval
+import numpy as np
+from numpy.typing import ArrayLike
+
+from automix.evaluation.statistics import MOST_RUNS, Interval, runs_to_decide
 from automix.experiments.common.summaries import interval_text, plain
 
 Pays = Literal["yes", "no", "unclear"]
@@ -28,6 +31,7 @@ def verdict_values(
     num_seeds: int,
     split: str,
     pays: Pays | None = None,
+    more_seeds: int | None = None,
 ) -> dict[str, Any]:
     """Return what a program reads of a verdict: pays or not, against what, by how much, how sure.
 
@@ -37,6 +41,7 @@ def verdict_values(
         num_seeds: training runs of each of the two.
         split: whose images were classified.
         pays: where something other than the interval decides.
+        more_seeds: that would decide, see `seeds_missing`.
     """
     return {
         "pays": pays or pays_of(difference),
@@ -44,8 +49,32 @@ def verdict_values(
         "metric": "calibrated_nll",
         "difference": plain(difference) if difference else None,
         "num_seeds": num_seeds,
+        "more_seeds": more_seeds,
         "split": split,
     }
+
+
+def seeds_missing(differences: ArrayLike) -> int | None:
+    """Return how many more paired seeds would decide, about; None: too many to count on.
+
+    ``differences`` (num_seeds,), of at least 2 seeds, are those whose interval holds 0.
+    """
+    needed, num_seeds = runs_to_decide(differences), len(np.asarray(differences))
+    return None if needed is None else max(1, needed - num_seeds)
+
+
+def shortage_text(more_seeds: int | None) -> str:
+    """Return what a verdict says whose interval holds 0: how many runs would decide."""
+    if more_seeds is None:
+        return (
+            f"not enough runs to say, nor would {MOST_RUNS} seeds be: if there is a difference, "
+            "it is small beside the noise of seeds"
+        )
+    seeds = "1 more seed" if more_seeds == 1 else f"{more_seeds} more seeds"
+    return (
+        f"not enough runs to say: about {seeds} ({2 * more_seeds} training runs) would show a "
+        "difference like this one 4 times in 5"
+    )
 
 
 def basis_text(num_seeds: int, split: str) -> str:

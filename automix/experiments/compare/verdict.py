@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from automix.evaluation.statistics import Interval, paired_difference
 from automix.experiments.common.equal_schedules import names_of, row_label
@@ -12,6 +13,8 @@ from automix.experiments.common.verdicts import (
     difference_text,
     pays_of,
     quoted,
+    seeds_missing,
+    shortage_text,
     verdict_values,
 )
 from automix.operator_info import Operator
@@ -45,11 +48,20 @@ def judge_comparison(rows: Sequence[Row], *, split: str) -> dict[str, Any]:
     best = min(rivals, key=lambda row: float(row[_METRIC]["mean"]), default=None)
     difference = None if best is None else paired(best, reference, _METRIC)
     num_seeds = len(reference[_METRIC]["values"])
-    values = verdict_values(
-        against=reference["name"], difference=difference, num_seeds=num_seeds, split=split
-    )
     sentence = _against_reference(
         best, reference, difference, len(rivals), is_none=none is not None
+    )
+    more_seeds = None
+    if best is not None and difference is not None and pays_of(difference) == "unclear":
+        first, second = _pairs(best, reference, _METRIC)
+        more_seeds = seeds_missing(first - second)
+        sentence += f"; {shortage_text(more_seeds)}"
+    values = verdict_values(
+        against=reference["name"],
+        difference=difference,
+        num_seeds=num_seeds,
+        split=split,
+        more_seeds=more_seeds,
     )
     if best is not None and none is not None:
         sentence += _against_constant(best, rows)
@@ -66,17 +78,20 @@ def paired(row: Row, other: Row, metric: str) -> Interval | None:
 
     None of fewer than two such seeds, which have no interval.
     """
+    values, others = _pairs(row, other, metric)
+    # A fixed seed of the bootstrap: the same runs give the same words.
+    return paired_difference(values, others, seed=0) if len(values) > 1 else None
+
+
+def _pairs(row: Row, other: Row, metric: str) -> NDArray[np.float64]:
+    """Return (2, num_seeds) values of both rows on the seeds that neither diverged on."""
     # A seed on which either diverged says nothing about the difference.
     pairs = [
         (a, b)
         for a, b in zip(row[metric]["values"], other[metric]["values"], strict=True)
         if a is not None and b is not None
     ]
-    if len(pairs) < 2:
-        return None
-    # A fixed seed of the bootstrap: the same runs give the same words.
-    values, others = (np.array(column) for column in zip(*pairs, strict=True))
-    return paired_difference(values, others, seed=0)
+    return np.array(pairs, dtype=np.float64).reshape(-1, 2).T
 
 
 def _against_reference(

@@ -16,6 +16,8 @@ from automix.experiments.common.verdicts import (
     Pays,
     basis_text,
     difference_text,
+    seeds_missing,
+    shortage_text,
     verdict_values,
 )
 from automix.experiments.search.worth import explanation_text
@@ -43,6 +45,7 @@ class Verdict:
         to_none: of the schedule that the sentence is about, to no mixing; None without a proof in
             numbers.
         num_seeds: training runs of each finalist.
+        more_seeds: that would decide where ``kind`` is unclear; None: it is not, or too many.
     """
 
     kind: Kind
@@ -52,6 +55,7 @@ class Verdict:
     differences: Mapping[str, Interval]
     to_none: Interval | None
     num_seeds: int
+    more_seeds: int | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return the verdict as plain values."""
@@ -64,6 +68,7 @@ class Verdict:
                 num_seeds=self.num_seeds,
                 split=_SPLIT,
                 pays=pays.get(self.kind),
+                more_seeds=self.more_seeds,
             ),
             "kind": self.kind,
             "selected": self.selected,
@@ -121,14 +126,16 @@ def judge(losses: Losses, finalists: Finalists, *, seed: int) -> Verdict:
     )
 
     kind: Kind
+    more_seeds = None
     if chosen == none or _is_broken(losses, chosen):
         kind, chosen = "none", none
         sentence = "mixing does not pay here: nothing that mixes was better than no mixing"
     elif to_none is not None and to_none.low > 0:
         kind, chosen, sentence = "none", none, f"mixing does not pay here, it hurts: {effect}"
     elif to_none is not None and to_none.high >= 0:
+        more_seeds = seeds_missing(losses[chosen] - losses[none])
+        sentence = f"mixing is not shown to pay here: {effect}; {shortage_text(more_seeds)}"
         kind, chosen = "unclear", none if winner == none else chosen
-        sentence = f"mixing is not shown to pay here: {effect}"
     elif is_better and gain is not None:
         kind = "learned" if finalists.is_learned else "zero-search"
         subject = f"the learned schedule ({label(winner)})" if finalists.is_learned else "it"
@@ -152,6 +159,7 @@ def judge(losses: Losses, finalists: Finalists, *, seed: int) -> Verdict:
         sentence=f"{sentence} {basis_text(num_seeds, _SPLIT)}",
         to_none=to_none,
         num_seeds=num_seeds,
+        more_seeds=more_seeds,
         calibrated_nll=None if _is_broken(losses, chosen) else float(losses[chosen].mean()),
         differences=differences,
     )
