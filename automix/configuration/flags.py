@@ -39,9 +39,10 @@ class ReplayFlags(FolderFlags):
     """Flags of `automix replay`."""
 
     policy: Path | None = None
-    """Instead of a schedule: folder of a search, whose policy then decides before every segment,
-    from what it observes of this training run. The reward split that it observes is not trained on.
-    Its decisions are written to schedule.json."""
+    """Instead of a schedule: `default`, the policy that ships, or the folder of a search or of
+    `automix pretrain`, whose policy then decides before every segment, from what it observes of this
+    training run. The reward split that it observes is not trained on. Its decisions are written to
+    schedule.json."""
 
     resume: Path | None = None
     """Instead of everything else: folder of an interrupted replay, which is resumed bit for bit,
