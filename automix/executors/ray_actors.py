@@ -8,16 +8,14 @@ import logging
 import os
 import queue
 import secrets
-import shutil
 import signal
-import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from automix.configuration.task import ComputeConfig
 from automix.errors import ConfigError, MissingExtraError
+from automix.executors.ray_folder import end_processes, make_folder
 from automix.executors.supervisor import Event, EventKind, Events
 from automix.executors.units import Call, Maker
 
@@ -25,9 +23,7 @@ _MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _TOKEN_FILE = Path(".ray", "auth_token")
 _NAMESPACE = "automix"
-# Of the paths of Ray's sockets, which systems limit to about a hundred letters.
-_PREFIX = "automix-ray-"
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 _NUM_LINES = 8
 _NUM_BYTES = 4_000
 # To ask the node of a lost worker how it ended; the node may be lost as well.
@@ -52,13 +48,12 @@ def connect(compute: ComputeConfig) -> Any:
         return ray
     options: dict[str, Any] = {"namespace": _NAMESPACE, "logging_level": logging.ERROR}
     if address is None:
-        folder = tempfile.mkdtemp(prefix=_PREFIX)
+        # Before Ray's own end is registered: the last that was registered comes first.
+        folder = make_folder()
         options |= {"address": "local", "include_dashboard": False, "_temp_dir": folder}
-        atexit.register(_remove, folder)
     else:
         options["address"] = address
     _LOG.info("Ray: %s", "a private cluster on this machine" if address is None else address)
-    # Before the folder is removed: the last that was registered comes first.
     atexit.register(ray.shutdown)
     # Ray gives a node 30 s to start, which a busy machine does not always do.
     for remaining in reversed(range(_ATTEMPTS if address is None else 1)):
@@ -67,21 +62,15 @@ def connect(compute: ComputeConfig) -> Any:
             break
         except Exception as error:
             ray.shutdown()
+            if address is None:
+                # Else the next node has the processes of this one beside it.
+                end_processes(folder)
             if not remaining:
                 raise ConfigError(
                     "compute.address: expected a Ray cluster that can be joined, got "
                     f"{address or 'none'}: {_first_line(error)}"
                 ) from error
     return ray
-
-
-def _remove(folder: str) -> None:
-    """Remove the folder of a private cluster, to which processes that end may still write."""
-    for _ in range(_ATTEMPTS):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not Path(folder).exists():
-            return
-        time.sleep(1.0)
 
 
 def _set_environment(*, is_private: bool) -> None:

@@ -305,7 +305,7 @@ class Supervised:
             self.stop()
             raise _too_many(unit, self._limits.in_all, "in all", in_all, lost, lines)
         if of_unit > self._limits.per_unit:
-            # Its outcome, for whoever asks for it: other units may go on.
+            # Its outcome, for whoever asks for it: other units are done.
             error = _too_many(unit, self._limits.per_unit, "in a unit", of_unit, lost, lines)
             self._record.done[unit.name] = (True, error)
             return

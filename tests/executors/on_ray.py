@@ -4,12 +4,13 @@ Ray starts processes and threads that outlive a test, and reads the environment 
 """
 
 import functools
+import logging
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -17,10 +18,17 @@ import torch
 from agents.config import AgentConfig
 from automix.configuration.task import ComputeConfig
 from automix.executors.choose import Kind, make_executor
+from automix.executors.ray_folder import make_folder
 from automix.executors.units import Executor, Unit, unit_name
+from automix.experiments.commands import COMMANDS
+from automix.experiments.common.run_logs import Journal
 from automix.experiments.config import SearchConfig
 from automix.experiments.search.learning import LearningLog
 from automix.experiments.search.run import search
+from automix.experiments.sweep.cell import CellState
+from automix.experiments.sweep.run import load_sweep, save_table
+from automix.experiments.sweep.scheduler import run_sweep
+from tests.cli.sweeps import TINY_TASK, write_sweep
 from tests.executors import toy
 from tests.experiments.tiny_search import TINY
 
@@ -90,33 +98,90 @@ def kill_an_actor() -> None:
     raise AssertionError("no actor of Ray is running")
 
 
-def search_on_nodes(folder: Path) -> None:
-    """Search on a cluster of three nodes, and take one away while episodes are played."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    from ray.cluster_utils import Cluster  # noqa: PLC0415
+class Nodes:
+    """A cluster of three nodes, beside its head, on this machine; one of them is lost."""
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    add = LearningLog.on_episode
+    def __init__(self) -> None:
+        os.environ["RAY_AUTH_MODE"] = "disabled"
+        from ray.cluster_utils import Cluster  # noqa: PLC0415
 
-    def add_and_remove(log: LearningLog, episode: Any) -> None:
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": make_folder()}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(3)]
+        self.address = self._cluster.address
+
+    def lose_one(self) -> None:
+        """Kill the processes of a node on which an actor lives."""
+        from ray._private.state import actors  # noqa: PLC0415
+
+        alive = [actor for actor in actors().values() if actor["State"] == "ALIVE"]
+        [node] = [node for node in self._nodes if node.node_id == alive[-1]["Address"]["NodeID"]]
+        self._cluster.remove_node(node, allow_graceful=False)
+        sys.stderr.write(f"lost the node {node.node_id[:8]}\n")
+
+
+def rollouts_on_nodes(folder: Path) -> None:
+    """Search on three nodes, and lose one while episodes are played."""
+    nodes, add = Nodes(), LearningLog.on_episode
+
+    def add_and_lose(log: LearningLog, episode: Any) -> None:
         add(log, episode)
         if episode.number == 1:
-            threading.Thread(target=cluster.remove_node, args=(nodes[0],)).start()
+            nodes.lose_one()
 
-    LearningLog.on_episode = add_and_remove  # type: ignore[assignment,method-assign]
-    search(search_config("ray", address=cluster.address), folder)
+    LearningLog.on_episode = add_and_lose  # type: ignore[assignment,method-assign]
+    search(search_config("ray", address=nodes.address), folder)
+
+
+def selection_on_nodes(folder: Path) -> None:
+    """Search on three nodes, and lose one after the first training runs of the race."""
+    nodes, add = Nodes(), Journal.add
+
+    def add_and_lose(journal: Journal, *arguments: Any) -> None:
+        add(journal, *arguments)
+        if (folder / "race.jsonl").exists():
+            Journal.add = add  # type: ignore[method-assign]
+            nodes.lose_one()
+
+    Journal.add = add_and_lose  # type: ignore[assignment,method-assign]
+    search(search_config("ray", address=nodes.address), folder)
+
+
+def sweep_on_nodes(folder: Path) -> None:
+    """Run a sweep on three nodes, and lose one when the first cell is done."""
+    nodes = Nodes()
+    path = write_sweep(folder.with_suffix(".yaml"), TINY_TASK, seeds=3)
+    sweep = load_sweep(path, folder, COMMANDS)
+    lost: list[str] = []
+
+    def lose(cell: Any, state: CellState) -> None:
+        if not lost:
+            lost.append(cell.identifier)
+            nodes.lose_one()
+
+    outcome = run_sweep(
+        sweep.cells,
+        folder,
+        resolve_name(sweep.experiment.run),
+        compute=ComputeConfig(executor="ray", address=nodes.address),
+        on_done=lose,
+    )
+    assert not outcome.failed
+    save_table(sweep)
 
 
 SCENARIOS = {
     "units": units,
     "search": whole_search,
     "killed": killed_search,
-    "nodes": search_on_nodes,
+    "rollouts": rollouts_on_nodes,
+    "selection": selection_on_nodes,
+    "sweep": sweep_on_nodes,
 }
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     began = time.monotonic()
     SCENARIOS[sys.argv[1]](Path(sys.argv[2]))
     sys.stderr.write(f"{sys.argv[1]}: {time.monotonic() - began:.0f} s\n")

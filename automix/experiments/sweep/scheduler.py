@@ -185,7 +185,7 @@ class _Team(Generic[ConfigType]):
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Where a cell runs: whether it is a process of its own, whose output goes to a file."""
+    """Place of a cell: whether it is a process of its own, whose output goes to a file."""
 
     is_apart: bool
 
