@@ -21,6 +21,8 @@ from automix.executors.units import Call, Maker
 
 _MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+# Of processes of Ray for each other; 30 s by default, which is short on a busy machine.
+_PATIENCE = {"RAY_gcs_server_port_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000"}
 _TOKEN_FILE = Path(".ray", "auth_token")
 _NAMESPACE = "automix"
 _ATTEMPTS = 5
@@ -80,6 +82,8 @@ def _set_environment(*, is_private: bool) -> None:
     if is_private:
         # As Ray does on macOS: nothing listens beyond the loopback interface.
         os.environ.setdefault(_CLUSTERS, "0")
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
         is_kept = _TOKEN in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
         if not is_kept and not (Path.home() / _TOKEN_FILE).exists():
             # Not Ray's own, a file that other users of this machine may read.

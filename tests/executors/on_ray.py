@@ -4,11 +4,13 @@ Ray starts processes and threads that outlive a test, and reads the environment 
 """
 
 import functools
+import importlib
 import logging
 import os
 import signal
 import sys
 import time
+import types
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -17,6 +19,7 @@ import torch
 
 from agents.config import AgentConfig
 from automix.configuration.task import ComputeConfig
+from automix.executors import ray_actors
 from automix.executors.choose import Kind, make_executor
 from automix.executors.ray_folder import make_folder
 from automix.executors.units import Executor, Unit, unit_name
@@ -103,6 +106,7 @@ class Nodes:
 
     def __init__(self) -> None:
         os.environ["RAY_AUTH_MODE"] = "disabled"
+        ray_actors._imported()
         from ray.cluster_utils import Cluster  # noqa: PLC0415
 
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": make_folder()}
@@ -170,6 +174,23 @@ def sweep_on_nodes(folder: Path) -> None:
     save_table(sweep)
 
 
+def be_patient() -> None:
+    """Let a node of Ray have five minutes to start, not 30 s: tests run on busy machines, too."""
+    os.environ |= ray_actors._PATIENCE
+    imported = ray_actors._imported
+
+    def patient() -> Any:
+        ray = imported()
+        node = importlib.import_module("ray._private.node")
+        # The limit is a number in its code, compared with its clock.
+        clock = types.SimpleNamespace(**vars(time))
+        clock.monotonic = lambda: time.monotonic() / 10
+        node.time = clock  # type: ignore[attr-defined]
+        return ray
+
+    ray_actors._imported = patient
+
+
 SCENARIOS = {
     "units": units,
     "search": whole_search,
@@ -182,6 +203,7 @@ SCENARIOS = {
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    be_patient()
     began = time.monotonic()
     SCENARIOS[sys.argv[1]](Path(sys.argv[2]))
     sys.stderr.write(f"{sys.argv[1]}: {time.monotonic() - began:.0f} s\n")
