@@ -37,10 +37,10 @@ def make_folder() -> str:
 def end_processes(folder: str) -> None:
     """End all processes of the cluster in ``folder`` but this one; only where there is /proc."""
     for _ in range(_ATTEMPTS):
-        found = [process for process in _processes() if _is_of(process, folder)]
-        if not found:
+        running = [process for process in _processes() if _is_of(process, folder)]
+        if not running:
             return
-        for process in found:
+        for process in running:
             with contextlib.suppress(OSError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(_SECONDS_BETWEEN)

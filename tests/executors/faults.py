@@ -36,31 +36,31 @@ _WAIT = 1.5
 class Command:
     """A command of the campaign."""
 
-    words: tuple[str, ...]  # its name and file
+    arguments: tuple[str, ...]  # its name and file
     files: Callable[[Path], Any]  # what must be the same, from its folder
-    share: float  # of the faults
+    fraction: float  # of the faults
 
     @property
     def name(self) -> str:
-        return self.words[0]
+        return self.arguments[0]
 
 
 @dataclass(slots=True)
 class Report:
-    """What was done to a command, and what became of it."""
+    """Faults that a command met, and what became of it."""
 
     runs: int = 0
     kills: int = 0
     stops: int = 0
     seconds: float = 0.0
-    found: list[float] = field(default_factory=list)  # seconds until a stopped worker was ended
+    delays: list[float] = field(default_factory=list)  # seconds until a stopped worker was ended
     differing: int = 0  # runs whose files were not those of the run without faults
     left: list[str] = field(default_factory=list)  # processes and temporary files
 
     def line(self, name: str) -> str:
-        found = f"{max(self.found):.1f} s at most" if self.found else "none"
+        ended = f"{max(self.delays):.1f} s at most" if self.delays else "none"
         return (
-            f"{name}: {self.runs} runs, {self.kills} killed, {self.stops} stopped ({found} until "
+            f"{name}: {self.runs} runs, {self.kills} killed, {self.stops} stopped ({ended} until "
             f"they were ended), {self.differing} with other files, {len(self.left)} things left, "
             f"{self.seconds:.0f} s"
         )
@@ -97,10 +97,10 @@ def started(
 ) -> "subprocess.Popen[str]":
     """Start a command, whose temporary files are in a folder of their own."""
     log = folder.with_suffix(".log").open("w")
-    words = [*command.words, "--output", str(folder), "--compute.executor", executor, *more]
+    arguments = [*command.arguments, "--output", str(folder), "--compute.executor", executor, *more]
     with log:
         return subprocess.Popen(
-            [sys.executable, "-m", "automix", *words],
+            [sys.executable, "-m", "automix", *arguments],
             cwd=ROOT,
             env=os.environ
             | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
@@ -116,14 +116,16 @@ def descendants(process: int) -> dict[int, tuple[int, str]]:
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            table[int(path.name)] = (parent, words)
-    found: dict[int, tuple[int, str]] = {}
+            arguments = (
+                (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            )
+            table[int(path.name)] = (parent, arguments)
+    descended: dict[int, tuple[int, str]] = {}
     below = {process}
     while below:
         below = {child for child, (parent, _) in table.items() if parent in below}
-        found |= {child: table[child] for child in below}
-    return found
+        descended |= {child: table[child] for child in below}
+    return descended
 
 
 def workers(process: int) -> list[int]:
@@ -131,9 +133,9 @@ def workers(process: int) -> list[int]:
     below = descendants(process)
     return sorted(
         child
-        for child, (parent, words) in below.items()
-        if words.startswith("ray::Actor")
-        or ("forkserver" in words and "forkserver" in below.get(parent, (0, ""))[1])
+        for child, (parent, arguments) in below.items()
+        if arguments.startswith("ray::Actor")
+        or ("forkserver" in arguments and "forkserver" in below.get(parent, (0, ""))[1])
     )
 
 
@@ -147,14 +149,14 @@ def age(process: int) -> float:
 
 
 def campaign(executor: str, num_kills: int, num_stops: int, folder: Path) -> dict[str, Report]:
-    """Run the commands until each had its share of the faults."""
+    """Run the commands until each had its part of the faults."""
     source = random.Random(0)
     reports = {}
     for command in commands(folder):
         report = reports[command.name] = Report()
         expected = _without_faults(command, folder)
-        faults = [signal.SIGKILL] * round(command.share * num_kills)
-        faults += [signal.SIGSTOP] * round(command.share * num_stops)
+        faults = [signal.SIGKILL] * round(command.fraction * num_kills)
+        faults += [signal.SIGSTOP] * round(command.fraction * num_stops)
         source.shuffle(faults)
         while faults:
             _run_with_faults(command, executor, folder, expected, faults, source, report)
@@ -199,7 +201,7 @@ def _run_with_faults(
             time.sleep(0.05)
             seen |= set(descendants(process.pid))
             for worker in [worker for worker in stopped if not is_running(worker)]:
-                report.found.append(time.monotonic() - stopped.pop(worker))
+                report.delays.append(time.monotonic() - stopped.pop(worker))
             if not faults or time.monotonic() < pause:
                 continue
             old = [one for one in workers(process.pid) if age(one) > _YOUNGEST]

@@ -1,4 +1,4 @@
-"""What belongs to a private cluster goes with the command, also where that is killed."""
+"""Processes and folder of a private cluster go with the command, also where that is killed."""
 
 import signal
 import subprocess
