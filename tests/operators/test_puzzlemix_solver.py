@@ -4,8 +4,11 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from torch import Tensor
 
 from automix.operators.puzzlemix import solver as puzzle_solver
@@ -144,6 +147,43 @@ def test_exact_solver_finds_the_best_of_all_masks(grid: int, num_labels: int, be
     for index in range(3):
         costs = objective(masks, of_one_image(problem, index, len(masks)))
         torch.testing.assert_close(ours[index], costs.min(), atol=1e-6, rtol=0)
+
+
+def minimum_cut(problem: PuzzleProblem, index: int) -> Tensor:
+    """Return the mask of least objective of one image with 2 labels, by a maximum flow.
+
+    The coupling must not favor differences. A cell on the side of the source has label 1.
+    """
+    grid = problem.saliency.shape[1]
+    source, sink = grid**2, grid**2 + 1
+    cost = (problem.saliency + problem.border + problem.prior[:, None, None])[..., index]
+    edges: dict[tuple[int, int], float] = {}
+    for y, x in itertools.product(range(grid), repeat=2):
+        cell, gain = y * grid + x, float(cost[1, y, x] - cost[0, y, x])
+        edges[(cell, sink) if gain > 0 else (source, cell)] = abs(gain)
+        for other, weights in ((cell + grid, problem.vertical), (cell + 1, problem.horizontal)):
+            if y < weights.shape[0] and x < weights.shape[1]:
+                weight = float(weights[y, x, index]) + problem.smoothness
+                edges[cell, other] = edges[other, cell] = weight
+    # The flow is of whole numbers.
+    values = np.round(np.array(list(edges.values())) * 1e8).astype(np.int32)
+    capacity: Any = csr_array((values, tuple(zip(*edges, strict=True))), shape=(sink + 1, sink + 1))
+    rest = capacity - maximum_flow(capacity, source, sink).flow
+    rest.data = np.maximum(rest.data, 0)
+    rest.eliminate_zeros()
+    reached = breadth_first_order(rest, source, return_predecessors=False)
+    mask = torch.zeros(sink + 1)
+    mask[torch.from_numpy(reached).long()] = 1
+    return mask[:source].view(grid, grid)
+
+
+def test_two_labels_on_large_grids_are_solved_as_by_a_minimum_cut() -> None:
+    for beta in (1.2, 3.0):
+        problem = random_problem(16, 2, 0, batch=32, beta=beta)
+        ours = objective(solve_puzzle(problem), problem)
+        for index in range(4):
+            best = objective(minimum_cut(problem, index)[None], of_one_image(problem, index, 1))
+            torch.testing.assert_close(ours[index : index + 1], best, atol=1e-6, rtol=0)
 
 
 def test_exact_solver_with_couplings_that_favor_differences() -> None:
