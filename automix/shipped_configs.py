@@ -8,8 +8,14 @@ import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from automix.errors import ConfigError
+
+KINDS_OF_SECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"agent": ("agent",), "task": ("finetune",)}
+)
+"""Folders of the files that hold one section, by the flag that names them: ``--task FILE``."""
 
 _SUFFIXES = (".yaml", ".yml")
 _FOLDER = "configs"

@@ -29,7 +29,7 @@ from automix.configuration.base import (
 from automix.configuration.command import Command
 from automix.configuration.help import help_text, print_all
 from automix.errors import AutoMixError, ConfigError
-from automix.shipped_configs import config_file
+from automix.shipped_configs import KINDS_OF_SECTIONS, config_file
 
 KeyPath = tuple[str, ...]
 ConfigType = TypeVar("ConfigType", bound=Config)
@@ -142,7 +142,8 @@ def _config(command: Command, typed: "TypedWords", operands: _Operands) -> Confi
         section: type[Config] = model
         for key in path:
             section = dict(sections_of(section))[key]
-        nested: Any = read_section(config_file(name, path[-1:]), section)
+        file_of_section = config_file(name, KINDS_OF_SECTIONS.get(path[-1], path[-1:]))
+        nested: Any = read_section(file_of_section, section)
         for key in reversed(path):
             nested = {key: nested}
         values = merged(values, nested)

@@ -16,7 +16,12 @@ from automix.errors import AutoMixError, ConfigError
 from automix.escapes import one_line
 from automix.experiments.commands import COMMANDS, SWEEPS
 from automix.experiments.common.interruption import resumable
-from automix.shipped_configs import config_file, first_sentence, shipped_configs
+from automix.shipped_configs import (
+    KINDS_OF_SECTIONS,
+    config_file,
+    first_sentence,
+    shipped_configs,
+)
 
 if TYPE_CHECKING:
     from automix.configuration.arguments import Arguments
@@ -210,7 +215,8 @@ def list_configs(_: Command, arguments: "Arguments") -> Iterator[str]:
     yield "Files that ship; a file on the disk of the same name comes first."
     listed = [one for one in COMMANDS.values() if one.summary and one.configs]
     named = {f"automix {one.name}": one.configs for one in listed}
-    for usage, kinds in (named | {"automix search --agent": ("agent",)}).items():
+    sections = {f"automix search --{name}": kinds for name, kinds in KINDS_OF_SECTIONS.items()}
+    for usage, kinds in (named | sections).items():
         yield f"\n{usage}"
         files = shipped_configs(kinds)
         width = max(map(len, files))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agents.config import AgentConfig
 from automix.configuration.arguments import every_field, flag_name, read_arguments
 from automix.configuration.base import Config
-from automix.configuration.task import ReplayConfig
+from automix.configuration.task import ReplayConfig, TaskConfig
 from automix.errors import AutoMixError
 from automix.experiments.commands import COMMANDS
 from automix.experiments.config import (
@@ -33,6 +33,8 @@ MODELS: dict[str, type[Config]] = {
     "replay": ReplayConfig,
     "compare": CompareConfig,
     "tasks": CompareConfig,
+    # The section of a task, for every command that trains.
+    "finetune": TaskConfig,
     "evaluate": EvaluateConfig,
     "rlmix": RLMixRunConfig,
     "pretrain": PretrainConfig,
@@ -103,7 +105,7 @@ def test_words_and_file_are_told_apart(folder: Path) -> None:
     assert read_arguments(REPLAY, ["schedule.json"]).config == ReplayConfig()
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"agent", "tasks"}))
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"agent", "tasks", "finetune"}))
 def test_a_printed_configuration_is_complete_and_reads_back(
     name: str, run_command: RunCommand
 ) -> None:
