@@ -10,10 +10,12 @@ from torch import Tensor
 
 
 class ClassifierOutput(NamedTuple):
-    """The logits of a network, and those of its auxiliary heads."""
+    """The logits of a network, those of its auxiliary heads, and attention that was asked for."""
 
     logits: Tensor
     auxiliary: tuple[Tensor, ...] = ()
+    # (B, N, N) among the N tokens in the last layer, averaged over the heads.
+    attention: Tensor | None = None
 
 
 def read_output(output: object) -> ClassifierOutput:

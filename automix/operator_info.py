@@ -97,6 +97,8 @@ class OperatorFacts:
     learns: bool = False
     # Its labels are lam * own + (1 - lam) * partner, of two images of the batch.
     mixes_pairs: bool = True
+    # Each pixel is of one of the two images, and lam the area that the own one keeps.
+    pastes: bool = False
     # Weight of Decoupled Mixup's term (https://arxiv.org/abs/2203.10761). Published are 0.01 for
     # Mixup, FMix and SaliencyMix, 0.1 for CutMix and ResizeMix (CIFAR-100, ResNet-18).
     decoupled_eta: float = 0.1
@@ -137,6 +139,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             family=Family.RANDOM,
             strength=_ALPHA,
             summary="pastes a random box of the partner",
+            pastes=True,
             paper="https://arxiv.org/abs/1905.04899",
         ),
         Operator.RESIZEMIX: OperatorFacts(
@@ -152,6 +155,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
                 meaning="largest side of the pasted image, as a fraction of the image side",
             ),
             summary="shrinks the whole partner and pastes it",
+            pastes=True,
             paper="https://arxiv.org/abs/2012.11101",
         ),
         Operator.FMIX: OperatorFacts(
@@ -160,6 +164,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             family=Family.RANDOM,
             strength=_ALPHA,
             summary="cuts along a random low-frequency mask",
+            pastes=True,
             paper="https://arxiv.org/abs/2002.12047",
             decoupled_eta=0.01,
         ),
@@ -169,6 +174,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             family=Family.RANDOM,
             strength=_ALPHA,
             summary="pastes a lattice of holes of the partner",
+            pastes=True,
             paper="https://doi.org/10.1016/j.patcog.2020.107594",
         ),
         Operator.SALIENCYMIX: OperatorFacts(
@@ -178,6 +184,7 @@ OPERATOR_FACTS: Mapping[Operator, OperatorFacts] = MappingProxyType(
             needs_saliency=True,
             strength=_ALPHA,
             summary="pastes a box around the partner's saliency peak",
+            pastes=True,
             paper="https://arxiv.org/abs/2006.01791",
             decoupled_eta=0.01,
         ),

@@ -56,6 +56,11 @@ class OperatorOptions(Config):
     manifold_mixup: ManifoldMixupOptions = Field(default_factory=ManifoldMixupOptions)
     """Manifold Mixup."""
 
+    attention_labels: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Weight of attention in the labels of cutmix, resizemix, fmix, gridmix and saliencymix in a
+    vision transformer (TransMix): a part counts by the attention of the class token to it, not by
+    its area. Published: 0.5 in the code, 1 in the paper. 0: by area alone."""
+
     def changes(self, operator: Operator) -> bool:
         """Return whether an operator draws or applies with options that are not the defaults."""
         # Asked at every step: defaults are made for these two alone.

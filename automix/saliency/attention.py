@@ -20,6 +20,7 @@ from automix.saliency.tokens import class_attention
 
 _ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 _SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
+_NO_ATTENTION = "saliency: expected a network with attention among all tokens of an image, got none"
 
 
 class AttentionRecorder(TorchFunctionMode):
@@ -29,8 +30,8 @@ class AttentionRecorder(TorchFunctionMode):
     (B, heads, N, N). Windows of an image, and attention between other things, are left out.
 
     Attributes:
-        layers: (B, N, N) each, rows sum to 1, without history, in the order of the layers; with
-            ``last_only``, the last one alone.
+        layers: (B, N, N) each, rows sum to 1, without history, in the order of the layers. With
+            ``last_only`` there is at most one, and `last_layer` has it.
     """
 
     def __init__(self, batch: int, *, last_only: bool = False) -> None:
@@ -38,6 +39,8 @@ class AttentionRecorder(TorchFunctionMode):
         self.layers: list[Tensor] = []
         self._batch = batch
         self._last_only = last_only
+        # Of a fused function, whose weights take a pass of their own: the last one, not yet taken.
+        self._pending: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
     def __torch_function__(
         self,
@@ -56,27 +59,51 @@ class AttentionRecorder(TorchFunctionMode):
             return output, weights if gives_weights else None
         result = func(*args, **options)
         if func is F.scaled_dot_product_attention:
-            self._keep(_weights_of(args, options))
+            self._keep_of_call(args, options)
         elif func in _SOFTMAX and isinstance(result, Tensor) and result.ndim == 4:
             self._keep(result.detach().mean(dim=1))
         return result
 
+    def last_layer(self) -> Tensor:
+        """Return the attention of the last layer, (B, N, N).
+
+        Raises:
+            ValueError: there was none among all tokens of an image.
+        """
+        if self._pending is not None:
+            call, self._pending = self._pending, None
+            self._keep(_weights_of(*call))
+        if not self.layers:
+            raise ValueError(_NO_ATTENTION)
+        return self.layers[-1]
+
+    def _keep_of_call(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        query, key = (args[i] if i < len(args) else options[_ARGUMENTS[i]] for i in (0, 1))
+        if query.ndim != 4 or query.shape[-2] != key.shape[-2]:
+            return
+        if not self._last_only:
+            self._keep(_weights_of(args, options))
+        elif self._is_of_tokens(query.shape[0], query.shape[-2]):
+            self._pending = (args, options)
+
     def _keep(self, weights: Tensor | None) -> None:
         if weights is None or weights.ndim != 3 or weights.shape[1] != weights.shape[2]:
             return
-        if weights.shape[0] == self._batch and weights.shape[1] > 1:
+        if self._is_of_tokens(weights.shape[0], weights.shape[1]):
             if self._last_only:
                 self.layers.clear()
+                self._pending = None
             self.layers.append(weights.detach().float())
+
+    def _is_of_tokens(self, batch: int, tokens: int) -> bool:
+        return batch == self._batch and tokens > 1
 
 
 @torch.no_grad()
-def _weights_of(args: tuple[Any, ...], options: Mapping[str, Any]) -> Tensor | None:
+def _weights_of(args: tuple[Any, ...], options: Mapping[str, Any]) -> Tensor:
     """Return the weights of a call of ``F.scaled_dot_product_attention``, without its dropout."""
     call = dict(zip(_ARGUMENTS, args, strict=False)) | dict(options)
-    query, key = call["query"], call["key"]
-    if query.ndim != 4 or query.shape[-2] != key.shape[-2]:
-        return None
+    key = call["key"]
     # Weights times the identity: mask, scale and groups of heads are the function's own.
     call["value"] = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device).expand(
         *key.shape[:-1], -1
@@ -123,9 +150,7 @@ def rolled_out(layers: Sequence[Tensor]) -> Tensor:
         ValueError: there are no layers.
     """
     if not layers:
-        raise ValueError(
-            "saliency: expected a network with attention among all tokens of an image, got none"
-        )
+        raise ValueError(_NO_ATTENTION)
     # A layer that pools or adds tokens begins a new stage: what is rolled out is the last one.
     last = [layer for layer in layers if layer.shape == layers[-1].shape]
     rollout: Tensor | None = None

@@ -15,11 +15,13 @@ from automix.mixing import StepKey
 from automix.models.build import build_model
 from automix.models.layers import checkpoint_gradients_
 from automix.network_outputs import ClassifierOutput, read_output
-from automix.operator_info import Operator
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.manifold_mixup import INPUT, check_layers, mixing_layers
 from automix.random_streams import Stream, restored_generators, stream_generator
+from automix.saliency.attention import AttentionRecorder
 from automix.saliency.gradient import evaluation_mode
 from automix.saliency.sources import build_source
+from automix.saliency.tokens import class_attention
 from automix.training.criterion import Criterion, saliency_loss
 from automix.training.distributed import current_world
 from automix.training.trainer import training_device
@@ -127,6 +129,9 @@ def _check_operators(
         )
     batch = min(2, layout.micro_batch_size)
     generator = stream_generator(0, Stream.PROBE)
+    if task.operators.attention_labels and any(OPERATOR_FACTS[it].pastes for it in operators):
+        images = torch.rand(batch, *data.image_shape, generator=generator)
+        _check_attention_labels(task, model, images)
     if Operator.MANIFOLD_MIXUP in operators:
         images = torch.rand(batch, *data.image_shape, generator=generator)
         _check_manifold_mixup(task, model, images)
@@ -145,6 +150,20 @@ def _check_operators(
             )
         except (TypeError, ValueError) as error:
             raise ConfigError(f"task: {error}") from None
+
+
+def _check_attention_labels(task: TaskConfig, model: nn.Module, images_BCHW: Tensor) -> None:
+    """Refuse a network whose attention cannot weigh labels."""
+    recorder = AttentionRecorder(len(images_BCHW), last_only=True)
+    try:
+        with evaluation_mode(model), torch.no_grad(), recorder:
+            model(images_BCHW)
+        class_attention(recorder.last_layer(), *images_BCHW.shape[2:])
+    except ValueError as error:
+        reason = str(error).removeprefix("saliency: ")
+        raise ConfigError(
+            f"task.operators.attention_labels: {reason} in {task.model.title!r}"
+        ) from None
 
 
 def _check_manifold_mixup(task: TaskConfig, model: nn.Module, images_BCHW: Tensor) -> None:

@@ -460,4 +460,6 @@ def _obstacle(trainer: ClassifierTrainer) -> str | None:
         value = getattr(config, name)
         if value != TrainerConfig.model_fields[name].default:
             return f"{name} {shown(value)}"
+    if trainer.training_step.options.attention_labels:
+        return "attention_labels"
     return "precision fp16" if trainer.training_step.precision == "fp16" else None

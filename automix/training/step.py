@@ -35,7 +35,9 @@ from automix.operators.manifold_mixup import INPUT, FeatureBlend, features_blend
 from automix.operators.mixup_cutmix import MixupDraws
 from automix.operators.types import MixedBatch
 from automix.random_streams import Stream, derived_seed, restored_generators
+from automix.saliency.attention import AttentionRecorder
 from automix.saliency.sources import CachedSource, SaliencySource
+from automix.training.attention_labels import PastedLabels, targets_by_attention
 from automix.training.carried import Carried, CarriedState
 from automix.training.criterion import Criterion
 from automix.training.distributed import (
@@ -77,6 +79,8 @@ class MicroBatch:
     decoupled_eta: float = 0.0
     # Layer whose output is blended, by which draws; None where the images are all that is mixed.
     blend: FeatureBlend | None = None
+    # What attention needs to weigh the labels by; None where they are those of the area.
+    pasted: PastedLabels | None = None
     # The images before they were mixed, where their loss is added.
     clean: "MicroBatch | None" = None
 
@@ -292,8 +296,16 @@ class TrainingStep:
             is_mixed=True,
             decoupled_eta=eta,
             blend=blend,
+            pasted=self._pasted(mixed, labels_B) if facts.pastes else None,
             clean=clean if self.config.clean_loss else None,
         )
+
+    def _pasted(self, mixed: MixedBatch, labels_B: Tensor) -> PastedLabels | None:
+        if (weight := self.options.attention_labels) == 0:
+            return None
+        assert mixed.mask is not None
+        partner = labels_B.index_select(0, mixed.partner)
+        return PastedLabels(LabelPairs(labels_B, partner, mixed.lam), mixed.mask, weight)
 
     def _blend(self, mixed: MixedBatch, key: StepKey) -> FeatureBlend | None:
         """Draw the layer of Manifold Mixup; None at the input, where the images are mixed."""
@@ -321,18 +333,22 @@ class TrainingStep:
         # wait for all gradients, though, and layers that compute again would find other flags.
         needs_all = self._distributed is not None or self.config.gradient_checkpointing
         frozen = constant([] if needs_all else self._frozen(key.step))
-        # A compiled network would not call the hook of the layer.
-        run = self._plain_forward if batch.blend else self._forward
+        # A compiled network would not call the hook of the layer, and its attention is not heard.
+        run = self._plain_forward if batch.blend or batch.pasted else self._forward
         blended = features_blended(self.model, batch.blend)
+        recorder = AttentionRecorder(len(batch.images), last_only=True) if batch.pasted else None
+        listening = recorder or contextlib.nullcontext()
         if self._draws_nothing:
-            with self.autocast(), frozen, blended:
-                return read_output(run(batch.images))
-        seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
-        with restored_generators(self._device), self.autocast(), frozen, blended:
-            torch.default_generator.manual_seed(seed)
-            if self._device.type != "cpu":
-                torch.get_device_module(self._device).manual_seed(seed)
-            return read_output(run(batch.images))
+            with self.autocast(), frozen, blended, listening:
+                output = read_output(run(batch.images))
+        else:
+            seed = derived_seed(key.seed, Stream.NETWORK, rank=key.rank, step=key.step)
+            with restored_generators(self._device), self.autocast(), frozen, blended, listening:
+                torch.default_generator.manual_seed(seed)
+                if self._device.type != "cpu":
+                    torch.get_device_module(self._device).manual_seed(seed)
+                output = read_output(run(batch.images))
+        return output._replace(attention=recorder.last_layer()) if recorder else output
 
     def train_mode(self) -> None:
         """Put the network in training mode, except batch norms whose statistics are frozen."""
@@ -351,11 +367,14 @@ class TrainingStep:
 
     def loss(self, output: ClassifierOutput, batch: MicroBatch) -> Tensor:
         """Return the training loss of a micro-batch, a float32 scalar in nats."""
-        loss = self.criterion(output.logits, batch.targets, decoupled_eta=batch.decoupled_eta)
+        targets = batch.targets
+        if batch.pasted is not None and output.attention is not None:
+            targets = targets_by_attention(batch.pasted, output.attention)
+        loss = self.criterion(output.logits, targets, decoupled_eta=batch.decoupled_eta)
         # Of the same mixed targets. A weight of 0 keeps the heads in the graph: several processes
         # wait for the gradient of every parameter.
         for logits_BK in output.auxiliary:
-            auxiliary_loss = self.criterion(logits_BK, batch.targets)
+            auxiliary_loss = self.criterion(logits_BK, targets)
             loss = torch.add(loss, auxiliary_loss, alpha=self.config.auxiliary_weight_or_default)
         if batch.clean is not None:
             clean_loss = self.loss(self.forward(batch.clean), batch.clean)

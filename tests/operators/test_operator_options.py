@@ -5,7 +5,7 @@ import torch
 
 from automix.configuration.operators import CoMixupOptions, OperatorOptions, RMixOptions
 from automix.mixing import StepKey, mix_step
-from automix.operator_info import Operator
+from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.rmix import apply_rmix, draw_rmix
 from automix.operators.types import BatchShape, MixedBatch
 from automix.random_streams import Stream, stream_generator
@@ -37,6 +37,17 @@ def same(one: MixedBatch, other: MixedBatch) -> bool:
 def test_the_defaults_change_nothing(operator: Operator) -> None:
     assert not OperatorOptions().changes(operator)
     assert same(mixed(operator, None), mixed(operator, OperatorOptions()))
+
+
+@pytest.mark.parametrize("operator", Operator)
+def test_an_operator_that_pastes_shows_one_image_at_each_pixel(operator: Operator) -> None:
+    if not OPERATOR_FACTS[operator].pastes:
+        return
+    for step in range(5):
+        result = mixed(operator, None, step=step)
+        assert result.mask is not None
+        assert bool(((result.mask == 0) | (result.mask == 1)).all())
+        torch.testing.assert_close(result.lam, 1 - result.mask.mean((1, 2, 3)))
 
 
 def test_rmix_as_published_draws_a_grid_and_one_weight_for_each_batch() -> None:

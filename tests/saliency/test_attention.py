@@ -141,7 +141,12 @@ def test_the_last_layer_alone_may_be_kept() -> None:
     with AttentionRecorder(3, last_only=True) as last:
         network(IMAGES)
     assert len(every.layers) == 3
-    torch.testing.assert_close(last.layers, every.layers[-1:])
+    torch.testing.assert_close(last.last_layer(), every.layers[-1])
+    torch.testing.assert_close(every.last_layer(), every.layers[-1])
+    with AttentionRecorder(3, last_only=True) as none:
+        nn.functional.scaled_dot_product_attention(*[torch.rand(1, 2, 4, 5)] * 3)
+    with pytest.raises(ValueError, match="attention among all tokens of an image, got none"):
+        none.last_layer()
 
 
 def test_a_network_without_attention_is_refused() -> None:
