@@ -40,7 +40,7 @@ class ReplayFlags(FolderFlags):
 
     policy: Path | None = None
     """Instead of a schedule: `default`, the policy that ships, or the folder of a search or of
-    `automix pretrain`, whose policy then decides before every segment, from what it observes of this
+    `automix pretrain`. The policy decides before every segment, from what it observes of this
     training run. The reward split that it observes is not trained on. Its decisions are written to
     schedule.json."""
 
