@@ -71,7 +71,7 @@ def mix_step(
     ``model`` and ``saliency`` are for operators that read saliency, ``previous``, the last mixed
     batch, for those that mix with it. Without ``with_targets``, the soft targets of operators that
     mix pairs have no columns: the classes, ``partner`` and ``lam`` say the same. ``options`` are
-    those of a recipe, where they are not the defaults.
+    those of a recipe, where they are not the defaults, with a patch size in pixels.
 
     Raises:
         ValueError: the operator needs saliency, and there is no model or no source.
@@ -108,6 +108,11 @@ def _keywords(
     """Return what the options mean to the two halves of an operator: drawing and applying."""
     if operator is Operator.RMIX:
         return {"per": options.rmix.per}, {"grid": draw_choice(options.rmix.grids, key)}
+    if operator is not Operator.COMIXUP:
+        align = {"align": options.patch_size}
+        # Their rectangles follow from the saliency, or from draws for an image of any size.
+        is_applied = operator in (Operator.SALIENCYMIX, Operator.GRIDMIX)
+        return ({}, align) if is_applied else (align, {})
     weights = CoMixupWeights(peak_window=options.comixup.peak_window)
     return {}, {
         "weights": weights,

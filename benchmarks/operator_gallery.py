@@ -40,6 +40,11 @@ partner is seen, the mixed image and its label. Operators that read saliency tak
 network that is trained; here it is the square of the spectral residual, which needs none
 ([saliency.md](saliency.md)).
 
+Options beside the strength are the fields of `task.operators`. In a vision transformer,
+`patch_size` aligns boxes and holes to its patches, so that no token is of two images
+([models.md](models.md)), and `attention_labels` weighs labels by attention
+([saliency.md](saliency.md)).
+
 `python -m benchmarks.operator_gallery` writes this page and its pictures.
 """
 

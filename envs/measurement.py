@@ -14,6 +14,8 @@ from automix.configuration.task import TaskConfig
 from automix.data.batches import BatchPreparer
 from automix.data.splits import SearchData, Split, TrainingImages
 from automix.mixing import StepKey, mix_step
+from automix.models.build import build_model
+from automix.models.patches import options_for
 from automix.network_outputs import logits_of
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.types import MixedBatch
@@ -289,5 +291,19 @@ def _make_probe(task: TaskConfig, config: EnvironmentConfig, data: SearchData) -
         num_classes=data.num_classes,
         operators=config.operators if is_observed else (),
         saliency=build_source(task.saliency, loss=saliency_loss(task.trainer)),
-        options=task.operators,
+        options=_options(task, data),
     )
+
+
+def _options(task: TaskConfig, data: SearchData) -> OperatorOptions:
+    if task.operators.patch_size != "network":
+        return task.operators
+    channels, *size = data.image_shape
+    model = build_model(
+        task.model,
+        num_classes=data.num_classes,
+        channels=channels,
+        image_size=(size[0], size[1]),
+        generator=stream_generator(0, Stream.INITIALIZATION),
+    )
+    return options_for(task.operators, model, image_size=(size[0], size[1]))

@@ -7,6 +7,17 @@ from pydantic import Field
 from automix.configuration.base import Config
 from automix.operator_info import Operator
 
+BOX_OPERATORS = frozenset(
+    {
+        Operator.CUTMIX,
+        Operator.RESIZEMIX,
+        Operator.SALIENCYMIX,
+        Operator.RECURSIVEMIX,
+        Operator.GRIDMIX,
+    }
+)
+"""Operators that paste rectangles, whose sides `OperatorOptions.patch_size` aligns."""
+
 _Grid = Annotated[int, Field(ge=1, le=64)]
 
 
@@ -61,6 +72,11 @@ class OperatorOptions(Config):
     vision transformer (TransMix): a part counts by the attention of the class token to it, not by
     its area. Published: 0.5 in the code, 1 in the paper. 0: by area alone."""
 
+    patch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["network"] | None = None
+    """Pixels along a side of the patches to which the boxes of cutmix, resizemix, saliencymix and
+    recursivemix and the holes of gridmix are aligned, so that no token of a vision transformer is
+    of two images. network: those of its first layer. Null: boxes of any pixels, as published."""
+
     def changes(self, operator: Operator) -> bool:
         """Return whether an operator draws or applies with options that are not the defaults."""
         # Asked at every step: defaults are made for these two alone.
@@ -70,4 +86,4 @@ class OperatorOptions(Config):
             case Operator.COMIXUP:
                 return self.comixup != CoMixupOptions()
             case _:
-                return False
+                return self.patch_size is not None and operator in BOX_OPERATORS

@@ -8,6 +8,8 @@ from torch import Generator, Tensor
 from automix.operators.blend import mask_lam, pair_batch, paste, take
 from automix.operators.sampling import (
     Per,
+    aligned,
+    check_align,
     check_images,
     draw_beta,
     draw_index,
@@ -58,6 +60,7 @@ def apply_gridmix(
     *,
     num_classes: int | None = None,
     clamp_holes: bool = False,
+    align: int = 1,
 ) -> MixedBatch:
     """Show the partner through a lattice of holes inside a region of the image.
 
@@ -65,7 +68,12 @@ def apply_gridmix(
     the cells of a grid and adds a loss for each patch. OpenMixup's region exceeds the image in
     45 % of the draws, and 28 % wrap to the other side: here it is cut to the image first. It also
     keeps every hole between one pixel and one less than the patch, which ``clamp_holes`` repeats:
-    ``lam`` then stays within about 0.23 and 0.98 whatever is drawn.
+    ``lam`` then stays within about 0.23 and 0.98 whatever is drawn. Region and patches are
+    rounded to multiples of ``align``, as `automix.operators.sampling.aligned` does it, holes to
+    the nearest area.
+
+    Raises:
+        ValueError: ``align`` does not divide the sides of the image.
 
     Examples:
         >>> generator = torch.Generator().manual_seed(0)
@@ -75,13 +83,15 @@ def apply_gridmix(
         ([0.0, 1.0], True)
     """
     check_images(images_BCHW, draws.partner)
-    mask_B1HW = _lattice(draws, (images_BCHW.shape[2], images_BCHW.shape[3]), clamp_holes)
+    size = (images_BCHW.shape[2], images_BCHW.shape[3])
+    check_align(align, size)
+    mask_B1HW = _lattice(draws, size, clamp_holes, align)
     mixed_BCHW = paste(images_BCHW, take(images_BCHW, draws.partner), mask_B1HW)
     lam_B = mask_lam(mask_B1HW)
     return pair_batch(mixed_BCHW, targets, draws.partner, lam_B, mask_B1HW, num_classes)
 
 
-def _lattice(draws: GridMixDraws, size: tuple[int, int], clamp_holes: bool) -> Tensor:
+def _lattice(draws: GridMixDraws, size: tuple[int, int], clamp_holes: bool, align: int) -> Tensor:
     """Return the holes: the outer product of two combs, (B, 1, H, W) float32."""
     height, width = size
     # The region: width w and height w * aspect with an area of w^2 * aspect, rounded down to
@@ -99,12 +109,26 @@ def _lattice(draws: GridMixDraws, size: tuple[int, int], clamp_holes: bool) -> T
         (height, region_height_B, patch_height_B, draws.down),
         (width, region_width_B, patch_width_B, draws.across),
     ):
-        hole_B = (patch_B * side_B).floor()
+        span_B, period_B = region_B, patch_B
+        if align > 1:
+            span_B, period_B = (aligned(it, align).clamp(min=align) for it in (region_B, patch_B))
+        hole_B = _aligned_hole(period_B * side_B, align)
         if clamp_holes:
-            hole_B = torch.minimum(hole_B.clamp(min=1), patch_B - 1)
-        start_B = ((length - region_B) * place_B).floor()
-        combs.append(_comb(length, torch.stack([start_B, region_B, patch_B, hole_B])))
+            hole_B = torch.minimum(hole_B.clamp(min=align), period_B - align)
+        start_B = aligned(((length - span_B) * place_B).floor(), align)
+        combs.append(_comb(length, torch.stack([start_B, span_B, period_B, hole_B])))
     return combs[0][:, None, :, None] * combs[1][:, None, None, :]
+
+
+def _aligned_hole(side_B: Tensor, align: int) -> Tensor:
+    """Return sides of holes in whole pixels, or as many patches as are nearest by area."""
+    if align == 1:
+        return side_B.floor()
+    # Few patches fit into a period: nearest by length, three of four holes of one would be whole.
+    patches_B = side_B / align
+    low_B = patches_B.floor()
+    middle_B = (low_B.square() + (low_B + 1).square()) / 2
+    return (low_B + (patches_B.square() >= middle_B)) * align
 
 
 def _comb(length: int, comb_4B: Tensor) -> Tensor:

@@ -97,17 +97,19 @@ def draw_cutmix(
     generator: Generator,
     per: Per = "image",
     rule: BoxRule = "timm",
+    align: int = 1,
 ) -> CutMixDraws:
     """Draw partners and boxes: area 1 - Beta(strength, strength), center uniform over the pixels.
 
-    The authors draw one box ``per`` batch. ``rule`` is that of `centered_box`.
+    The authors draw one box ``per`` batch. ``rule`` and ``align`` are those of `centered_box`.
     """
     batch, *size = shape
     partner_B = draw_partner(batch, generator)
     lam_B = draw_beta(batch, strength, generator, per=per)
     row_B, column_B = (draw_index(batch, length, generator, per=per) for length in size)
     # Both sides are the same fraction of the image's, so an area of 1 - lam needs its root.
-    box_B4 = centered_box((1 - lam_B).sqrt(), row_B, column_B, (shape.height, shape.width), rule)
+    image_size = (shape.height, shape.width)
+    box_B4 = centered_box((1 - lam_B).sqrt(), row_B, column_B, image_size, rule, align=align)
     return CutMixDraws(partner_B, lam_B, box_B4)
 
 

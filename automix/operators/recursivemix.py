@@ -32,12 +32,17 @@ class RecursiveMixDraws(NamedTuple):
 
 
 def draw_recursivemix(
-    shape: BatchShape, *, strength: float, generator: Generator, per: Per = "image"
+    shape: BatchShape,
+    *,
+    strength: float,
+    generator: Generator,
+    per: Per = "image",
+    align: int = 1,
 ) -> RecursiveMixDraws:
     """Draw boxes with areas uniform in [0, strength) and centers uniform over the pixels.
 
     The strength is the largest area, as a fraction of the image's, before it is cut at the
-    border. The authors draw one box ``per`` batch.
+    border. The authors draw one box ``per`` batch. ``align`` is that of `centered_box`.
 
     Raises:
         ValueError: the strength is not within (0, 1].
@@ -48,7 +53,8 @@ def draw_recursivemix(
     area_B = draw_uniform(batch, generator, high=strength, per=per)
     row_B = draw_index(batch, height, generator, per=per)
     column_B = draw_index(batch, width, generator, per=per)
-    box_B4 = centered_box(area_B.sqrt(), row_B, column_B, (height, width), "clovaai")
+    size = (height, width)
+    box_B4 = centered_box(area_B.sqrt(), row_B, column_B, size, "clovaai", align=align)
     return RecursiveMixDraws(box_B4)
 
 

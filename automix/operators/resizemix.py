@@ -8,9 +8,11 @@ from torch import Generator, Tensor
 from automix.operators.blend import Interpolation, pair_batch, paste, resize_into_box
 from automix.operators.sampling import (
     Per,
+    aligned,
     box_lam,
     box_mask,
     centered_box,
+    check_align,
     check_images,
     draw_partner,
     draw_uniform,
@@ -35,28 +37,31 @@ def draw_resizemix(
     generator: Generator,
     per: Per = "image",
     placement: Literal["clipped", "inside"] = "clipped",
+    align: int = 1,
 ) -> ResizeMixDraws:
     """Draw partners, and boxes with sides uniform in [0.1, strength) of the image's.
 
     OpenMixup draws one box ``per`` batch. The placement ``clipped`` draws the center anywhere and
     cuts the box at the border, so the partner is squeezed (OpenMixup); ``inside`` places the box
-    wholly inside.
+    wholly inside. ``align`` is that of `centered_box`.
 
     Raises:
-        ValueError: the strength is not within (0.1, 1].
+        ValueError: the strength is not within (0.1, 1], or ``align`` does not divide the image.
     """
     if not _SMALLEST_SIDE < strength <= 1:
         raise ValueError(f"strength: expected above {_SMALLEST_SIDE} and up to 1, got {strength}")
     batch, height, width = shape
+    check_align(align, (height, width))
     partner_B = draw_partner(batch, generator)
     side_B = draw_uniform(batch, generator, low=_SMALLEST_SIDE, high=strength, per=per)
     down_B = draw_uniform(batch, generator, per=per)
     across_B = draw_uniform(batch, generator, per=per)
     if placement == "inside":
         bounds = [*_inside(side_B, down_B, height), *_inside(side_B, across_B, width)]
-        return ResizeMixDraws(partner_B, torch.stack(bounds, 1))
+        return ResizeMixDraws(partner_B, aligned(torch.stack(bounds, 1), align))
     row_B, column_B = (down_B * height).to(torch.int64), (across_B * width).to(torch.int64)
-    box_B4 = centered_box(side_B, row_B, column_B, (height, width), "clovaai")
+    size = (height, width)
+    box_B4 = centered_box(side_B, row_B, column_B, size, "clovaai", align=align)
     return ResizeMixDraws(partner_B, box_B4)
 
 

@@ -52,13 +52,14 @@ def apply_saliencymix(
     num_classes: int | None = None,
     box: Literal["per_image", "per_batch"] = "per_image",
     rule: BoxRule = "clovaai",
+    align: int = 1,
 ) -> MixedBatch:
     """Paste a box of the partner around the peak of the partner's saliency.
 
     Uddin et al. 2021, https://arxiv.org/abs/2006.01791. The paper describes a box for each image;
     the published code uses the box of image ``partner[0]`` for the whole batch, and users who
-    repaired that report lower accuracy (their issue 2), hence the option ``box``. ``rule`` is
-    that of `centered_box`.
+    repaired that report lower accuracy (their issue 2), hence the option ``box``. ``rule`` and
+    ``align`` are those of `centered_box`.
 
     Of several peaks the first in row-major order is taken. In a flat map every pixel is a peak:
     there, and in maps that are not finite, the drawn center is used, which is CutMix.
@@ -77,7 +78,8 @@ def apply_saliencymix(
     saliency_BHW = required_saliency(saliency_BHW, images_BCHW)
     height, width = saliency_BHW.shape[1:]
     row_B, column_B = _peak(saliency_BHW, draws)
-    box_B4 = centered_box((1 - draws.lam).sqrt(), row_B, column_B, (height, width), rule)
+    side_B, size = (1 - draws.lam).sqrt(), (height, width)
+    box_B4 = centered_box(side_B, row_B, column_B, size, rule, align=align)
     if box == "per_batch":
         box_B4 = box_B4[:1].expand_as(box_B4)
     mask_B1HW = box_mask(box_B4, (height, width))

@@ -124,7 +124,13 @@ BoxRule = Literal["timm", "torchvision", "clovaai"]
 
 
 def centered_box(
-    side_B: Tensor, row_B: Tensor, column_B: Tensor, size: tuple[int, int], rule: BoxRule = "timm"
+    side_B: Tensor,
+    row_B: Tensor,
+    column_B: Tensor,
+    size: tuple[int, int],
+    rule: BoxRule = "timm",
+    *,
+    align: int = 1,
 ) -> Tensor:
     """Return boxes around given centers, cut at the border of the image; some may be empty.
 
@@ -133,7 +139,12 @@ def centered_box(
     loses a row; ``torchvision`` 0.29 lays int(H side / 2) on both sides.
 
     ``side_B`` is the side of the box as a fraction of the image's; (row, column) is the center.
+    ``align`` is that of `aligned`.
+
+    Raises:
+        ValueError: ``align`` does not divide the sides of the image.
     """
+    check_align(align, size)
     # Both axes of a square at once: with small batches each operation costs its call.
     if size[0] == size[1]:
         axes = [(size[0], torch.stack((row_B, column_B)))]
@@ -149,7 +160,29 @@ def centered_box(
             after_B = whole_B - before_B if rule == "timm" else before_B
         low_AB, high_AB = center_AB - before_B, center_AB + after_B
         bounds.append(torch.stack((low_AB, high_AB), 1).clamp_(0, length).flatten(0, 1))
-    return torch.cat(bounds).t().contiguous()
+    return aligned(torch.cat(bounds).t().contiguous(), align)
+
+
+def aligned(pixels: Tensor, align: int) -> Tensor:
+    """Round whole numbers of pixels to multiples of ``align``, the nearest or the larger of two.
+
+    Over all places of a box, its sides stay as long as they were on average.
+
+    Examples:
+        >>> aligned(torch.tensor([0, 1, 2, 5, 6, 8]), 4).tolist()
+        [0, 0, 4, 4, 8, 8]
+    """
+    return pixels if align == 1 else (pixels + align // 2) // align * align
+
+
+def check_align(align: int, size: tuple[int, int]) -> None:
+    """Refuse patches that do not divide an image.
+
+    Raises:
+        ValueError: ``align`` is no divisor of rows and columns.
+    """
+    if align < 1 or size[0] % align or size[1] % align:
+        raise ValueError(f"align: expected a divisor of {size[0]} x {size[1]} pixels, got {align}")
 
 
 def box_mask(box_B4: Tensor, size: tuple[int, int]) -> Tensor:

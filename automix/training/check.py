@@ -14,6 +14,7 @@ from automix.first_batch import rehearse, unpaired
 from automix.mixing import StepKey
 from automix.models.build import build_model
 from automix.models.layers import checkpoint_gradients_
+from automix.models.patches import options_for
 from automix.network_outputs import ClassifierOutput, read_output
 from automix.operator_info import OPERATOR_FACTS, Operator
 from automix.operators.manifold_mixup import INPUT, check_layers, mixing_layers
@@ -129,6 +130,7 @@ def _check_operators(
         )
     batch = min(2, layout.micro_batch_size)
     generator = stream_generator(0, Stream.PROBE)
+    options_for(task.operators, model, image_size=data.image_shape[1:])
     if task.operators.attention_labels and any(OPERATOR_FACTS[it].pastes for it in operators):
         images = torch.rand(batch, *data.image_shape, generator=generator)
         _check_attention_labels(task, model, images)

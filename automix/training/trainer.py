@@ -17,6 +17,7 @@ from automix.errors import CheckpointError
 from automix.files import check_fields
 from automix.mixture import Mixing, Mixture
 from automix.models.build import build_model, reinitialize_
+from automix.models.patches import options_for
 from automix.network_outputs import logits_of
 from automix.random_streams import Stream, stream_generator
 from automix.saliency.gradient import evaluation_mode
@@ -283,7 +284,8 @@ def build_trainer(
     Processes that have joined a world build one each, and train together.
 
     Raises:
-        ConfigError: the batch cannot be shared by processes and micro-batches.
+        ConfigError: the batch cannot be shared by processes and micro-batches, or the patch size
+            of operators is not known or does not divide the images.
     """
     device = device or training_device()
     placement = task.data.placement
@@ -314,7 +316,7 @@ def build_trainer(
         batches,
         saliency=build_source(task.saliency, loss=saliency_loss(task.trainer)),
         refresh_every=task.saliency.refresh_every,
-        options=task.operators,
+        options=options_for(task.operators, model, image_size=data.image_shape[1:]),
         config=task.trainer,
     )
     return ClassifierTrainer(
