@@ -102,12 +102,14 @@ def found_schedules(folder: Path, name: str, seed: int) -> dict[str, Schedule]:
     return {"winner": winner, "written": Schedule.load(output / SCHEDULE_NAME)}
 
 
-def scoring_jobs(schedules: Sequence[Schedule], *, num_seeds: int) -> list[TrainingJob]:
+def scoring_jobs(
+    schedules: Sequence[Schedule], *, num_seeds: int, seed: int = TEST_SEED
+) -> list[TrainingJob]:
     """Return the training runs that score schedules, seed by seed."""
     return [
         TrainingJob(
             schedule=schedule,
-            seed=derived_seed(TEST_SEED, Stream.COMPARISON, step=index),
+            seed=derived_seed(seed, Stream.COMPARISON, step=index),
             splits=("test",),
         )
         for index in range(num_seeds)
