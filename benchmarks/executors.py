@@ -10,6 +10,7 @@ size of a state, a thousand episodes of them, while the object store is looked a
 
 import contextlib
 import functools
+import importlib
 import json
 import os
 import statistics
@@ -198,4 +199,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    # Workers know functions of modules, and not of what is run as a script.
+    importlib.import_module("benchmarks.executors").main(tyro.cli(Options))

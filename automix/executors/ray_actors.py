@@ -21,8 +21,13 @@ from automix.executors.units import Call, Maker
 
 _MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-# Of processes of Ray for each other; 30 s by default, which is short on a busy machine.
-_PATIENCE = {"RAY_gcs_server_port_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000"}
+# Of a private cluster. By default, Ray's processes wait 30 s for each other, which is short on a
+# busy machine, and workers are 15 nicer than the command: others would leave them no time.
+_SETTINGS = {
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_niceness": "0",
+}
 _TOKEN_FILE = Path(".ray", "auth_token")
 _NAMESPACE = "automix"
 _ATTEMPTS = 5
@@ -30,6 +35,7 @@ _NUM_LINES = 8
 _NUM_BYTES = 4_000
 # To ask the node of a lost worker how it ended; the node may be lost as well.
 _SECONDS_TO_ASK = 10.0
+_SECONDS_TO_END = 1.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -48,7 +54,12 @@ def connect(compute: ComputeConfig) -> Any:
     ray = _imported()
     if ray.is_initialized():
         return ray
-    options: dict[str, Any] = {"namespace": _NAMESPACE, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {
+        "namespace": _NAMESPACE,
+        "logging_level": logging.ERROR,
+        # What a lost worker wrote last is asked for.
+        "log_to_driver": False,
+    }
     if address is None:
         # Before Ray's own end is registered: the last that was registered comes first.
         folder = make_folder()
@@ -82,7 +93,7 @@ def _set_environment(*, is_private: bool) -> None:
     if is_private:
         # As Ray does on macOS: nothing listens beyond the loopback interface.
         os.environ.setdefault(_CLUSTERS, "0")
-        for name, value in _PATIENCE.items():
+        for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         is_kept = _TOKEN in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
         if not is_kept and not (Path.home() / _TOKEN_FILE).exists():
@@ -183,16 +194,19 @@ class RayWorker:
             return
         with contextlib.suppress(Exception):
             ray.kill(self._actor, no_restart=True)
-        self._state.ask_node(ray)
-        self._thread.join(_SECONDS_TO_ASK)
+        # That of a stopped process ends only with `last_lines`.
+        self._thread.join(_SECONDS_TO_END)
 
     def obituary(self) -> str:
         """Return how it ended."""
         return self._state.reason or "ended"
 
     def last_lines(self) -> list[str]:
-        """Return the last lines that it wrote, if its node still knows."""
-        return self._state.lines
+        """Return the last lines that it wrote, if its node still knows.
+
+        Only here, because asking takes another process: workers that are not lost end without it.
+        """
+        return self._state.asked_lines(importlib.import_module("ray"))
 
 
 class _State:
@@ -202,23 +216,24 @@ class _State:
         self.name = name
         self.place: tuple[int, str, str] | None = None  # process, node, file of its messages
         self.reason = ""
-        self.lines: list[str] = []
 
     def settle(self, place: tuple[int, str, str]) -> None:
         self.place = place
         self.name = f"{self.name} (process {place[0]} on node {place[1][:8]})"
 
-    def ask_node(self, ray: Any) -> None:
-        """Let the node of a dead actor say what it wrote, and end it if it is stopped."""
+    def asked_lines(self, ray: Any) -> list[str]:
+        """Let the node of a lost actor say what it wrote, and end it if it is stopped."""
         if self.place is None:
-            return
+            return []
         process, node, path = self.place
         strategy = importlib.import_module("ray.util.scheduling_strategies")
         here = strategy.NodeAffinitySchedulingStrategy(node_id=node, soft=False)
         last_words = ray.remote(num_cpus=0, max_retries=0)(_last_words)
         with contextlib.suppress(Exception):
             answer = last_words.options(scheduling_strategy=here).remote(process, path)
-            self.lines = ray.get(answer, timeout=_SECONDS_TO_ASK)
+            lines: list[str] = ray.get(answer, timeout=_SECONDS_TO_ASK)
+            return lines
+        return []
 
 
 def _last_words(process: int, path: str) -> list[str]:

@@ -176,7 +176,7 @@ def sweep_on_nodes(folder: Path) -> None:
 
 def be_patient() -> None:
     """Let a node of Ray have five minutes to start, not 30 s: tests run on busy machines, too."""
-    os.environ |= ray_actors._PATIENCE
+    os.environ |= ray_actors._SETTINGS
     imported = ray_actors._imported
 
     def patient() -> Any:
