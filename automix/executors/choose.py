@@ -1,6 +1,7 @@
 """The executor that a configuration names."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from automix.configuration.task import ComputeConfig
@@ -64,7 +65,7 @@ def make_executor(
     """
     if kind == "in_process":
         return InProcess(makers)
-    limits = limits_of(compute)
+    limits = replace(limits_of(compute), is_start_steady=kind == "processes")
 
     def spawn(seat: int, number: int, is_replacement: bool, events: Events) -> Worker:
         maker, heartbeat = makers[seat], limits.heartbeat

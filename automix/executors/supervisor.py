@@ -41,12 +41,15 @@ class Limits:
         silence: seconds without a sign of life after which a worker is taken for lost.
         per_unit: lost workers per unit that are tolerated.
         in_all: lost workers of an executor that are tolerated.
+        is_start_steady: whether the next worker starts about as quickly as others did: on one
+            machine, and not on a cluster, which may have to find a node first.
     """
 
     timeout: float | None = None
     silence: float = 60.0
     per_unit: int = 3
     in_all: int = 100
+    is_start_steady: bool = False
 
     @property
     def heartbeat(self) -> float:
@@ -111,6 +114,7 @@ class _Seat:
     heard: float = 0.0  # when the worker last said anything
     began: float | None = None  # when it began the unit, with its object in memory
     has_spoken: bool = False
+    spawned: float = 0.0  # when the worker was started
     is_reported: bool = False  # as a straggler
 
 
@@ -122,6 +126,7 @@ class _Record:
     done: dict[str, tuple[bool, Any]] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    quickest_start: float = float("inf")
 
 
 class Supervised:
@@ -230,7 +235,7 @@ class Supervised:
         if seat.worker is None:
             seat.number, self._num_spawned = self._num_spawned, self._num_spawned + 1
             seat.worker = self._spawn(seat.index, seat.number, seat.has_lost, self._events)
-            seat.has_spoken = False
+            seat.has_spoken, seat.spawned = False, self._clock.now
         seat.unit, seat.is_pinned = unit, place is not None
         seat.heard, seat.began, seat.is_reported = self._clock.now, None, False
         # The worker that did the last unit of a seat remembers it; another one has to be told.
@@ -247,6 +252,9 @@ class Supervised:
         # What a worker said before it was replaced, or of a unit that was canceled.
         if seat is None or seat.worker is None or seat.unit is None:
             return
+        if not seat.has_spoken:
+            starting = self._clock.now - seat.spawned
+            self._record.quickest_start = min(self._record.quickest_start, starting)
         seat.heard, seat.has_spoken = self._clock.now, True
         if event.kind == "ready":
             seat.began = self._clock.now
@@ -263,7 +271,12 @@ class Supervised:
     def _hangs(self, seat: _Seat, unit: Unit) -> str:
         """Return why the worker of a seat is taken for lost; empty if it is not."""
         silent = self._clock.now - seat.heard
-        limit = self._limits.silence if seat.has_spoken else _START_SECONDS
+        limit = self._limits.silence
+        if not seat.has_spoken:
+            limit = _START_SECONDS
+            if self._limits.is_start_steady:
+                quickest = self._record.quickest_start
+                limit = min(limit, self._limits.silence + _TIMES_THE_LONGEST * quickest)
         if silent > limit:
             return f"no sign of life for {silent:.0f} s"
         if seat.began is None:

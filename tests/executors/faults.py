@@ -59,9 +59,10 @@ class Report:
 
     def line(self, name: str) -> str:
         ended = f"{max(self.delays):.1f} s at most" if self.delays else "none"
+        left = ", ".join(self.left) or "nothing"
         return (
             f"{name}: {self.runs} runs, {self.kills} killed, {self.stops} stopped ({ended} until "
-            f"they were ended), {self.differing} with other files, {len(self.left)} things left, "
+            f"they were ended), {self.differing} with other files, left: {left}, "
             f"{self.seconds:.0f} s"
         )
 
@@ -83,8 +84,8 @@ def commands(folder: Path) -> list[Command]:
     sweep = write_sweep(folder / "sweep.yaml", TINY_TASK, seeds=3)
     return [
         Command(("search", str(search)), outputs, 0.5),
-        Command(("compare", str(compare)), _result, 0.25),
-        Command(("ablate", str(sweep)), tables, 0.25),
+        Command(("compare", str(compare)), _result, 0.24),
+        Command(("ablate", str(sweep)), tables, 0.26),
     ]
 
 
@@ -139,13 +140,18 @@ def workers(process: int) -> list[int]:
     )
 
 
-def age(process: int) -> float:
-    """Return the seconds since a process began."""
+def began_at(process: int) -> int:
+    """Return when a process began, in ticks since the machine did; -1 if it is gone."""
     with contextlib.suppress(OSError, IndexError):
-        ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-        return uptime - ticks / os.sysconf("SC_CLK_TCK")
-    return 0.0
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    return -1
+
+
+def age(process: int) -> float:
+    """Return the seconds since a process began; 0 if it is gone."""
+    ticks = began_at(process)
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return uptime - ticks / os.sysconf("SC_CLK_TCK") if ticks >= 0 else 0.0
 
 
 def campaign(executor: str, num_kills: int, num_stops: int, folder: Path) -> dict[str, Report]:
@@ -192,14 +198,15 @@ def _run_with_faults(
     output = folder / f"{command.name}-{executor}-{report.runs}"
     limits = ("--compute.timeout", str(TIMEOUT), "--compute.max-failures", "60")
     began = time.monotonic()
-    seen: set[int] = set()
+    # With its beginning: numbers of processes are used again.
+    seen: set[tuple[int, int]] = set()
     with _temporary() as temporary:
         process = started(command, executor, output, temporary, *limits)
         stopped: dict[int, float] = {}
         pause = time.monotonic() + source.uniform(0, _WAIT)
         while process.poll() is None:
             time.sleep(0.05)
-            seen |= set(descendants(process.pid))
+            seen |= {(one, began_at(one)) for one in descendants(process.pid)}
             for worker in [worker for worker in stopped if not is_running(worker)]:
                 report.delays.append(time.monotonic() - stopped.pop(worker))
             if not faults or time.monotonic() < pause:
@@ -224,11 +231,12 @@ def _inflict(worker: int, fault: signal.Signals, stopped: dict[int, float], repo
             stopped[worker] = time.monotonic()
 
 
-def _left(seen: set[int], temporary: Path) -> list[str]:
+def _left(seen: set[tuple[int, int]], temporary: Path) -> list[str]:
     """Return what is left of a command, a moment after its end."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        left = [f"process {one}" for one in seen if is_running(one)]
+        left = [f"process {one}" for one, began in seen if began_at(one) == began >= 0]
+        left = [name for name in left if is_running(int(name.split()[1]))]
         left += [str(path) for path in temporary.iterdir()]
         if not left:
             break

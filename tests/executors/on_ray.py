@@ -3,11 +3,13 @@
 Ray starts processes and threads that outlive a test, and reads the environment when it is imported.
 """
 
+import contextlib
 import functools
 import importlib
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 import types
@@ -105,14 +107,27 @@ class Nodes:
     """A cluster of three nodes, beside its head, on this machine; one of them is lost."""
 
     def __init__(self) -> None:
-        os.environ["RAY_AUTH_MODE"] = "disabled"
-        ray_actors._imported()
-        from ray.cluster_utils import Cluster  # noqa: PLC0415
-
+        os.environ |= ray_actors._SETTINGS | {"RAY_AUTH_MODE": "disabled"}
+        cluster = importlib.import_module("ray.cluster_utils").Cluster
+        node = importlib.import_module("ray._private.node")
+        # A node has 30 s to start, a number in its code that it compares with its clock; four of
+        # them at once need more on a busy machine.
+        clock = types.SimpleNamespace(**vars(time))
+        clock.monotonic = lambda: time.monotonic() / 10
+        node.time = clock  # type: ignore[attr-defined]
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": make_folder()}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(3)]
+        self._cluster = cluster(initialize_head=True, head_node_args=head | self._ports())
+        self._nodes = [self._cluster.add_node(num_cpus=1, **self._ports()) for _ in range(3)]
         self.address = self._cluster.address
+
+    def _ports(self) -> dict[str, int]:
+        """Return free ports for the agents of a node, which waits 30 s for those it must find."""
+        agents = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in agents]
+            for one in sockets:
+                one.bind(("127.0.0.1", 0))
+            return {name: one.getsockname()[1] for name, one in zip(agents, sockets, strict=True)}
 
     def lose_one(self) -> None:
         """Kill the processes of a node on which an actor lives."""
@@ -174,23 +189,6 @@ def sweep_on_nodes(folder: Path) -> None:
     save_table(sweep)
 
 
-def be_patient() -> None:
-    """Let a node of Ray have five minutes to start, not 30 s: tests run on busy machines, too."""
-    os.environ |= ray_actors._SETTINGS
-    imported = ray_actors._imported
-
-    def patient() -> Any:
-        ray = imported()
-        node = importlib.import_module("ray._private.node")
-        # The limit is a number in its code, compared with its clock.
-        clock = types.SimpleNamespace(**vars(time))
-        clock.monotonic = lambda: time.monotonic() / 10
-        node.time = clock  # type: ignore[attr-defined]
-        return ray
-
-    ray_actors._imported = patient
-
-
 SCENARIOS = {
     "units": units,
     "search": whole_search,
@@ -203,7 +201,6 @@ SCENARIOS = {
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    be_patient()
     began = time.monotonic()
     SCENARIOS[sys.argv[1]](Path(sys.argv[2]))
     sys.stderr.write(f"{sys.argv[1]}: {time.monotonic() - began:.0f} s\n")

@@ -17,7 +17,7 @@ import pytest
 from automix.configuration.task import ComputeConfig
 from automix.errors import WorkerError
 from automix.executors.choose import Kind, make_executor
-from automix.executors.supervisor import Limits, Supervised
+from automix.executors.supervisor import Event, Limits, Supervised
 from automix.executors.units import Executor, InProcess, Unit, unit_name
 from automix.training.distributed import start_method
 from tests.executors import toy
@@ -221,6 +221,25 @@ def test_time_in_which_the_driver_was_stopped_itself_does_not_count(
     for _ in range(3):
         executor._advance()
     assert not worker.is_killed
+
+
+@pytest.mark.parametrize("is_start_steady", [False, True])
+def test_a_worker_that_stops_while_it_starts_is_found_by_how_quickly_others_started(
+    is_start_steady: bool,
+) -> None:
+    limits = Limits(silence=5.0, is_start_steady=is_start_steady)
+    executor = Supervised(
+        lambda seat, number, is_replacement, events: Silent(),
+        num_seats=1,
+        limits=limits,
+        is_fresh=True,
+    )
+    executor.submit(unit(toy.square, 1))
+    executor._take(Event(0, "result", 1))
+    executor.submit(unit(toy.square, 2))
+    executor._clock.now += 6
+    executor._advance()
+    assert len(executor.lost) == is_start_steady
 
 
 def test_in_process_holds_nothing_before_it_is_needed() -> None:
