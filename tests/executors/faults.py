@@ -160,7 +160,7 @@ def campaign(executor: str, num_kills: int, num_stops: int, folder: Path) -> dic
     reports = {}
     for command in commands(folder):
         report = reports[command.name] = Report()
-        expected = _without_faults(command, folder)
+        expected = without_faults(command, folder)
         faults = [signal.SIGKILL] * round(command.fraction * num_kills)
         faults += [signal.SIGSTOP] * round(command.fraction * num_stops)
         source.shuffle(faults)
@@ -171,15 +171,17 @@ def campaign(executor: str, num_kills: int, num_stops: int, folder: Path) -> dic
     return reports
 
 
-def _without_faults(command: Command, folder: Path) -> Any:
+def without_faults(command: Command, folder: Path) -> Any:
+    """Run a command in one process; return what must be the same."""
     output = folder / f"{command.name}-expected"
-    with _temporary() as temporary:
+    with temporary_folder() as temporary:
         assert started(command, "in_process", output, temporary).wait() == 0
     return command.files(output)
 
 
 @contextlib.contextmanager
-def _temporary() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
+    """Yield a folder for the temporary files of a command."""
     # A short one: it is a part of the paths of Ray's sockets.
     with tempfile.TemporaryDirectory(prefix="f", dir="/tmp") as name:
         yield Path(name)
@@ -200,7 +202,7 @@ def _run_with_faults(
     began = time.monotonic()
     # With its beginning: numbers of processes are used again.
     seen: set[tuple[int, int]] = set()
-    with _temporary() as temporary:
+    with temporary_folder() as temporary:
         process = started(command, executor, output, temporary, *limits)
         stopped: dict[int, float] = {}
         pause = time.monotonic() + source.uniform(0, _WAIT)
@@ -218,7 +220,7 @@ def _run_with_faults(
                 pause = time.monotonic() + source.uniform(0, _WAIT)
         report.seconds += time.monotonic() - began
         report.differing += process.returncode != 0 or command.files(output) != expected
-        report.left += _left(seen, temporary)
+        report.left += things_left(seen, temporary)
 
 
 def _inflict(worker: int, fault: signal.Signals, stopped: dict[int, float], report: Report) -> None:
@@ -231,7 +233,7 @@ def _inflict(worker: int, fault: signal.Signals, stopped: dict[int, float], repo
             stopped[worker] = time.monotonic()
 
 
-def _left(seen: set[tuple[int, int]], temporary: Path) -> list[str]:
+def things_left(seen: set[tuple[int, int]], temporary: Path) -> list[str]:
     """Return what is left of a command, a moment after its end."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -248,7 +250,7 @@ def last_line_over_the_limit(executor: str, folder: Path) -> str:
     """Return what a search says last whose worker is killed where none may be lost."""
     [command, *_] = commands(folder)
     output = folder / f"limit-{executor}"
-    with _temporary() as temporary:
+    with temporary_folder() as temporary:
         process = started(command, executor, output, temporary, "--compute.max-failures", "0")
         while process.poll() is None:
             time.sleep(0.05)
