@@ -122,12 +122,15 @@ class Nodes:
 
     def _ports(self) -> dict[str, int]:
         """Return free ports for the agents of a node, which waits 30 s for those it must find."""
-        agents = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+        agents = ("metrics_agent", "metrics_export", "runtime_env_agent", "dashboard_agent_listen")
         with contextlib.ExitStack() as stack:
             sockets = [stack.enter_context(socket.socket()) for _ in agents]
             for one in sockets:
                 one.bind(("127.0.0.1", 0))
-            return {name: one.getsockname()[1] for name, one in zip(agents, sockets, strict=True)}
+            return {
+                f"{name}_port": one.getsockname()[1]
+                for name, one in zip(agents, sockets, strict=True)
+            }
 
     def lose_one(self) -> None:
         """Kill the processes of a node on which an actor lives."""
