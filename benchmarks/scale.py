@@ -10,8 +10,9 @@ waits. Both are played through with drawn lengths of segments:
     time of a segment = mean * exp(sigma * n - sigma^2 / 2),  n standard normal
 
 with what handing out a segment costs this process, one after the other, and the learner. The costs
-are measured first, with units that sleep; then 1, 2 and 4 workers that sleep are compared with what
-the model says of them.
+are measured first: units that sleep, and an update of a policy of the search's size. Then 1, 2 and
+4 workers that sleep are compared with what the model says of them. A rollout has as many episodes
+as there are workers, and at least the 16 of a search's defaults.
 """
 
 import heapq
@@ -24,7 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
 
 from automix.configuration.task import ComputeConfig
 from automix.executors.choose import make_executor
@@ -37,7 +41,7 @@ class Costs:
     """Costs of a search beyond its training runs."""
 
     handing: float  # seconds of this process per segment
-    learner: float  # seconds per update
+    learner: float  # seconds of an update per episode of its rollout
     sigma: float  # spread of the logarithm of a segment's time
     start: float = 15.0  # seconds until workers have imported and loaded everything
 
@@ -50,10 +54,8 @@ class Options:
     """Episodes of the search."""
     segments: int = 8
     """Segments of an episode."""
-    rollout: int = 256
-    """Episodes before each update."""
-    learner: float = 2.0
-    """Seconds of an update; that of the digits search is measured by `automix search`."""
+    rollout: int = 16
+    """Episodes before each update; as many as workers if there are more."""
     sigma: float = 0.1
     """Spread of the logarithm of a segment's time."""
     check_seconds: float = 0.1
@@ -95,13 +97,14 @@ def when_ready(times: np.ndarray[Any, Any], handing: float, num_workers: int) ->
 def search_seconds(num_workers: int, segment: float, costs: Costs, options: Options) -> list[float]:
     """Return the time of a search in step, and of one that collects what is ready."""
     generator = np.random.default_rng(0)
-    updates = options.episodes // options.rollout
-    rounds = math.ceil(options.rollout / num_workers)
+    rollout = max(options.rollout, num_workers)
+    updates = options.episodes // rollout
+    rounds = math.ceil(rollout / num_workers)
     steps = rounds * options.segments
-    totals = [costs.start + updates * costs.learner] * 2
+    totals = [costs.start + updates * rollout * costs.learner] * 2
     for _ in range(updates):
         totals[0] += in_step(_drawn(generator, (steps, num_workers), segment, costs), costs.handing)
-        size = (options.rollout, options.segments)
+        size = (rollout, options.segments)
         times = _drawn(generator, size, segment, costs)
         totals[1] += when_ready(times, costs.handing, num_workers)
     return totals
@@ -133,6 +136,29 @@ def slept(executor: Executor, times: np.ndarray[Any, Any]) -> float:
     return time.perf_counter() - began
 
 
+def learner_seconds(options: Options) -> float:
+    """Return the seconds of an update of a policy as small as that of a search, per episode."""
+    # Any environment will do: an update takes its time by the numbers of samples and weights.
+    env = make_vec_env("CartPole-v1", n_envs=options.rollout)
+    size = options.rollout * options.segments
+    policy = {"net_arch": [32, 32]}
+    model = PPO(
+        "MlpPolicy",
+        env,
+        n_steps=options.segments,
+        batch_size=size,
+        n_epochs=5,
+        policy_kwargs=policy,
+        device="cpu",
+    )
+    model.learn(size)
+    # Of the CPU, because others compute beside it.
+    began = time.process_time()
+    for _ in range(10):
+        model.train()
+    return (time.process_time() - began) / 10 / options.rollout
+
+
 def check(options: Options) -> dict[str, Any]:
     """Return what handing out costs, and measured and predicted times of 1, 2 and 4 workers."""
     method = start_method("automix.executors.processes")
@@ -154,11 +180,18 @@ def check(options: Options) -> dict[str, Any]:
     return {"handing": handing, "workers": figures}
 
 
+def _shown(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
 def main(options: Options) -> None:
     """Measure, print, and write the figures."""
+    torch.set_num_threads(1)
     checked = check(options)
-    costs = Costs(handing=checked["handing"], learner=options.learner, sigma=options.sigma)
+    learner = learner_seconds(options)
+    costs = Costs(handing=checked["handing"], learner=learner, sigma=options.sigma)
     print(f"handing out a segment: {1000 * costs.handing:.2f} ms")
+    print(f"update, per episode of its rollout: {1000 * costs.learner:.2f} ms")
     for num_workers, row in checked["workers"].items():
         ratio = row["model"] / row["measured"]
         print(f"{num_workers} workers that sleep: the model says {ratio:.3f} of what is measured")
@@ -169,7 +202,7 @@ def main(options: Options) -> None:
     for count in counts:
         rows = {f"{one:g}": search_seconds(count, one, costs, options) for one in segments}
         table[str(count)] = rows
-        cells = [f" {a / 3600:.2f} h, {100 * (1 - b / a):.0f}% |" for a, b in rows.values()]
+        cells = [f" {_shown(a)}, {100 * (1 - b / a):.0f}% |" for a, b in rows.values()]
         print(f"| {count} |" + "".join(cells))
     if options.json:
         figures = {"costs": asdict(costs), "check": checked, "seconds": table}

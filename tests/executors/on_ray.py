@@ -3,16 +3,14 @@
 Ray starts processes and threads that outlive a test, and reads the environment when it is imported.
 """
 
-import contextlib
 import functools
 import importlib
 import logging
 import os
 import signal
-import socket
 import sys
 import time
-import types
+from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -23,7 +21,7 @@ from agents.config import AgentConfig
 from automix.configuration.task import ComputeConfig
 from automix.executors import ray_actors
 from automix.executors.choose import Kind, make_executor
-from automix.executors.ray_folder import make_folder
+from automix.executors.ray_folder import end_processes, make_folder
 from automix.executors.units import Executor, Unit, unit_name
 from automix.experiments.commands import COMMANDS
 from automix.experiments.common.run_logs import Journal
@@ -36,6 +34,8 @@ from automix.experiments.sweep.scheduler import run_sweep
 from tests.cli.sweeps import TINY_TASK, write_sweep
 from tests.executors import toy
 from tests.experiments.tiny_search import TINY
+
+_TRIES = 8
 
 
 def search_config(executor: Kind, **compute: Any) -> SearchConfig:
@@ -109,28 +109,23 @@ class Nodes:
     def __init__(self) -> None:
         os.environ |= ray_actors._SETTINGS | {"RAY_AUTH_MODE": "disabled"}
         cluster = importlib.import_module("ray.cluster_utils").Cluster
-        node = importlib.import_module("ray._private.node")
-        # A node has 30 s to start, a number in its code that it compares with its clock; four of
-        # them at once need more on a busy machine.
-        clock = types.SimpleNamespace(**vars(time))
-        clock.monotonic = lambda: time.monotonic() / 10
-        node.time = clock  # type: ignore[attr-defined]
-        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": make_folder()}
-        self._cluster = cluster(initialize_head=True, head_node_args=head | self._ports())
-        self._nodes = [self._cluster.add_node(num_cpus=1, **self._ports()) for _ in range(3)]
+        folder = make_folder()
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+        start_head = functools.partial(cluster, initialize_head=True, head_node_args=head)
+        self._cluster = self._patiently(start_head, lambda: end_processes(folder))
+        add = functools.partial(self._cluster.add_node, num_cpus=1)
+        self._nodes = [self._patiently(add, lambda: None) for _ in range(3)]
         self.address = self._cluster.address
 
-    def _ports(self) -> dict[str, int]:
-        """Return free ports for the agents of a node, which waits 30 s for those it must find."""
-        agents = ("metrics_agent", "metrics_export", "runtime_env_agent", "dashboard_agent_listen")
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in agents]
-            for one in sockets:
-                one.bind(("127.0.0.1", 0))
-            return {
-                f"{name}_port": one.getsockname()[1]
-                for name, one in zip(agents, sockets, strict=True)
-            }
+    def _patiently(self, start: Callable[[], Any], clean: Callable[[], None]) -> Any:
+        """Start a node, which Ray gives 30 s; a busy machine needs several tries."""
+        for _ in range(_TRIES):
+            try:
+                return start()
+            except Exception as error:
+                sys.stderr.write(f"no node: {error}\n")
+                clean()
+        raise RuntimeError(f"expected a node of Ray to start, got {_TRIES} that did not")
 
     def lose_one(self) -> None:
         """Kill the processes of a node on which an actor lives."""

@@ -20,7 +20,7 @@ from automix.files import write_json
 from tests.executors import faults
 
 STATE_NAME = "soak.json"
-# Seconds until the next fault; the main process needs some to start at all.
+# Seconds until the next fault.
 _WAIT = 40.0
 _MAIN_FRACTION = 0.3
 
@@ -72,13 +72,17 @@ def _is_finished_once(
         while process.poll() is None:
             time.sleep(0.1)
             seen |= {(one, faults.began_at(one)) for one in faults.descendants(process.pid)}
+            workers = faults.workers(process.pid)
+            # Not before it has done anything: a busy machine would only start it again and again.
+            if not workers:
+                pause = time.monotonic() + source.uniform(0, _WAIT)
             if time.monotonic() < pause:
                 continue
             pause = time.monotonic() + source.uniform(0, _WAIT)
             if source.random() < _MAIN_FRACTION:
                 process.kill()
                 state["main_kills"] += 1
-            elif workers := faults.workers(process.pid):
+            else:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(source.choice(workers), signal.SIGKILL)
                     state["worker_kills"] += 1
