@@ -9,11 +9,12 @@ from tests.cli.bad_commands import OUTPUTS, WORDS
 from tests.cli.bad_configs import CONFIGS
 from tests.cli.bad_flags import FLAGS
 from tests.cli.bad_folders import DATA, FOLDERS
+from tests.cli.bad_networks import LABELS, NETWORKS
 from tests.cli.bad_schedules import SCHEDULES
 from tests.cli.mistake import BadInput
 from tests.cli.running import RunCommand, listing
 
-BAD_INPUTS = [*CONFIGS, *FLAGS, *WORDS, *SCHEDULES, *DATA, *FOLDERS, *OUTPUTS]
+BAD_INPUTS = [*CONFIGS, *FLAGS, *WORDS, *SCHEDULES, *DATA, *FOLDERS, *NETWORKS, *LABELS, *OUTPUTS]
 
 
 def _prepare(folder: Path, bad: BadInput) -> None:
