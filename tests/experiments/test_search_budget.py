@@ -13,6 +13,7 @@ from automix.experiments.common.run_logs import Journal
 from automix.experiments.config import FEWEST, SearchConfig
 from automix.experiments.report.finished_runs import FinishedRun
 from automix.experiments.search import run as run_of_search
+from automix.experiments.search.candidates import zero_search_candidates
 from automix.experiments.search.estimate import count_runs
 from automix.experiments.search.plan import FEWEST_TO_LEARN, plan_search, race_rounds
 from automix.experiments.search.run import BUDGET_NAME, SCHEDULE_NAME, search
@@ -34,6 +35,14 @@ def test_a_plan_stays_within_its_budget(runs: int, num_candidates: int) -> None:
     assert alone.final == plan.final
     assert sum(alone.runs.values()) <= runs
     assert plan.final >= 8
+
+
+@given(st.integers(FEWEST, 5_000))
+def test_no_mixing_and_the_recommended_schedule_are_in_a_race_of_any_length(runs: int) -> None:
+    candidates = zero_search_candidates(TINY.model_copy(update={"portfolio": True}))
+    plan = plan_search(TINY, num_candidates=len(candidates), runs=runs)
+    racing = candidates[: plan.race[0].num_candidates]
+    assert [one.name for one in racing[:2]] == ["none", next(iter(Schedule.portfolio()))]
 
 
 @given(st.integers(2, 1_000), st.integers(1, 60), st.integers(1, 8))

@@ -171,10 +171,13 @@ class _Search:
         )
 
     def _add_pretrained(self) -> None:
-        """Let what was learned in other tasks take part in the race, before what ships."""
-        none, *others = self.candidates
+        """Let what was learned in other tasks take part in the race, before most of what ships."""
+        # With few training runs the race has only the first candidates: no mixing and the schedule
+        # that is recommended are always among them.
+        always = 1 + any(one.origin == "zero-search" for one in self.candidates[1:2])
+        first, others = self.candidates[:always], self.candidates[always:]
         learned = pretrained_candidates(self.config, self.data, self.run.path)
-        self.candidates = distinct([none, *learned, *others])
+        self.candidates = distinct([*first, *learned, *others])
 
     def _settled_runs(self) -> int | None:
         """Return the training runs of the budget; those of its minutes are kept in the folder."""
