@@ -198,7 +198,7 @@ _ENTRIES = (
         description="Run every cell of a sweep that has no result yet, and print its table. Parts "
         "of a sweep have commands of their own: automix ablate list, run-cell and table.",
         handler=f"{_HANDLERS}:run_sweep",
-        flags=f"{_FLAGS}:SweepFlags",
+        flags="automix.configuration.sweep_flags:SweepFlags",
         positionals=_SWEEP,
         configs=SWEEPS,
     ),

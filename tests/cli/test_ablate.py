@@ -144,6 +144,12 @@ def test_a_schedule_file_with_other_content_is_another_cell(
             r"schedules: expected a schedule file, .* got 'lerned'",
         ),
         ("experiment: search", ("--workers", "0"), "--workers: expected"),
+        ("experiment: search", ("--compute.workers", "3"), "expected --workers for the number of"),
+        (
+            "experiment: search",
+            ("--compute.executor", "ray", "--devices", "0"),
+            "expected compute.gpus with executor ray, got devices",
+        ),
         ("experiment: search", ("--output", "sweep.yaml"), "--output: expected a folder"),
         ("", (), "expected a mapping"),
     ],
