@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import stat
 import tempfile
 import time
 from multiprocessing.process import BaseProcess
@@ -53,15 +54,16 @@ def _processes() -> list[int]:
 
 
 def _is_of(process: int, folder: str) -> bool:
-    """Return whether a process writes its messages into the folder, or was told of it."""
+    """Return whether a process writes into the folder, or was told of it."""
     if process == os.getpid():
         return False
     home = Path("/proc", str(process))
     with contextlib.suppress(OSError):
-        # Agents and workers have titles in place of their arguments.
-        messages = [(home / "fd" / number).readlink() for number in ("1", "2")]
-        if any(path.is_relative_to(folder) for path in messages):
-            return True
+        # Agents and workers have titles in place of their arguments. Who only reads is a person.
+        for opened in (home / "fd").iterdir():
+            is_written = opened.lstat().st_mode & stat.S_IWUSR
+            if is_written and opened.readlink().is_relative_to(folder):
+                return True
     with contextlib.suppress(OSError):
         return f"{folder}/".encode() in (home / "cmdline").read_bytes()
     return False

@@ -19,7 +19,8 @@ if __name__ == "__main__":
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     # One whose arguments do not name the folder, and one that writes nothing into it.
     with open(folder + "/messages", "w") as messages:
-        writing = subprocess.Popen(sleep, stdout=messages, start_new_session=True)
+        kept = [messages.fileno()]
+        writing = subprocess.Popen(sleep, pass_fds=kept, start_new_session=True)
     named = subprocess.Popen([*sleep, folder + "/session"], start_new_session=True)
     print(folder, writing.pid, named.pid, flush=True)
     if len(sys.argv) > 1:
