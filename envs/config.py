@@ -97,7 +97,7 @@ class EnvironmentConfig(Config):
         Operator.MIXUP,
         Operator.CUTMIX,
         Operator.SALIENCYMIX,
-        Operator.SALIENCY_GRAFTING,
+        Operator.BERNOULLI_GRAFTING,
     )
     """Operators the policy chooses between."""
 
