@@ -79,14 +79,14 @@ _QUALITY = {
     Operator.MIXUP: 0.4,
     Operator.CUTMIX: 0.7,
     Operator.SALIENCYMIX: 0.5,
-    Operator.SALIENCY_GRAFTING: 1.0,
+    Operator.BERNOULLI_GRAFTING: 1.0,
 }
 _AMOUNT = {
     Operator.NONE: 0.0,
     Operator.MIXUP: 1.0,
     Operator.CUTMIX: 0.6,
     Operator.SALIENCYMIX: 0.6,
-    Operator.SALIENCY_GRAFTING: 0.4,
+    Operator.BERNOULLI_GRAFTING: 0.4,
 }
 
 
