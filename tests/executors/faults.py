@@ -26,8 +26,9 @@ from tests.experiments.tiny_search import TINY, outputs, without_times
 from tests.test_worker_processes import is_running
 
 ROOT = Path(__file__).parents[2]
-# Seconds without a sign of life, or for a unit of about one.
+# Seconds without a sign of life, or for a unit of about one; a unit of a sweep is a whole cell.
 TIMEOUT = 10.0
+CELL_TIMEOUT = 600.0
 # A worker that has just started has said nothing yet; it is waited for longer.
 _YOUNGEST = 4.0
 _WAIT = 1.5
@@ -40,6 +41,7 @@ class Command:
     arguments: tuple[str, ...]  # its name and file
     files: Callable[[Path], Any]  # what must be the same, from its folder
     fraction: float  # of the faults
+    timeout: float = TIMEOUT
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ def commands(folder: Path) -> list[Command]:
     return [
         Command(("search", str(search)), outputs, 0.5),
         Command(("compare", str(compare)), _result, 0.24),
-        Command(("ablate", str(sweep)), tables, 0.26),
+        Command(("ablate", str(sweep)), tables, 0.26, CELL_TIMEOUT),
     ]
 
 
@@ -203,7 +205,7 @@ def _run_with_faults(
 ) -> None:
     report.runs += 1
     output = folder / f"{command.name}-{executor}-{report.runs}"
-    limits = ("--compute.timeout", str(TIMEOUT), "--compute.max-failures", "60")
+    limits = ("--compute.timeout", str(command.timeout), "--compute.max-failures", "60")
     began = time.monotonic()
     # With its beginning: numbers of processes are used again.
     seen: set[tuple[int, int]] = set()

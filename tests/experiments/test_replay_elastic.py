@@ -1,4 +1,4 @@
-"""Two machines replay together under torchrun; a process and a machine are lost and come back."""
+"""Two machines replay together under torchrun; the process of one is lost and comes back."""
 
 import os
 import signal
@@ -62,13 +62,11 @@ def wait_for_the_end(machines: list["subprocess.Popen[str]"]) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="finds processes in /proc")
 @pytest.mark.timeout(3_600)
-def test_a_process_and_a_machine_that_are_lost_and_come_back_change_nothing(
-    tmp_path: Path,
-) -> None:
+def test_a_process_that_is_lost_and_comes_back_changes_nothing(tmp_path: Path) -> None:
     file, folder = tmp_path / "schedule.json", tmp_path / "cut"
     mix_then_off(Decision(operator=Operator.CUTMIX)).save(file)
     arguments = [
-        str(file), "configs/replay/digits.yaml", "--task.trainer.epochs", "160",
+        str(file), "configs/replay/digits.yaml", "--task.trainer.epochs", "40",
         "--task.trainer.batch-size", "40", "--checkpoints.every-steps", "7", "--output",
     ]  # fmt: skip
     port = free_port()
@@ -82,12 +80,5 @@ def test_a_process_and_a_machine_that_are_lost_and_come_back_change_nothing(
     wait_for_a_checkpoint(folder, machines)
     # One process: both machines start theirs again.
     os.kill(processes_of(machines[1])[0], signal.SIGKILL)
-    wait_for_a_checkpoint(folder, machines)
-    # One machine, with its process; it comes back a moment later.
-    lost = [machines[1].pid, *processes_of(machines[1])]
-    for process in lost:
-        os.kill(process, signal.SIGKILL)
-    machines[1].wait()
-    machines[1] = machine(port, *arguments, str(folder))
     wait_for_the_end(machines)
-    assert_same(outputs(folder, last_step=800), outputs(tmp_path / "whole", last_step=800))
+    assert_same(outputs(folder, last_step=200), outputs(tmp_path / "whole", last_step=200))
