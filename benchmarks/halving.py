@@ -40,6 +40,7 @@ _ALWAYS = 2
 _LAST = 3
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 def curve_of(
@@ -87,15 +88,26 @@ def train_curves(config: SearchConfig, folder: Path, num_seeds: int) -> Floats:
     )
 
 
-def choose_over_runs(ends: Floats, budget: int) -> tuple[int, float]:
-    """Return the choice and the cost in runs, of (num_candidates, num_seeds) final losses."""
+def choose_over_runs(ends: Floats, budget: int, *, always: int = 0) -> tuple[int, float]:
+    """Return the choice and the cost in runs, of (num_candidates, num_seeds) final losses.
+
+    The first ``always`` candidates stay to the end.
+    """
     remaining, cost, last = np.arange(len(ends)), 0.0, 0
     for one in race_rounds(budget, num_candidates=len(ends), last=_LAST):
         if last:
-            remaining = remaining[np.argsort(ends[remaining, :last].mean(1), kind="stable")]
+            remaining = _best(remaining, ends[:, :last].mean(1), one.num_candidates, always)
         remaining = remaining[: one.num_candidates]
         last, cost = one.seeds.stop, cost + one.num_runs
     return int(remaining[np.argmin(ends[remaining, :last].mean(1))]), cost
+
+
+def _best(remaining: Ints, losses: Floats, count: int, always: int) -> Ints:
+    """Return ``count`` of the remaining candidates: the first ``always``, then the best."""
+    ranked = remaining[np.argsort(losses[remaining], kind="stable")]
+    kept = [one for one in ranked if one < always]
+    others = [one for one in ranked if one >= always]
+    return np.array([*kept, *others[: count - len(kept)]])
 
 
 def choose_over_epochs(
@@ -110,12 +122,11 @@ def choose_over_epochs(
         rung = RUNGS[number]
         cost += len(remaining) * num_seeds * (rung - progress)
         progress = rung
-        ranked = remaining[np.argsort(curves[remaining, :num_seeds, number].mean(1), kind="stable")]
+        means = curves[:, :num_seeds, number].mean(1)
+        best = int(remaining[np.argmin(means[remaining])])
         kept = max(_LAST, -(-len(remaining) // 2))
-        always = [one for one in ranked if one < _ALWAYS]
-        others = [one for one in ranked if one >= _ALWAYS][: kept - len(always)]
-        remaining = np.array([*always, *others])
-    return int(ranked[0]), cost
+        remaining = _best(remaining, means, kept, _ALWAYS)
+    return best, cost
 
 
 def loss_of_choice(losses: Floats, chosen: int, num_drawn: int) -> float:
@@ -131,6 +142,12 @@ def compare(losses: Floats, budget: int, *, draws: int, seed: int) -> Sequence[s
     orders = [generator.permutation(num_seeds) for _ in range(draws)]
     kinds: dict[str, Callable[[Floats], tuple[int, float]]] = {
         "runs": lambda drawn: choose_over_runs(drawn[..., -2], budget),
+        "runs, two to the end": lambda drawn: choose_over_runs(
+            drawn[..., -2], budget, always=_ALWAYS
+        ),
+        "runs, of those two and one by chance": lambda drawn: _of_few(
+            drawn[..., -2], int(generator.integers(_ALWAYS, len(drawn)))
+        ),
         "epochs, from a quarter on": _over_epochs(losses, budget, first=0),
         "epochs, from a half on": _over_epochs(losses, budget, first=1),
     }
@@ -141,6 +158,12 @@ def compare(losses: Floats, budget: int, *, draws: int, seed: int) -> Sequence[s
         lost = np.mean([loss_of_choice(one, index, num_seeds // 2) for index, _, one in chosen])
         rows.append(f"| {budget} | over {kind} | {chosen[0][1]:.1f} | {lost:.4f} |")
     return rows
+
+
+def _of_few(ends: Floats, other: int) -> tuple[int, float]:
+    """Return the choice among those that always stay and another, with two seeds, and its cost."""
+    few = np.array([*range(_ALWAYS), other])
+    return int(few[np.argmin(ends[few, :2].mean(1))]), 2.0 * len(few)
 
 
 def _over_epochs(
