@@ -37,7 +37,7 @@ class EvaluationImages:
     """Labeled images that are read a batch at a time."""
 
     images: Tensor  # (N, C, H, W) uint8; may be a file mapped into memory
-    labels: Tensor  # (N,) int64 class numbers
+    labels: Tensor  # (N,) int64 class numbers, or (N, K) rows of several labels
     # (N,) int64 number of each image in its dataset; draws for an image depend on it, so that a
     # part of a dataset meets the same ones as the whole.
     indices: Tensor
@@ -47,7 +47,7 @@ class EvaluationImages:
 
     def __post_init__(self) -> None:
         check_stored(self.images)
-        shapes = (self.labels.shape, self.indices.shape)
+        shapes = (self.labels.shape[:1], self.indices.shape)
         if set(shapes) != {self.images.shape[:1]} or not len(self.images):
             raise ValueError(
                 f"expected one label and one index for each of at least one image, "

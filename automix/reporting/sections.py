@@ -41,6 +41,8 @@ def evaluation_section(result: Json, source: Source, number: int, *, link: str =
     blocks: list[Block] = []
     if scores := result.get("classification"):
         blocks += _classification(scores, prefix)
+    if labels := result.get("several_labels"):
+        blocks += _several_labels(labels, prefix)
     if errors := result.get("corruptions"):
         blocks += _corruptions(errors, prefix)
     names = (("patch_occlusion", "random patches"), ("object_occlusion", "object"))
@@ -113,6 +115,43 @@ def _classification(part: Json, prefix: str) -> list[Block]:
     if "groups" in part:
         blocks.append(_groups(part["groups"], part["groups"]["names"], prefix, kind="group"))
     return blocks
+
+
+def _several_labels(part: Json, prefix: str) -> list[Block]:
+    scores = (
+        ("mean average precision", part["mean_average_precision"]),
+        ("fraction of the labels that are right", part["accuracy"]),
+        ("recall of the worst class", part["worst_class_accuracy"]),
+        ("NLL (nats)", part["nll"]),
+        ("calibrated NLL (nats)", part["calibrated_nll"]),
+    )
+    table = Table(
+        name=f"{prefix}-scores",
+        title="Scores",
+        columns=(Column(name="score"), Column(name="value", digits=4)),
+        rows=scores,
+        caption=f"NLL: mean over the labels. {TEMPERATURE_FROM} "
+        f"({part['num_validation_images']}): {part['temperature']:.3f}.",
+    )
+    rows = zip(
+        part["class_names"],
+        part["counts"],
+        part["average_precisions"],
+        part["recalls"],
+        strict=True,
+    )
+    classes = Table(
+        name=f"{prefix}-class",
+        title="Scores of each class",
+        columns=(
+            Column(name="class"),
+            Column(name="images", digits=9),
+            Column(name="average precision", better=Direction.HIGHER, digits=4),
+            Column(name="recall", better=Direction.HIGHER, digits=4),
+        ),
+        rows=tuple(rows),
+    )
+    return [table, classes]
 
 
 def _groups(groups: Json, names: list[str], prefix: str, *, kind: str = "class") -> Table:

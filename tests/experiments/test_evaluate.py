@@ -33,7 +33,8 @@ def test_every_task_is_in_the_result_and_agrees_with_the_replay(
     trained: Path, evaluated: Path
 ) -> None:
     result, trained_result = read(evaluated), read(trained)
-    assert [name for name in result if name in set(EvaluationTask)] == list(EvaluationTask)
+    # The last one is of images with several labels.
+    assert [name for name in result if name in set(EvaluationTask)] == [*EvaluationTask][:-1]
     scores = result["classification"]
     test = trained_result["test"]
     assert scores["top1"] == pytest.approx(test["accuracy"])
@@ -169,7 +170,7 @@ def test_the_summary_says_where_corruptions_come_from(evaluated: Path) -> None:
     text = summarize_evaluation(read(evaluated))
     assert "unnormalized mean corruption error" in text
     assert "own implementation" in text
-    assert len(text.splitlines()) == len(EvaluationTask)
+    assert len(text.splitlines()) == len(EvaluationTask) - 1  # no several labels
 
 
 def test_a_dry_run_writes_nothing(trained: Path) -> None:

@@ -81,6 +81,28 @@ class Classification(Written):
         return self
 
 
+class SeveralLabels(Written):
+    """The task `several_labels` of an evaluation."""
+
+    num_images: Count
+    num_validation_images: Count
+    nll: Number
+    calibrated_nll: Number
+    accuracy: Fraction
+    temperature: Number
+    worst_class_accuracy: Fraction
+    mean_average_precision: Fraction
+    class_names: tuple[Text, ...]
+    counts: Annotated[tuple[Count, ...], Field(min_length=1, max_length=100_000)]
+    average_precisions: tuple[Fraction | None, ...]
+    recalls: tuple[Fraction | None, ...]
+
+    @model_validator(mode="after")
+    def _all_of_each_class(self) -> Self:
+        check_lengths(self.class_names, self.counts, self.average_precisions, self.recalls)
+        return self
+
+
 class Corruptions(Written):
     """The task `corruptions` of an evaluation."""
 
@@ -232,6 +254,7 @@ class EvaluationResult(Written):
     localization: Localization | None = None
     saliency_removal: SaliencyRemoval | None = None
     attribution_consistency: AttributionConsistency | None = None
+    several_labels: SeveralLabels | None = None
 
     @model_validator(mode="after")
     def _curves_side_by_side(self) -> Self:

@@ -24,6 +24,9 @@ class EvaluationTask(StrEnum):
     LOCALIZATION = "localization"
     SALIENCY_REMOVAL = "saliency_removal"
     ATTRIBUTION_CONSISTENCY = "attribution_consistency"
+    SEVERAL_LABELS = "several_labels"
+    """Mean average precision, recalls and calibration, of images with several labels: their one
+    task."""
 
 
 class CorruptionsConfig(Config):
@@ -155,7 +158,9 @@ class EvaluateConfig(Config):
         """Return what is measured, in the order of `EvaluationTask`."""
         if self.tasks:
             return tuple(task for task in EvaluationTask if task in self.tasks)
-        hidden = set() if self.boxes else {EvaluationTask.LOCALIZATION}
+        hidden = {EvaluationTask.SEVERAL_LABELS}
+        if not self.boxes:
+            hidden.add(EvaluationTask.LOCALIZATION)
         if not self.attribution.runs:
             hidden.add(EvaluationTask.ATTRIBUTION_CONSISTENCY)
         return tuple(task for task in EvaluationTask if task not in hidden)

@@ -31,6 +31,7 @@ from automix.experiments.evaluate.attribution import (
 )
 from automix.experiments.evaluate.config import EvaluateConfig, EvaluationTask
 from automix.experiments.evaluate.plan import EvaluationInput, Json, TaskPlan, random_subset
+from automix.experiments.evaluate.several_labels import plan_several_labels, tasks_for
 from automix.experiments.evaluate.tasks import (
     plan_attacks,
     plan_classification,
@@ -58,6 +59,7 @@ _PLANS: Mapping[EvaluationTask, Callable[[EvaluationInput, EvaluateConfig], Task
             EvaluationTask.LOCALIZATION: plan_localization,
             EvaluationTask.SALIENCY_REMOVAL: plan_saliency_removal,
             EvaluationTask.ATTRIBUTION_CONSISTENCY: plan_attribution_consistency,
+            EvaluationTask.SEVERAL_LABELS: plan_several_labels,
         }
     )
 )
@@ -107,10 +109,7 @@ def prepare(config: EvaluateConfig, run: Path) -> tuple[EvaluationInput, list[Ta
     """Read the classifier, its data and the files that the configuration names."""
     classifier = load_saved_classifier(run, data_path=config.data_path, factory=config.factory)
     test = classifier.data.test
-    if test.labels.ndim == 2:
-        raise ConfigError(
-            f"{run}: expected a run on images with one class each, got several labels"
-        )
+    chosen = tasks_for(config, has_label_rows=test.labels.ndim == 2)
     test_images = dataclasses.replace(
         EvaluationImages.whole(test.images, test.labels),
         batch_size=config.batch_size,
@@ -123,7 +122,7 @@ def prepare(config: EvaluateConfig, run: Path) -> tuple[EvaluationInput, list[Ta
     )
     source = _annotated(source, config)
     _check_published(source)
-    return source, [_PLANS[task](source, config) for task in config.chosen_tasks]
+    return source, [_PLANS[task](source, config) for task in chosen]
 
 
 def predict_cost(config: EvaluateConfig, run: Path) -> str:
@@ -155,6 +154,13 @@ def summarize_evaluation(result: Mapping[str, Any]) -> str:
             f"{part['classes']['worst']:.4f}; NLL {before['nll']:.4f} nats, ECE "
             f"{before['ece']:.4f}; {TEMPERATURE_FROM}, {part['temperature']:.3f}: calibrated NLL "
             f"{after['nll']:.4f} nats, ECE {after['ece']:.4f}{_worse_ece(before, after)}"
+        )
+    if part := result.get("several_labels"):
+        lines.append(
+            f"mean average precision {part['mean_average_precision']:.4f}; of the labels "
+            f"{part['accuracy']:.4f} right, recall of the worst class "
+            f"{part['worst_class_accuracy']:.4f}; NLL {part['nll']:.4f} nats; {TEMPERATURE_FROM}, "
+            f"{part['temperature']:.3f}: calibrated NLL {part['calibrated_nll']:.4f} nats"
         )
     if part := result.get("corruptions"):
         lines.append(

@@ -158,6 +158,9 @@ def _scores(result: Mapping[str, Any], evaluations: Sequence[FinishedRun]) -> li
                 ("ece", after["ece"], f"ECE after scaling, {TEMPERATURE_FROM}"),
                 ("accuracy", part["classes"]["worst"], "accuracy of the worst class"),
             ]
+        if part := evaluation.result.get("several_labels"):
+            score = part["mean_average_precision"]
+            scores.append(("mean_average_precision", score, "mean average precision"))
         if part := evaluation.result.get("corruptions"):
             title = f"unnormalized mean corruption error ({part['source']})"
             scores.append(("error", part["unnormalized_mean_corruption_error"], title))
