@@ -71,20 +71,20 @@ def train_curves(config: SearchConfig, folder: Path, num_seeds: int) -> Floats:
     rows = (
         [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
     )
-    known = {(row["seed"], row["name"]): row["losses"] for row in rows}
+    kept = {(row["seed"], row["name"]): row["losses"] for row in rows}
     # Seed by seed: what an interrupted command has is paired.
     for number in range(num_seeds):
         for candidate in candidates:
-            if (number, candidate.name) in known:
+            if (number, candidate.name) in kept:
                 continue
             seed = derived_seed(config.seed, Stream.RACE, step=number)
             losses = curve_of(trainer, data, candidate, seed)
-            known[number, candidate.name] = losses
+            kept[number, candidate.name] = losses
             with journal.open("a") as file:
                 row = {"seed": number, "name": candidate.name, "losses": losses}
                 file.write(json.dumps(row) + "\n")
     return np.array(
-        [[known[number, one.name] for number in range(num_seeds)] for one in candidates]
+        [[kept[number, one.name] for number in range(num_seeds)] for one in candidates]
     )
 
 

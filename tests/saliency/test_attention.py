@@ -144,7 +144,8 @@ def test_the_last_layer_alone_may_be_kept() -> None:
     torch.testing.assert_close(last.last_layer(), every.layers[-1])
     torch.testing.assert_close(every.last_layer(), every.layers[-1])
     with AttentionRecorder(3, last_only=True) as none:
-        nn.functional.scaled_dot_product_attention(*[torch.rand(1, 2, 4, 5)] * 3)
+        tokens = torch.rand(1, 2, 4, 5)
+        nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
     with pytest.raises(ValueError, match="attention among all tokens of an image, got none"):
         none.last_layer()
 
