@@ -83,9 +83,7 @@ def train_curves(config: SearchConfig, folder: Path, num_seeds: int) -> Floats:
             with journal.open("a") as file:
                 row = {"seed": number, "name": candidate.name, "losses": losses}
                 file.write(json.dumps(row) + "\n")
-    return np.array(
-        [[kept[number, one.name] for number in range(num_seeds)] for one in candidates]
-    )
+    return np.array([[kept[number, one.name] for number in range(num_seeds)] for one in candidates])
 
 
 def choose_over_runs(ends: Floats, budget: int, *, always: int = 0) -> tuple[int, float]:
