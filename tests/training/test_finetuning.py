@@ -34,6 +34,11 @@ FIELDS: list[dict[str, Any]] = [
 ]
 
 
+SMALL_DATA = load_search_data(
+    DataConfig(image_size=32, labels_per_class=2, test_size=2, reward_size=2, selection_size=2)
+)
+
+
 def table_of(model: nn.Module, layers: list[tuple[str, ...]]) -> list[dict[str, Any]]:
     """Write the groups down by hand: beginnings of names, layer by layer."""
     named = list(model.named_parameters())
@@ -168,6 +173,36 @@ def test_a_resumed_run_gives_the_same_bits(
     assert not torch.equal(heads[0]["head.weight"], heads[1]["head.weight"])
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_resumed_residual_network_and_transformer_give_the_same_bits(name: str) -> None:
+    pytest.importorskip("timm", reason="needs the extra timm")
+    fields = {
+        "layer_decay": 0.7,
+        "head_learning_rate": 0.5,
+        "freeze_body": 0.5,
+        "freeze_batch_norm": name == "test_resnet",
+        "ema_decay": 0.9,
+        "optimizer": "adamw",
+    }
+
+    def trained(seed: int) -> ClassifierTrainer:
+        task = TaskConfig(
+            model=ModelConfig(name=f"timm/{name}"),
+            trainer=TrainerConfig.model_validate({"epochs": 2, "batch_size": 10} | fields),
+        )
+        return build_trainer(task, SMALL_DATA, seed=seed)
+
+    whole, cut = trained(1), trained(1)
+    whole.train(MIXUP, num_steps=4)
+    # In the middle of the frozen stretch, at its end, and after it.
+    for _ in range(4):
+        cut.train(MIXUP, num_steps=1)
+        state = snapshot(cut)
+        cut = trained(7)
+        cut.load_state_dict(state)  # type: ignore[arg-type]
+    assert_same(snapshot(whole), snapshot(cut))
+
+
 def test_a_reset_run_gives_the_same_bits(make_trainer: MakeTrainer) -> None:
     fields: dict[str, Any] = {"layer_decay": 0.7, "freeze_body": 0.5}
     fresh, used = make_trainer(seed=1, **fields), make_trainer(seed=2, **fields)
@@ -226,10 +261,7 @@ def _trained(data: SearchData, **fields: Any) -> ClassifierTrainer:
 
 def test_checkpointed_gradients_are_the_same() -> None:
     pytest.importorskip("timm", reason="needs the extra timm")
-    data = load_search_data(
-        DataConfig(image_size=32, labels_per_class=2, test_size=2, reward_size=2, selection_size=2)
-    )
     # With stochastic depth, whose draws come again, and batch norm, which counts each batch once.
-    plain, again = (_trained(data, gradient_checkpointing=on) for on in (False, True))
+    plain, again = (_trained(SMALL_DATA, gradient_checkpointing=on) for on in (False, True))
     for name, value in plain.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, msg=name)
