@@ -1,11 +1,14 @@
-"""Search, replay, evaluation and report of images with several labels."""
+"""Search, replay, evaluation and report of images with several labels, and of rare classes."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from sklearn.metrics import average_precision_score, recall_score
-from torchmetrics.functional.classification import multilabel_average_precision
+from torchmetrics.functional.classification import multiclass_recall, multilabel_average_precision
 
 from automix.cli.main import main
 from automix.configuration.data import DataConfig
@@ -90,3 +93,34 @@ def test_several_labels_go_through_every_command(
         "tasks: expected 'several_labels' alone for images with several labels, got attacks\n"
         in capsys.readouterr().err
     )
+
+
+def test_rare_classes_go_through_every_command(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number, (name, count) in enumerate({"cat": 30, "dog": 15, "emu": 8}.items()):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(0, 100, (8, 8, 3)) + 120 * (np.arange(3) == number)
+            path = tmp_path / "photos" / name / f"{index}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    data = DataConfig.model_validate(
+        {
+            "source": "folder",
+            "path": tmp_path / "photos",
+            "cache": tmp_path / "cache",
+            "sampling": "balanced",
+        }
+    )
+    result, classifier = through_every_command(
+        tmp_path / "runs", data, "worst_class_accuracy", "cross_entropy"
+    )
+    part = json.loads(json.dumps(result))["classification"]
+    test = classifier.data.test
+    answers = classifier.predict(test.images).argmax(dim=1)
+    recalls = recall_score(test.labels, answers, average=None)
+    assert part["classes"]["values"] == pytest.approx(recalls.tolist())
+    of_torchmetrics = multiclass_recall(answers, test.labels, num_classes=3, average="none")
+    assert part["classes"]["worst"] == pytest.approx(of_torchmetrics.min().item())
+    written = json.loads((tmp_path / "runs/replay/result.json").read_text())["test"]
+    assert written["worst_class_accuracy"] == pytest.approx(part["classes"]["worst"])
+    assert torch.bincount(test.labels).tolist() == part["classes"]["counts"]
