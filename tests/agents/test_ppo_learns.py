@@ -174,7 +174,7 @@ def test_the_wrong_sign_makes_it_worse_than_random(toy: Toy) -> None:
 
 
 def test_best_returns_are_reached_by_the_known_schedules() -> None:
-    grafting = Decision(operator="bernoulli_grafting", strength=0.2)
+    grafting = Decision(operator="saliency_grafting", strength=0.05)
     mixup = Decision(operator="mixup", strength=2.0)
     none = Decision(operator="none")
     half = NUM_SEGMENTS // 2

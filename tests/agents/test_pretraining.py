@@ -11,7 +11,7 @@ from agents.input_scale import ScaledInputs
 from agents.learned import LearnedPolicy
 from agents.ppo import Episode, EpisodeRecorder, train_ppo
 from envs.config import EnvironmentConfig, ObservationGroup
-from tests.agents.toy import ENVIRONMENT, NUM_SEGMENTS
+from tests.agents.toy import ENVIRONMENT, NUM_SEGMENTS, OPERATORS
 from tests.agents.toy_family import (
     Kind,
     TaskEnv,
@@ -25,6 +25,7 @@ NOISE = 0.05
 NUM_ENVS = 64
 BLIND = EnvironmentConfig(
     num_segments=NUM_SEGMENTS,
+    operators=OPERATORS,
     observation=(ObservationGroup.PROGRESS, ObservationGroup.LAST_DECISION),
 )
 

@@ -37,9 +37,18 @@ from envs.mixing_env import MixingEnv
 from envs.observations import Observation
 
 NUM_SEGMENTS = 8
+# Written out: what was measured on the toys is of these.
+OPERATORS = (
+    Operator.NONE,
+    Operator.MIXUP,
+    Operator.CUTMIX,
+    Operator.SALIENCYMIX,
+    Operator.SALIENCY_GRAFTING,
+)
 # There is no network to probe.
 ENVIRONMENT = EnvironmentConfig(
     num_segments=NUM_SEGMENTS,
+    operators=OPERATORS,
     observation=tuple(group for group in ObservationGroup if group is not ObservationGroup.PROBE),
 )
 TASK = TaskConfig(trainer=TrainerConfig(epochs=NUM_SEGMENTS, batch_size=10))
@@ -79,14 +88,14 @@ _QUALITY = {
     Operator.MIXUP: 0.4,
     Operator.CUTMIX: 0.7,
     Operator.SALIENCYMIX: 0.5,
-    Operator.BERNOULLI_GRAFTING: 1.0,
+    Operator.SALIENCY_GRAFTING: 1.0,
 }
 _AMOUNT = {
     Operator.NONE: 0.0,
     Operator.MIXUP: 1.0,
     Operator.CUTMIX: 0.6,
     Operator.SALIENCYMIX: 0.6,
-    Operator.BERNOULLI_GRAFTING: 0.4,
+    Operator.SALIENCY_GRAFTING: 0.4,
 }
 
 

@@ -30,7 +30,7 @@ Kind = Literal["task", "state", "both"]
 """What the best operator depends on: the number of the task; whether the seed of the run is odd,
 which the accuracy shows; or both."""
 
-_OPERATORS = (Operator.MIXUP, Operator.CUTMIX, Operator.BERNOULLI_GRAFTING)
+_OPERATORS = (Operator.MIXUP, Operator.CUTMIX, Operator.SALIENCY_GRAFTING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
