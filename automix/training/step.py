@@ -30,7 +30,7 @@ from automix.mixture import Mixing, Mixture
 from automix.models.layers import checkpoint_gradients_
 from automix.models.networks import draws_nothing
 from automix.network_outputs import ClassifierOutput, read_output
-from automix.operator_info import OPERATOR_FACTS
+from automix.operator_info import OPERATOR_FACTS, OperatorFacts
 from automix.operators.manifold_mixup import INPUT, FeatureBlend, features_blended, mixing_layers
 from automix.operators.mixup_cutmix import MixupDraws
 from automix.operators.types import MixedBatch
@@ -280,12 +280,7 @@ class TrainingStep:
             mixed = mixer.rework(
                 self.model, images_BCHW, labels_B, mixed, key=key, progress=progress
             )
-        targets: Targets = mixed.targets
-        eta = 0.0
-        if facts.mixes_pairs and labels_B.ndim == 1:
-            targets = LabelPairs(labels_B, labels_B.index_select(0, mixed.partner), mixed.lam)
-            if self.config.loss == "decoupled":
-                eta = self.config.decoupled_eta or facts.decoupled_eta
+        targets, eta = self._targets(mixed, labels_B, facts)
         clean = MicroBatch(images_BCHW, labels_B, labels_B, key, is_mixed=False)
         blend = self._blend(mixed, key) if facts.mixes_features else None
         return MicroBatch(
@@ -299,6 +294,16 @@ class TrainingStep:
             pasted=self._pasted(mixed, labels_B) if facts.pastes else None,
             clean=clean if self.config.clean_loss else None,
         )
+
+    def _targets(
+        self, mixed: MixedBatch, labels_B: Tensor, facts: OperatorFacts
+    ) -> tuple[Targets, float]:
+        """Return the targets, and the weight of Decoupled Mixup's term."""
+        if not facts.mixes_pairs or labels_B.ndim == 2:
+            return mixed.targets, 0.0
+        pairs = LabelPairs(labels_B, labels_B.index_select(0, mixed.partner), mixed.lam)
+        is_decoupled = self.config.loss == "decoupled"
+        return pairs, (self.config.decoupled_eta or facts.decoupled_eta) if is_decoupled else 0.0
 
     def _pasted(self, mixed: MixedBatch, labels_B: Tensor) -> PastedLabels | None:
         if (weight := self.options.attention_labels) == 0:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from automix.data.sources.annotations import ImageBoxes, ImageGroups
+from automix.errors import ConfigError
 from automix.evaluation.inference import EvaluationImages
 from automix.experiments.common.saved_classifier import SavedClassifier
 from automix.experiments.evaluate.config import EvaluationTask
@@ -35,6 +36,25 @@ class EvaluationInput:
     boxes: ImageBoxes | None = None
     groups: ImageGroups | None = None
     published: str | None = None
+
+    def validation_images(self, task: EvaluationTask, *, batch_size: int) -> EvaluationImages:
+        """Return the images of the selection split, on which a task fits the temperature.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        # Not on the test images: the calibration would flatter itself.
+        split = self.classifier.data.seen.selection
+        if not len(split):
+            raise ConfigError(
+                f"tasks: expected a run with a selection split for '{task}', which fits the "
+                "temperature there, got one without"
+            )
+        return dataclasses.replace(
+            EvaluationImages.whole(split.images, split.labels),
+            batch_size=batch_size,
+            device=self.classifier.device,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from automix.errors import ConfigError
 from automix.evaluation.calibration import fit_temperature
-from automix.evaluation.inference import EvaluationImages
 from automix.evaluation.multilabel import (
     as_decisions,
     mean_average_precision,
@@ -45,16 +44,8 @@ def plan_several_labels(source: EvaluationInput, config: EvaluateConfig) -> Task
         ConfigError: there is no split to fit the temperature on.
     """
     classifier, images = source.classifier, source.images
-    split = classifier.data.seen.selection
-    if not len(split):
-        raise ConfigError(
-            "tasks: expected a run with a selection split, on which the temperature is fitted, "
-            "got one without"
-        )
-    validation = dataclasses.replace(
-        EvaluationImages.whole(split.images, split.labels),
-        batch_size=config.batch_size,
-        device=classifier.device,
+    validation = source.validation_images(
+        EvaluationTask.SEVERAL_LABELS, batch_size=config.batch_size
     )
 
     def run() -> Json:

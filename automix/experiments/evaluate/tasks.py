@@ -1,6 +1,5 @@
 """Tasks of an evaluation: calibration, corruptions, occlusion, attacks, localization."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -75,18 +74,9 @@ def plan_classification(source: EvaluationInput, config: EvaluateConfig) -> Task
     Raises:
         ConfigError: there is no split to fit the temperature on.
     """
-    # Fitted on validation images: on the test images the calibration would flatter itself.
     classifier, images = source.classifier, source.images
-    split = classifier.data.seen.selection
-    if not len(split):
-        raise ConfigError(
-            "tasks: expected a run with a selection split for 'classification', which fits the "
-            "temperature there, got one without"
-        )
-    validation = dataclasses.replace(
-        EvaluationImages.whole(split.images, split.labels),
-        batch_size=config.batch_size,
-        device=classifier.device,
+    validation = source.validation_images(
+        EvaluationTask.CLASSIFICATION, batch_size=config.batch_size
     )
 
     def run() -> Json:
