@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -216,6 +217,10 @@ def test_tensorboard_shows_each_step_once(tmp_path: Path, monkeypatch: pytest.Mo
     folder = tmp_path / "run"
     file = stopped(folder, 6, monkeypatch)
     file.unlink()
+    (events,) = (folder / "tensorboard").iterdir()
+    # TensorBoard reads files by name: the second, then the process and a number, as text. A command
+    # takes seconds to begin again; here both may be of one second, where 10 comes before 9.
+    events.rename(events.with_name(re.sub(r"tfevents\.\d+", "tfevents.0000000001", events.name)))
     replay(tiny(), SOURCE, folder)
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
